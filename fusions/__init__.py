@@ -1,0 +1,27 @@
+"""The library of fusions: the ordered list of rules, and for each target the forms they end in.
+
+``FUSIONS`` bring a graph in normal form to standard operators, one for each thing an encoder does; ``FORMS`` then spell a
+thing as the target runs it fastest. The order matters once: merged QKV reads what attention wrote.
+"""
+
+from __future__ import annotations
+
+from onnxfuse.fusions import attention, embeddings, gelu, layer_norm, lowering, qkv, residual
+from onnxfuse.rewrite import Rule
+
+FUSIONS: tuple[Rule, ...] = (
+    *layer_norm.RULES,
+    *gelu.RULES,
+    *attention.RULES,
+    *qkv.RULES,  # after attention: it matches the Attention operator
+    *embeddings.RULES,
+)
+
+FORMS: dict[str, dict[str, tuple[Rule, ...]]] = {
+    "attention": {"Attention": (), "decomposed": lowering.DECOMPOSED, "MultiHeadAttention": lowering.MULTI_HEAD},
+    "gelu": {"Gelu": (), "elementwise": lowering.ELEMENTWISE_GELU, "BiasGelu": lowering.BIAS_GELU},
+    "residual": {"Add": (), "Sum": residual.SUM, "SkipLayerNormalization": residual.SKIP},
+}
+"""For each thing, the rules that bring it from the normal form to each form a target may prefer."""
+
+__all__ = ["FORMS", "FUSIONS"]

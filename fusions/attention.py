@@ -1,0 +1,104 @@
+"""Attention: the split into heads, scores, optional mask, softmax, context and the way back become one operator.
+
+Seen in:   every encoder's eager and SDPA attention, in normal form.
+Computes:  y = merge(softmax(scale * split(q) @ split(k)^T + mask) @ split(v)), for N heads of size H.
+Shapes:    q [B,S,N*H], k and v [B,T,N*H], mask broadcastable to [B,N,S,T], y [B,S,N*H].
+Numerics:  rounding only (tolerance row "reassociate").
+Refuses:   softmax over another axis, heads of q, k and v that differ, a transpose other than to [B,N,S,H], a mask of
+           unknown shape, scores or probabilities read elsewhere, a scale that is not a constant.
+Source:    ONNX operator Attention, opset 23. ONNX Runtime wants the mask's second-last dimension to be S.
+"""
+
+from __future__ import annotations
+
+import math
+
+from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite.facts import ONE
+
+SCALE_ROUNDING = 1e-6
+"""Relative: 1/sqrt(H) as exporters write it (a product of two float32 square roots) counts as the operator's default."""
+
+
+def heads(op, x, target):
+    return op.Transpose(op.Reshape(x, target), perm=[0, 2, 1, 3])
+
+
+def product(op, q, k, to_q, to_k):
+    return op.MatMul(heads(op, q, to_q), op.Transpose(op.Reshape(k, to_k), perm=[0, 2, 3, 1]))
+
+
+def merged(op, scores, v, to_v, to_out, axis):
+    context = op.MatMul(op.Softmax(scores, axis=axis), heads(op, v, to_v))
+    return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), to_out)
+
+
+def scaled_masked(op, q, k, v, scale, mask, to_q, to_k, to_v, to_out, axis):
+    scores = op.Add(op.Mul(product(op, q, k, to_q, to_k), scale), mask)
+    return merged(op, scores, v, to_v, to_out, axis)
+
+
+def scaled(op, q, k, v, scale, to_q, to_k, to_v, to_out, axis):
+    return merged(op, op.Mul(product(op, q, k, to_q, to_k), scale), v, to_v, to_out, axis)
+
+
+def masked(op, q, k, v, mask, to_q, to_k, to_v, to_out, axis):
+    return merged(op, op.Add(product(op, q, k, to_q, to_k), mask), v, to_v, to_out, axis)
+
+
+def bare(op, q, k, v, to_q, to_k, to_v, to_out, axis):
+    return merged(op, product(op, q, k, to_q, to_k), v, to_v, to_out, axis)
+
+
+def guard(match: Match) -> dict:
+    match.need(match["axis"] in (-1, 3), f"softmax runs over axis {match['axis']}, wanted the last", match.output)
+    (b, s, d), (_, t, _) = match.need_shape("q", rank=3), match.need_shape("k", rank=3)
+    split = {name: match.need_shape(_reader(match, name), rank=4) for name in ("q", "k", "v")}
+    n, h = match.need_number(split["q"][2], "the number of heads"), match.need_number(split["q"][3], "the head size")
+    match.need(split["q"] == (b, s, *split["q"][2:]), "q is not split into [B,S,N,H]", match["q"])
+    for name in ("k", "v"):
+        match.need(split[name] == (b, t, *split["q"][2:]), f"{name} is not split into [B,T,{n},{h}] as q", match[name])
+    match.need(match.need_shape(match.output) == (b, s, d), "the heads are not merged back to [B,S,D]", match.output)
+    scale = match.scalar("scale") if "scale" in match.bindings else 1.0
+    learned = {"n": n, "factor": None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale}
+    if "mask" in match.bindings:
+        learned["widen"] = _widens(match, (b, s, t), n)
+    return learned
+
+
+def _reader(match: Match, name: str):
+    """The output of the Reshape that reads a projection."""
+    return next(node.outputs[0] for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match[name]
+                and node.inputs[1] is match[f"to_{name}"])
+
+
+def _widens(match: Match, sizes, n: int) -> bool:
+    """Whether the mask has one row for all queries and must be widened to [.., S, T]; refuses what does not broadcast."""
+    b, s, t = sizes
+    mask = match.need_shape("mask")
+    match.need(len(mask) in (2, 4), f"the mask has rank {len(mask)}, wanted 2 or 4", match["mask"])
+    match.need(mask[-1] == t, f"the mask's last dimension is {mask[-1]}, wanted {t}", match["mask"])
+    match.need(mask[-2] in (ONE, s), f"the mask's second-last dimension is {mask[-2]}, wanted 1 or {s}", match["mask"])
+    if len(mask) == 4:
+        match.need(mask[0] in (ONE, b), f"the mask's batch is {mask[0]}, wanted 1 or {b}", match["mask"])
+        match.need(mask[1].number in (1, n), f"the mask's heads are {mask[1]}, wanted 1 or {n}", match["mask"])
+    widen = mask[-2] == ONE != s
+    match.need(not widen or s == t, "a mask of one row with as many keys as queries is not certain", match["mask"])
+    return widen
+
+
+def attention(op: Op, q, k, v, n, factor, mask=None, widen=False, **_):
+    if widen:  # built from the mask alone, so that all layers share it
+        ones = op.constant([1, 1], "lead")
+        mask = op.Expand(mask, op.Concat(ones, op.Shape(mask, start=-1), op.constant([1], "last"), axis=0))
+    extra = {} if factor is None else {"scale": factor}
+    inputs = (q, k, v) if mask is None else (q, k, v, mask)
+    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n, **extra)
+
+
+RULES = (
+    Rule("attention", scaled_masked, guard, attention),
+    Rule("attention", scaled, guard, attention),
+    Rule("attention", masked, guard, attention),
+    Rule("attention", bare, guard, attention),
+)

@@ -1,0 +1,65 @@
+"""LayerNormalization: mean, variance, division, gain and bias become one operator.
+
+Seen in:   torch.onnx.export below opset 17, TensorFlow, hand-written graphs.
+Computes:  y = (x - mean(x)) / sqrt(mean((x - mean(x))**2) + epsilon) * gain + bias, over the last dimension.
+Shapes:    x [..., D], gain [D], bias [D], y as x.
+Numerics:  rounding only (tolerance row "reassociate").
+Refuses:   other axes, keepdims=0, an exponent other than 2, an epsilon that is not a positive constant, a gain or bias
+           that is not [D], a mean or variance read elsewhere.
+Source:    ONNX operator LayerNormalization, opset 17.
+"""
+
+from __future__ import annotations
+
+from onnxfuse.rewrite import Match, Op, Rule
+
+
+def centred(op, x, axes):
+    return op.Sub(x, op.ReduceMean(x, axes))
+
+
+def with_pow(op, x, axes, two, axes2, epsilon, gain, bias):
+    d = centred(op, x, axes)
+    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Pow(d, two), axes2), epsilon))
+    return op.Add(op.Mul(op.Div(d, deviation), gain), bias)
+
+
+def with_square(op, x, axes, axes2, epsilon, gain, bias):
+    d = centred(op, x, axes)
+    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2), epsilon))
+    return op.Add(op.Mul(op.Div(d, deviation), gain), bias)
+
+
+def with_reciprocal(op, x, axes, axes2, epsilon, gain, bias):
+    d = centred(op, x, axes)
+    inverse = op.Reciprocal(op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2), epsilon)))
+    return op.Add(op.Mul(op.Mul(d, inverse), gain), bias)
+
+
+def guard(match: Match) -> dict:
+    shape = match.need_shape("x")
+    for name in ("axes", "axes2"):
+        axes = match.fact(name).data
+        match.need(axes is not None and len(axes) == 1 and axes[0].number in (-1, len(shape) - 1),
+                   f"{name} is not the last dimension", match[name])
+    for name in ("gain", "bias"):
+        match.need(match.need_shape(name) == shape[-1:], f"{name} is not [{shape[-1]}]", match[name])
+    epsilon = match.scalar("epsilon")
+    match.need(epsilon > 0, f"epsilon is {epsilon}, wanted above zero", match["epsilon"])
+    return {"learned_epsilon": epsilon}
+
+
+def guard_pow(match: Match) -> dict:
+    match.need_scalar("two", 2.0)
+    return guard(match)
+
+
+def layer_norm(op: Op, x, gain, bias, learned_epsilon, **_):
+    return op.LayerNormalization(x, gain, bias, axis=-1, epsilon=learned_epsilon)
+
+
+RULES = (
+    Rule("layer-norm", with_pow, guard_pow, layer_norm),
+    Rule("layer-norm", with_square, guard, layer_norm),
+    Rule("layer-norm", with_reciprocal, guard, layer_norm),
+)

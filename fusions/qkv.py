@@ -1,0 +1,66 @@
+"""Merged QKV: the three projections of one input become one matrix product and a split.
+
+Seen in:   every encoder; after the attention fusion.
+Computes:  q, k, v = split(x @ [Wq | Wk | Wv] + [bq | bk | bv])
+Shapes:    x [B,S,D], each W [D, D'], each b [D'], q, k, v [B,S,D'].
+Numerics:  rounding only (tolerance row "reassociate"): a wider product may sum in another order.
+Refuses:   different inputs, a weight or bias that is not a constant or is read elsewhere, biases on some projections only.
+Source:    the sum of products is the same; systems.md S1 calls it MergeLinears.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.rewrite import Match, Op, Rule
+
+NAMES = ("q", "k", "v")
+
+
+def with_bias(op, x, wq, wk, wv, bq, bk, bv, n, n_kv, scale, mask=None):
+    return op.Attention(op.Add(op.MatMul(x, wq), bq), op.Add(op.MatMul(x, wk), bk), op.Add(op.MatMul(x, wv), bv), mask,
+                        q_num_heads=n, kv_num_heads=n_kv, scale=scale)
+
+
+def without_bias(op, x, wq, wk, wv, n, n_kv, scale, mask=None):
+    return op.Attention(op.MatMul(x, wq), op.MatMul(x, wk), op.MatMul(x, wv), mask,
+                        q_num_heads=n, kv_num_heads=n_kv, scale=scale)
+
+
+def guard(match: Match) -> dict:
+    widths = []
+    for name in NAMES:
+        weight = match.need_constant(f"w{name}")
+        match.need(len(weight.uses()) == 1 and not weight.is_graph_output(), f"w{name} is read elsewhere", weight)
+        rows, columns = match.need_shape(f"w{name}", rank=2)
+        match.need(weight.const_value.dtype == match["wq"].const_value.dtype, f"w{name} has another type", weight)
+        widths.append(match.need_number(columns, f"the width of w{name}"))
+        if f"b{name}" in match.bindings:
+            match.need(match.need_shape(match.need_constant(f"b{name}")) == (columns,), f"b{name} is not [{columns}]")
+    return {"widths": widths}
+
+
+def joined(values: list[ir.Value]) -> ir.LazyTensor:
+    """Constants side by side along their last dimension, read from the file when needed."""
+    tensors = [value.const_value for value in values]
+    *lead, _ = tensors[0].shape.numpy()
+    width = sum(tensor.shape[-1] for tensor in tensors)
+    return ir.LazyTensor(lambda: ir.tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=-1)),
+                         tensors[0].dtype, ir.Shape([*lead, width]))
+
+
+def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, bq=None, bk=None, bv=None):
+    product = op.MatMul(x, op.constant(joined([wq, wk, wv]), "weight"))
+    if bq is not None:
+        product = op.Add(product, op.constant(joined([bq, bk, bv]), "bias"))
+    q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
+    extra = {} if scale is None else {"scale": scale}
+    inputs = (q, k, v) if mask is None else (q, k, v, mask)
+    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, **extra)
+
+
+RULES = (
+    Rule("merged-qkv", with_bias, guard, attention),
+    Rule("merged-qkv", without_bias, guard, attention),
+)

@@ -1,0 +1,62 @@
+"""The errors a user can meet, each with its exit code.
+
+Every message is one line: what went wrong, where, what was seen, what was wanted, and the next step. The command line
+prints that line and leaves with the code; a traceback appears only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+
+class OnnxfuseError(Exception):
+    """Base of every error that onnxfuse raises on purpose. ``exit_code`` is what the command line leaves with."""
+
+    exit_code = 1
+
+
+class UsageError(OnnxfuseError):
+    """The call itself is wrong: an unknown name, a missing path, an output that is its own input."""
+
+    exit_code = 2
+
+
+class ModelError(OnnxfuseError):
+    """The model is broken, unsafe, or not of a kind that onnxfuse handles."""
+
+    exit_code = 3
+
+
+class ExportError(OnnxfuseError):
+    """The checkpoint could not be loaded or exported."""
+
+    exit_code = 4
+
+
+class ParityError(OnnxfuseError):
+    """Two models that must agree do not, or a comparison could not have failed."""
+
+    exit_code = 5
+
+
+class RequirementError(OnnxfuseError):
+    """What the caller asked for with ``--require`` or a bar was not reached."""
+
+    exit_code = 6
+
+
+class MissingExtraError(OnnxfuseError):
+    """A feature needs packages that are not installed."""
+
+    exit_code = 7
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs packages that are not installed; run: pip install 'onnxfuse[{extra}]'")
+
+
+class StorageError(OnnxfuseError):
+    """Reading or writing a file failed (disk full, no permission); the old file is whole."""
+
+    exit_code = 8
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells define it (128 + SIGINT)."""

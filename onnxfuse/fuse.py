@@ -1,0 +1,69 @@
+"""Normalize, fuse, and spell a model in its target's forms. This is where the rules are put in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnxfuse import catalog
+from onnxfuse.errors import UsageError
+from onnxfuse.normalize import normalize, structure
+from onnxfuse.rewrite import Trace, rewrite
+from onnxfuse.targets import Target
+
+LOWEST_OPSET = 17
+"""LayerNormalization needs it; models below are raised to it."""
+
+GELU_OPSET = 20
+
+
+@dataclass
+class Fused:
+    """What fusing did: the counts of each fused thing in the model, and the trace behind them."""
+
+    counts: dict[str, int]
+    trace: Trace = field(repr=False)
+
+
+def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(), without: frozenset[str] = frozenset()) -> Fused:
+    """Rewrite ``model`` in place for ``target``.
+
+    Args:
+        only: names of the rules to use; empty for all. The normal form always runs unless one of its rules is named in
+            ``without``.
+        without: names of rules to leave out.
+
+    Raises:
+        UsageError: an unknown rule, or a model whose opset the target's runtimes do not read.
+        ModelError: the model cannot be raised to the target's opset.
+    """
+    chosen = catalog.select(target, only, without)
+    source = model.opset_imports.get("", 0)
+    if source > target.highest:
+        raise UsageError(f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
+                         f"export it again with --opset {target.highest}")
+    trace = Trace()
+    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal)
+    rewrite(model, chosen.fusions, facts, trace)
+    structure.merge_duplicates(model)
+    counts = census(model)
+    rewrite(model, chosen.forms_at(facts.opset), facts, trace)
+    structure.merge_duplicates(model)
+    structure.tidy(model)
+    return Fused(counts, trace)
+
+
+def census(model: ir.Model) -> dict[str, int]:
+    """How many of each thing a graph of standard operators holds, by the names that ``models/`` uses."""
+    ops = Counter(node.op_type for node in model.graph)
+    attentions = [node for node in model.graph if node.op_type == "Attention"]
+    merged = [node for node in attentions if _one_split(node)]
+    return {"attention": len(attentions), "qkv": len(merged), "layer_norm": ops["LayerNormalization"], "gelu": ops["Gelu"],
+            "unfused": sum(ops[name] for name in ("Softmax", "Erf", "IsNaN", "ReduceMean"))}
+
+
+def _one_split(node: ir.Node) -> bool:
+    sources = {value.producer() for value in node.inputs[:3] if value is not None}
+    return len(sources) == 1 and all(source is not None and source.op_type == "Split" for source in sources)

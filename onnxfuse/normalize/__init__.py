@@ -1,0 +1,38 @@
+"""Bring any exporter's graph to one spelling, so that a fusion needs one pattern.
+
+In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, constants folded, then the
+rules of ``shapes``, ``masks``, ``scale`` and ``linear`` until none fires.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxfuse.normalize import folding, linear, masks, scale, shapes, structure
+from onnxfuse.rewrite import Facts, Rule, Trace, rewrite
+
+RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *linear.RULES)
+
+
+def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES) -> Facts:
+    """Bring ``model`` to normal form, in place.
+
+    Args:
+        trace: receives every rewrite.
+        opset: the opset to work in; the graph's own when that is higher.
+        rules: the normal-form rules to use, in order.
+
+    Returns:
+        Facts of the normalized graph.
+
+    Raises:
+        ModelError: the graph cannot be brought to ``opset``.
+    """
+    structure.simplify(model)
+    structure.convert(model, opset)
+    facts = Facts(model.opset_imports[""])
+    facts.scan(model.graph)
+    while folding.fold(model, facts) + rewrite(model, rules, facts, trace):
+        pass
+    structure.merge_duplicates(model)
+    return facts

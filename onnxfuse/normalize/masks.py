@@ -1,0 +1,193 @@
+"""Normal form of masks: one additive bias of the smallest shape, built without index arithmetic, and no NaN repair."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.normalize.shapes import need_target, reshape
+from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite.facts import ONE, Facts, constant
+
+# GatherND(x, coordinates of every element in order) = Reshape(x)
+
+
+def gather_coordinates(op, x, where):
+    return op.GatherND(x, where)
+
+
+def guard_coordinates(match: Match) -> dict:
+    source, where = match.need_shape("x"), match.need_shape("where")
+    parts = match.fact("where").coordinates
+    match.need(parts is not None, "the indices are not plain coordinates", match["where"])
+    match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
+    axes = [part[0][0] for part in parts]
+    match.need(axes == sorted(set(axes)), "the axes are permuted or repeated", match["where"])
+    match.need(tuple(where[axis] for axis in axes) == source[:len(axes)], "the indices do not cover the source", match["where"])
+    match.need(all(where[i] == ONE for i in range(len(where) - 1) if i not in axes), "an index is repeated", match["where"])
+    return {"target": need_target(match, match["x"])}
+
+
+# Gather(Flatten(x), row-major index of every element) = Reshape(x)
+
+
+def gather_row_major(op, x, where, axis):
+    return op.Gather(op.Flatten(x, axis=axis), where)
+
+
+def guard_row_major(match: Match) -> dict:
+    flat, where = match.need_shape(match.root.inputs[0]), match.need_shape("where")
+    terms = match.fact("where").index
+    match.need(terms is not None, "the indices are not arithmetic of ranges", match["where"])
+    strides = [math.prod(where[i + 1:], start=ONE) for i in range(len(where))]
+    match.need(dict(terms) == {i: strides[i] for i, dim in enumerate(where) if dim != ONE},
+               "the indices are not in row-major order", match["where"])
+    match.need(math.prod(where, start=ONE) == flat[0], "the indices do not cover the source", match["where"])
+    return {"target": need_target(match, match["x"])}
+
+
+# And(x, true) = x, expanded to the common shape
+
+
+def and_true(op, x, true):
+    return op.And(x, true)
+
+
+def where_true(op, true, x, other):
+    return op.Where(true, x, other)
+
+
+def guard_true(match: Match) -> dict:
+    match.need(match.fact("true").uniform is True, "the other side is not always true", match["true"])
+    same = match.need_shape("x") == match.need_shape(match.output)
+    if "other" in match.bindings:
+        match.need(same or match.fact("other").shape == (), "the other branch has a shape of its own", match["other"])
+    return {"same": same}
+
+
+def expanded(op: Op, x, true, same, **_):
+    return x if same else op.Expand(x, op.Shape(true))
+
+
+# f(Expand(x)) = Expand(f(x)) for elementwise f; Add(y, Expand(x)) = Add(y, x) where y has the full shape
+
+
+def expand_where(op, x, shape, yes, no):
+    return op.Where(op.Expand(x, shape), yes, no)
+
+
+def guard_scalar_branches(match: Match) -> None:
+    rank = len(match.need_shape("x"))
+    for name in ("yes", "no"):
+        shape = match.need_shape(name)
+        match.need(len(shape) <= rank and set(shape) <= {ONE}, f"branch {name!r} has a shape of its own", match[name])
+
+
+def where_expand(op: Op, x, shape, yes, no):
+    return op.Expand(op.Where(x, yes, no), shape)
+
+
+def expand_cast(op, x, shape, to):
+    return op.Cast(op.Expand(x, shape), to=to)
+
+
+def cast_expand(op: Op, x, shape, to):
+    return op.Expand(op.Cast(x, to=to), shape)
+
+
+def agree(match: Match) -> None:
+    """Nothing to ask: the law always holds."""
+
+
+def add_expanded(op, y, x, shape):
+    return op.Add(y, op.Expand(x, shape))
+
+
+def and_expanded(op, y, x, shape):
+    return op.And(y, op.Expand(x, shape))
+
+
+def guard_absorbed(match: Match) -> None:
+    whole, part = match.need_shape("y"), match.need_shape("x")
+    match.need(whole == match.need_shape(match.output), "the expansion decides the shape", match["x"])
+    match.need(len(part) <= len(whole), "the expanded value has more dimensions", match["x"])
+    aligned = whole[len(whole) - len(part):]
+    match.need(all(dim in (ONE, other) for dim, other in zip(part, aligned, strict=True)), "the shapes differ", match["x"])
+
+
+def add(op: Op, y, x, **_):
+    return op.Add(y, x)
+
+
+def and_(op: Op, y, x, **_):
+    return op.And(y, x)
+
+
+# Softmax(x + Where(keep, 0, -inf)) = Softmax(x + Where(keep, 0, lowest finite)) in every row that keeps something
+
+
+def infinite_mask(op, x, keep, zero, infinity, axis):
+    return op.Softmax(op.Add(x, op.Where(keep, zero, infinity)), axis=axis)
+
+
+def guard_infinite(match: Match) -> dict:
+    match.need_scalar("zero", 0.0)
+    match.need(match.scalar("infinity") == -math.inf, "the fill value is finite", match["infinity"])
+    dtype = match.fact("infinity").dtype
+    return {"lowest": np.array(np.finfo(dtype.numpy()).min, dtype=dtype.numpy())}
+
+
+def finite_mask(op: Op, x, keep, zero, axis, lowest, **_):
+    return op.Softmax(op.Add(x, op.Where(keep, zero, op.constant(lowest, "lowest"))), axis=axis)
+
+
+# Where(IsNaN(p), 0, p) = p for p = Softmax(finite scores)
+
+
+def nan_repair(op, scores, zero, axis):
+    softmax = op.Softmax(scores, axis=axis)
+    return op.Where(op.IsNaN(softmax), zero, softmax)
+
+
+def guard_nan_repair(match: Match) -> None:
+    """A softmax row is NaN only when it holds nothing but -inf (or a NaN that was there before)."""
+    match.need_scalar("zero", 0.0)
+    match.need(_finite(match.facts, match["scores"]), "the mask may be -inf, so that a row without tokens is NaN", match["scores"])
+
+
+def _finite(facts: Facts, value: ir.Value) -> bool:
+    """Whether scores are finite for finite activations: products of them, with at most finite constants added."""
+    node = value.producer()
+    if node is None:
+        array = constant(value)
+        return array is not None and bool(abs(array).max() < math.inf)
+    if node.op_type in ("MatMul", "Gemm"):
+        return True
+    if node.op_type in ("Add", "Mul", "Sub", "Expand", "Reshape", "Unsqueeze", "Transpose", "Cast"):
+        floats = [v for v in node.inputs if v is not None and not _integral(facts, v)]
+        return all(_finite(facts, v) for v in floats)
+    return node.op_type == "Where" and all(_finite(facts, v) for v in node.inputs[1:] if v is not None)
+
+
+def _integral(facts: Facts, value: ir.Value) -> bool:
+    return facts[value].dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+def softmax(op: Op, scores, axis, **_):
+    return op.Softmax(scores, axis=axis)
+
+
+RULES = (
+    Rule("gather-coordinates", gather_coordinates, guard_coordinates, reshape, exact=True),
+    Rule("gather-row-major", gather_row_major, guard_row_major, reshape, shared=True, exact=True),
+    Rule("and-true", and_true, guard_true, expanded, exact=True),
+    Rule("where-true", where_true, guard_true, expanded, exact=True),
+    Rule("expand-where", expand_where, guard_scalar_branches, where_expand, shared=True, exact=True),
+    Rule("expand-cast", expand_cast, agree, cast_expand, shared=True, exact=True),
+    Rule("expand-add", add_expanded, guard_absorbed, add, shared=True, exact=True),
+    Rule("expand-and", and_expanded, guard_absorbed, and_, shared=True, exact=True),
+    Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True, proof=False),
+    Rule("nan-repair", nan_repair, guard_nan_repair, softmax),
+)

@@ -1,0 +1,103 @@
+"""Normal form of constant factors: division becomes multiplication, factors merge, and scores are scaled once, after MatMul."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.rewrite import Match, NoMatch, Op, Rule
+from onnxfuse.rewrite.facts import is_constant
+
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
+
+
+def scalar_like(op: Op, number: float, dtype: ir.DataType) -> ir.Value:
+    """A rank-0 constant of the given type."""
+    return op.constant(np.array(number, dtype=dtype.numpy()), "scale")
+
+
+def need_float(match: Match, value: ir.Value) -> ir.DataType:
+    """The value's floating-point type, or a refusal."""
+    dtype = match.facts[value].dtype
+    if dtype not in FLOATS:
+        raise NoMatch(f"the type is {dtype}, wanted floating point", value)
+    return dtype
+
+
+# x / c = x * (1/c)
+
+
+def divide(op, x, c):
+    return op.Div(x, c)
+
+
+def guard_divide(match: Match) -> dict:
+    divisor = match.scalar("c")
+    match.need(divisor != 0, "division by zero", match["c"])
+    match.need(not is_constant(match["x"]), "a constant expression", match["x"])
+    return {"factor": 1 / divisor, "dtype": need_float(match, match["c"])}
+
+
+def multiply(op: Op, x, factor, dtype, **_):
+    return op.Mul(x, scalar_like(op, factor, dtype))
+
+
+# (x * a) * b = x * (a*b)
+
+
+def twice(op, x, a, b):
+    return op.Mul(op.Mul(x, a), b)
+
+
+def guard_twice(match: Match) -> dict:
+    dtype = need_float(match, match["a"])
+    match.need(not is_constant(match["x"]), "a constant expression", match["x"])
+    return {"factor": match.scalar("a") * match.scalar("b"), "dtype": dtype}
+
+
+# (a*c) @ b = (a @ b) * c, and a @ (b*c) likewise
+
+
+def scaled_left(op, a, b, c):
+    return op.MatMul(op.Mul(a, c), b)
+
+
+def scaled_right(op, a, b, c):
+    return op.MatMul(a, op.Mul(b, c))
+
+
+def guard_scores(match: Match) -> dict:
+    """Only products of two activations (scores): a scaled input of a linear layer is left to its weights."""
+    factor, dtype = match.scalar("c"), need_float(match, match["c"])
+    for name in ("a", "b"):
+        match.need(not is_constant(match[name]), f"{name} is a weight", match[name])
+        match.need(len(match.need_shape(name)) >= 3, f"{name} is not batched", match[name])
+    return {"factor": factor, "dtype": dtype}
+
+
+def scale_scores(op: Op, a, b, factor, dtype, **_):
+    return op.Mul(op.MatMul(a, b), scalar_like(op, factor, dtype))
+
+
+# Transpose(x * c) = Transpose(x) * c
+
+
+def scaled_transpose(op, x, c, perm):
+    return op.Transpose(op.Mul(x, c), perm=perm)
+
+
+def guard_scaled_transpose(match: Match) -> dict:
+    return {"factor": match.scalar("c"), "dtype": need_float(match, match["c"])}
+
+
+def scale_transpose(op: Op, x, perm, factor, dtype, **_):
+    return op.Mul(op.Transpose(x, perm=perm), scalar_like(op, factor, dtype))
+
+
+RULES = (
+    Rule("division-to-multiplication", divide, guard_divide, multiply),
+    Rule("factors-merge", twice, guard_twice, multiply),
+    Rule("scale-left", scaled_left, guard_scores, scale_scores),
+    Rule("scale-right", scaled_right, guard_scores, scale_scores),
+    Rule("scale-transpose", scaled_transpose, guard_scaled_transpose, scale_transpose),
+)

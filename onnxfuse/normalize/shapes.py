@@ -1,0 +1,187 @@
+"""Normal form of shapes: constant Reshape targets, merged Reshapes and Transposes, nothing that does nothing."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxfuse.rewrite import Dim, Match, NoMatch, Op, Rule
+from onnxfuse.rewrite.facts import ONE, Shape
+
+
+def constant_target(source: Shape, wanted: Shape) -> list[int] | None:
+    """A Reshape target with 0 (as in the source) and at most one -1 that turns ``source`` into ``wanted``; None if none."""
+    target = []
+    for i, dim in enumerate(wanted):
+        if dim.number is not None:
+            target.append(dim.number)
+        else:
+            target.append(0 if i < len(source) and source[i] == dim else -1)
+    return target if target.count(-1) <= 1 and all(dim.number != 0 for dim in wanted) else None
+
+
+def need_target(match: Match, source: ir.Value) -> list[int]:
+    """The constant target from ``source`` to the match's output, or a refusal."""
+    wanted = match.need_shape(match.output)
+    target = constant_target(match.need_shape(source), wanted)
+    if target is None:
+        raise NoMatch(f"the target ({', '.join(map(str, wanted))}) has more than one size to infer", match.output)
+    return target
+
+
+# Reshape(x, computed) = Reshape(x, constant)
+
+
+def computed_reshape(op, x, shape, allowzero):
+    return op.Reshape(x, shape, allowzero=allowzero)
+
+
+def guard_computed(match: Match) -> dict:
+    target = need_target(match, match["x"])
+    seen = match.fact("shape").data
+    match.need(match["shape"].const_value is None or seen != tuple(map(Dim, target)) or match["allowzero"],
+               "the target is already constant")
+    return {"target": target}
+
+
+def reshape(op: Op, x, target, **_):
+    return op.Reshape(x, op.constant(target, "shape"))
+
+
+# Reshape(Reshape(x, a), b) = Reshape(x, b)
+
+
+def nested_reshape(op, x, a, b, inner_zero, zero):
+    return op.Reshape(op.Reshape(x, a, allowzero=inner_zero), b, allowzero=zero)
+
+
+def flat_reshape(op, x, b, axis, zero):
+    return op.Reshape(op.Flatten(x, axis=axis), b, allowzero=zero)
+
+
+def guard_nested(match: Match) -> dict:
+    return {"target": need_target(match, match["x"])}
+
+
+# Transpose(Transpose(x, a), b) = Transpose(x, a[b])
+
+
+def nested_transpose(op, x, inner, outer):
+    return op.Transpose(op.Transpose(x, perm=inner), perm=outer)
+
+
+def guard_nested_transpose(match: Match) -> dict:
+    inner, outer = match["inner"], match["outer"]
+    match.need(inner is not None and outer is not None, "a Transpose without perm")
+    return {"perm": [inner[i] for i in outer]}
+
+
+def transpose(op: Op, x, perm, **_):
+    return op.Transpose(x, perm=perm)
+
+
+# Reshape(Transpose(Reshape(x[..., M, K], [-1, M, K]), 0 2 1), [..., K, M]) = Transpose(x, last two swapped)
+
+
+def batched_transpose(op, x, flat, back, zero, inner_zero):
+    return op.Reshape(op.Transpose(op.Reshape(x, flat, allowzero=inner_zero), perm=[0, 2, 1]), back, allowzero=zero)
+
+
+def guard_batched(match: Match) -> dict:
+    source, wanted = match.need_shape("x"), match.need_shape(match.output)
+    flat = match.need_shape(match.root.inputs[0].producer().inputs[0], rank=3)
+    match.need(flat[1:] == source[-2:], "the first Reshape does not keep the last two dimensions")
+    match.need(wanted == (*source[:-2], source[-1], source[-2]), "the last Reshape does not restore the batch")
+    rank = len(source)
+    return {"perm": [*range(rank - 2), rank - 1, rank - 2]}
+
+
+# Unsqueeze(Unsqueeze(x)) and Unsqueeze of known rank = Reshape when its target is constant
+
+
+def unsqueeze(op, x, axes):
+    return op.Unsqueeze(x, axes)
+
+
+def guard_unsqueeze(match: Match) -> dict:
+    match.need(match.fact("x").rank, "a scalar: shape arithmetic")
+    return {"target": need_target(match, match["x"])}
+
+
+# What does nothing
+
+
+def same_shape(match: Match, name: str = "x") -> None:
+    match.need(match.need_shape(name) == match.need_shape(match.output), "it changes the shape", match.output)
+
+
+def itself(op: Op, x, **_):
+    return x
+
+
+def any_reshape(op, x, shape, zero):
+    return op.Reshape(x, shape, allowzero=zero)
+
+
+def any_expand(op, x, shape):
+    return op.Expand(x, shape)
+
+
+def any_transpose(op, x, perm):
+    return op.Transpose(x, perm=perm)
+
+
+def guard_identity_perm(match: Match) -> None:
+    match.need(match["perm"] == list(range(len(match.need_shape("x")))), "it permutes", match.output)
+
+
+def any_cast(op, x, to, saturate, round_mode):
+    return op.Cast(x, to=to, saturate=saturate, round_mode=round_mode)
+
+
+def guard_same_type(match: Match) -> None:
+    match.need(match.fact("x").dtype == match["to"], "it changes the type", match.output)
+
+
+def any_slice(op, x, starts, ends, axes=None, steps=None):
+    return op.Slice(x, starts, ends, axes, steps)
+
+
+def guard_whole_slice(match: Match) -> None:
+    steps = match.fact("steps").data if match["steps"] is not None else (ONE,)
+    match.need(steps is not None and set(steps) == {ONE}, "it steps or reverses")
+    same_shape(match)
+
+
+def add_zero(op, x, zero):
+    return op.Add(x, zero)
+
+
+def guard_zero(match: Match) -> None:
+    match.need_scalar("zero", 0.0)
+    same_shape(match)
+
+
+def times_one(op, x, one):
+    return op.Mul(x, one)
+
+
+def guard_one(match: Match) -> None:
+    match.need_scalar("one", 1.0)
+    same_shape(match)
+
+
+RULES = (
+    Rule("reshape-noop", any_reshape, same_shape, itself, exact=True),
+    Rule("expand-noop", any_expand, same_shape, itself, exact=True),
+    Rule("transpose-noop", any_transpose, guard_identity_perm, itself, exact=True),
+    Rule("cast-noop", any_cast, guard_same_type, itself, exact=True),
+    Rule("slice-noop", any_slice, guard_whole_slice, itself, exact=True),
+    Rule("add-zero", add_zero, guard_zero, itself, exact=True),
+    Rule("mul-one", times_one, guard_one, itself, exact=True),
+    Rule("transpose-batched", batched_transpose, guard_batched, transpose, shared=True, exact=True),
+    Rule("reshape-nested", nested_reshape, guard_nested, reshape, shared=True, exact=True),
+    Rule("reshape-flatten", flat_reshape, guard_nested, reshape, shared=True, exact=True),
+    Rule("unsqueeze-reshape", unsqueeze, guard_unsqueeze, reshape, exact=True),
+    Rule("transpose-nested", nested_transpose, guard_nested_transpose, transpose, shared=True, exact=True),
+    Rule("reshape-constant", computed_reshape, guard_computed, reshape, exact=True),
+)

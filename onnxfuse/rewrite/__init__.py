@@ -1,0 +1,14 @@
+"""The rewriting engine: patterns, rules, facts about values, and the driver that applies rules.
+
+    pattern   what a rule looks for, and how far a failed attempt came
+    rule      Rule, Match, NoMatch and the builder that ``after`` uses
+    facts     symbolic shapes and shape arithmetic
+    driver    applies rules to a graph and keeps the Trace
+    proof     runs the matched nodes and their replacement side by side
+"""
+
+from onnxfuse.rewrite.driver import Trace, rewrite
+from onnxfuse.rewrite.facts import Dim, Facts
+from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
+
+__all__ = ["Dim", "Facts", "Match", "NoMatch", "Op", "Rule", "Trace", "rewrite"]

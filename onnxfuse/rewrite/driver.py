@@ -1,0 +1,150 @@
+"""Apply rules to a graph until none fires, and keep a trace of what happened and what almost did."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse.rewrite import pattern
+from onnxfuse.rewrite.facts import Facts
+from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
+
+SWEEPS = 50
+"""A group of rules that still fires after this many sweeps undoes itself: a defect, and an error."""
+
+
+@dataclass(frozen=True)
+class Application:
+    """One rewrite: the rule, the value whose producer was replaced, the nodes that went and came."""
+
+    rule: str
+    value: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass
+class Trace:
+    """What happened to a model, in order, and for each rule its nearest miss."""
+
+    applications: list[Application] = field(default_factory=list)
+    misses: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
+        return {"rules": dict(Counter(a.rule for a in self.applications)), "misses": self.misses}
+
+    def record(self, rule: Rule, root: ir.Node, before: Iterable[ir.Node], after: Iterable[ir.Node]) -> None:
+        self.applications.append(Application(rule.name, root.outputs[0].name or "", tuple(node.op_type for node in before),
+                                             tuple(node.op_type for node in after)))
+
+    def record_miss(self, rule: Rule, miss: pattern.Miss) -> None:
+        known = self.misses.get(rule.name)
+        if known is None or miss.matched > known["matched"]:
+            self.misses[rule.name] = asdict(miss)
+
+
+def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace) -> int:
+    """Apply ``rules`` to the main graph until nothing changes. Earlier rules are tried first at a node.
+
+    Args:
+        facts: of this graph; they stay true, since every rule keeps what values mean.
+        trace: receives every application and the nearest miss of each rule.
+
+    Returns:
+        How many rewrites were made.
+    """
+    by_root: dict[tuple[str, str], list[Rule]] = defaultdict(list)
+    for rule in rules:
+        by_root[rule.pattern.type, rule.pattern.domain].append(rule)
+    total = 0
+    for _ in range(SWEEPS):
+        changed = 0
+        for node in model.graph:
+            if node.graph is None:
+                continue
+            for rule in by_root.get((node.op_type, node.domain), ()):
+                if apply_at(model, rule, node, facts, trace):
+                    changed += 1
+                    break
+        total += changed
+        if not changed:
+            return total
+    raise RuntimeError(f"rules {[rule.name for rule in rules]} still change the graph after {SWEEPS} sweeps")
+
+
+def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Trace) -> bool:
+    """Try one rule at one node; rewrite there when it matches and its guard agrees."""
+    attempt = pattern.Attempt(rule.pattern, root, facts.opset)
+    for found in attempt:
+        match = Match(found, root, facts)
+        try:
+            _need_private(rule, match)
+            learned = rule.guard(match) or {}
+        except NoMatch as refusal:
+            where = refusal.value if refusal.value is not None else match.output
+            trace.record_miss(rule, pattern.Miss(len(match.nodes), "the guard's consent", refusal.reason, pattern.name_of(where)))
+            continue
+        op = Op(model.graph, match.output.name or rule.name)
+        built = rule.after(op, **match.bindings, **learned)
+        trace.record(rule, root, match.nodes, op.nodes)
+        replace(model.graph, root, op, built)
+        return True
+    if attempt.miss is not None and attempt.miss.matched:
+        trace.record_miss(rule, attempt.miss)
+    return False
+
+
+def _need_private(rule: Rule, match: Match) -> None:
+    """Refuse when a value inside the match is read elsewhere, is an output, or is captured by a subgraph."""
+    if rule.shared:
+        return
+    inside = set(match.nodes)
+    for node in match.nodes:
+        for value in node.outputs:
+            if node is match.root:
+                continue
+            if value.is_graph_output():
+                raise NoMatch(f"{pattern.name_of(value)} is also a graph output", value)
+            if any(user not in inside for user, _ in value.uses()):
+                raise NoMatch(f"{pattern.name_of(value)} is also read elsewhere", value)
+
+
+def replace(graph: ir.Graph, root: ir.Node, op: Op, built: ir.Value) -> None:
+    """Put the nodes of ``op`` where ``root`` stood; readers and graph outputs of root read ``built``; the dead go."""
+    for initializer in op.initializers:
+        graph.register_initializer(initializer)
+    old = root.outputs[0]
+    name = old.name
+    old.name = f"{name}/replaced"
+    if op.nodes:
+        graph.insert_after(root, op.nodes)
+        built.name = name
+        built.type = built.type or old.type
+    if old.is_graph_output() and not op.nodes:  # a graph output keeps its name: one Identity carries it
+        carrier = ir.node("Identity", [built])
+        carrier.outputs[0].name = name
+        carrier.outputs[0].type, carrier.outputs[0].shape = old.type, old.shape
+        graph.insert_after(root, carrier)
+        built = carrier.outputs[0]
+    elif old.is_graph_output():
+        built.type, built.shape = old.type, old.shape
+    ir.convenience.replace_all_uses_with(old, built, replace_graph_outputs=True)
+    remove_dead(graph, root)
+
+
+def remove_dead(graph: ir.Graph, root: ir.Node) -> None:
+    """Remove ``root`` and what fed only it, as far as nobody else reads it."""
+    queue = [root]
+    while queue:
+        node = queue.pop()
+        if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
+            continue
+        feeders = [value.producer() for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+        queue += [feeder for feeder in feeders if feeder is not None]
+

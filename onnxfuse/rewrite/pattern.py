@@ -1,0 +1,209 @@
+"""The pattern language: a Python function over ``op`` becomes a tree, and ``match`` finds it in a graph.
+
+``op.Mul(x, op.Add(y, z))`` reads as in onnxscript's patterns: a parameter of the function stands for any value (the same
+value wherever it appears), a keyword for an attribute (a parameter there binds it, anything else must be equal). Operands
+of commutative operators are tried in both orders, with backtracking. An attribute that the pattern does not name must have
+its default, so that a pattern never matches more than it says. A parameter with the default ``None`` may stand for an
+absent optional input.
+
+When nothing matches, ``Miss`` tells how far the best attempt came and what it wanted there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from onnxfuse.rewrite.facts import attribute
+
+COMMUTATIVE = {"Add", "Mul", "And", "Or", "Max", "Min", "Equal", "Sum"}
+IGNORED_ATTRIBUTES = {"LayerNormalization": {"stash_type"}}
+"""Attributes that change no result on the types we handle (stash_type: the type of outputs that nobody reads)."""
+
+
+@dataclass(frozen=True)
+class Var:
+    """Any value, or in an attribute's place any attribute value."""
+
+    name: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One operator with its operands; compared by identity, so that a shared one must match a shared node."""
+
+    type: str
+    inputs: tuple[Op | Var | None, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    domain: str = ""
+    output: int = 0
+
+    def size(self) -> int:
+        """How many operators the tree holds."""
+        return len(set(_operators(self)))
+
+
+def _operators(pattern: Op) -> Iterator[Op]:
+    yield pattern
+    for operand in pattern.inputs:
+        if isinstance(operand, Op):
+            yield from _operators(operand)
+
+
+class _Recorder:
+    """Stands for ``op`` while a pattern function runs."""
+
+    def __getattr__(self, name: str) -> Callable[..., Op]:
+        def record(*inputs: Op | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Op:
+            return Op(name, inputs, attributes, _domain, _output)
+        return record
+
+
+def trace(before: Callable[..., Op]) -> Op:
+    """Run a pattern function and return its tree."""
+    parameters = list(inspect.signature(before).parameters.values())[1:]
+    variables = {p.name: Var(p.name, optional=p.default is None) for p in parameters}
+    return before(_Recorder(), **variables)
+
+
+@dataclass(frozen=True)
+class Miss:
+    """Where an attempt stopped: ``matched`` operators were right, then ``seen`` stood where ``wanted`` should."""
+
+    matched: int
+    wanted: str
+    seen: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.matched} nodes matched; at {self.where}: saw {self.seen}, wanted {self.wanted}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A match: values and attributes by variable name, and the graph's node for each operator of the pattern."""
+
+    bindings: dict[str, Any]
+    nodes: dict[Op, ir.Node]
+
+
+class _Search:
+    """One attempt of a pattern at a node; remembers the deepest point it reached."""
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.miss: Miss | None = None
+
+    def stop(self, nodes: dict[Op, ir.Node], where: str, seen: str, wanted: str) -> None:
+        if self.miss is None or len(nodes) > self.miss.matched:
+            self.miss = Miss(len(nodes), wanted, seen, where)
+
+    def solve(self, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Op, ir.Node]) -> Iterator[Found]:
+        """Every way to meet every goal (a pattern and the value it must match, as a linked list), over operand orders."""
+        while goals:
+            (pattern, value), goals = goals
+            if isinstance(pattern, Op):
+                yield from self._operator(pattern, value, goals, bindings, nodes)
+                return
+            if pattern is None:
+                if value is not None:
+                    return self.stop(nodes, name_of(value), "an operand", "none")
+                continue
+            if value is None and not pattern.optional:
+                return self.stop(nodes, pattern.name, "no operand", f"a value for {pattern.name!r}")
+            if pattern.name in bindings and bindings[pattern.name] is not value:
+                bound = name_of(bindings[pattern.name])
+                return self.stop(nodes, name_of(value), "another value", f"{pattern.name!r} = {bound}")
+            bindings = bindings | {pattern.name: value}
+        yield Found(bindings, nodes)
+
+    def _operator(self, pattern: Op, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any],
+                  nodes: dict[Op, ir.Node]) -> Iterator[Found]:
+        node = None if value is None else value.producer()
+        if node is None or value is None:
+            return self.stop(nodes, name_of(value), "a graph input or initializer", pattern.type)
+        if (node.op_type, node.domain) != (pattern.type, pattern.domain) or value.index() != pattern.output:
+            return self.stop(nodes, name_of(value), node.op_type, pattern.type)
+        if nodes.get(pattern, node) is not node or (pattern not in nodes and node in nodes.values()):
+            return self.stop(nodes, name_of(value), "another node", f"one {pattern.type} in both places")
+        found = self._attributes(pattern, node, bindings, nodes)
+        if found is None:
+            return None
+        nodes = nodes | {pattern: node}
+        for operands in self._orders(pattern, node):
+            queue = goals
+            for goal in reversed(operands):
+                queue = (goal, queue)
+            yield from self.solve(queue, found, nodes)
+        return None
+
+    def _orders(self, pattern: Op, node: ir.Node) -> Iterator[list[tuple[Any, ir.Value | None]]]:
+        given = list(node.inputs)
+        width = max(len(given), len(pattern.inputs))
+        wanted = list(pattern.inputs) + [None] * (width - len(pattern.inputs))
+        given += [None] * (width - len(given))
+        yield list(zip(wanted, given, strict=True))
+        if pattern.type in COMMUTATIVE and width == 2:
+            yield list(zip(wanted, given[::-1], strict=True))
+
+    def _attributes(self, pattern: Op, node: ir.Node, bindings: dict[str, Any],
+                    nodes: dict[Op, ir.Node]) -> dict[str, Any] | None:
+        for name, wanted in pattern.attributes.items():
+            seen = attribute(node, name, self.opset)
+            if isinstance(wanted, Var):
+                bindings = bindings | {wanted.name: seen}
+            elif plain(seen) != wanted:
+                self.stop(nodes, name_of(node.outputs[0]), f"{node.op_type} with {name}={plain(seen)}", f"{name}={wanted}")
+                return None
+        for name, given in node.attributes.items():
+            if name in pattern.attributes or name in IGNORED_ATTRIBUTES.get(node.op_type, ()):
+                continue
+            default = schema_default(node, name, self.opset)
+            if plain(given.value) != plain(default):
+                self.stop(nodes, name_of(node.outputs[0]), f"{node.op_type} with {name}={plain(given.value)}",
+                          f"{name}={plain(default)}")
+                return None
+        return bindings
+
+
+class Attempt:
+    """The search for a pattern tree whose root is at ``node``: iterate for the matches, then read ``miss``."""
+
+    def __init__(self, pattern: Op, node: ir.Node, opset: int) -> None:
+        self._search = _Search(opset)
+        self._goals = ((pattern, node.outputs[pattern.output]), ())
+
+    def __iter__(self) -> Iterator[Found]:
+        return self._search.solve(self._goals, {}, {})
+
+    @property
+    def miss(self) -> Miss | None:
+        """The deepest point that failed; None when nothing did."""
+        return self._search.miss
+
+
+def schema_default(node: ir.Node, name: str, opset: int) -> Any:
+    """What the operator's schema says of an attribute that is absent; None when it says nothing."""
+    try:
+        default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
+    except (onnx.defs.SchemaError, KeyError):
+        return None
+    return onnx.helper.get_attribute_value(default) if default.name else None
+
+
+def plain(value: Any) -> Any:
+    """An attribute value with lists for sequences and str for bytes, for comparing."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def name_of(value: ir.Value | None) -> str:
+    """A value's name for messages."""
+    return "an absent input" if value is None else value.name or "an unnamed value"

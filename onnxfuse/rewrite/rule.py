@@ -1,0 +1,144 @@
+"""A rewrite rule: what it looks for, when it refuses, and what it builds instead."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.rewrite import pattern
+from onnxfuse.rewrite.facts import Dim, Fact, Facts, Shape, constant, is_constant
+
+
+class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says no
+    """A guard refuses: the reason, and the value that it looked at."""
+
+    def __init__(self, reason: str, value: ir.Value | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.value = value
+
+
+class Match:
+    """What a guard sees: the matched values by name, the root, and the facts. It reads only."""
+
+    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts) -> None:
+        self.bindings = found.bindings
+        self.nodes = list(dict.fromkeys(found.nodes.values()))
+        self.root = root
+        self.facts = facts
+
+    def __getitem__(self, name: str) -> Any:
+        return self.bindings[name]
+
+    @property
+    def output(self) -> ir.Value:
+        """The value that the rule replaces."""
+        return self.root.outputs[0]
+
+    def fact(self, name: str) -> Fact:
+        return self.facts[self.bindings[name]]
+
+    def need(self, condition: object, reason: str, value: ir.Value | None = None) -> None:
+        """Refuse with ``reason`` unless ``condition`` holds."""
+        if not condition:
+            raise NoMatch(reason, value)
+
+    def need_shape(self, value: ir.Value | str, rank: int | None = None) -> Shape:
+        """The value's shape; refuses when it is unknown or has another rank."""
+        value = self.bindings[value] if isinstance(value, str) else value
+        shape = self.facts.shape(value)
+        if shape is None:
+            raise NoMatch(f"the shape of {pattern.name_of(value)} is not known", value)
+        if rank is not None and len(shape) != rank:
+            raise NoMatch(f"{pattern.name_of(value)} has rank {len(shape)}, wanted {rank}", value)
+        return shape
+
+    def need_number(self, dim: Dim, what: str) -> int:
+        """A size as a number; refuses when it is symbolic."""
+        if dim.number is None:
+            raise NoMatch(f"{what} is {dim}, wanted a number")
+        return dim.number
+
+    def need_constant(self, name: str) -> ir.Value:
+        """Refuses unless the value is an initializer that no caller can override. Does not read it."""
+        value = self.bindings[name]
+        if not is_constant(value):
+            raise NoMatch(f"{name} is not a constant", value)
+        return value
+
+    def scalar(self, name: str) -> float:
+        """The one element of a constant; refuses anything else."""
+        value = self.bindings[name]
+        fact = self.facts[value]
+        single = fact.shape is not None and all(dim.number == 1 for dim in fact.shape)
+        if not is_constant(value) or not single or fact.uniform is None:
+            raise NoMatch(f"{name} is not a constant scalar", value)
+        return float(fact.uniform)
+
+    def need_scalar(self, name: str, wanted: float) -> None:
+        """Refuses unless the value is this constant, to within one rounding step of its type."""
+        seen = self.scalar(name)
+        array = constant(self.bindings[name])
+        step = abs(np.spacing(np.asarray(wanted, dtype=array.dtype))) if array is not None else 0.0
+        if abs(seen - wanted) > step:
+            raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
+
+
+class Op(ir.tape.Tape):
+    """What ``after`` builds with: ``op.Gelu(x, approximate="tanh")`` makes a node, ``op.constant`` an initializer."""
+
+    def __init__(self, graph: ir.Graph, base: str) -> None:
+        super().__init__()
+        self._graph = graph
+        self._base = base
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+
+        def build(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
+            values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
+            return values[0] if _outputs == 1 else values
+        return build
+
+    def constant(self, content: np.ndarray | list[int] | float | ir.TensorProtocol, name: str = "const") -> ir.Value:
+        """A new initializer; lists are int64, floats are float32."""
+        if isinstance(content, (list, float)):
+            content = np.array(content, dtype=np.int64 if isinstance(content, list) else np.float32)
+        tensor = ir.tensor(content) if isinstance(content, np.ndarray) else content
+        taken = {value.name for value in self.initializers}
+        names = (f"{self._base}/{name}{'.' * bool(i)}{i or ''}" for i in itertools.count())
+        return self.initializer(tensor, name=next(n for n in names if n not in self._graph.initializers and n not in taken))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``before`` is replaced by ``after`` where ``guard`` does not refuse.
+
+    Args:
+        name: what the Trace, ``--only`` and ``--without`` call it.
+        before: the pattern, as a function of ``op`` and its variables (see ``pattern``).
+        guard: reads a Match; refuses by raising NoMatch; may return a dict of what it learned, which ``after`` receives.
+        after: builds the replacement from the variables; returns the new value, or one for each root output.
+        shared: the inner values may be read elsewhere (they then stay); otherwise that refuses the match.
+        exact: results are equal to the bit, so that proof asks for that.
+        proof: False for a rule whose law holds only in its context (the docstring says why); then it is not proven alone.
+    """
+
+    name: str
+    before: Callable[..., pattern.Op]
+    guard: Callable[[Match], dict[str, Any] | None]
+    after: Callable[..., ir.Value]
+    shared: bool = False
+    exact: bool = False
+    proof: bool = True
+
+    @cached_property
+    def pattern(self) -> pattern.Op:
+        return pattern.trace(self.before)

@@ -1,0 +1,317 @@
+"""Read and write ONNX files without holding their weights in memory, and replace files atomically.
+
+A protobuf parser copies every weight, once for the file and once for the message. Here the file is walked field by
+field: small fields go through ``onnx``, and each large tensor becomes an ``onnx_ir.ExternalTensor`` that points into the
+.onnx file itself, so its bytes are memory-mapped and read when used. Writing streams them back, one after another.
+
+Source: the protobuf wire format (tag = field << 3 | wire type; varint lengths) and the field numbers of ``onnx.proto``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError, EncodeError
+
+from onnxfuse.errors import ModelError, StorageError, UsageError
+
+LARGE = 1024
+"""Tensors of at least this many bytes stay in the file; smaller ones are parsed with the rest."""
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""protobuf refuses longer messages; a model above it keeps its weights in ``NAME.data`` beside it."""
+
+# Field numbers of onnx.proto.
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA, TENSOR_EXTERNAL, TENSOR_LOCATION = 7, 5, 9, 13, 14
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+def load(path: Path) -> ir.Model:
+    """Open an .onnx file with its weights memory-mapped.
+
+    Args:
+        path: the file. Its external data, if any, must lie beside it under a relative name.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: it is not an ONNX model, is cut short, or points to external data that is missing or outside.
+    """
+    path = require_file(path)
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            proto = onnx.ModelProto.FromString(_without_weights(data, path.name))
+    except (DecodeError, ValueError, IndexError) as error:
+        raise ModelError(f"{path} is not a whole ONNX model ({error}); export it again or copy it again") from error
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(f"{path} is not an ONNX model: it has no graph or no opset; give a file that an exporter wrote")
+    _check_external(proto, path)
+    try:
+        model = ir.from_proto(proto)
+        onnx.checker.check_model(_skeleton(proto))
+    except (onnx.checker.ValidationError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write ``model`` to ``path``: staged beside it, synced, read back, renamed. The old file is whole until then.
+
+    Weights go into the file itself, or above 2 GiB into ``NAME.data`` beside it.
+
+    Raises:
+        StorageError: the disk is full or not writable; nothing is left behind.
+    """
+    with replacing(path) as staged:
+        proto, weights = _split(model)
+        if proto.ByteSize() + sum(tensor.nbytes for _, tensor in weights) < PROTOBUF_LIMIT - (1 << 20):
+            with staged.open("wb") as file:
+                _write(file, proto, weights)
+                sync(file)
+        else:
+            _save_external(model, staged, path)
+        onnx.checker.check_model(_skeleton(ir.to_proto(load(staged))))
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text file atomically. Raises StorageError."""
+    with replacing(path) as staged, staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        sync(file)
+
+
+def save_json(value: object, path: Path) -> None:
+    """Write ``value`` as indented JSON, atomically. Raises StorageError."""
+    save_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A staging file in ``path``'s folder that takes its place when the block ends well, and vanishes when it does not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".onnxfuse-", dir=path.parent))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
+    try:
+        staged = folder / path.name
+        yield staged
+        for side in sorted(folder.iterdir(), key=lambda file: file == staged):  # the model last: it names the others
+            os.replace(side, path.parent / side.name)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; free some space or choose another folder with -o; "
+                           "the old file is untouched") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync(file) -> None:
+    """Push an open file to the disk itself, so that a rename cannot outrun its content."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def require_file(path: Path) -> Path:
+    """``path`` itself when it is a file with content. Raises UsageError or ModelError."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not there; give an .onnx file, or a folder that holds model.onnx")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path} is empty; export the model again")
+    return path
+
+
+def model_bytes(path: Path) -> int:
+    """Size in bytes of a model on disk, external data included."""
+    side = path.with_name(path.name + ".data")
+    return path.stat().st_size + (side.stat().st_size if side.is_file() else 0)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for messages of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _varint(data, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint of more than ten bytes")
+
+
+def _fields(data, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Walk one message: (field, wire type, start of the field, start of its payload, end)."""
+    at = start
+    while at < end:
+        begin = at
+        tag, at = _varint(data, at)
+        field, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            payload = at
+            _, at = _varint(data, at)
+        elif wire == BYTES:
+            length, payload = _varint(data, at)
+            at = payload + length
+        elif wire in (FIXED64, FIXED32):
+            payload, at = at, at + (8 if wire == FIXED64 else 4)
+        else:
+            raise ValueError(f"wire type {wire} at byte {begin}")
+        if field == 0 or at > end:
+            raise ValueError(f"field {field} at byte {begin} runs past the end")
+        yield field, wire, begin, payload, at
+
+
+def _without_weights(data, location: str) -> bytes:
+    """The model message with every large tensor's bytes replaced by (location, offset, length)."""
+    out = bytearray()
+    for field, wire, begin, payload, end in _fields(data, 0, len(data)):
+        if field == MODEL_GRAPH and wire == BYTES:
+            graph = bytearray()
+            for inner, inner_wire, inner_begin, inner_payload, inner_end in _fields(data, payload, end):
+                if inner == GRAPH_INITIALIZER and inner_wire == BYTES and inner_end - inner_payload >= LARGE:
+                    graph += _message(GRAPH_INITIALIZER, _reference(data, inner_payload, inner_end, location))
+                else:
+                    graph += data[inner_begin:inner_end]
+            out += _message(MODEL_GRAPH, bytes(graph))
+        else:
+            out += data[begin:end]
+    return bytes(out)
+
+
+def _reference(data, start: int, end: int, location: str) -> bytes:
+    out, raw = bytearray(), None
+    for field, wire, begin, payload, stop in _fields(data, start, end):
+        if field == TENSOR_RAW_DATA and wire == BYTES:
+            raw = (payload, stop - payload)
+        else:
+            out += data[begin:stop]
+    if raw is None:
+        return bytes(out)
+    for key, value in (("location", location), ("offset", str(raw[0])), ("length", str(raw[1]))):
+        entry = onnx.StringStringEntryProto(key=key, value=value)
+        out += _message(TENSOR_EXTERNAL, entry.SerializeToString())
+    return bytes(out) + _tag(TENSOR_LOCATION, VARINT) + b"\x01"
+
+
+def _check_external(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse external data that is missing, too short, a link, or outside the model's folder."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entry = {pair.key: pair.value for pair in tensor.external_data}
+        name = entry.get("location", "")
+        side = path.parent / name
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
+        if not side.is_file():
+            raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
+        wanted = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)
+        length = int(entry.get("length", wanted))
+        if length != wanted:
+            raise ModelError(f"{path}: weight {tensor.name} has {length} bytes, its shape wants {wanted}; export it again")
+        if side.stat().st_size < int(entry.get("offset", 0)) + length:
+            raise ModelError(f"{path}: {name!r} ends before weight {tensor.name}; copy it again")
+
+
+def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with external weights declared as inputs, so that the checker need not read any file."""
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(proto)
+    kept = [t for t in skeleton.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
+    moved = [t for t in skeleton.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    inputs = {value.name for value in skeleton.graph.input}
+    skeleton.graph.input.extend(
+        onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in moved if t.name not in inputs
+    )
+    del skeleton.graph.initializer[:]
+    skeleton.graph.initializer.extend(kept)
+    del skeleton.graph.value_info[:]
+    return skeleton
+
+
+# Writing ---------------------------------------------------------------------------------------------------------
+
+
+def _split(model: ir.Model) -> tuple[onnx.ModelProto, list[tuple[ir.Value, ir.TensorProtocol]]]:
+    """The model message without its large weights, and those weights."""
+    weights = [(value, value.const_value) for value in model.graph.initializers.values()
+               if value.const_value is not None and value.const_value.nbytes >= LARGE
+               and value.const_value.dtype != ir.DataType.STRING]
+    empty = ir.tensor(np.zeros(0, dtype=np.float32))
+    for value, _ in weights:
+        value.const_value = empty
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        for value, tensor in weights:
+            value.const_value = tensor
+    large = {value.name for value, _ in weights}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in large]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto, weights
+
+
+def _write(file: BinaryIO, proto: onnx.ModelProto, weights: list[tuple[ir.Value, ir.TensorProtocol]]) -> None:
+    headers = [_tensor_header(value, tensor) for value, tensor in weights]
+    graph = proto.graph.SerializeToString()
+    sizes = [len(header) + tensor.nbytes for header, (_, tensor) in zip(headers, weights, strict=True)]
+    framed = sum(len(_tag(GRAPH_INITIALIZER, BYTES)) + len(_encode(size)) + size for size in sizes)
+    proto.ClearField("graph")
+    file.write(proto.SerializeToString() + _tag(MODEL_GRAPH, BYTES) + _encode(len(graph) + framed) + graph)
+    for header, size, (_, tensor) in zip(headers, sizes, weights, strict=True):
+        file.write(_tag(GRAPH_INITIALIZER, BYTES) + _encode(size) + header)
+        tensor.tofile(file)
+
+
+def _tensor_header(value: ir.Value, tensor: ir.TensorProtocol) -> bytes:
+    """A TensorProto up to and including the length of its raw_data."""
+    dims = [int(dim) for dim in tensor.shape.numpy()]
+    head = onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=dims)
+    return head.SerializeToString() + _tag(TENSOR_RAW_DATA, BYTES) + _encode(tensor.nbytes)
+
+
+def _save_external(model: ir.Model, staged: Path, path: Path) -> None:
+    try:
+        ir.save(model, staged, external_data=path.name + ".data")
+    except EncodeError as error:
+        raise StorageError(f"cannot write {path}: {first_line(error)}") from error
+    for file in staged.parent.iterdir():
+        with file.open("rb+") as handle:
+            sync(handle)
+
+
+def _tag(field: int, wire: int) -> bytes:
+    return _encode(field << 3 | wire)
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _message(field: int, payload: bytes) -> bytes:
+    return _tag(field, BYTES) + _encode(len(payload)) + payload
