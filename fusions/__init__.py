@@ -6,7 +6,7 @@ thing as the target runs it fastest. The order matters once: merged QKV reads wh
 
 from __future__ import annotations
 
-from onnxfuse.fusions import attention, embeddings, gelu, layer_norm, lowering, qkv, residual
+from onnxfuse.fusions import attention, embeddings, gelu, layer_norm, lowering, pooled_token, qkv, residual
 from onnxfuse.rewrite import Rule
 
 FUSIONS: tuple[Rule, ...] = (
@@ -17,6 +17,9 @@ FUSIONS: tuple[Rule, ...] = (
     *embeddings.RULES,
 )
 
+WHOLE_GRAPH: tuple[Rule, ...] = pooled_token.RULES
+"""Rules that move work across layers; each pass is followed by merging duplicates, which lets the next one fire."""
+
 FORMS: dict[str, dict[str, tuple[Rule, ...]]] = {
     "attention": {"Attention": (), "decomposed": lowering.DECOMPOSED, "MultiHeadAttention": lowering.MULTI_HEAD},
     "gelu": {"Gelu": (), "elementwise": lowering.ELEMENTWISE_GELU, "BiasGelu": lowering.BIAS_GELU},
@@ -24,4 +27,4 @@ FORMS: dict[str, dict[str, tuple[Rule, ...]]] = {
 }
 """For each thing, the rules that bring it from the normal form to each form a target may prefer."""
 
-__all__ = ["FORMS", "FUSIONS"]
+__all__ = ["FORMS", "FUSIONS", "WHOLE_GRAPH"]

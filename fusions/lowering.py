@@ -52,7 +52,7 @@ def guard_gelu(match: Match) -> dict:
 def elementwise_gelu(op: Op, x, approximate, dtype):
     def number(value: float, name: str):
         return op.constant(np.array(value, dtype=dtype), name)
-    if approximate in ("tanh", b"tanh"):
+    if approximate == "tanh":
         bent = op.Add(x, op.Mul(op.Pow(x, number(3.0, "three")), number(CUBIC, "cubic")))
         bend = op.Tanh(op.Mul(bent, number(SQRT_2_OVER_PI, "inner")))
     else:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from onnxfuse import fusions, normalize
-from onnxfuse.errors import UsageError
+from onnxfuse.architecture import Architecture
+from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.models import ARCHITECTURES
 from onnxfuse.rewrite import Rule
 from onnxfuse.targets import Target
 
@@ -14,10 +17,11 @@ ALWAYS = frozenset(rule.name for rule in normalize.RULES)
 
 @dataclass(frozen=True)
 class Selection:
-    """The rules to run: the normal form, the fusions, and for each thing the rules of its form."""
+    """The rules to run: the normal form, the fusions, what moves work across layers, and the forms of the target."""
 
     normal: tuple[Rule, ...]
     fusions: tuple[Rule, ...]
+    whole_graph: tuple[Rule, ...]
     forms: tuple[Rule, ...]
     below_gelu: tuple[Rule, ...]
 
@@ -38,10 +42,26 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
 
     normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
     forms = tuple(rule for thing, form in target.forms.items() for rule in fusions.FORMS[thing][form])
-    return Selection(normal, keep(fusions.FUSIONS), keep(forms), fusions.FORMS["gelu"]["elementwise"])
+    return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms), fusions.FORMS["gelu"]["elementwise"])
 
 
 def rule_names() -> list[str]:
     """Every rule's name, in order, once."""
     forms = tuple(rule for thing in fusions.FORMS.values() for form in thing.values() for rule in form)
-    return list(dict.fromkeys(rule.name for rule in (*normalize.RULES, *fusions.FUSIONS, *forms)))
+    return list(dict.fromkeys(rule.name for rule in (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *forms)))
+
+
+def architecture(model_type: str) -> Architecture:
+    """The family of that type. Raises ModelError."""
+    if model_type not in ARCHITECTURES:
+        raise ModelError(f"model type {model_type!r} is not supported; onnxfuse knows {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[model_type]
+
+
+def checkpoint(name: str) -> tuple[Architecture, dict[str, Any]]:
+    """The family and config fields of a hub id that needs no download. Raises UsageError."""
+    for family in ARCHITECTURES.values():
+        if name in family.checkpoints:
+            return family, dict(family.checkpoints[name])
+    known = ", ".join(name for family in ARCHITECTURES.values() for name in family.checkpoints)
+    raise UsageError(f"--random-weights knows no architecture named {name!r}; it knows {known}")

@@ -49,6 +49,8 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
     rewrite(model, chosen.fusions, facts, trace)
     structure.merge_duplicates(model)
     counts = census(model)
+    while rewrite(model, chosen.whole_graph, facts, trace):
+        structure.merge_duplicates(model)
     rewrite(model, chosen.forms_at(facts.opset), facts, trace)
     structure.merge_duplicates(model)
     structure.tidy(model)

@@ -157,7 +157,7 @@ class _Search:
         for name, wanted in pattern.attributes.items():
             seen = attribute(node, name, self.opset)
             if isinstance(wanted, Var):
-                bindings = bindings | {wanted.name: seen}
+                bindings = bindings | {wanted.name: plain(seen)}
             elif plain(seen) != wanted:
                 self.stop(nodes, name_of(node.outputs[0]), f"{node.op_type} with {name}={plain(seen)}", f"{name}={wanted}")
                 return None

@@ -1,0 +1,8 @@
+"""Runtimes that execute models. ONNX Runtime today; the interface is a function from feeds to outputs.
+
+    ort   sessions with the options that users get, or named ones
+"""
+
+from onnxfuse.runtime.ort import open_session, run
+
+__all__ = ["open_session", "run"]

@@ -1,0 +1,133 @@
+"""Last layer for the pooled token only: what picks one token moves up through everything that works token by token.
+
+Seen in:   classification heads and [CLS] pooling of BERT and DistilBERT, ViT's class token.
+Computes:  f(x)[:, i] = f(x[:, i]) for norms, Gelu, biases, residuals and linear layers; attention(q, k, v)[:, i] needs the
+           query of token i alone, keys and values of all.
+Shapes:    x [B,S,D], i a constant scalar, y [B,D].
+Numerics:  rounding only (tolerance row "reassociate"): a product with fewer rows may sum in another order.
+Refuses:   a value that another reader or an output needs whole, an index that is not a constant scalar, an operand that
+           broadcasts over tokens.
+Source:    the operators work on each row by itself; 6 % of a 12-layer encoder's work, 12 % of a 6-layer one's.
+"""
+
+from __future__ import annotations
+
+from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite.facts import is_constant
+
+
+def _need_token(match: Match) -> int:
+    """The picked token's index, counted from the front or (negative) the back."""
+    data = match.fact("index").data
+    match.need(is_constant(match["index"]) and match.need_shape("index") == () and data, "the index is not a constant scalar",
+               match["index"])
+    assert data is not None
+    return data[0].coef
+
+
+def pick(op: Op, x, index):
+    return op.Gather(x, index, axis=1)
+
+
+# Norm, Gelu: one operand
+
+
+def of_norm(op, x, gain, bias, index, epsilon):
+    return op.Gather(op.LayerNormalization(x, gain, bias, axis=-1, epsilon=epsilon), index, axis=1)
+
+
+def of_gelu(op, x, index, approximate):
+    return op.Gather(op.Gelu(x, approximate=approximate), index, axis=1)
+
+
+def guard_rows(match: Match) -> None:
+    _need_token(match)
+    match.need_shape("x", rank=3)
+
+
+def norm(op: Op, x, gain, bias, index, epsilon):
+    return op.LayerNormalization(pick(op, x, index), gain, bias, axis=-1, epsilon=epsilon)
+
+
+def gelu(op: Op, x, index, approximate):
+    return op.Gelu(pick(op, x, index), approximate=approximate)
+
+
+# Bias, residual: two operands
+
+
+def of_addition(op, x, y, index):
+    return op.Gather(op.Add(x, y), index, axis=1)
+
+
+def guard_bias(match: Match) -> None:
+    _need_token(match)
+    match.need_shape("x", rank=3)
+    match.need_constant("y")
+    match.need_shape("y", rank=1)
+
+
+def guard_residual(match: Match) -> None:
+    _need_token(match)
+    match.need(match.need_shape("x", rank=3) == match.need_shape("y", rank=3), "an operand broadcasts", match["y"])
+
+
+def bias(op: Op, x, y, index):
+    return op.Add(pick(op, x, index), y)
+
+
+def residual(op: Op, x, y, index):
+    return op.Add(pick(op, x, index), pick(op, y, index))
+
+
+# Linear layer
+
+
+def of_linear(op, x, weight, index):
+    return op.Gather(op.MatMul(x, weight), index, axis=1)
+
+
+def guard_linear(match: Match) -> None:
+    _need_token(match)
+    match.need_shape("x", rank=3)
+    match.need_constant("weight")
+    match.need_shape("weight", rank=2)
+
+
+def linear(op: Op, x, weight, index):
+    return op.MatMul(pick(op, x, index), weight)
+
+
+# Attention: the query alone, and its row of the mask
+
+
+def of_attention(op, q, k, v, index, n, n_kv, scale, mask=None):
+    return op.Gather(op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale), index, axis=1)
+
+
+def guard_attention(match: Match) -> dict:
+    token = _need_token(match)
+    match.need(token >= 0, "the token is counted from the back", match["index"])
+    width = match.need_shape(match.output, rank=2)[1]
+    if match["mask"] is not None:
+        match.need(len(match.need_shape("mask")) in (2, 4), "the mask's rank is neither 2 nor 4", match["mask"])
+    return {"token": token, "width": match.need_number(width, "the hidden size")}
+
+
+def attention(op: Op, q, k, v, n, n_kv, scale, mask, token, width, **_):
+    start, end = op.constant([token], "start"), op.constant([token + 1], "end")
+    query = op.Slice(q, start, end, op.constant([1], "tokens"))
+    inputs = [query, k, v] + ([] if mask is None else [op.Slice(mask, start, end, op.constant([-2], "rows"))])
+    extra = {} if scale is None else {"scale": scale}
+    context = op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, **extra)
+    return op.Reshape(context, op.constant([0, width], "pooled"))
+
+
+RULES = (
+    Rule("pooled-token", of_norm, guard_rows, norm),
+    Rule("pooled-token", of_gelu, guard_rows, gelu),
+    Rule("pooled-token", of_addition, guard_bias, bias),
+    Rule("pooled-token", of_addition, guard_residual, residual),
+    Rule("pooled-token", of_linear, guard_linear, linear),
+    Rule("pooled-token", of_attention, guard_attention, attention),
+)

@@ -1,0 +1,75 @@
+"""What is known of a model family before its graph is seen. The data itself is in ``models/``, one file per family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often a thing occurs: ``layer`` times in each encoder layer, ``once`` besides."""
+
+    layer: int
+    once: int = 0
+
+    def total(self, layers: int) -> int:
+        return self.layer * layers + self.once
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model family.
+
+    Args:
+        model_type: as in config.json.
+        inputs: graph inputs in order, with their dynamic dimensions by axis (names as optimum's).
+        layers: the config field that holds the number of encoder layers.
+        tasks: for each task the ``transformers`` auto class.
+        counts: what every export of it holds once fused.
+        heads: what a task's head adds to ``counts``.
+        checkpoints: for each hub id that ``--random-weights`` knows, the config fields that differ from the defaults.
+    """
+
+    model_type: str
+    inputs: Mapping[str, Mapping[int, str]]
+    layers: str
+    tasks: Mapping[str, str]
+    counts: Mapping[str, Count]
+    heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def expected(self, config: Mapping[str, Any], task: str | None) -> dict[str, int]:
+        """The count of every fused thing in a model of this family."""
+        head = self.heads.get(task or "", {})
+        layers = int(config[self.layers])
+        return {name: count.total(layers) + head.get(name, 0) for name, count in self.counts.items()}
+
+
+TOKENS = {0: "batch_size", 1: "sequence_length"}
+IMAGES = {0: "batch_size"}
+
+TEXT_TASKS = {
+    "feature-extraction": "AutoModel",
+    "sentence-similarity": "AutoModel",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
+IMAGE_TASKS = {
+    "feature-extraction": "AutoModel",
+    "image-classification": "AutoModelForImageClassification",
+}
+
+OUTPUTS = {
+    "feature-extraction": ("last_hidden_state",),
+    "sentence-similarity": ("token_embeddings", "sentence_embedding"),
+    "fill-mask": ("logits",),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "image-classification": ("logits",),
+}
+"""Graph outputs of each task, named as optimum names them."""

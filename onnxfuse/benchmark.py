@@ -1,0 +1,129 @@
+"""Honest timings: all candidates in one run, interleaved, so that a machine that drifts drifts for all of them.
+
+A round visits the candidates in order and the next one in reverse (ABBA), on the same input. A visit first calls the candidate
+untimed, until the runtime before it has put its spinning threads to sleep, then times one call. Loading is excluded, the
+first rounds warm up and do not count. Only ratios from one run mean anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxfuse.errors import ModelError
+from onnxfuse.parity import Runner
+from onnxfuse.progress import Progress, silent
+from onnxfuse.runtime.ort import Feeds
+
+WARM_UP = 3
+"""Rounds that do not count: first calls allocate memory and wake threads."""
+
+SETTLE = 0.02
+"""Seconds of untimed calls before a timed one: runtimes keep idle threads spinning for some milliseconds after a call."""
+
+CONFIDENCE = 1.96
+"""Standard deviations of the normal distribution that hold 95 % of it."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one candidate in milliseconds: percentiles, and a 95 % confidence interval of the median."""
+
+    p50: float
+    p90: float
+    p99: float
+    low: float
+    high: float
+    samples: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(runners: Mapping[str, Runner], inputs: Sequence[Feeds], *, rounds: int,
+            progress: Progress = silent) -> dict[str, Timing]:
+    """Time every runner on every input, interleaved.
+
+    Args:
+        runners: candidates by name.
+        inputs: one timed call for each, in every round.
+        rounds: timed rounds, after ``WARM_UP`` untimed ones.
+
+    Returns:
+        The timing of each runner, over all inputs and rounds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    order = list(runners)
+    for number in range(WARM_UP + rounds):
+        progress(f"measuring, round {number + 1} of {WARM_UP + rounds}", number / (WARM_UP + rounds))
+        for feeds in inputs:
+            for name in order:
+                _settle(runners[name], feeds)
+                start = time.perf_counter()
+                runners[name](feeds)
+                if number >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+            order.reverse()
+    return {name: summarize(values) for name, values in seconds.items()}
+
+
+def _settle(run: Runner, feeds: Feeds) -> None:
+    end = time.perf_counter() + SETTLE
+    run(feeds)
+    while time.perf_counter() < end:
+        run(feeds)
+
+
+def summarize(seconds: Sequence[float]) -> Timing:
+    """Percentiles in milliseconds. The interval is that of the order statistics around the median, which assumes no
+    distribution: ranks n/2 -+ 1.96 * sqrt(n)/2 (the normal approximation of the binomial)."""
+    values = np.sort(np.asarray(seconds)) * 1e3
+    half = CONFIDENCE * math.sqrt(len(values)) / 2
+    low = values[max(0, math.floor(len(values) / 2 - half))]
+    high = values[min(len(values) - 1, math.ceil(len(values) / 2 + half))]
+    p50, p90, p99 = np.percentile(values, (50, 90, 99))
+    return Timing(*(round(float(value), 3) for value in (p50, p90, p99, low, high)), len(values))
+
+
+def ratio(slower: Timing, faster: Timing) -> float:
+    """How many times as fast the second is, by medians."""
+    return slower.p50 / faster.p50
+
+
+_CHILD = """
+import json, resource, sys
+from pathlib import Path
+from onnxfuse import samples, storage
+from onnxfuse.runtime import open_session, run
+path, batch, length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:])
+config = path.with_name("config.json")
+profile = samples.profile_of(storage.load(path), json.loads(config.read_text()) if config.is_file() else {})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+session = open_session(path, threads=threads)
+for seed in range(3):
+    run(session, profile.feeds(batch, length, seed=seed))
+json.dump({"before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}, sys.stdout)
+"""
+
+
+def peak_memory(path: Path, *, batch: int, length: int, threads: int) -> int:
+    """Peak resident bytes of a process of its own that loads a model and runs it three times, less what it held before.
+
+    Raises:
+        ModelError: the process failed.
+    """
+    command = [sys.executable, "-c", _CHILD, str(path), str(batch), str(length), str(threads)]
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if result.returncode:
+        raise ModelError(f"{path} failed while its memory was measured: {result.stderr.strip().splitlines()[-1:]}")
+    answer = json.loads(result.stdout)
+    return (int(answer["peak"]) - int(answer["before"])) * 1024

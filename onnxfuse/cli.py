@@ -1,0 +1,229 @@
+"""The command line: arguments in, one result on stdout, progress on stderr, and a documented exit code.
+
+Exit codes: 0 done, 2 usage, 3 unsafe or broken model, 4 export, 5 parity, 6 requirement not met, 7 missing extra, 8 reading or
+writing, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from onnxfuse import benchmark as timing
+from onnxfuse import pipeline, report, samples, storage
+from onnxfuse import plan as plans
+from onnxfuse import view as viewer
+from onnxfuse.errors import INTERRUPTED, OnnxfuseError, StorageError, UsageError
+from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
+from onnxfuse.progress import Progress
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="From a Hugging Face encoder to the fastest ONNX model for this machine.")
+WIDTH = 120
+"""Columns of a table that goes to a file or a pipe."""
+
+out, err = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
+
+Model = Annotated[Path | None, typer.Argument(help="A folder or an .onnx file; without it the current folder or the newest export.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where the result goes: a folder, or a file for one model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Task = Annotated[str | None, typer.Option(help="feature-extraction, fill-mask, text-classification, token-classification, "
+                                               "question-answering, sentence-similarity or image-classification.")]
+Exporter = Annotated[str, typer.Option(help="dynamo (torch.export) or torchscript.")]
+Opset = Annotated[int | None, typer.Option(help="Opset of the export; the exporter's own when not given.")]
+RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Build a known architecture without any download.")]
+TargetName = Annotated[str, typer.Option("--target", help="cpu, standard (opset 17 to 20) or ort-contrib (com.microsoft).")]
+ModelType = Annotated[str | None, typer.Option(help="bert, distilbert or vit; detected when not given.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads for every runtime; 0 takes all cores.")]
+Batch = Annotated[int, typer.Option(min=1, help="Rows in a batch.")]
+Length = Annotated[int, typer.Option(min=1, help="Tokens in a row.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Timed rounds.")]
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except KeyboardInterrupt:
+        code = _fail("interrupted; nothing was saved", INTERRUPTED, debug)
+    except OnnxfuseError as error:
+        code = _fail(str(error), error.exit_code, debug)
+    except OSError as error:
+        code = _fail(f"{error.filename or 'a file'}: {error.strerror}", StorageError.exit_code, debug)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own usage errors have it
+            raise
+        code = _fail(error.format_message() or "see --help", UsageError.exit_code, debug)
+    sys.stdout.flush()
+    raise SystemExit(code or 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    err.print(f"onnxfuse: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on stderr while the block runs; silent when stderr is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(text: str, done: float | None = None) -> None:
+            bar.update(task, description=text, total=None if done is None else 1.0, completed=done or 0.0)
+
+        yield tell
+
+
+def _print(as_json: bool, value: Any, *lines: Any) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(plans.plain(value), indent=2, ensure_ascii=False) + "\n")
+        return
+    for line in lines:
+        if isinstance(line, str):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            out.print(line)
+
+
+def _step_lines(step: pipeline.Step, *parts: str) -> list[str]:
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in step.seconds.items())
+    return [f"{step.path}  {report.megabytes(step.size)}", *(f"  {part}" for part in parts),
+            f"  parity: {report.parity_text(step.parity)}", f"  {times}"]
+
+
+@app.command()
+def export(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint's folder.")], output: Output = None,
+           task: Task = None, exporter: Exporter = "dynamo", opset: Opset = None, model_type: ModelType = None,
+           random_weights: RandomWeights = False, as_json: Json = False) -> None:
+    """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
+    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights)
+    with _progress() as progress:
+        step, _ = pipeline.export(plan, progress)
+    _print(as_json, step.to_json(), *_step_lines(step, f"task: {step.details['task']}"))
+
+
+def _export_folder(source: str) -> Path:
+    return plans.EXPORTS / (Path(source).resolve().name if Path(source).is_dir() else source)
+
+
+@app.command()
+def optimize(model: Model = None, output: Output = None, target: TargetName = "cpu", model_type: ModelType = None,
+             only: Annotated[list[str] | None, typer.Option(help="Use this fusion alone; repeatable.")] = None,
+             without: Annotated[list[str] | None, typer.Option(help="Leave this rule out; repeatable.")] = None,
+             require: Annotated[list[str] | None, typer.Option(help="all, or NAME=NUMBER; fail when not fused so.")] = None,
+             verify: Annotated[bool, typer.Option(help="Compare the result with the original.")] = True,
+             as_json: Json = False) -> None:
+    """Fuse a model for a target and prove that it computes the same."""
+    source = plans.source_file(model, plans.MODEL)
+    plan = OptimizePlan(source, plans.output_file(source, output, plans.OPTIMIZED), target, model_type,
+                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify)
+    with _progress() as progress:
+        step = pipeline.optimize(plan, progress)
+    details = step.details
+    _print(as_json, step.to_json(), f"{source} ({details['model_type']}) for target {target}", *_step_lines(
+        step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"nodes: {details['nodes']}"))
+
+
+@app.command()
+def quantize(model: Model = None, output: Output = None,
+             dynamic: Annotated[bool, typer.Option("--dynamic", help="Quantize activations while running (the default).")] = True,
+             keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Leave embedding tables in float.")] = False,
+             as_json: Json = False) -> None:
+    """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the parity bar."""
+    source = plans.source_file(model, plans.OPTIMIZED, plans.MODEL)
+    plan = QuantizePlan(source, plans.output_file(source, output, plans.QUANTIZED), not keep_embeddings)
+    with _progress() as progress:
+        step = pipeline.quantize(plan, progress)
+    details = step.details
+    _print(as_json, step.to_json(), f"{source} to int8", *_step_lines(
+        step, f"{details['matmuls']} products, {details['embeddings']} tables; {details['size_ratio']:.3f} of the size"))
+
+
+@app.command()
+def check(first: Annotated[Path, typer.Argument(help="The reference: a folder or an .onnx file.")],
+          second: Annotated[Path, typer.Argument(help="The model in question.")],
+          kind: Annotated[str, typer.Option(help="Tolerance: exact, reassociate (float32) or int8.")] = "reassociate",
+          as_json: Json = False) -> None:
+    """Compare the outputs of two models on a grid of batches, lengths and masks."""
+    paths = [plans.source_file(path, plans.MODEL) for path in (first, second)]
+    result = pipeline.check(paths[0], paths[1], kind)
+    lines = [f"{d.output}: max diff {d.error:.2e} (worst on {d.worst}), cosine {d.cosine:.5f}, "
+             f"largest class kept {d.agreement:.1%}, {d.compared} numbers" for d in result.differences]
+    verdict = f"{'equal' if result.passed else 'different'} within {kind!r} on {result.cases} inputs"
+    _print(as_json, result.to_json(), *lines, verdict)
+    result.require(f"{paths[1]} differs from {paths[0]}")
+
+
+@app.command()
+def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onnx files; the first is the reference.")],
+              batch: Batch = 1, length: Length = 128, threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
+    """Time models side by side in one interleaved run."""
+    paths = [path for model in models for path in _models_in(model)]
+    plan = BenchmarkPlan(batch, length, threads, rounds)
+    names = {str(path): path for path in paths}
+    profile = samples.profile_of(storage.load(paths[0]), plans.read_config(paths[0]))
+    with _progress() as progress:
+        memory = {name: timing.peak_memory(path, batch=batch, length=length, threads=threads) for name, path in names.items()}
+        runners = {name: pipeline.onnx_runner(path, threads) for name, path in names.items()}
+        timings = timing.measure(runners, [profile.feeds(batch, length, seed=plan.seed)], rounds=rounds, progress=progress)
+    sizes = {name: storage.model_bytes(path) for name, path in names.items()}
+    value = {name: timings[name].to_json() | {"size": sizes[name], "peak_memory": memory[name]} for name in names}
+    shown = {"size": {n: report.megabytes(s) for n, s in sizes.items()},
+             "peak memory": {n: report.megabytes(m) for n, m in memory.items()}}
+    title = f"batch {batch}, length {length}, {threads or os.cpu_count()} threads, {rounds} rounds"
+    _print(as_json, value, report.timing_table(timings, title, shown))
+
+
+def _models_in(model: Path) -> list[Path]:
+    """The file itself, or every model of ours in a folder."""
+    if not model.is_dir():
+        return [storage.require_file(model)]
+    found = [model / name for name in (plans.MODEL, plans.OPTIMIZED, plans.QUANTIZED) if (model / name).is_file()]
+    return found or [plans.source_file(model, plans.MODEL)]
+
+
+@app.command()
+def view(model: Model = None, no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+         port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")] = 0) -> None:
+    """Show a graph in Netron, until Ctrl-C."""
+    path = plans.source_file(model, plans.OPTIMIZED, plans.MODEL)
+    sys.stdout.write(f"{viewer.serve(path, port=port, browser=not no_browser)}\n")
+    sys.stdout.flush()
+    viewer.wait()
+
+
+@app.command()
+def run(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint's folder.")], output: Output = None,
+        task: Task = None, exporter: Exporter = "dynamo", opset: Opset = None, model_type: ModelType = None,
+        random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = 1, length: Length = 128,
+        threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
+    """Export, optimize, quantize, check and measure in one go, with a table at the end."""
+    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights)
+    with _progress() as progress:
+        outcome = pipeline.run_all(plan, target, BenchmarkPlan(batch, length, threads, rounds), progress)
+    shape = f"batch {batch}" + (f", length {length}" if outcome.export.details["task"] != "image-classification" else "")
+    _print(as_json, outcome.to_json(), report.run_table(outcome, f"{Path(source).name}, {shape}, {threads or os.cpu_count()} threads"))
+
+
+if __name__ == "__main__":
+    main()

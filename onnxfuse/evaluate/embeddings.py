@@ -1,0 +1,66 @@
+"""What a rewrite or quantization does to sentence embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxfuse.errors import MissingExtraError, ParityError
+from onnxfuse.parity import Runner
+from onnxfuse.runtime.ort import Feeds
+
+Tokenize = Callable[[Sequence[str]], Feeds]
+OUTPUT = "sentence_embedding"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of a reference's embeddings a model keeps: the mean cosine with them, and the part of the sentences whose
+    nearest other sentence stays the same."""
+
+    cosine: float
+    neighbours: float
+    sentences: int
+
+
+def tokenizer(folder: Path) -> Tokenize:
+    """The tokenizer in ``folder``, as a function from sentences to padded feeds. Raises MissingExtraError."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError("tokenizing text", "torch") from error
+    fast = AutoTokenizer.from_pretrained(folder)
+
+    def tokenize(texts: Sequence[str]) -> Feeds:
+        batch = fast(list(texts), padding=True, truncation=True, max_length=256, return_tensors="np")
+        return {name: np.asarray(array, dtype=np.int64) for name, array in batch.items()}
+
+    return tokenize
+
+
+def embed(run: Runner, tokenize: Tokenize, texts: Sequence[str], batch: int = 8) -> np.ndarray:
+    """Sentence embeddings [len(texts), D], computed ``batch`` rows at a time in the given order."""
+    parts = [run(tokenize(texts[at:at + batch]))[OUTPUT] for at in range(0, len(texts), batch)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def compare(reference: np.ndarray, embeddings: np.ndarray) -> Kept:
+    """Hold embeddings [M,D] of distinct sentences against a reference's.
+
+    Raises:
+        ParityError: fewer than two sentences, or shapes that differ.
+    """
+    if len(reference) < 2 or reference.shape != embeddings.shape:
+        raise ParityError(f"embeddings of shape {embeddings.shape} cannot be compared with {reference.shape}")
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (reference, embeddings))
+    same = _nearest(a) == _nearest(b)
+    return Kept(float((a * b).sum(axis=1).mean()), float(same.mean()), len(a))
+
+
+def _nearest(unit: np.ndarray) -> np.ndarray:
+    similar = unit @ unit.T
+    np.fill_diagonal(similar, -np.inf)
+    return similar.argmax(axis=1)

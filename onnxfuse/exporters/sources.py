@@ -1,0 +1,203 @@
+"""Find a checkpoint and load it: a hub id, a local folder, random weights, or a model that is already in memory."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxfuse import catalog
+from onnxfuse.architecture import Architecture
+from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
+from onnxfuse.exporters import heads
+from onnxfuse.storage import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+PROCESSOR_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json",
+    "preprocessor_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
+)
+"""Files beside a checkpoint that a user of the exported model needs."""
+
+
+@dataclass
+class Checkpoint:
+    """A loaded model, ready to export.
+
+    Args:
+        name: what the user called it.
+        module: the module to export; its forward takes the family's inputs in order and returns the task's outputs.
+        family: its architecture.
+        task: one of the family's tasks.
+        config: config.json as a dict.
+        files: processor files to lay beside the exported model, by their relative names.
+    """
+
+    name: str
+    module: torch.nn.Module
+    family: Architecture
+    task: str
+    config: dict[str, Any]
+    files: dict[str, Path]
+
+    def save_beside(self, folder: Path) -> None:
+        """Write config.json, with the task, and copy the tokenizer or image-processor files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.config | {"onnxfuse_task": self.task}, indent=2)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        for name, path in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+
+
+def open_checkpoint(source: str | Path | torch.nn.Module, *, task: str | None = None, model_type: str | None = None,
+                    random_weights: bool = False, attention: str = "sdpa", seed: int = 0) -> Checkpoint:
+    """Load ``source`` for export. Weights come from safetensors only; no code from the checkpoint runs.
+
+    Args:
+        source: a folder, a hub id, or a ``transformers`` model.
+        task: None takes the one that the checkpoint was saved for.
+        model_type: overrides config.json.
+        random_weights: build the architecture that ``source`` names, without any download.
+        attention: ``sdpa`` or ``eager``: which of transformers' attention implementations to export.
+        seed: of the random weights.
+
+    Raises:
+        MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).
+    """
+    transformers = require_torch()
+    with _quiet(transformers):
+        if not isinstance(source, (str, Path)):
+            return _from_object(source, task)
+        if random_weights:
+            return _random(str(source), task, attention, seed)
+        return _pretrained(str(source), task, model_type, attention)
+
+
+def require_torch() -> Any:
+    """The ``transformers`` module. Raises MissingExtraError when it or torch is not installed."""
+    try:
+        importlib.import_module("torch")
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingExtraError("exporting a PyTorch checkpoint", "torch") from error
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """transformers' loading reports and bars are noise beside ours."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _from_object(model: Any, task: str | None) -> Checkpoint:
+    config = model.config.to_dict()
+    family = catalog.architecture(config.get("model_type", "none"))
+    chosen = task or _task_of(type(model).__name__, family)
+    return Checkpoint(type(model).__name__, heads.wrap(model, family, chosen, None), family, chosen, config, {})
+
+
+def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoint:
+    import torch
+    import transformers
+
+    family, fields = catalog.checkpoint(name)
+    chosen = _checked(task or next(reversed(family.tasks) if family.model_type == "vit" else iter(["text-classification"])), family)
+    config = transformers.AutoConfig.for_model(family.model_type, **fields)
+    torch.manual_seed(seed)
+    model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=attention)
+    _disturb(model)
+    as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
+    return Checkpoint(name, heads.wrap(model, family, chosen, None), family, chosen, as_dict, {})
+
+
+def _disturb(model: torch.nn.Module) -> None:
+    """Give biases and norms random values too: zeros and ones would hide a bias that a rewrite drops or swaps."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.02 * torch.randn_like(parameter)
+
+
+def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:
+    import transformers
+
+    folder = Path(source)
+    if folder.is_file():
+        raise UsageError(f"{source} is a file; export takes a checkpoint's folder or a hub id")
+    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
+    config = _guarded(source, lambda: transformers.AutoConfig.from_pretrained(source, trust_remote_code=False))
+    family = catalog.architecture(model_type or config.model_type)
+    if config.model_type != family.model_type:
+        raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
+    files = _processor_files(source)
+    pooling = heads.read_pooling(files, source)
+    chosen = _checked(task or _default_task(config, family, pooling), family)
+    loader = getattr(transformers, family.tasks[chosen])
+    model = _guarded(source, lambda: loader.from_pretrained(
+        source, use_safetensors=True, trust_remote_code=False, attn_implementation=attention, dtype="float32"))
+    return Checkpoint(source, heads.wrap(model, family, chosen, pooling), family, chosen, config.to_dict(), files)
+
+
+def _guarded(source: str, load: Any) -> Any:
+    """Run a ``from_pretrained`` and turn its failures into one line that says what to do."""
+    local = Path(source).is_dir()
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if local:
+            raise ExportError(f"cannot load the checkpoint in {source}: {first_line(error)}; it needs config.json and "
+                              "model.safetensors that fit each other") from error
+        raise ExportError(f"cannot load {source!r} from the hub or its cache ({first_line(error)[:120]}); check the name and the "
+                          "connection, give a local folder, or add --random-weights to try the architecture") from error
+
+
+def _processor_files(source: str) -> dict[str, Path]:
+    from transformers.utils import cached_file
+
+    found = {}
+    for name in PROCESSOR_FILES:
+        path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+                           _raise_exceptions_for_connection_errors=False)
+        if path is not None:
+            found[name] = Path(path)
+    return found
+
+
+def _checked(task: str, family: Architecture) -> str:
+    if task not in family.tasks:
+        raise UsageError(f"{family.model_type} has no task {task!r}; choose one of {', '.join(family.tasks)}")
+    return task
+
+
+def _default_task(config: Any, family: Architecture, pooling: heads.Pooling | None) -> str:
+    if pooling is not None:
+        return "sentence-similarity"
+    name = (config.architectures or [""])[0]
+    return _task_of(name, family)
+
+
+def _task_of(class_name: str, family: Architecture) -> str:
+    """The task that a model class was made for; its features when it has no head."""
+    suffixes = {"ForMaskedLM": "fill-mask", "ForSequenceClassification": "text-classification",
+                "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering",
+                "ForImageClassification": "image-classification"}
+    return next((task for suffix, task in suffixes.items() if class_name.endswith(suffix)), "feature-extraction")

@@ -1,0 +1,291 @@
+"""The chain export -> optimize -> quantize -> check -> benchmark, and each of its steps. The only place that knows the order.
+
+Every step loads, works in memory, verifies, and saves last: what fails leaves no file behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxfuse import benchmark, catalog, parity, samples, storage, targets
+from onnxfuse import plan as plans
+from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.fuse import fuse
+from onnxfuse.parity import Outputs, Parity, Runner
+from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
+from onnxfuse.progress import Progress, silent
+from onnxfuse.quantize import quantize_dynamic
+from onnxfuse.runtime import open_session, run
+from onnxfuse.runtime.ort import Feeds
+from onnxfuse.samples import Case
+
+if TYPE_CHECKING:
+    from onnxfuse.exporters import Checkpoint
+
+@dataclass(frozen=True)
+class Step:
+    """What a step made: the file, its size in bytes, seconds spent on each part, and parity with what it came from."""
+
+    path: Path
+    size: int
+    seconds: dict[str, float]
+    parity: Parity | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "size": self.size, "seconds": self.seconds,
+                "parity": None if self.parity is None else self.parity.to_json(), **self.details}
+
+
+class _Clock:
+    """Seconds by part: ``with``-less, since parts follow each other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._at = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = round(now - self._at, 3)
+        self._at = now
+
+
+def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) -> tuple[Step, Checkpoint]:
+    """Export a checkpoint to ``plan.out/model.onnx`` and compare it with PyTorch.
+
+    Args:
+        source: a ``transformers`` model to export instead of ``plan.source``.
+
+    Raises:
+        OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what PyTorch does.
+    """
+    from onnxfuse.exporters import export as write
+    from onnxfuse.exporters import open_checkpoint
+
+    clock = _Clock()
+    progress(f"loading {plan.source}")
+    checkpoint = open_checkpoint(source or plan.source, task=plan.task, model_type=plan.model_type,
+                                 random_weights=plan.random_weights, seed=plan.seed)
+    clock.lap("load")
+    progress(f"exporting with {plan.exporter}")
+    path = plan.out / plans.MODEL
+    with storage.replacing(path) as staged:
+        write(checkpoint, staged, exporter=plan.exporter, opset=plan.opset)
+        clock.lap("export")
+        progress("comparing with PyTorch")
+        expected = parity.reference(torch_runner(checkpoint), _grid(staged, checkpoint.config))
+        result = parity.compare(expected, onnx_runner(staged), "reassociate").require("the export differs from PyTorch")
+        clock.lap("verify")
+    checkpoint.save_beside(plan.out)
+    step = Step(path, storage.model_bytes(path), clock.seconds, result, {"task": checkpoint.task})
+    plans.record(plan.out, "export", plan, step.to_json())
+    return step, checkpoint
+
+
+def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
+    """Fuse a model for its target, check the counts and the outputs, and save it.
+
+    Raises:
+        UsageError, ModelError, ParityError; RequirementError when ``plan.require`` is not met.
+    """
+    clock = _Clock()
+    target = targets.find(plan.target)
+    config = plans.read_config(plan.source)
+    model = storage.load(plan.source)
+    family = model_type(model, config, plan.model_type)
+    clock.lap("load")
+    progress(f"fusing for {target.name}")
+    fused = fuse(model, target, only=plan.only, without=plan.without)
+    clock.lap("fuse")
+    expected = _expected(family, config)
+    _require(plan.require, fused.counts, expected, fused.trace.misses)
+    details = {"model_type": family, "target": target.name, "fused": fused.counts, "expected": expected,
+               "nodes": len(model.graph), "trace": fused.trace.to_json()}
+    model.metadata_props["onnxfuse"] = json.dumps({"target": target.name, "fused": fused.counts, "versions": plans.versions()})
+    result = None
+    with storage.replacing(plan.out) as staged:
+        storage.save(model, staged)
+        clock.lap("save")
+        if plan.verify:
+            progress("comparing with the original")
+            result = compare_files(plan.source, staged, "reassociate", config).require("optimizing changed the outputs")
+            clock.lap("verify")
+    step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
+    plans.record(plan.out.parent, "optimize", plan, step.to_json())
+    return step
+
+
+def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
+    """Quantize a float model to dynamic int8 and save it if it passes the int8 bar.
+
+    Raises:
+        UsageError, ModelError; ParityError when the outputs fall under the bar.
+    """
+    clock = _Clock()
+    model = storage.load(plan.source)
+    config = plans.read_config(plan.source)
+    clock.lap("load")
+    progress("quantizing weights")
+    counts = quantize_dynamic(model, embeddings=plan.embeddings)
+    clock.lap("quantize")
+    model.metadata_props["onnxfuse.int8"] = json.dumps({"scheme": "dynamic", "weights": "s8 per channel", "activations": "u8"})
+    with storage.replacing(plan.out) as staged:
+        storage.save(model, staged)
+        del model
+        clock.lap("save")
+        progress("comparing with float")
+        result = compare_files(plan.source, staged, "int8", config).require("the int8 model is not close enough to float")
+        clock.lap("verify")
+    ratio = storage.model_bytes(plan.out) / storage.model_bytes(plan.source)
+    details = {"matmuls": counts.matmuls, "embeddings": counts.embeddings, "size_ratio": round(ratio, 4)}
+    step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
+    plans.record(plan.out.parent, "quantize", plan, step.to_json())
+    return step
+
+
+def check(first: Path, second: Path, kind: str) -> Parity:
+    """Compare two model files on the parity grid; the first is the reference. Raises ModelError, ParityError."""
+    if kind not in parity.TOLERANCES:
+        raise UsageError(f"no tolerance named {kind!r}; choose one of {', '.join(parity.TOLERANCES)}")
+    return compare_files(first, second, kind, plans.read_config(first))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The whole chain's outcome: each step, and the measurement of all its models."""
+
+    export: Step
+    optimize: Step
+    quantize: Step
+    parity: dict[str, Parity]
+    timings: dict[str, benchmark.Timing]
+    plan: BenchmarkPlan
+
+    def to_json(self) -> dict[str, Any]:
+        return {"export": self.export.to_json(), "optimize": self.optimize.to_json(), "quantize": self.quantize.to_json(),
+                "parity": {name: result.to_json() for name, result in self.parity.items()},
+                "benchmark": {name: timing.to_json() for name, timing in self.timings.items()}}
+
+
+VARIANTS = {"ONNX": plans.MODEL, "optimized": plans.OPTIMIZED, "int8": plans.QUANTIZED}
+PYTORCH = "PyTorch"
+
+
+def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Progress = silent,
+            feeds: Callable[[Checkpoint], list[Feeds]] | None = None) -> Run:
+    """Export, optimize, quantize, check against PyTorch, and measure: everything lands in ``plan.out``.
+
+    Args:
+        feeds: real inputs to measure with, given the checkpoint; random ones of ``measure``'s shape when None.
+    """
+    exported, checkpoint = export(plan, progress)
+    optimized = optimize(OptimizePlan(exported.path, plan.out / plans.OPTIMIZED, target), progress)
+    quantized = quantize(QuantizePlan(optimized.path, plan.out / plans.QUANTIZED), progress)
+    paths = {name: plan.out / file for name, file in VARIANTS.items()}
+
+    progress("comparing all with PyTorch")
+    torch_run = torch_runner(checkpoint, measure.threads)
+    expected = parity.reference(torch_run, _grid(exported.path, checkpoint.config))
+    results = {name: parity.compare(expected, onnx_runner(path), "int8" if name == "int8" else "reassociate")
+               .require(f"{path} differs from PyTorch") for name, path in paths.items()}
+
+    progress("measuring")
+    profile = samples.profile_of(storage.load(exported.path), checkpoint.config)
+    inputs = feeds(checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
+    runners = {PYTORCH: torch_run} | {name: onnx_runner(path, measure.threads) for name, path in paths.items()}
+    timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
+    outcome = Run(exported, optimized, quantized, results, timings, measure)
+    plans.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
+    return outcome
+
+
+# Runners and comparisons -----------------------------------------------------------------------------------------
+
+
+def onnx_runner(path: Path, threads: int = 0) -> Runner:
+    """A model file as a function from feeds to outputs, opened with default options."""
+    session = open_session(path, threads=threads)
+    return lambda feeds: run(session, feeds)
+
+
+def torch_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
+    """A checkpoint's module as a function from feeds to outputs, in eager mode."""
+    import torch
+
+    from onnxfuse.architecture import OUTPUTS
+
+    if threads:
+        torch.set_num_threads(threads)
+    names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
+
+    def call(feeds: Feeds) -> Outputs:
+        with torch.inference_mode():
+            results = checkpoint.module(*(torch.from_numpy(feeds[name]) for name in names))
+        return {name: value.numpy() for name, value in zip(outputs, results, strict=True)}
+
+    return call
+
+
+def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any]) -> Parity:
+    """Compare two files, holding one of them in memory at a time."""
+    cases = _grid(first, config)
+    runner = onnx_runner(first)
+    expected = parity.reference(runner, cases)
+    del runner
+    gc.collect()
+    return parity.compare(expected, onnx_runner(second), kind)
+
+
+def _grid(path: Path, config: dict[str, Any]) -> list[Case]:
+    return list(samples.grid(samples.profile_of(storage.load(path), config)))
+
+
+# Expectations ----------------------------------------------------------------------------------------------------
+
+
+def model_type(model: ir.Model, config: dict[str, Any], override: str | None) -> str:
+    """The family a model belongs to: as told, as config.json says, or as its inputs show.
+
+    Raises:
+        ModelError: a family that onnxfuse does not know.
+    """
+    named = override or config.get("model_type")
+    if named is None:
+        inputs = {value.name for value in model.graph.inputs}
+        named = "vit" if "pixel_values" in inputs else "bert" if "token_type_ids" in inputs else "distilbert"
+    return catalog.architecture(named).model_type
+
+
+def _expected(family: str, config: dict[str, Any]) -> dict[str, int]:
+    """What ``models/`` says the model must hold; empty when there is no config.json to say how many layers."""
+    architecture = catalog.architecture(family)
+    return architecture.expected(config, config.get("onnxfuse_task")) if architecture.layers in config else {}
+
+
+def _require(wanted: tuple[str, ...], counts: dict[str, int], expected: dict[str, int], misses: dict[str, Any]) -> None:
+    """Hold the counts against ``--require``: "all", or NAME=NUMBER."""
+    needs: dict[str, int] = {}
+    for item in wanted:
+        name, _, number = item.partition("=")
+        if item == "all":
+            if not expected:
+                raise UsageError("--require all needs config.json beside the model, to know how many layers it has")
+            needs |= expected
+        elif name in counts and number.isdigit():
+            needs[name] = int(number)
+        else:
+            raise UsageError(f"--require {item}: wanted all, or NAME=NUMBER with NAME one of {', '.join(counts)}")
+    for name, number in needs.items():
+        if counts[name] != number:
+            rule = {"qkv": "merged-qkv", "layer_norm": "layer-norm"}.get(name, name)
+            miss = misses.get(rule)
+            near = f"; nearest miss at {miss['where']}: saw {miss['seen']}, wanted {miss['wanted']}" if miss else ""
+            raise RequirementError(f"{name} fused {counts[name]} times, required {number}{near}")

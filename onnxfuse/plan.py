@@ -1,0 +1,145 @@
+"""What a run is asked to do, frozen before it starts, and the record it leaves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import storage
+from onnxfuse.errors import ModelError, UsageError
+
+MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
+EXPORTS = Path("onnx")
+"""Where ``export`` puts a model when no folder is given."""
+
+RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What to export and how. ``out`` is the folder that receives model.onnx."""
+
+    source: str
+    out: Path
+    task: str | None = None
+    model_type: str | None = None
+    exporter: str = "dynamo"
+    opset: int | None = None
+    random_weights: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class OptimizePlan:
+    """Which file to optimize into which, for which target, with which rules; ``verify`` compares both afterwards."""
+
+    source: Path
+    out: Path
+    target: str = "cpu"
+    model_type: str | None = None
+    only: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+    require: tuple[str, ...] = ()
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class QuantizePlan:
+    """Which file to quantize into which. ``embeddings``: store embedding tables in int8 too."""
+
+    source: Path
+    out: Path
+    embeddings: bool = True
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores."""
+
+    batch: int = 1
+    length: int = 128
+    threads: int = 0
+    rounds: int = 20
+    seed: int = 0
+
+
+def source_file(model: Path | None, *names: str) -> Path:
+    """The file that a verb works on: the given file, or the first of ``names`` in the given, current or newest folder.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if model is not None and not model.is_dir():
+        return storage.require_file(model)
+    folders = [model] if model is not None else [Path(), *_newest_exports()]
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    where = f"{model} holds" if model is not None else f"the current folder and {EXPORTS}/ hold"
+    raise UsageError(f"{where} no {' and no '.join(names)}; give an .onnx file or a folder, or run: onnxfuse export NAME")
+
+
+def _newest_exports() -> list[Path]:
+    return sorted((path.parent for path in EXPORTS.rglob(MODEL)), key=lambda folder: -(folder / MODEL).stat().st_mtime)
+
+
+def output_file(source: Path, out: Path | None, name: str) -> Path:
+    """Where a verb writes: ``out`` (a file, or a folder for ``name``), or ``name`` beside the source.
+
+    Raises:
+        UsageError: that is the source itself.
+    """
+    path = source.with_name(name) if out is None else out if out.suffix == ".onnx" else out / name
+    if path.exists() and path.samefile(source):
+        raise UsageError(f"the output {path} is the input itself; choose another with -o")
+    return path
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """config.json beside a model, or an empty dict. Raises ModelError when it is not JSON."""
+    path = source.with_name("config.json")
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); export the model again") from error
+
+
+def record(folder: Path, step: str, plan: Any, results: dict[str, Any]) -> None:
+    """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out."""
+    path = folder / RECORD
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        known = {}
+    known[step] = {"plan": plain(asdict(plan)), "versions": versions(), **plain(results)}
+    storage.save_json(known, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides what a model becomes."""
+    found = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
+    for name in RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,64 @@
+"""Results for people: tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from onnxfuse import plan as plans
+from onnxfuse import storage
+from onnxfuse.benchmark import Timing
+from onnxfuse.parity import Parity
+from onnxfuse.pipeline import PYTORCH, VARIANTS, Run
+
+
+def megabytes(size: int) -> str:
+    """Bytes as megabytes of 10^6 bytes."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
+    """The counts of what was fused, each with the expected number where it differs or is known."""
+    parts = []
+    for name, count in counts.items():
+        if name != "unfused":
+            wanted = expected.get(name)
+            parts.append(f"{name} {count}" + (f"/{wanted}" if wanted is not None else ""))
+    return ", ".join(parts)
+
+
+def parity_text(result: Parity | None) -> str:
+    """A parity result in a few characters."""
+    if result is None:
+        return "not checked"
+    return f"cosine {result.cosine:.4f}" if result.kind == "int8" else f"max diff {result.error:.1e}"
+
+
+def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, Mapping[str, str]] | None = None) -> Table:
+    """Latencies with the speed-up against the first row; ``extra`` adds columns by name and row."""
+    extra = extra or {}
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for column in (*extra, "p50 ms", "95 % interval", "p90", "p99", "speed-up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    first = next(iter(timings.values()))
+    for name, timing in timings.items():
+        table.add_row(name, *(values.get(name, "") for values in extra.values()), f"{timing.p50:.2f}",
+                      f"{timing.low:.2f} - {timing.high:.2f}", f"{timing.p90:.2f}", f"{timing.p99:.2f}",
+                      f"{first.p50 / timing.p50:.2f}x")
+    return table
+
+
+def run_table(outcome: Run, title: str) -> Table:
+    """The table at the end of ``run``: size, latency, speed-up, parity with PyTorch, and what was fused."""
+    folder = outcome.export.path.parent
+    sizes = {name: megabytes(storage.model_bytes(folder / file)) for name, file in VARIANTS.items()}
+    agrees = {PYTORCH: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
+    fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
+    steps = {"optimized": fused, "int8": f"{outcome.quantize.details['matmuls']} products, "
+                                         f"{outcome.quantize.details['embeddings']} tables in int8"}
+    table = timing_table(outcome.timings, title, {"size": sizes, "against PyTorch": agrees})
+    table.caption = "\n".join(f"{name}: {text}" for name, text in steps.items()) + f"\nfiles and record: {folder}/{plans.RECORD}"
+    table.caption_justify = "left"
+    return table

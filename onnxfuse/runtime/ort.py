@@ -1,0 +1,48 @@
+"""ONNX Runtime sessions. Options are the defaults that users get, except the number of threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxfuse.errors import ModelError
+from onnxfuse.storage import first_line, require_file
+
+Feeds = dict[str, np.ndarray]
+QUIET = 3
+"""ONNX Runtime's log level "error"."""
+
+
+def open_session(model: Path | bytes, *, threads: int = 0, optimize: bool = True) -> ort.InferenceSession:
+    """Open a model on the CPU.
+
+    Args:
+        model: a file, or a serialized model.
+        threads: intra-op threads; 0 leaves the choice to ONNX Runtime.
+        optimize: False runs the graph as it is written, without the loader's own rewrites.
+
+    Raises:
+        ModelError: ONNX Runtime cannot read or run it; its own words follow.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = QUIET
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, bytes) else str(require_file(model))
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        name = "the model" if isinstance(model, bytes) else str(model)
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {first_line(error)}") from error
+
+
+def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, np.ndarray]:
+    """Outputs by name, of the feeds that the session has inputs for."""
+    names = [output.name for output in session.get_outputs()]
+    wanted = {value.name for value in session.get_inputs()}
+    return dict(zip(names, session.run(names, {name: array for name, array in feeds.items() if name in wanted}), strict=True))

@@ -1,0 +1,165 @@
+"""Inputs to run a model with: read off its graph, so that any .onnx file can be checked, benchmarked and quantized."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.errors import ModelError
+from onnxfuse.rewrite.facts import is_constant
+from onnxfuse.runtime.ort import Feeds
+
+SHORT = 7
+LONGEST = 512
+"""Longest sequence tried when neither config.json nor a position table says."""
+
+BATCH, LENGTH = "batch", "length"
+MASKS = ("none", "right", "left", "holes", "empty row")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One graph input: ``role`` is ids, mask, types or values; ``shape`` has numbers, "batch" and "length"."""
+
+    name: str
+    role: str
+    dtype: np.dtype
+    shape: tuple[int | str, ...]
+    high: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a model takes: its inputs, and the longest sequence it has positions for."""
+
+    inputs: tuple[Input, ...]
+    longest: int
+
+    @property
+    def sequences(self) -> bool:
+        """Whether any input has a length."""
+        return any(LENGTH in value.shape for value in self.inputs)
+
+    @property
+    def masked(self) -> bool:
+        return any(value.role == "mask" for value in self.inputs)
+
+    def feeds(self, batch: int, length: int, *, mask: str = "none", seed: int = 0) -> Feeds:
+        """Random inputs; ``mask`` is one of ``MASKS``."""
+        rng = np.random.default_rng(seed)
+        return {value.name: self._content(value, batch, length, mask, rng) for value in self.inputs}
+
+    def _content(self, value: Input, batch: int, length: int, mask: str, rng: np.random.Generator) -> np.ndarray:
+        shape = tuple({BATCH: batch, LENGTH: length}.get(dim, dim) if isinstance(dim, str) else dim for dim in value.shape)
+        if value.role == "mask":
+            return mask_of(mask, batch, length).astype(value.dtype)
+        if value.role in ("ids", "types"):
+            return rng.integers(0, value.high, shape).astype(value.dtype)
+        return rng.standard_normal(shape).astype(value.dtype)
+
+
+def mask_of(kind: str, batch: int, length: int) -> np.ndarray:
+    """An attention mask [batch, length] of 0 and 1. Every row keeps a token, except the last of "empty row"."""
+    mask = np.ones((batch, length), dtype=np.int64)
+    for row in range(batch):
+        dropped = min(length - 1, (length * (row + 1)) // (batch + 1))
+        if kind == "right" and dropped:
+            mask[row, length - dropped:] = 0
+        if kind == "left":
+            mask[row, :dropped] = 0
+        if kind == "holes":
+            mask[row, 1 + row % 2:length - 1:2] = 0
+    if kind == "empty row":
+        mask[-1] = 0
+    return mask
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of the parity grid."""
+
+    name: str
+    feeds: Feeds
+    finite_only: int | None = None  # the row whose outputs must be finite but not equal
+
+
+def grid(profile: Profile) -> Iterator[Case]:
+    """Batch 1 and 3; length 1, short and longest; every kind of mask, and a row without a token."""
+    if not profile.sequences:
+        for batch in (1, 3):
+            yield Case(f"batch {batch}", profile.feeds(batch, 1, seed=batch))
+        return
+    points = [(1, 1, "none"), (1, SHORT, "none"), (1, SHORT, "right"), (3, SHORT, "none"), (1, profile.longest, "none")]
+    if profile.masked:
+        points += [(3, SHORT, "right"), (3, SHORT, "left"), (3, SHORT, "holes"), (3, SHORT, "empty row"),
+                   (3, profile.longest, "right"), (1, SHORT, "left"), (1, SHORT, "holes")]
+    for seed, (batch, length, mask) in enumerate(points):
+        yield Case(f"batch {batch}, length {length}, mask {mask}", profile.feeds(batch, length, mask=mask, seed=seed),
+                   batch - 1 if mask == "empty row" else None)
+
+
+def profile_of(model: ir.Model, config: dict[str, Any] | None = None) -> Profile:
+    """Read the profile off a graph; config.json's sizes win where it is given.
+
+    Raises:
+        ModelError: an input has a type or shape that random values cannot be made for.
+    """
+    config = config or {}
+    inputs = tuple(_read_input(value, config) for value in model.graph.inputs if value.const_value is None)
+    if not inputs:
+        raise ModelError(f"the model {model.graph.name!r} has no inputs; there is nothing to run it with")
+    longest = int(config.get("max_position_embeddings", 0)) or _positions(model)
+    return Profile(inputs, longest)
+
+
+def _read_input(value: ir.Value, config: dict[str, Any]) -> Input:
+    name = value.name or ""
+    if value.dtype is None or value.shape is None or value.dtype == ir.DataType.STRING:
+        raise ModelError(f"input {name!r} has type {value.dtype} and shape {value.shape}; wanted numbers of a known rank")
+    dtype = value.dtype.numpy()
+    rank = len(value.shape)
+    if dtype.kind == "f":
+        symbolic = {0: BATCH} | ({1: LENGTH} if rank == 3 else {})
+        shape = [dim if isinstance(dim, int) else symbolic.get(axis, 0) for axis, dim in enumerate(value.shape.dims)]
+        shape = [_image_size(config, axis) if dim == 0 else dim for axis, dim in enumerate(shape)]
+        return Input(name, "values", dtype, tuple(shape), 0)
+    shape = [dim if isinstance(dim, int) else (BATCH, LENGTH)[min(axis, 1)] for axis, dim in enumerate(value.shape.dims)]
+    role = "mask" if "mask" in name else "types" if re.search("type|segment", name) else "ids"
+    field = {"types": "type_vocab_size", "ids": "vocab_size"}.get(role, "")
+    high = _rows(value) or int(config.get(field, 2))
+    return Input(name, role, dtype, tuple(shape), high)
+
+
+def _image_size(config: dict[str, Any], axis: int) -> int:
+    size = config.get("image_size", 224)
+    return int(config.get("num_channels", 3)) if axis == 1 else int(size if isinstance(size, int) else size[axis - 2])
+
+
+def _rows(value: ir.Value) -> int:
+    """Rows of the table that ids look up; 0 when there is none."""
+    for node, at in value.uses():
+        if node.op_type in ("Cast", "Reshape", "Identity", "Unsqueeze", "Squeeze") and (rows := _rows(node.outputs[0])):
+            return rows
+        if node.op_type == "Gather" and at == 1 and is_constant(node.inputs[0]):
+            return int(node.inputs[0].const_value.shape[0])  # type: ignore[union-attr, arg-type]
+    return 0
+
+
+def _positions(model: ir.Model) -> int:
+    """Length of the stored position range [1, P], or of the table that positions are sliced from."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.INT64 or len(tensor.shape) != 2 or tensor.shape[0] != 1:
+            continue
+        if tensor.shape[1] > 1 and np.array_equal(tensor.numpy()[0], np.arange(tensor.shape[1])):
+            return int(tensor.shape[1])
+    for node in model.graph:
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "Slice" and is_constant(source) and len(source.const_value.shape) == 3:  # type: ignore[union-attr]
+            return int(source.const_value.shape[1])  # type: ignore[union-attr, arg-type]
+    return LONGEST
