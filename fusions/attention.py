@@ -58,12 +58,10 @@ def guard(match: Match) -> dict:
     match.need(split["q"] == (b, s, *split["q"][2:]), "q is not split into [B,S,N,H]", match["q"])
     for name in ("k", "v"):
         match.need(split[name] == (b, t, *split["q"][2:]), f"{name} is not split into [B,T,{n},{h}] as q", match[name])
+    widen = _widens(match, (b, s, t), n) if "mask" in match.bindings else False
     match.need(match.need_shape(match.output) == (b, s, d), "the heads are not merged back to [B,S,D]", match.output)
     scale = match.scalar("scale") if "scale" in match.bindings else 1.0
-    learned = {"n": n, "factor": None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale}
-    if "mask" in match.bindings:
-        learned["widen"] = _widens(match, (b, s, t), n)
-    return learned
+    return {"n": n, "widen": widen, "factor": None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale}
 
 
 def _reader(match: Match, name: str):

@@ -33,7 +33,7 @@ def guard(match: Match) -> dict:
     for name in NAMES:
         weight = match.need_constant(f"w{name}")
         match.need(len(weight.uses()) == 1 and not weight.is_graph_output(), f"w{name} is read elsewhere", weight)
-        rows, columns = match.need_shape(f"w{name}", rank=2)
+        _, columns = match.need_shape(f"w{name}", rank=2)
         match.need(weight.const_value.dtype == match["wq"].const_value.dtype, f"w{name} has another type", weight)
         widths.append(match.need_number(columns, f"the width of w{name}"))
         if f"b{name}" in match.bindings:

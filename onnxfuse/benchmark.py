@@ -91,7 +91,8 @@ def summarize(seconds: Sequence[float]) -> Timing:
     low = values[max(0, math.floor(len(values) / 2 - half))]
     high = values[min(len(values) - 1, math.ceil(len(values) / 2 + half))]
     p50, p90, p99 = np.percentile(values, (50, 90, 99))
-    return Timing(*(round(float(value), 3) for value in (p50, p90, p99, low, high)), len(values))
+    p50, p90, p99, low, high = (round(float(value), 3) for value in (p50, p90, p99, low, high))
+    return Timing(p50, p90, p99, low, high, len(values))
 
 
 def ratio(slower: Timing, faster: Timing) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from onnxfuse import fusions, normalize
+import onnxfuse.fusions as fusions
+from onnxfuse import normalize
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.models import ARCHITECTURES

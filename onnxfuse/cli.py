@@ -35,7 +35,7 @@ WIDTH = 120
 
 out, err = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
 
-Model = Annotated[Path | None, typer.Argument(help="A folder or an .onnx file; without it the current folder or the newest export.")]
+Model = Annotated[Path | None, typer.Argument(help="A folder or an .onnx file; else the current folder or the newest export.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where the result goes: a folder, or a file for one model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Task = Annotated[str | None, typer.Option(help="feature-extraction, fill-mask, text-classification, token-classification, "
@@ -222,7 +222,8 @@ def run(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint's 
     with _progress() as progress:
         outcome = pipeline.run_all(plan, target, BenchmarkPlan(batch, length, threads, rounds), progress)
     shape = f"batch {batch}" + (f", length {length}" if outcome.export.details["task"] != "image-classification" else "")
-    _print(as_json, outcome.to_json(), report.run_table(outcome, f"{Path(source).name}, {shape}, {threads or os.cpu_count()} threads"))
+    title = f"{Path(source).name}, {shape}, {threads or os.cpu_count()} threads"
+    _print(as_json, outcome.to_json(), report.run_table(outcome, title))
 
 
 if __name__ == "__main__":

@@ -283,9 +283,9 @@ def _require(wanted: tuple[str, ...], counts: dict[str, int], expected: dict[str
             needs[name] = int(number)
         else:
             raise UsageError(f"--require {item}: wanted all, or NAME=NUMBER with NAME one of {', '.join(counts)}")
-    for name, number in needs.items():
-        if counts[name] != number:
+    for name, needed in needs.items():
+        if counts[name] != needed:
             rule = {"qkv": "merged-qkv", "layer_norm": "layer-norm"}.get(name, name)
             miss = misses.get(rule)
             near = f"; nearest miss at {miss['where']}: saw {miss['seen']}, wanted {miss['wanted']}" if miss else ""
-            raise RequirementError(f"{name} fused {counts[name]} times, required {number}{near}")
+            raise RequirementError(f"{name} fused {counts[name]} times, required {needed}{near}")

@@ -55,7 +55,8 @@ class Profile:
         return {value.name: self._content(value, batch, length, mask, rng) for value in self.inputs}
 
     def _content(self, value: Input, batch: int, length: int, mask: str, rng: np.random.Generator) -> np.ndarray:
-        shape = tuple({BATCH: batch, LENGTH: length}.get(dim, dim) if isinstance(dim, str) else dim for dim in value.shape)
+        sizes = {BATCH: batch, LENGTH: length}
+        shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in value.shape)
         if value.role == "mask":
             return mask_of(mask, batch, length).astype(value.dtype)
         if value.role in ("ids", "types"):
@@ -154,10 +155,11 @@ def _positions(model: ir.Model) -> int:
     """Length of the stored position range [1, P], or of the table that positions are sliced from."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.INT64 or len(tensor.shape) != 2 or tensor.shape[0] != 1:
+        sizes = () if tensor is None or tensor.dtype != ir.DataType.INT64 else tensor.shape.numpy()
+        if tensor is None or len(sizes) != 2 or sizes[0] != 1 or sizes[1] < 2:
             continue
-        if tensor.shape[1] > 1 and np.array_equal(tensor.numpy()[0], np.arange(tensor.shape[1])):
-            return int(tensor.shape[1])
+        if np.array_equal(tensor.numpy()[0], np.arange(sizes[1])):
+            return sizes[1]
     for node in model.graph:
         source = node.inputs[0] if node.inputs else None
         if node.op_type == "Slice" and is_constant(source) and len(source.const_value.shape) == 3:  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -117,7 +117,7 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sync(file) -> None:
+def sync(file: IO[Any]) -> None:
     """Push an open file to the disk itself, so that a rename cannot outrun its content."""
     file.flush()
     os.fsync(file.fileno())
@@ -281,7 +281,15 @@ def _write(file: BinaryIO, proto: onnx.ModelProto, weights: list[tuple[ir.Value,
     file.write(proto.SerializeToString() + _tag(MODEL_GRAPH, BYTES) + _encode(len(graph) + framed) + graph)
     for header, size, (_, tensor) in zip(headers, sizes, weights, strict=True):
         file.write(_tag(GRAPH_INITIALIZER, BYTES) + _encode(size) + header)
+        _copy(tensor, file)
+
+
+def _copy(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    """Stream a tensor's bytes; tensors that lie in a file are copied there by the kernel."""
+    if isinstance(tensor, ir.ExternalTensor):
         tensor.tofile(file)
+    else:
+        file.write(tensor.tobytes())
 
 
 def _tensor_header(value: ir.Value, tensor: ir.TensorProtocol) -> bytes:

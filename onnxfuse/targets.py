@@ -40,7 +40,7 @@ TARGETS = {
         Target("standard", 0, "decomposed", "Gelu", "Sum",
                "operators of opset 17 to 20 only, for runtimes from before 2025", highest=20),
         Target("ort-contrib", 20, "MultiHeadAttention", "BiasGelu", "SkipLayerNormalization",
-               "the com.microsoft forms that ONNX Runtime's own optimizer would choose; for comparison and for GPUs", highest=22),
+               "the com.microsoft forms that ONNX Runtime's own optimizer would choose; for comparison", highest=22),
     )
 }
 

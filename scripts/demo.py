@@ -48,8 +48,8 @@ def main() -> int:
         source, texts = minilm(), docstring_sentences(SENTENCES)
         tokenize = embeddings.tokenizer(source)
         batches = [tokenize(texts[at:at + BATCH]) for at in range(0, 8 * BATCH, BATCH)]
-        outcome = pipeline.run_all(ExportPlan(str(source), arguments.output), "cpu", BenchmarkPlan(BATCH, rounds=arguments.rounds),
-                                   tell, feeds=lambda checkpoint: batches)
+        plan, measure = ExportPlan(str(source), arguments.output), BenchmarkPlan(BATCH, rounds=arguments.rounds)
+        outcome = pipeline.run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
         tell(f"embedding {len(texts)} sentences with every model")
         runners = {name: pipeline.onnx_runner(arguments.output / file) for name, file in pipeline.VARIANTS.items()}
         vectors = {name: embeddings.embed(run, tokenize, texts, BATCH) for name, run in runners.items()}
@@ -59,8 +59,8 @@ def main() -> int:
     console.print(report.run_table(outcome, f"all-MiniLM-L6-v2, real sentences, batches of {BATCH}"))
     for name in ("optimized", "int8"):
         kept = embeddings.compare(vectors["ONNX"], vectors[name])
-        console.print(f"{name}: {kept.sentences} sentences keep a mean cosine of {kept.cosine:.4f} and the nearest neighbour of "
-                      f"{kept.neighbours:.1%}", highlight=False)
+        console.print(f"{name}: {kept.sentences} sentences keep a mean cosine of {kept.cosine:.4f} "
+                      f"and the nearest neighbour of {kept.neighbours:.1%}", highlight=False)
     return 0
 
 

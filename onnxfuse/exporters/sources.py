@@ -117,7 +117,8 @@ def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoin
     import transformers
 
     family, fields = catalog.checkpoint(name)
-    chosen = _checked(task or next(reversed(family.tasks) if family.model_type == "vit" else iter(["text-classification"])), family)
+    classify = next(task for task in family.tasks if task in ("text-classification", "image-classification"))
+    chosen = _checked(task or classify, family)
     config = transformers.AutoConfig.for_model(family.model_type, **fields)
     torch.manual_seed(seed)
     model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=attention)
@@ -133,7 +134,7 @@ def _disturb(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
-                parameter += 0.02 * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
 
 
 def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:

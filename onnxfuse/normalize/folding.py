@@ -57,11 +57,13 @@ def _known_integers(facts: Facts, value: ir.Value) -> ir.TensorProtocol | None:
 
 def _transposed(node: ir.Node, facts: Facts) -> ir.TensorProtocol | None:
     """A transposed weight, computed when read; a weight with other readers is not doubled."""
-    if node.op_type != "Transpose" or not is_constant(node.inputs[0]) or len(node.inputs[0].uses()) > 1:
+    weight = node.inputs[0] if node.op_type == "Transpose" else None
+    if weight is None or weight.const_value is None or not is_constant(weight) or len(weight.uses()) > 1:
         return None
-    source = node.inputs[0].const_value
-    perm = node.attributes.get_ints("perm", list(range(len(source.shape)))[::-1])
-    shape = ir.Shape([source.shape[i] for i in perm])
+    source = weight.const_value
+    sizes = source.shape.numpy()
+    perm = node.attributes.get_ints("perm", list(range(len(sizes)))[::-1])
+    shape = ir.Shape([sizes[i] for i in perm])
     return ir.LazyTensor(lambda: ir.tensor(np.ascontiguousarray(source.numpy().transpose(perm))), source.dtype, shape)
 
 
@@ -76,7 +78,8 @@ def _run(nodes: list[ir.Node], known: dict[ir.Value, ir.TensorProtocol], opset: 
     outputs = [node.outputs[0] for node in nodes]
     made = set(outputs)
     sources = {value for node in nodes for value in node.inputs if value is not None and value not in made}
-    feeds = {value.name: (known.get(value) or value.const_value).numpy() for value in sources}
+    tensors = {value.name or "": known.get(value) or value.const_value for value in sources}
+    feeds = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
     inputs = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
               for name, array in feeds.items()]
     graph = onnx.helper.make_graph([ir.to_proto(node) for node in nodes], "constants", inputs,
@@ -95,7 +98,7 @@ def _make_initializer(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtoco
     if node is None or node.graph is None:
         return
     name, value.name = value.name, None
-    constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
     graph.register_initializer(constant)
     ir.convenience.replace_all_uses_with(value, constant)
     remove_dead(graph, node)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.normalize.scale import need_float
 from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import ONE, Facts, constant
@@ -20,8 +21,8 @@ def gather_coordinates(op, x, where):
 
 def guard_coordinates(match: Match) -> dict:
     source, where = match.need_shape("x"), match.need_shape("where")
-    parts = match.fact("where").coordinates
-    match.need(parts is not None, "the indices are not plain coordinates", match["where"])
+    parts = match.fact("where").coordinates or ()
+    match.need(parts, "the indices are not plain coordinates", match["where"])
     match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
     axes = [part[0][0] for part in parts]
     match.need(axes == sorted(set(axes)), "the axes are permuted or repeated", match["where"])
@@ -38,9 +39,9 @@ def gather_row_major(op, x, where, axis):
 
 
 def guard_row_major(match: Match) -> dict:
-    flat, where = match.need_shape(match.root.inputs[0]), match.need_shape("where")
-    terms = match.fact("where").index
-    match.need(terms is not None, "the indices are not arithmetic of ranges", match["where"])
+    flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Flatten"))
+    where, terms = match.need_shape("where"), match.fact("where").index or ()
+    match.need(terms, "the indices are not arithmetic of ranges", match["where"])
     strides = [math.prod(where[i + 1:], start=ONE) for i in range(len(where))]
     match.need(dict(terms) == {i: strides[i] for i, dim in enumerate(where) if dim != ONE},
                "the indices are not in row-major order", match["where"])
@@ -135,8 +136,8 @@ def infinite_mask(op, x, keep, zero, infinity, axis):
 def guard_infinite(match: Match) -> dict:
     match.need_scalar("zero", 0.0)
     match.need(match.scalar("infinity") == -math.inf, "the fill value is finite", match["infinity"])
-    dtype = match.fact("infinity").dtype
-    return {"lowest": np.array(np.finfo(dtype.numpy()).min, dtype=dtype.numpy())}
+    dtype = need_float(match, match["infinity"]).numpy()
+    return {"lowest": np.array(np.finfo(dtype).min, dtype=dtype)}
 
 
 def finite_mask(op: Op, x, keep, zero, axis, lowest, **_):
@@ -154,7 +155,8 @@ def nan_repair(op, scores, zero, axis):
 def guard_nan_repair(match: Match) -> None:
     """A softmax row is NaN only when it holds nothing but -inf (or a NaN that was there before)."""
     match.need_scalar("zero", 0.0)
-    match.need(_finite(match.facts, match["scores"]), "the mask may be -inf, so that a row without tokens is NaN", match["scores"])
+    finite = _finite(match.facts, match["scores"])
+    match.need(finite, "the mask may be -inf, so that a row without tokens is NaN", match["scores"])
 
 
 def _finite(facts: Facts, value: ir.Value) -> bool:

@@ -88,7 +88,7 @@ def batched_transpose(op, x, flat, back, zero, inner_zero):
 
 def guard_batched(match: Match) -> dict:
     source, wanted = match.need_shape("x"), match.need_shape(match.output)
-    flat = match.need_shape(match.root.inputs[0].producer().inputs[0], rank=3)
+    flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.inputs[0] is match["x"]), rank=3)
     match.need(flat[1:] == source[-2:], "the first Reshape does not keep the last two dimensions")
     match.need(wanted == (*source[:-2], source[-1], source[-2]), "the last Reshape does not restore the batch")
     rank = len(source)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import onnx
+import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import version_converter
@@ -47,7 +49,7 @@ def convert(model: ir.Model, opset: int) -> None:
     level, logger.level = logger.level, logging.ERROR  # it reports that it falls back to onnx's own converter
     try:
         version_converter.convert_version(model, opset, fallback=True)
-    except (RuntimeError, ValueError, version_converter.VersionConverterError) as error:
+    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
         raise ModelError(f"the model cannot be brought from opset {model.opset_imports.get('')} to {opset}: "
                          f"{first_line(error)}; export it again with --opset {opset}") from error
     finally:

@@ -86,8 +86,8 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             _need_private(rule, match)
             learned = rule.guard(match) or {}
         except NoMatch as refusal:
-            where = refusal.value if refusal.value is not None else match.output
-            trace.record_miss(rule, pattern.Miss(len(match.nodes), "the guard's consent", refusal.reason, pattern.name_of(where)))
+            where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
+            trace.record_miss(rule, pattern.Miss(len(match.nodes), "the guard's consent", refusal.reason, where))
             continue
         op = Op(model.graph, match.output.name or rule.name)
         built = rule.after(op, **match.bindings, **learned)

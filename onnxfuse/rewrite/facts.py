@@ -136,14 +136,16 @@ class Facts:
             for output in node.outputs:
                 self[output]
 
-    def __getitem__(self, value: ir.Value) -> Fact:
+    def __getitem__(self, value: ir.Value | None) -> Fact:
+        if value is None:
+            return UNKNOWN
         fact = self._known.get(value)
         if fact is None:
             fact = self._known[value] = self._compute(value)
         return fact
 
     def shape(self, value: ir.Value | None) -> Shape | None:
-        return None if value is None else self[value].shape
+        return self[value].shape
 
     def size(self, name: str = "") -> Dim:
         """A fresh size, equal to no other; a name of ``~`` makes it one that may be negative."""
@@ -156,7 +158,7 @@ class Facts:
         return dim
 
     def _compute(self, value: ir.Value) -> Fact:
-        if is_constant(value):
+        if is_constant(value) and value.const_value is not None:
             return _of_constant(value.const_value)
         node = value.producer()
         if node is None:
@@ -164,7 +166,7 @@ class Facts:
         handler = _HANDLERS.get(node.op_type) if node.domain == "" else _CONTRIB.get(node.op_type)
         if handler is None:
             return UNKNOWN
-        return handler(self, node, value.index()) or UNKNOWN
+        return handler(self, node, value.index() or 0) or UNKNOWN
 
     def _of_input(self, value: ir.Value) -> Fact:
         if value.shape is None:
@@ -448,7 +450,7 @@ def _squeeze(facts: Facts, node: ir.Node, output: int) -> Fact:
 
 
 def axes_of(facts: Facts, node: ir.Node) -> list[int] | None:
-    """The axes of Unsqueeze, Squeeze and the reductions: an input since opset 13 or 18, an attribute before; None if unknown."""
+    """The axes of Unsqueeze, Squeeze and the reductions, or None: an input since opset 13 or 18, an attribute before."""
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         data = facts[node.inputs[1]].data
         return [item.coef for item in data] if data is not None and all(i.number is not None for i in data) else None
@@ -495,7 +497,7 @@ def _flatten(facts: Facts, node: ir.Node, output: int) -> Fact:
 
 
 def _count(shape: Shape) -> Dim:
-    return math.prod(shape, start=ONE)  # type: ignore[return-value]
+    return math.prod(shape, start=ONE)
 
 
 @_law("Expand")

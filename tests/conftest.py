@@ -1,0 +1,126 @@
+"""What tests share: graphs from text, rules applied to them, outputs compared, small checkpoints, the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from onnxfuse.normalize import RULES as NORMAL
+from onnxfuse.normalize import normalize
+from onnxfuse.normalize.structure import merge_duplicates
+from onnxfuse.rewrite import Facts, Rule, Trace, rewrite
+from onnxfuse.runtime import open_session, run
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
+
+
+def parse(text: str, opset: int = 23) -> ir.Model:
+    """A model from onnx's text format: ``g (float[B,S,8] x) => (float[B,S,8] y) <float[8] w = {...}> { ... }``."""
+    return ir.from_proto(onnx.parser.parse_model(HEADER.format(opset=opset) + text))
+
+
+def ops(model: ir.Model) -> list[str]:
+    """The operators of the main graph, sorted."""
+    return sorted(node.op_type for node in model.graph)
+
+
+def fill(model: ir.Model, seed: int = 0, **shapes: tuple[int, ...]) -> ir.Model:
+    """Turn the named graph inputs into random float initializers of these shapes."""
+    rng = np.random.default_rng(seed)
+    for value in list(model.graph.inputs):
+        if value.name in shapes:
+            model.graph.inputs.remove(value)
+            value.const_value = ir.tensor(rng.standard_normal(shapes[value.name]).astype(np.float32) * 0.3)
+            value.shape = ir.Shape(shapes[value.name])
+            model.graph.register_initializer(value)
+    return model
+
+
+def feeds_for(model: ir.Model, sizes: dict[str, int], seed: int = 1) -> dict[str, np.ndarray]:
+    """Random inputs; symbolic dimensions take their number from ``sizes``."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for value in model.graph.inputs:
+        shape = [dim if isinstance(dim, int) else sizes[dim.value] for dim in value.shape.dims]
+        kind = value.dtype.numpy()
+        feeds[value.name] = (rng.integers(1, 4, shape) if kind.kind in "iub" else rng.standard_normal(shape)).astype(kind)
+    return feeds
+
+
+def assert_same(before: ir.Model, after: ir.Model, sizes: dict[str, int], tolerance: float = 1e-5) -> None:
+    """Both compute the same without the loader's rewrites, to ``tolerance`` (float32 sums in another order)."""
+    feeds = feeds_for(before, sizes)
+    wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds) for m in (before, after))
+    assert set(wanted) == set(got)
+    for name, array in wanted.items():
+        assert got[name].shape == array.shape
+        np.testing.assert_allclose(got[name], array, rtol=0, atol=tolerance * max(1.0, np.abs(array).max()))
+
+
+def apply(rules: Sequence[Rule], model: ir.Model, *, normal: Sequence[Rule] = NORMAL) -> Trace:
+    """Normalize, apply rules, merge duplicates; in place."""
+    trace = Trace()
+    facts = normalize(model, trace, opset=model.opset_imports[""], rules=tuple(normal))
+    rewrite(model, rules, facts, trace)
+    merge_duplicates(model)
+    return trace
+
+
+def facts_of(model: ir.Model) -> Facts:
+    facts = Facts(model.opset_imports[""])
+    facts.scan(model.graph)
+    return facts
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``onnxfuse`` as a user does: a process of its own, in an empty folder."""
+    def call(*arguments: str | Path, cwd: Path = tmp_path, **options) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "onnxfuse", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+                              env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}, **options)
+    return call
+
+
+BERT = {"vocab_size": 500, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 64}
+DISTILBERT = {"vocab_size": 500, "dim": 64, "n_heads": 4, "hidden_dim": 128, "max_position_embeddings": 64}
+VIT = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 32, "patch_size": 8, "num_labels": 10}
+SMALL = {"bert": ("BertConfig", BERT), "distilbert": ("DistilBertConfig", DISTILBERT), "vit": ("ViTConfig", VIT)}
+
+
+def small_model(family: str, head: str, layers: int | None = None):
+    """A narrow model with random weights, biases and norms included; as deep as the real one unless told otherwise."""
+    import torch
+    import transformers
+
+    from onnxfuse.exporters.sources import _disturb
+
+    name, fields = SMALL[family]
+    depth = {} if layers is None else {"n_layers" if family == "distilbert" else "num_hidden_layers": layers}
+    torch.manual_seed(0)
+    config = getattr(transformers, name)(**fields, **depth)
+    model = getattr(transformers, head).from_config(config).eval()
+    _disturb(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def bert_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a two-layer BERT classifier exported through TorchScript, and its checkpoint in ``checkpoint/``."""
+    from onnxfuse import ExportPlan, pipeline
+
+    folder = tmp_path_factory.mktemp("bert")
+    model = small_model("bert", "AutoModelForSequenceClassification", layers=2)
+    model.save_pretrained(folder / "checkpoint")
+    pipeline.export(ExportPlan(str(folder / "checkpoint"), folder / "export", exporter="torchscript"))
+    return folder

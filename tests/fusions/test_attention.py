@@ -1,0 +1,192 @@
+"""Attention and merged QKV: spellings that must fuse, edits that must not, and what each refusal says."""
+
+import pytest
+
+from onnxfuse.fusions import attention, lowering, pooled_token, qkv
+from onnxfuse.rewrite import rewrite
+from tests.conftest import apply, assert_same, facts_of, fill, ops, parse
+
+WEIGHTS = dict.fromkeys(("wq", "wk", "wv"), (16, 16)) | dict.fromkeys(("bq", "bk", "bv"), (16,))
+SIZES = {"B": 2, "S": 5}
+
+
+def graph(body: str, mask: str = "float[B,1,1,S] mask", out: str = "float[B,S,16] y") -> str:
+    inputs = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in WEIGHTS.items())
+    return f"""g (float[B,S,16] x, {mask}, {inputs}) => ({out})
+        <int64[4] split = {{0, 0, 4, 4}}, int64[4] wide = {{0, 0, 2, 8}}, int64[3] merge = {{0, 0, 16}}, float scale = {{0.5}},
+         float odd = {{0.3}}, float root = {{0.70710678}}, float two = {{2.0}}, float zero = {{0.0}}> {{ {body} }}"""
+
+
+PROJECT = "q1 = MatMul(x, wq)  q = Add(q1, bq)  k1 = MatMul(x, wk)  k = Add(bk, k1)  v1 = MatMul(x, wv)  v = Add(v1, bv) "
+HEADS = "q4 = Reshape(q, split)  qt = Transpose<perm = [0, 2, 1, 3]>(q4)  k4 = Reshape(k, split)  " \
+        "kt = Transpose<perm = [0, 2, 3, 1]>(k4)  v4 = Reshape(v, split)  vt = Transpose<perm = [0, 2, 1, 3]>(v4) "
+SCORES = "s = MatMul(qt, kt)  sc = Mul(s, scale)  sm = Add(sc, mask) "
+CONTEXT = "p = Softmax<axis = -1>(sm)  c = MatMul(p, vt)  ct = Transpose<perm = [0, 2, 1, 3]>(c)  y = Reshape(ct, merge)"
+WHOLE = PROJECT + HEADS + SCORES + CONTEXT
+
+
+def build(body: str, **parts: str):
+    return fill(parse(graph(body, **parts)), **WEIGHTS)
+
+
+def both(body: str, **parts: str):
+    return build(body, **parts), build(body, **parts)
+
+
+@pytest.mark.parametrize("body", [
+    WHOLE,
+    WHOLE.replace("Add(sc, mask)", "Add(mask, sc)"),
+    WHOLE.replace("Mul(s, scale)", "Div(s, two)"),
+    WHOLE.replace("s = MatMul(qt, kt)", "qs = Mul(qt, root)  ks = Mul(kt, root)  sc = MatMul(qs, ks)").replace("sc = Mul(s, scale)", ""),
+    WHOLE.replace("kt = Transpose<perm = [0, 2, 3, 1]>(k4)",
+                  "k3 = Transpose<perm = [0, 2, 1, 3]>(k4)  kt = Transpose<perm = [0, 1, 3, 2]>(k3)"),
+    WHOLE.replace("y = Reshape(ct, merge)", "i = Identity(ct)  y = Reshape(i, merge)"),
+    WHOLE.replace("p = Softmax", "raw = Softmax").replace("c = MatMul", "nan = IsNaN(raw)  p = Where(nan, zero, raw)  c = MatMul")
+         .replace("Add(sc, mask)", "Identity(sc)"),
+    WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 3>"),
+])
+def test_spellings_become_one_attention_with_merged_qkv(body):
+    before, after = both(body)
+    apply((*attention.RULES, *qkv.RULES), after)
+    assert [name for name in ops(after) if name in ("Attention", "Softmax", "MatMul", "Split")] == ["Attention", "MatMul", "Split"]
+    assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize("mask", ["float[B,1,1,S] mask", "float[B,1,S,S] mask", "float[B,4,S,S] mask", "float[S,S] mask",
+                                  "float[1,1,1,S] mask"])
+def test_masks_of_every_shape_fuse(mask):
+    before, after = both(WHOLE, mask=mask)
+    apply(attention.RULES, after)
+    assert ops(after).count("Attention") == 1
+    assert_same(before, after, SIZES)
+
+
+def test_no_mask_and_no_scale_fuse():
+    for body in (WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)"), WHOLE.replace("sc = Mul(s, scale)", "sc = Identity(s)"),
+                 WHOLE.replace("sc = Mul(s, scale)", "").replace("sm = Add(sc, mask)", "sm = Identity(s)")):
+        before, after = both(body)
+        apply(attention.RULES, after)
+        assert ops(after).count("Attention") == 1
+        assert_same(before, after, SIZES)
+
+
+def test_another_scale_becomes_the_attribute():
+    before, after = both(WHOLE.replace("Mul(s, scale)", "Mul(s, odd)"))
+    apply(attention.RULES, after)
+    node = next(n for n in after.graph if n.op_type == "Attention")
+    assert node.attributes["scale"].value == pytest.approx(0.3)
+    assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize(("body", "parts", "reason"), [
+    (WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 2>"), {}, "softmax runs over axis 2"),
+    (WHOLE.replace("k4 = Reshape(k, split)", "k4 = Reshape(k, wide)").replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)")
+     .replace("q4 = Reshape(q, split)", "q4 = Reshape(q, split)"), {}, "k is not split into [B,T,4,4]"),
+    (WHOLE.replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)"), {}, "v is not split into [B,T,4,4]"),
+    (WHOLE.replace("Mul(s, scale)", "Mul(s, dyn)"), {"mask": "float[B,1,1,S] mask, float dyn"}, "scale is not a constant scalar"),
+    (WHOLE, {"mask": "float[B,2,S,S] mask"}, "the mask's heads are 2"),
+    (WHOLE, {"mask": "float[C,1,S,S] mask"}, "the mask's batch is C"),
+    (WHOLE, {"mask": "float[B,1,S,T] mask"}, "the mask's last dimension is T"),
+    (WHOLE, {"mask": "float[B,1,T,S] mask"}, "the mask's second-last dimension is T"),
+    (WHOLE, {"mask": "float[1,S,S] mask"}, "the mask has rank 3"),
+    (WHOLE, {"out": "float[B,S,16] y, float[B,4,S,S] p"}, "p is also a graph output"),
+    (WHOLE + "  z = Relu(sc)", {"out": "float[B,S,16] y, float[B,4,S,S] z"}, "sc is also read elsewhere"),
+])
+def test_an_edited_attention_is_refused_with_its_reason(body, parts, reason):
+    model = build(body, **parts)
+    count = len(ops(model))
+    trace = apply(attention.RULES, model, normal=())
+    assert "Attention" not in ops(model)
+    assert len(ops(model)) == count
+    assert reason in trace.misses["attention"]["seen"]
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [2, 0, 1, 3]>(c)"),
+    ("kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "kt = Transpose<perm = [0, 2, 1, 3]>(k4)"),
+    ("c = MatMul(p, vt)", "c0 = MatMul(p, vt)  c = Add(c0, vt)"),
+    ("p = Softmax<axis = -1>(sm)", "p0 = Softmax<axis = -1>(sc)  p = Add(p0, mask)"),
+])
+def test_another_structure_is_refused(old, new):
+    model = build(WHOLE.replace(old, new))
+    apply(attention.RULES, model)
+    assert "Attention" not in ops(model)
+
+
+CROSS = WHOLE.replace("MatMul(x, wk)", "MatMul(z, wk)").replace("MatMul(x, wv)", "MatMul(z, wv)")
+
+
+def test_cross_attention_fuses_but_its_projections_do_not_merge():
+    text = graph(CROSS, mask="float[B,1,S,T] mask, float[B,T,16] z")
+    before, after = fill(parse(text), **WEIGHTS), fill(parse(text), **WEIGHTS)
+    trace = apply((*attention.RULES, *qkv.RULES), after)
+    assert ops(after).count("Attention") == 1
+    assert ops(after).count("MatMul") == 3
+    assert "another value" in trace.misses["merged-qkv"]["seen"]
+    assert_same(before, after, SIZES | {"T": 7})
+
+
+@pytest.mark.parametrize(("weights", "parts", "body", "reason"), [
+    ({n: s for n, s in WEIGHTS.items() if n != "wk"}, {}, WHOLE, "wk is not a constant"),
+    ({n: s for n, s in WEIGHTS.items() if n != "bv"}, {}, WHOLE, "bv is not a constant"),
+    (WEIGHTS, {"out": "float[B,S,16] y, float[B,S,16] q"}, WHOLE, "q is also a graph output"),
+    (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] z"}, WHOLE + "  z = Relu(wq)", "wq is read elsewhere"),
+])
+def test_projections_that_must_not_merge(weights, parts, body, reason):
+    model = fill(parse(graph(body, **parts)), **weights)
+    trace = apply((*attention.RULES, *qkv.RULES), model)
+    assert "Split" not in ops(model)
+    assert reason in trace.misses["merged-qkv"]["seen"]
+
+
+def test_projections_without_bias_merge():
+    before, after = both(WHOLE.replace("q = Add(q1, bq)", "q = Identity(q1)").replace("k = Add(bk, k1)", "k = Identity(k1)")
+                         .replace("v = Add(v1, bv)", "v = Identity(v1)"))
+    apply((*attention.RULES, *qkv.RULES), after)
+    assert ops(after).count("MatMul") == 1
+    assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize(("rules", "wanted"), [(lowering.DECOMPOSED, "Softmax"), (lowering.MULTI_HEAD, "MultiHeadAttention")])
+@pytest.mark.parametrize("body", [WHOLE, WHOLE.replace("Mul(s, scale)", "Mul(s, odd)"),
+                                  WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)")])
+def test_lowered_forms_compute_the_same(rules, wanted, body):
+    before, after = both(body)
+    apply((*attention.RULES, *qkv.RULES), after)
+    apply(rules, after)
+    assert wanted in ops(after)
+    assert "Attention" not in ops(after)
+    assert_same(before, after, SIZES)
+
+
+PICK = "  n = LayerNormalization<axis = -1>(y, bq, bk)  g = Gelu(n)  d = MatMul(g, wo)  e = Add(d, bo)  r = Add(e, x)  z = Gather<axis = 1>(r, at)"
+
+
+def pooled(body: str, at: str = "0", out: str = "float[B,16] z"):
+    text = graph(body, out=out, mask="float[B,1,1,S] mask, float[16,16] wo, float[16] bo")
+    text = text.replace("float root =", f"int64 at = {{{at}}}, float root =")
+    return fill(parse(text), wo=(16, 16), bo=(16,), **WEIGHTS)
+
+
+def test_the_pooled_token_moves_up_to_the_query():
+    before, after = pooled(WHOLE + PICK, at="2"), pooled(WHOLE + PICK, at="2")
+    apply((*attention.RULES, *qkv.RULES), after)
+    rewrite(after, pooled_token.RULES, facts_of(after), apply((), after))
+    node = next(n for n in after.graph if n.op_type == "Attention")
+    assert node.inputs[0].producer().op_type == "Slice"
+    shapes = facts_of(after)
+    assert all(len(shapes[n.outputs[0]].shape) == 2 for n in after.graph if n.op_type in ("LayerNormalization", "Gelu"))
+    assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize(("body", "out"), [
+    (WHOLE + PICK, "float[B,16] z, float[B,S,16] r"),
+    (WHOLE + PICK + "  a = Relu(y)", "float[B,16] z, float[B,S,16] a"),
+])
+def test_tokens_that_are_read_elsewhere_stay(body, out):
+    before, after = pooled(body, out=out), pooled(body, out=out)
+    apply((*attention.RULES, *qkv.RULES), after)
+    rewrite(after, pooled_token.RULES, facts_of(after), apply((), after))
+    node = next(n for n in after.graph if n.op_type == "Attention")
+    assert node.inputs[0].producer().op_type == "Split"
+    assert_same(before, after, SIZES)

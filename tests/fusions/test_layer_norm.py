@@ -1,0 +1,54 @@
+"""LayerNormalization from its parts."""
+
+import pytest
+
+from onnxfuse.fusions import layer_norm
+from tests.conftest import apply, assert_same, fill, ops, parse
+
+HEAD = "g (float[B,S,8] x, float[8] w, float[8] b) => (float[B,S,8] y) <int64[1] axes = {-1}, int64[1] other = {1}, " \
+       "float two = {2.0}, float three = {3.0}, float eps = {0.00001}, float bad = {-0.1}> {"
+POW = "m = ReduceMean(x, axes)  d = Sub(x, m)  p = Pow(d, two)  v = ReduceMean(p, axes)  e = Add(v, eps)  s = Sqrt(e)  " \
+      "n = Div(d, s)  g = Mul(n, w)  y = Add(g, b)"
+SQUARE = POW.replace("Pow(d, two)", "Mul(d, d)")
+RECIPROCAL = SQUARE.replace("n = Div(d, s)", "r = Reciprocal(s)  n = Mul(d, r)")
+
+
+def build(body: str):
+    return fill(parse(f"{HEAD} {body} }}"), w=(8,), b=(8,))
+
+
+@pytest.mark.parametrize("body", [POW, SQUARE, RECIPROCAL, POW.replace("Mul(n, w)", "Mul(w, n)")])
+def test_every_spelling_becomes_one_node(body):
+    before, after = build(body), build(body)
+    apply(layer_norm.RULES, after)
+    assert ops(after) == ["LayerNormalization"]
+    assert_same(before, after, {"B": 2, "S": 3})
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    (POW.replace("ReduceMean(x, axes)", "ReduceMean(x, other)"), "axes is not the last dimension"),
+    (POW.replace("ReduceMean(p, axes)", "ReduceMean(p, other)"), "axes2 is not the last dimension"),
+    (POW.replace("two", "three"), "two is 3.0, wanted 2.0"),
+    (POW.replace("eps", "bad"), "epsilon is -0.1"),
+    (POW.replace("Add(v, eps)", "Add(v, v)"), "epsilon is not a constant scalar"),
+    (POW.replace("Sub(x, m)", "Sub(m, x)"), "ReduceMean"),
+])
+def test_a_look_alike_is_refused(body, reason):
+    model = build(body)
+    trace = apply(layer_norm.RULES, model)
+    assert "LayerNormalization" not in ops(model)
+    assert reason in str(trace.misses["layer-norm"])
+
+
+def test_a_gain_of_another_shape_is_refused():
+    model = fill(parse(f"{HEAD} {POW} }}".replace("float[8] w", "float[1,1,8] w")), w=(1, 1, 8), b=(8,))
+    trace = apply(layer_norm.RULES, model)
+    assert "LayerNormalization" not in ops(model)
+    assert trace.misses["layer-norm"]["seen"] == "gain is not [8]"
+
+
+def test_keepdims_zero_is_refused():
+    model = build(POW.replace("ReduceMean(p, axes)", "ReduceMean<keepdims = 0>(p, axes)").replace("[B,S,8] y", "[A,B,8] y"))
+    trace = apply(layer_norm.RULES, model)
+    assert "LayerNormalization" not in ops(model)
+    assert trace.misses["layer-norm"]["wanted"] == "keepdims=1"

@@ -1,0 +1,103 @@
+"""Position embeddings and residuals."""
+
+import pytest
+
+from onnxfuse.fusions import embeddings, lowering, residual
+from tests.conftest import apply, assert_same, fill, ops, parse
+
+POSITIONS = """g (int64[1] end, float[4,6] table) => (float[1,S,6] y)
+    <int64[1,4] stored = {0, 1, 2, 3}, int64[1,4] shuffled = {0, 2, 1, 3}, int64[1] zero = {0}, int64[1] one = {1}>
+    { p = Slice(stored, zero, end, one)  y = Gather<axis = 0>(table, p) }"""
+
+
+def test_position_lookup_becomes_a_slice():
+    before, after = (fill(parse(POSITIONS), table=(4, 6)) for _ in range(2))
+    apply(embeddings.RULES, after)
+    assert ops(after) == ["Slice"]
+    assert_same(before, after, {})
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), [
+    ("Slice(stored,", "Slice(shuffled,", "the stored positions are not 0, 1, 2, ..."),
+    ("zero, end, one)", "one, end, one)", "it does not start at 0"),
+    ("zero, end, one)", "zero, end, zero)", "it cuts another axis"),
+    ("float[4,6] table", "float[5,6] table", "the stored positions are not [1,5]"),
+    ("=> (float[1,S,6] y)", "=> (float[1,S,6] y, float[4,6] t)", "the table is read elsewhere"),
+])
+def test_other_lookups_stay(old, new, reason):
+    text = POSITIONS.replace(old, new)
+    if "t)" in new:
+        text = text.replace("y = Gather", "t = Relu(table)  y = Gather")
+    model = fill(parse(text), table=(5, 6) if "[5,6]" in new else (4, 6))
+    trace = apply(embeddings.RULES, model)
+    assert "Gather" in ops(model)
+    assert reason in trace.misses["position-embeddings"]["seen"]
+
+
+def test_a_table_from_outside_stays():
+    model = parse(POSITIONS)
+    trace = apply(embeddings.RULES, model)
+    assert trace.misses["position-embeddings"]["seen"] == "table is not a constant"
+
+
+NORM = """g (float[B,S,8] x, float[B,S,8] r, float[8] w, float[8] b) => (float[B,S,8] y)
+    { z = Add(x, r)  y = LayerNormalization<axis = -1, epsilon = 0.00001>(z, w, b) }"""
+
+
+def test_a_residual_before_a_norm_becomes_a_sum():
+    before, after = (fill(parse(NORM), w=(8,), b=(8,)) for _ in range(2))
+    apply(residual.SUM, after)
+    assert ops(after) == ["LayerNormalization", "Sum"]
+    assert_same(before, after, {"B": 2, "S": 3}, tolerance=0)
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    (NORM.replace("float[B,S,8] r", "float[1,S,8] r"), "r broadcasts"),
+    (NORM.replace("LayerNormalization<axis = -1, epsilon = 0.00001>(z, w, b)", "Relu(z)"), "no norm reads it"),
+])
+def test_other_additions_stay(text, reason):
+    model = fill(parse(text), w=(8,), b=(8,))
+    trace = apply(residual.SUM, model)
+    assert "Sum" not in ops(model)
+    assert trace.misses["residual-sum"]["seen"] == reason
+
+
+def test_a_constant_bias_is_no_residual():
+    model = fill(parse(NORM.replace("float[B,S,8] r", "float[2,3,8] r").replace("[B,S,8] x", "[2,3,8] x")), r=(2, 3, 8), w=(8,), b=(8,))
+    trace = apply(residual.SUM, model)
+    assert trace.misses["residual-sum"]["seen"] == "r is a constant"
+
+
+def test_skip_norm_computes_the_same():
+    before, after = (fill(parse(NORM), w=(8,), b=(8,)) for _ in range(2))
+    apply(residual.SKIP, after)
+    assert ops(after) == ["SkipLayerNormalization"]
+    assert_same(before, after, {"B": 2, "S": 3})
+
+
+def test_skip_norm_refuses_another_axis():
+    model = fill(parse(NORM.replace("axis = -1", "axis = 1")), w=(8,), b=(8,))
+    trace = apply(residual.SKIP, model)
+    assert "SkipLayerNormalization" not in ops(model)
+    assert trace.misses["residual-skip-norm"]["seen"] == "the norm is not over the last dimension"
+
+
+GELU = "g (float[B,8] x, float[8] b) => (float[B,8] y) { a = Add(x, b)  y = Gelu(a) }"
+
+
+@pytest.mark.parametrize("kind", ["none", "tanh"])
+def test_elementwise_gelu_computes_the_same(kind):
+    text = GELU.replace("Gelu(a)", f'Gelu<approximate = "{kind}">(a)')
+    before, after = (fill(parse(text), b=(8,)) for _ in range(2))
+    apply(lowering.ELEMENTWISE_GELU, after)
+    assert "Gelu" not in ops(after)
+    assert_same(before, after, {"B": 4})
+
+
+def test_bias_gelu_computes_the_same_and_needs_one_row():
+    before, after = (fill(parse(GELU), b=(8,)) for _ in range(2))
+    apply(lowering.BIAS_GELU, after)
+    assert ops(after) == ["BiasGelu"]
+    assert_same(before, after, {"B": 4})
+    scalar = fill(parse(GELU.replace("float[8] b", "float[1] b")), b=(1,))
+    assert apply(lowering.BIAS_GELU, scalar).misses["gelu-bias"]["seen"] == "the bias is not one row"
