@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import resource
 import subprocess
 import sys
 import time
@@ -101,18 +103,19 @@ def ratio(slower: Timing, faster: Timing) -> float:
 
 
 _CHILD = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
+from onnxfuse.benchmark import peak_so_far
 from onnxfuse import samples, storage
 from onnxfuse.runtime import open_session, run
 path, batch, length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:])
 config = path.with_name("config.json")
 profile = samples.profile_of(storage.load(path), json.loads(config.read_text()) if config.is_file() else {})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_so_far()
 session = open_session(path, threads=threads)
 for seed in range(3):
     run(session, profile.feeds(batch, length, seed=seed))
-json.dump({"before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}, sys.stdout)
+json.dump(peak_so_far() - before, sys.stdout)
 """
 
 
@@ -126,5 +129,16 @@ def peak_memory(path: Path, *, batch: int, length: int, threads: int) -> int:
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode:
         raise ModelError(f"{path} failed while its memory was measured: {result.stderr.strip().splitlines()[-1:]}")
-    answer = json.loads(result.stdout)
-    return (int(answer["peak"]) - int(answer["before"])) * 1024
+    return int(json.loads(result.stdout))
+
+
+def peak_so_far() -> int:
+    """Largest resident size in bytes that this process ever had.
+
+    Linux tells it in /proc; ``getrusage`` there starts from the parent's, so it serves only where /proc is missing.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

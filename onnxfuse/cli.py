@@ -58,8 +58,8 @@ def main() -> NoReturn:
         sys.argv.remove("--debug")
     try:
         code = app(standalone_mode=False)
-    except typer.Exit as stop:
-        code = stop.exit_code
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         code = _fail("interrupted; nothing was saved", INTERRUPTED, debug)
     except OnnxfuseError as error:

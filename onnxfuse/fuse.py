@@ -67,5 +67,8 @@ def census(model: ir.Model) -> dict[str, int]:
 
 
 def _one_split(node: ir.Node) -> bool:
+    """Whether query, key and value come from one Split; the query perhaps cut to the pooled token."""
     sources = {value.producer() for value in node.inputs[:3] if value is not None}
+    sources = {source.inputs[0].producer() if source is not None and source.op_type == "Slice" and source.inputs[0] is not None
+               else source for source in sources}
     return len(sources) == 1 and all(source is not None and source.op_type == "Split" for source in sources)

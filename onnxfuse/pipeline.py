@@ -67,9 +67,10 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what PyTorch does.
     """
+    from onnxfuse.exporters import choose_opset, open_checkpoint
     from onnxfuse.exporters import export as write
-    from onnxfuse.exporters import open_checkpoint
 
+    opset = choose_opset(plan.exporter, plan.opset)
     clock = _Clock()
     progress(f"loading {plan.source}")
     checkpoint = open_checkpoint(source or plan.source, task=plan.task, model_type=plan.model_type,
@@ -78,7 +79,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
     progress(f"exporting with {plan.exporter}")
     path = plan.out / plans.MODEL
     with storage.replacing(path) as staged:
-        write(checkpoint, staged, exporter=plan.exporter, opset=plan.opset)
+        write(checkpoint, staged, exporter=plan.exporter, opset=opset)
         clock.lap("export")
         progress("comparing with PyTorch")
         expected = parity.reference(torch_runner(checkpoint), _grid(staged, checkpoint.config))

@@ -92,9 +92,9 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-BERT = {"vocab_size": 500, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 64}
-DISTILBERT = {"vocab_size": 500, "dim": 64, "n_heads": 4, "hidden_dim": 128, "max_position_embeddings": 64}
-VIT = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 32, "patch_size": 8, "num_labels": 10}
+BERT = {"vocab_size": 500, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 64}
+DISTILBERT = {"vocab_size": 500, "dim": 128, "n_heads": 4, "hidden_dim": 256, "max_position_embeddings": 64}
+VIT = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "image_size": 32, "patch_size": 8, "num_labels": 10}
 SMALL = {"bert": ("BertConfig", BERT), "distilbert": ("DistilBertConfig", DISTILBERT), "vit": ("ViTConfig", VIT)}
 
 

@@ -6,6 +6,6 @@
 """
 
 from onnxfuse.exporters.sources import Checkpoint, open_checkpoint
-from onnxfuse.exporters.torch import EXPORTERS, export
+from onnxfuse.exporters.torch import EXPORTERS, choose_opset, export
 
-__all__ = ["EXPORTERS", "Checkpoint", "export", "open_checkpoint"]
+__all__ = ["EXPORTERS", "Checkpoint", "choose_opset", "export", "open_checkpoint"]

@@ -72,6 +72,11 @@ def open_checkpoint(source: str | Path | torch.nn.Module, *, task: str | None = 
     Raises:
         MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).
     """
+    if random_weights:
+        family, _ = catalog.checkpoint(str(source))
+        _checked(task or next(iter(family.tasks)), family)
+    elif isinstance(source, (str, Path)):
+        _require_place(str(source))
     transformers = require_torch()
     with _quiet(transformers):
         if not isinstance(source, (str, Path)):
@@ -140,11 +145,6 @@ def _disturb(model: torch.nn.Module) -> None:
 def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:
     import transformers
 
-    folder = Path(source)
-    if folder.is_file():
-        raise UsageError(f"{source} is a file; export takes a checkpoint's folder or a hub id")
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
     config = _guarded(source, lambda: transformers.AutoConfig.from_pretrained(source, trust_remote_code=False))
     family = catalog.architecture(model_type or config.model_type)
     if config.model_type != family.model_type:
@@ -156,6 +156,15 @@ def _pretrained(source: str, task: str | None, model_type: str | None, attention
     model = _guarded(source, lambda: loader.from_pretrained(
         source, use_safetensors=True, trust_remote_code=False, attn_implementation=attention, dtype="float32"))
     return Checkpoint(source, heads.wrap(model, family, chosen, pooling), family, chosen, config.to_dict(), files)
+
+
+def _require_place(source: str) -> None:
+    """Refuse what can be neither a folder nor a hub id, before anything slow is imported."""
+    folder = Path(source)
+    if folder.is_file():
+        raise UsageError(f"{source} is a file; export takes a checkpoint's folder or a hub id")
+    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
 
 
 def _guarded(source: str, load: Any) -> Any:

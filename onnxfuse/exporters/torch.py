@@ -41,12 +41,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
         UsageError: an exporter or opset that does not exist.
         ExportError: the exporter failed; its own words follow.
     """
-    if exporter not in EXPORTERS:
-        raise UsageError(f"no exporter named {exporter!r}; choose one of {', '.join(EXPORTERS)}")
-    opset = opset or EXPORTERS[exporter]
-    if opset not in OPSETS[exporter]:
-        span = OPSETS[exporter]
-        raise UsageError(f"the {exporter} exporter writes opset {span[0]} to {span[-1]}, not {opset}")
+    opset = choose_opset(exporter, opset)
     with storage.replacing(path) as staged:
         with _silence():
             try:
@@ -59,6 +54,17 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
         storage.save(model, staged.with_name("named") / staged.name)
         (staged.with_name("named") / staged.name).replace(staged)
         staged.with_name("named").rmdir()
+
+
+def choose_opset(exporter: str, opset: int | None) -> int:
+    """The opset to export with. Raises UsageError for an exporter or opset that does not exist."""
+    if exporter not in EXPORTERS:
+        raise UsageError(f"no exporter named {exporter!r}; choose one of {', '.join(EXPORTERS)}")
+    opset = opset or EXPORTERS[exporter]
+    span = OPSETS[exporter]
+    if opset not in span:
+        raise UsageError(f"the {exporter} exporter writes opset {span[0]} to {span[-1]}, not {opset}")
+    return opset
 
 
 def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:

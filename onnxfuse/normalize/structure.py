@@ -8,7 +8,6 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript import version_converter
 
 from onnxfuse.errors import ModelError
 from onnxfuse.storage import first_line
@@ -45,6 +44,8 @@ def convert(model: ir.Model, opset: int) -> None:
     """
     if model.opset_imports.get("", 0) >= opset:
         return
+    from onnxscript import version_converter  # imports for half a second; most models need it, most commands do not
+
     logger = logging.getLogger("onnxscript.version_converter")
     level, logger.level = logger.level, logging.ERROR  # it reports that it falls back to onnx's own converter
     try:

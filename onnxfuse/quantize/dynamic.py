@@ -80,7 +80,7 @@ def _weight_of(node: ir.Node) -> tuple[ir.Value, bool] | None:
     """The constant matrix of a product and whether it stands transposed; None when there is none worth it."""
     value, swapped = node.inputs[1], False
     producer = value.producer() if value is not None else None
-    if producer is not None and producer.op_type == "Transpose" and producer.attributes.get_ints("perm", [1, 0]) == [1, 0]:
+    if producer is not None and producer.op_type == "Transpose" and list(producer.attributes.get_ints("perm", [1, 0])) == [1, 0]:
         value, swapped = producer.inputs[0], True
     if value is None or not is_constant(value) or value.const_value is None:
         return None

