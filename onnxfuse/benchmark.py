@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ CONFIDENCE = 1.96
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one candidate in milliseconds: percentiles, and a 95 % confidence interval of the median."""
+    """Latency of one candidate in milliseconds: percentiles, a 95 % confidence interval of the median, and every call's
+    latency in the order of the calls."""
 
     p50: float
     p90: float
@@ -46,9 +47,19 @@ class Timing:
     low: float
     high: float
     samples: int
+    calls: tuple[float, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "calls"}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast one candidate is as another, with a 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def measure(runners: Mapping[str, Runner], inputs: Sequence[Feeds], *, rounds: int,
@@ -86,20 +97,29 @@ def _settle(run: Runner, feeds: Feeds) -> None:
 
 
 def summarize(seconds: Sequence[float]) -> Timing:
-    """Percentiles in milliseconds. The interval is that of the order statistics around the median, which assumes no
-    distribution: ranks n/2 -+ 1.96 * sqrt(n)/2 (the normal approximation of the binomial)."""
-    values = np.sort(np.asarray(seconds)) * 1e3
-    half = CONFIDENCE * math.sqrt(len(values)) / 2
-    low = values[max(0, math.floor(len(values) / 2 - half))]
-    high = values[min(len(values) - 1, math.ceil(len(values) / 2 + half))]
-    p50, p90, p99 = np.percentile(values, (50, 90, 99))
-    p50, p90, p99, low, high = (round(float(value), 3) for value in (p50, p90, p99, low, high))
-    return Timing(p50, p90, p99, low, high, len(values))
+    """Percentiles in milliseconds, and the interval of the median."""
+    values = np.asarray(seconds) * 1e3
+    p90, p99 = np.percentile(values, (90, 99))
+    p50, low, high, p90, p99 = (round(float(value), 3) for value in (*_median(values), p90, p99))
+    return Timing(p50, p90, p99, low, high, len(values), tuple(values.tolist()))
 
 
-def ratio(slower: Timing, faster: Timing) -> float:
-    """How many times as fast the second is, by medians."""
-    return slower.p50 / faster.p50
+def ratio(slower: Timing, faster: Timing) -> Ratio:
+    """How many times as fast the second is: the median over rounds of what both took in the same round.
+
+    A machine that others slow down for seconds slows both calls of a round, so that this drifts less than the medians do.
+    """
+    return Ratio(*_median(np.asarray(slower.calls) / np.asarray(faster.calls)))
+
+
+def _median(values: np.ndarray) -> tuple[float, float, float]:
+    """The median and its 95 % interval by order statistics, which assumes no distribution: ranks n/2 -+ 1.96 * sqrt(n)/2
+    (the normal approximation of the binomial)."""
+    ordered = np.sort(values)
+    half = CONFIDENCE * math.sqrt(len(ordered)) / 2
+    low = ordered[max(0, math.floor(len(ordered) / 2 - half))]
+    high = ordered[min(len(ordered) - 1, math.ceil(len(ordered) / 2 + half))]
+    return float(np.median(ordered)), float(low), float(high)
 
 
 _CHILD = """

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from onnxfuse import plan as plans
 from onnxfuse import storage
-from onnxfuse.benchmark import Timing
+from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.parity import Parity
 from onnxfuse.pipeline import PYTORCH, VARIANTS, Run
 
@@ -46,7 +46,7 @@ def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, 
     for name, timing in timings.items():
         table.add_row(name, *(values.get(name, "") for values in extra.values()), f"{timing.p50:.2f}",
                       f"{timing.low:.2f} - {timing.high:.2f}", f"{timing.p90:.2f}", f"{timing.p99:.2f}",
-                      f"{first.p50 / timing.p50:.2f}x")
+                      f"{ratio(first, timing).value:.2f}x")
     return table
 
 

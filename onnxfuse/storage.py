@@ -269,6 +269,9 @@ def _split(model: ir.Model) -> tuple[onnx.ModelProto, list[tuple[ir.Value, ir.Te
     kept = [tensor for tensor in proto.graph.initializer if tensor.name not in large]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
+    named = [value for value in proto.graph.value_info if value.name not in model.graph.initializers]
+    del proto.graph.value_info[:]  # a weight has its own shape; a second one misleads tools that transpose weights in place
+    proto.graph.value_info.extend(named)
     return proto, weights
 
 

@@ -18,13 +18,27 @@ SWEEPS = 50
 
 
 @dataclass(frozen=True)
+class Line:
+    """A node as text: its operator, and the names of what it reads and writes."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, node: ir.Node) -> Line:
+        return cls(node.op_type, tuple(pattern.name_of(value) for value in node.inputs if value is not None),
+                   tuple(pattern.name_of(value) for value in node.outputs))
+
+
+@dataclass(frozen=True)
 class Application:
     """One rewrite: the rule, the value whose producer was replaced, the nodes that went and came."""
 
     rule: str
     value: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
+    before: tuple[Line, ...]
+    after: tuple[Line, ...]
 
 
 @dataclass
@@ -38,9 +52,8 @@ class Trace:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
         return {"rules": dict(Counter(a.rule for a in self.applications)), "misses": self.misses}
 
-    def record(self, rule: Rule, root: ir.Node, before: Iterable[ir.Node], after: Iterable[ir.Node]) -> None:
-        self.applications.append(Application(rule.name, root.outputs[0].name or "", tuple(node.op_type for node in before),
-                                             tuple(node.op_type for node in after)))
+    def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
+        self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))
 
     def record_miss(self, rule: Rule, miss: pattern.Miss) -> None:
         known = self.misses.get(rule.name)
@@ -91,8 +104,9 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             continue
         op = Op(model.graph, match.output.name or rule.name)
         built = rule.after(op, **match.bindings, **learned)
-        trace.record(rule, root, match.nodes, op.nodes)
-        replace(model.graph, root, op, built)
+        value, before = pattern.name_of(match.output), [Line.of(node) for node in match.nodes]
+        replace(model.graph, root, op, built)  # names what was built
+        trace.record(rule, value, before, op.nodes)
         return True
     if attempt.miss is not None and attempt.miss.matched:
         trace.record_miss(rule, attempt.miss)

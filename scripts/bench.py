@@ -1,0 +1,116 @@
+"""Measure bert-base with random weights against its peers, in one interleaved run: BENCHMARKS.md. ``make bench`` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, parity, pipeline, samples, storage
+from onnxfuse import plan as plans
+from onnxfuse.exporters import Checkpoint
+from onnxfuse.report import megabytes, parity_text
+
+MODEL, TASK = "bert-base-uncased", "text-classification"
+BATCH, LENGTH, THREADS = 1, 128, 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """One promise: ``ours`` must be at least ``wanted`` times as fast as ``theirs``."""
+
+    ours: str
+    theirs: str
+    wanted: float
+
+
+TORCH = "PyTorch eager"
+PLAIN, PLAIN_TS = "plain export, torch.export", "plain export, TorchScript"
+ORT_INT8, ORT_INT8_TS = "quantize_dynamic of it, torch.export", "quantize_dynamic of it, TorchScript"
+OURS, OURS_INT8 = "onnxfuse optimized", "onnxfuse int8"
+LINES = (Line(OURS, PLAIN, 1.10), Line(OURS, PLAIN_TS, 1.10), Line(OURS_INT8, ORT_INT8, 1.35), Line(OURS_INT8, ORT_INT8_TS, 1.35))
+
+
+def build(folder: Path, log: Console) -> tuple[dict[str, Path], Checkpoint]:
+    """Every candidate's file, and the checkpoint that all of them come from."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    paths = {}
+    for exporter, plain, int8 in (("torchscript", PLAIN_TS, ORT_INT8_TS), ("dynamo", PLAIN, ORT_INT8)):
+        log.print(f"exporting {MODEL} with {exporter}", highlight=False)
+        plan = ExportPlan(MODEL, folder / exporter, task=TASK, exporter=exporter, random_weights=True)
+        step, checkpoint = pipeline.export(plan)
+        paths[plain] = step.path
+        paths[int8] = folder / exporter / "ort_int8.onnx"
+        quantize_dynamic(step.path, paths[int8])
+    optimized = pipeline.optimize(OptimizePlan(paths[PLAIN], folder / plans.OPTIMIZED, require=("all",)))
+    quantized = pipeline.quantize(QuantizePlan(optimized.path, folder / plans.QUANTIZED))
+    paths[OURS], paths[OURS_INT8] = optimized.path, quantized.path
+    return {name: paths[name] for name in (PLAIN, PLAIN_TS, OURS, ORT_INT8, ORT_INT8_TS, OURS_INT8)}, checkpoint
+
+
+def report(timings, parities, paths, rounds: int) -> str:
+    """BENCHMARKS.md: the machine, the table, the promises with the figure reached."""
+    versions = ", ".join(f"{name} {number}" for name, number in plans.versions().items())
+    sizes = {name: megabytes(storage.model_bytes(path)) for name, path in paths.items()}
+    rows = [f"| {name} | {sizes.get(name, '')} | {parities.get(name, 'reference')} | "
+            f"{t.p50:.1f} | {t.low:.1f} - {t.high:.1f} | {t.p90:.1f} | {t.p99:.1f} | "
+            f"{benchmark.ratio(timings[TORCH], t).value:.2f} |"
+            for name, t in timings.items()]
+    reached = [(line, benchmark.ratio(timings[line.theirs], timings[line.ours])) for line in LINES]
+    ratios = [f"| {line.ours} | {line.theirs} | {line.wanted:.2f} | {r.value:.2f} | {r.low:.2f} - {r.high:.2f} |"
+              for line, r in reached]
+    return "\n".join([
+        "# Benchmarks", "",
+        "Written by `make bench` (scripts/bench.py). Times drift with the machine: only ratios from this one run mean anything.",
+        "",
+        f"{MODEL} with random weights, {TASK}, batch {BATCH}, {LENGTH} tokens, {THREADS} threads, {rounds} interleaved rounds, "
+        "ONNX Runtime with default options.", "", f"Machine: {cpu()}, {os.cpu_count()} cores. Versions: {versions}.", "",
+        "| model | size | against PyTorch | p50 ms | 95 % interval | p90 | p99 | times PyTorch's speed |",
+        "|---|---|---|---|---|---|---|---|", *rows, "",
+        "How many times as fast: the median over rounds of both calls of a round.", "",
+        "| ours | against | at least | reached | 95 % interval |", "|---|---|---|---|---|", *ratios, ""])
+
+
+def cpu() -> str:
+    """The processor's name and the instructions that decide int8 speed."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
+    flags = next(line.split() for line in text.splitlines() if line.startswith("flags"))
+    return f"{name} ({', '.join(flag for flag in ('avx2', 'avx512f', 'avx512_vnni', 'amx_int8') if flag in flags)})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "BENCHMARKS.md")
+    parser.add_argument("--rounds", type=int, default=40)
+    arguments = parser.parse_args()
+    log = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder:
+        paths, checkpoint = build(Path(folder), log)
+        profile = samples.profile_of(storage.load(paths[PLAIN]), checkpoint.config)
+        torch_run = pipeline.torch_runner(checkpoint, THREADS)
+        expected = parity.reference(torch_run, list(samples.grid(profile)))
+        runners = {name: pipeline.onnx_runner(path, THREADS) for name, path in paths.items()}
+        log.print("comparing with PyTorch")
+        kinds = {name: "int8" if name in (ORT_INT8, ORT_INT8_TS, OURS_INT8) else "reassociate" for name in runners}
+        parities = {name: parity_text(parity.compare(expected, run, kinds[name])) for name, run in runners.items()}
+        log.print("measuring")
+        timings = benchmark.measure({TORCH: torch_run} | runners, [profile.feeds(BATCH, LENGTH)], rounds=arguments.rounds)
+        text = report(timings, parities, paths, arguments.rounds)
+    storage.save_text(text, arguments.output)
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
