@@ -107,7 +107,6 @@ def of_attention(op, q, k, v, index, n, n_kv, scale, mask=None):
 
 def guard_attention(match: Match) -> dict:
     token = _need_token(match)
-    match.need(token >= 0, "the token is counted from the back", match["index"])
     width = match.need_shape(match.output, rank=2)[1]
     if match["mask"] is not None:
         match.need(len(match.need_shape("mask")) in (2, 4), "the mask's rank is neither 2 nor 4", match["mask"])
@@ -115,9 +114,8 @@ def guard_attention(match: Match) -> dict:
 
 
 def attention(op: Op, q, k, v, n, n_kv, scale, mask, token, width, **_):
-    start, end = op.constant([token], "start"), op.constant([token + 1], "end")
-    query = op.Slice(q, start, end, op.constant([1], "tokens"))
-    inputs = [query, k, v] + ([] if mask is None else [op.Slice(mask, start, end, op.constant([-2], "rows"))])
+    row = op.constant([token], "token")
+    inputs = [op.Gather(q, row, axis=1), k, v] + ([] if mask is None else [op.Gather(mask, row, axis=-2)])
     extra = {} if scale is None else {"scale": scale}
     context = op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, **extra)
     return op.Reshape(context, op.constant([0, width], "pooled"))

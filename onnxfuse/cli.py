@@ -131,7 +131,7 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
              only: Annotated[list[str] | None, typer.Option(help="Use this fusion alone; repeatable.")] = None,
              without: Annotated[list[str] | None, typer.Option(help="Leave this rule out; repeatable.")] = None,
              require: Annotated[list[str] | None, typer.Option(help="all, or NAME=NUMBER; fail when not fused so.")] = None,
-             verify: Annotated[bool, typer.Option(help="Compare the result with the original.")] = True,
+             verify: Annotated[str, typer.Option(help="each: prove every rewrite; final: compare the result; off.")] = "each",
              as_json: Json = False) -> None:
     """Fuse a model for a target and prove that it computes the same."""
     source = plans.source_file(model, plans.MODEL)
@@ -141,7 +141,9 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
         step = pipeline.optimize(plan, progress)
     details = step.details
     _print(as_json, step.to_json(), f"{source} ({details['model_type']}) for target {target}", *_step_lines(
-        step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"nodes: {details['nodes']}"))
+        step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"nodes: {details['nodes']}",
+        f"rewrites: {sum(details['trace']['rules'].values())}, proven one by one: {details['trace']['proven']}",
+        *(f"not done, wrong here: {rule} {why}" for rule, why in details["trace"]["rejected"].items())))
 
 
 @app.command()

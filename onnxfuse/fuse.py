@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxfuse import catalog
 from onnxfuse.errors import UsageError
 from onnxfuse.normalize import normalize, structure
-from onnxfuse.rewrite import Trace, rewrite
+from onnxfuse.rewrite import Prover, Trace, rewrite
 from onnxfuse.targets import Target
 
 LOWEST_OPSET = 17
@@ -27,13 +27,15 @@ class Fused:
     trace: Trace = field(repr=False)
 
 
-def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(), without: frozenset[str] = frozenset()) -> Fused:
+def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(), without: frozenset[str] = frozenset(),
+         prove: bool = False) -> Fused:
     """Rewrite ``model`` in place for ``target``.
 
     Args:
         only: names of the rules to use; empty for all. The normal form always runs unless one of its rules is named in
             ``without``.
         without: names of rules to leave out.
+        prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
 
     Raises:
         UsageError: an unknown rule, or a model whose opset the target's runtimes do not read.
@@ -45,13 +47,14 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
         raise UsageError(f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
                          f"export it again with --opset {target.highest}")
     trace = Trace()
-    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal)
-    rewrite(model, chosen.fusions, facts, trace)
+    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove)
+    prover = Prover(facts) if prove else None
+    rewrite(model, chosen.fusions, facts, trace, prover)
     structure.merge_duplicates(model)
     counts = census(model)
-    while rewrite(model, chosen.whole_graph, facts, trace):
+    while rewrite(model, chosen.whole_graph, facts, trace, prover):
         structure.merge_duplicates(model)
-    rewrite(model, chosen.forms_at(facts.opset), facts, trace)
+    rewrite(model, chosen.forms_at(facts.opset), facts, trace, prover)
     structure.merge_duplicates(model)
     structure.tidy(model)
     return Fused(counts, trace)
@@ -69,6 +72,6 @@ def census(model: ir.Model) -> dict[str, int]:
 def _one_split(node: ir.Node) -> bool:
     """Whether query, key and value come from one Split; the query perhaps cut to the pooled token."""
     sources = {value.producer() for value in node.inputs[:3] if value is not None}
-    sources = {source.inputs[0].producer() if source is not None and source.op_type == "Slice" and source.inputs[0] is not None
+    sources = {source.inputs[0].producer() if source is not None and source.op_type == "Gather" and source.inputs[0] is not None
                else source for source in sources}
     return len(sources) == 1 and all(source is not None and source.op_type == "Split" for source in sources)

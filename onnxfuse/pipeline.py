@@ -91,6 +91,9 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
     return step, checkpoint
 
 
+VERIFY = ("off", "final", "each")
+
+
 def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     """Fuse a model for its target, check the counts and the outputs, and save it.
 
@@ -104,7 +107,9 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     family = model_type(model, config, plan.model_type)
     clock.lap("load")
     progress(f"fusing for {target.name}")
-    fused = fuse(model, target, only=plan.only, without=plan.without)
+    if plan.verify not in VERIFY:
+        raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
+    fused = fuse(model, target, only=plan.only, without=plan.without, prove=plan.verify == "each")
     clock.lap("fuse")
     expected = _expected(family, config)
     _require(plan.require, fused.counts, expected, fused.trace.misses)
@@ -115,7 +120,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     with storage.replacing(plan.out) as staged:
         storage.save(model, staged)
         clock.lap("save")
-        if plan.verify:
+        if plan.verify != "off":
             progress("comparing with the original")
             result = compare_files(plan.source, staged, "reassociate", config).require("optimizing changed the outputs")
             clock.lap("verify")

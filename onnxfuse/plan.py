@@ -36,7 +36,11 @@ class ExportPlan:
 
 @dataclass(frozen=True)
 class OptimizePlan:
-    """Which file to optimize into which, for which target, with which rules; ``verify`` compares both afterwards."""
+    """Which file to optimize into which, for which target, with which rules.
+
+    ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
+    ``off`` does neither.
+    """
 
     source: Path
     out: Path
@@ -45,7 +49,7 @@ class OptimizePlan:
     only: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
     require: tuple[str, ...] = ()
-    verify: bool = True
+    verify: str = "each"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from onnxfuse import storage
 from onnxfuse.architecture import OUTPUTS, TOKENS
 from onnxfuse.errors import ExportError, UsageError
 from onnxfuse.exporters.sources import Checkpoint
+from onnxfuse.normalize.structure import forget_origins
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
                                   f"try --exporter {'torchscript' if exporter == 'dynamo' else 'dynamo'}") from error
         model = storage.load(staged)
         _name_dimensions(model, checkpoint)
+        forget_origins(model)
         storage.save(model, staged.with_name("named") / staged.name)
         (staged.with_name("named") / staged.name).replace(staged)
         staged.with_name("named").rmdir()

@@ -9,18 +9,19 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxfuse.normalize import folding, linear, masks, scale, shapes, structure
-from onnxfuse.rewrite import Facts, Rule, Trace, rewrite
+from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
 
 RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *linear.RULES)
 
 
-def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES) -> Facts:
+def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False) -> Facts:
     """Bring ``model`` to normal form, in place.
 
     Args:
         trace: receives every rewrite.
         opset: the opset to work in; the graph's own when that is higher.
         rules: the normal-form rules to use, in order.
+        prove: whether to prove each rewrite before it is made.
 
     Returns:
         Facts of the normalized graph.
@@ -32,7 +33,8 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
     structure.convert(model, opset)
     facts = Facts(model.opset_imports[""])
     facts.scan(model.graph)
-    while folding.fold(model, facts) + rewrite(model, rules, facts, trace):
+    prover = Prover(facts) if prove else None
+    while folding.fold(model, facts) + rewrite(model, rules, facts, trace, prover):
         pass
     structure.merge_duplicates(model)
     return facts

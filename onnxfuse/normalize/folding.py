@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from onnxfuse.rewrite.driver import remove_dead
 from onnxfuse.rewrite.facts import Facts, is_constant
+from onnxfuse.storage import LARGE
 
 LARGEST = 1 << 22
 """Elements up to which a computed constant is stored; larger ones (a table expanded for a batch) stay computed."""
@@ -34,6 +35,8 @@ def fold(model: ir.Model, facts: Facts) -> int:
         tensor = _known_integers(facts, output) or _transposed(node, facts)
         if tensor is not None:
             known[output] = tensor
+        elif _doubles(node):
+            continue
         elif node.inputs and _small(facts, output) and all(
                 value is None or value in pending or value in known or is_constant(value) for value in node.inputs):
             to_run.append(node)
@@ -65,6 +68,12 @@ def _transposed(node: ir.Node, facts: Facts) -> ir.TensorProtocol | None:
     perm = node.attributes.get_ints("perm", list(range(len(sizes)))[::-1])
     shape = ir.Shape([sizes[i] for i in perm])
     return ir.LazyTensor(lambda: ir.tensor(np.ascontiguousarray(source.numpy().transpose(perm))), source.dtype, shape)
+
+
+def _doubles(node: ir.Node) -> bool:
+    """Whether folding would store a second copy of a weight that others read as it is (tied embeddings)."""
+    weight = node.inputs[0] if node.op_type == "Transpose" else None
+    return weight is not None and len(weight.uses()) > 1 and weight.const_value is not None and weight.const_value.nbytes >= LARGE
 
 
 def _small(facts: Facts, value: ir.Value) -> bool:

@@ -190,6 +190,6 @@ RULES = (
     Rule("expand-cast", expand_cast, agree, cast_expand, shared=True, exact=True),
     Rule("expand-add", add_expanded, guard_absorbed, add, shared=True, exact=True),
     Rule("expand-and", and_expanded, guard_absorbed, and_, shared=True, exact=True),
-    Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True, proof=False),
+    Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True),
     Rule("nan-repair", nan_repair, guard_nan_repair, softmax),
 )

@@ -88,3 +88,9 @@ def tidy(model: ir.Model) -> None:
             if not value.is_graph_output():
                 value.type = value.shape = None
     ir.passes.Sequential(common.TopologicalSortPass(), common.RemoveUnusedOpsetsPass())(model)
+    forget_origins(model)
+
+
+def forget_origins(model: ir.Model) -> None:
+    """Drop the exporter's notes on each node: stack traces with paths of the machine it ran on, a megabyte of them."""
+    common.ClearMetadataAndDocStringPass()(model)

@@ -9,6 +9,7 @@
 
 from onnxfuse.rewrite.driver import Trace, rewrite
 from onnxfuse.rewrite.facts import Dim, Facts
+from onnxfuse.rewrite.proof import Prover
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
 
-__all__ = ["Dim", "Facts", "Match", "NoMatch", "Op", "Rule", "Trace", "rewrite"]
+__all__ = ["Dim", "Facts", "Match", "NoMatch", "Op", "Prover", "Rule", "Trace", "rewrite"]

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.facts import Facts
+from onnxfuse.rewrite.proof import Prover
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
 
 SWEEPS = 50
@@ -43,14 +44,22 @@ class Application:
 
 @dataclass
 class Trace:
-    """What happened to a model, in order, and for each rule its nearest miss."""
+    """What happened to a model, in order, and for each rule its nearest miss.
+
+    ``proven`` counts the rewrites whose local proof held; ``unproven`` and ``rejected`` name, by rule, why one could not be
+    run, and what was found wrong and therefore not done.
+    """
 
     applications: list[Application] = field(default_factory=list)
     misses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    proven: int = 0
+    unproven: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
-        return {"rules": dict(Counter(a.rule for a in self.applications)), "misses": self.misses}
+        return {"rules": dict(Counter(a.rule for a in self.applications)), "proven": self.proven,
+                "unproven": self.unproven, "rejected": self.rejected, "misses": self.misses}
 
     def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
         self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))
@@ -61,12 +70,13 @@ class Trace:
             self.misses[rule.name] = asdict(miss)
 
 
-def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace) -> int:
+def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, prover: Prover | None = None) -> int:
     """Apply ``rules`` to the main graph until nothing changes. Earlier rules are tried first at a node.
 
     Args:
         facts: of this graph; they stay true, since every rule keeps what values mean.
         trace: receives every application and the nearest miss of each rule.
+        prover: proves each rewrite before it is made; one that fails is not made. None proves nothing.
 
     Returns:
         How many rewrites were made.
@@ -81,7 +91,7 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace) 
             if node.graph is None:
                 continue
             for rule in by_root.get((node.op_type, node.domain), ()):
-                if apply_at(model, rule, node, facts, trace):
+                if apply_at(model, rule, node, facts, trace, prover):
                     changed += 1
                     break
         total += changed
@@ -90,7 +100,7 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace) 
     raise RuntimeError(f"rules {[rule.name for rule in rules]} still change the graph after {SWEEPS} sweeps")
 
 
-def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Trace) -> bool:
+def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Trace, prover: Prover | None = None) -> bool:
     """Try one rule at one node; rewrite there when it matches and its guard agrees."""
     attempt = pattern.Attempt(rule.pattern, root, facts.opset)
     for found in attempt:
@@ -104,6 +114,8 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             continue
         op = Op(model.graph, match.output.name or rule.name)
         built = rule.after(op, **match.bindings, **learned)
+        if prover is not None and not _proven(prover, rule, match, op, built, trace):
+            continue
         value, before = pattern.name_of(match.output), [Line.of(node) for node in match.nodes]
         replace(model.graph, root, op, built)  # names what was built
         trace.record(rule, value, before, op.nodes)
@@ -111,6 +123,21 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
     if attempt.miss is not None and attempt.miss.matched:
         trace.record_miss(rule, attempt.miss)
     return False
+
+
+def _proven(prover: Prover, rule: Rule, match: Match, op: Op, built: ir.Value, trace: Trace) -> bool:
+    """Whether the rewrite may be made: its proof held, or could not be run."""
+    verdict = prover.prove(rule, match.nodes, match.output, op, built)
+    if verdict.proven:
+        trace.proven += 1
+    elif verdict.proven is None:
+        trace.unproven.setdefault(rule.name, verdict.reason)
+    else:
+        trace.rejected.setdefault(rule.name, f"at {pattern.name_of(match.output)}: {verdict.reason}")
+        for node in op.nodes:  # the graph's values must not remember a replacement that was not made
+            for at in range(len(node.inputs)):
+                node.replace_input_with(at, None)
+    return verdict.proven is not False
 
 
 def _need_private(rule: Rule, match: Match) -> None:

@@ -608,6 +608,14 @@ def _conv(facts: Facts, node: ir.Node, output: int) -> Fact:
     return Fact(source.dtype, (source.shape[0], kernel.shape[0], *dims))
 
 
+@_law("MultiHeadAttention", table=_CONTRIB)
+def _multi_head_attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    query, value = facts[node.inputs[0]], facts[node.inputs[2] if len(node.inputs) > 2 else None]
+    if output != 0 or query.rank != 3 or value.rank != 3 or query.shape is None or value.shape is None:
+        return None
+    return Fact(query.dtype, (*query.shape[:2], value.shape[2]))
+
+
 @_law("Attention")
 def _attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
     query, value = facts[node.inputs[0]], facts[node.inputs[2]]

@@ -127,8 +127,7 @@ class Rule:
         guard: reads a Match; refuses by raising NoMatch; may return a dict of what it learned, which ``after`` receives.
         after: builds the replacement from the variables; returns the new value, or one for each root output.
         shared: the inner values may be read elsewhere (they then stay); otherwise that refuses the match.
-        exact: results are equal to the bit, so that proof asks for that.
-        proof: False for a rule whose law holds only in its context (the docstring says why); then it is not proven alone.
+        exact: results are equal to the bit, and ``proof`` asks for that.
     """
 
     name: str
@@ -137,7 +136,6 @@ class Rule:
     after: Callable[..., ir.Value]
     shared: bool = False
     exact: bool = False
-    proof: bool = True
 
     @cached_property
     def pattern(self) -> pattern.Op:

@@ -168,12 +168,13 @@ def pooled(body: str, at: str = "0", out: str = "float[B,16] z"):
     return fill(parse(text), wo=(16, 16), bo=(16,), **WEIGHTS)
 
 
-def test_the_pooled_token_moves_up_to_the_query():
-    before, after = pooled(WHOLE + PICK, at="2"), pooled(WHOLE + PICK, at="2")
+@pytest.mark.parametrize("at", ["0", "2", "-1"])
+def test_the_pooled_token_moves_up_to_the_query(at):
+    before, after = pooled(WHOLE + PICK, at=at), pooled(WHOLE + PICK, at=at)
     apply((*attention.RULES, *qkv.RULES), after)
     rewrite(after, pooled_token.RULES, facts_of(after), apply((), after))
     node = next(n for n in after.graph if n.op_type == "Attention")
-    assert node.inputs[0].producer().op_type == "Slice"
+    assert node.inputs[0].producer().op_type == "Gather"
     shapes = facts_of(after)
     assert all(len(shapes[n.outputs[0]].shape) == 2 for n in after.graph if n.op_type in ("LayerNormalization", "Gelu"))
     assert_same(before, after, SIZES)

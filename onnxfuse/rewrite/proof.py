@@ -1,0 +1,159 @@
+"""Local proof: run the matched nodes and their replacement side by side on random inputs of the shapes they have.
+
+A region's inputs are what it reads from outside. Sizes get small numbers, one for each symbol; shape arithmetic, ranges and
+uniform masks take the content that their facts imply; everything else is random. A proof that fails names the difference; one
+that cannot be run (an unknown type or shape) says why, and the check of the whole model remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxfuse.rewrite.facts import Dim, Fact, Facts, is_constant
+from onnxfuse.rewrite.rule import Op, Rule
+
+TOLERANCE = 1e-5
+"""Largest difference of a region's float output, relative to its largest value: float32 sums in another order."""
+
+SIZES = (2, 3, 5, 7, 11)
+"""Sizes of symbols, in the order of their appearance; primes, so that no two products agree by chance."""
+
+CANONICAL_OPSET = 23
+"""Operators of the normal form that a model's own opset may lack (Attention, Gelu) run in this one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a rewrite held; ``proven`` is None when it could not be run, for ``reason``."""
+
+    proven: bool | None
+    reason: str = ""
+
+
+class Prover:
+    """Proves rewrites of one graph; sizes and random numbers are the same for all of them."""
+
+    def __init__(self, facts: Facts, seed: int = 0) -> None:
+        self._facts = facts
+        self._sizes: dict[str, int] = {}
+        self._seed = seed
+
+    def prove(self, rule: Rule, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value) -> Verdict:
+        """Compare ``old``, computed by the nodes ``before``, with ``new``, computed by the nodes of ``op``."""
+        made = {value for node in (*before, *op.nodes) for value in node.outputs}
+        read = [value for node in (*before, *op.nodes) for value in node.inputs if value is not None and value not in made]
+        try:
+            feeds = {value: self._content(value) for value in dict.fromkeys([*read, *([] if new in made else [new])])}
+        except ValueError as reason:
+            return Verdict(None, str(reason))
+        try:
+            wanted = self._run(before, old, feeds)
+            got = feeds[new] if new not in made else self._run(op.nodes, new, feeds)
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            return Verdict(None, f"ONNX Runtime cannot run the region: {str(error).splitlines()[0]}")
+        return _judge(wanted, got, exact=rule.exact)
+
+    def _size(self, dim: Dim) -> int:
+        for name in dim.symbols:
+            self._sizes.setdefault(name, SIZES[min(len(self._sizes), len(SIZES) - 1)])
+        return dim.value(self._sizes)
+
+    def _content(self, value: ir.Value) -> np.ndarray:
+        if is_constant(value) and value.const_value is not None:
+            return value.const_value.numpy()
+        fact = self._facts[value]
+        if fact.dtype is None or fact.shape is None:
+            raise ValueError(f"the type or shape of {value.name} is not known")
+        shape = tuple(self._size(dim) for dim in fact.shape)
+        dtype = fact.dtype.numpy()
+        implied = self._implied(fact, shape)
+        if implied is not None:
+            return implied.astype(dtype)
+        rng = np.random.default_rng(self._seed)
+        if dtype.kind == "b":
+            keep = rng.random(shape) < 0.6
+            if keep.ndim:
+                keep[..., 0] = True  # a row without a token is nobody's law
+            return keep
+        return rng.integers(0, 2, shape).astype(dtype) if dtype.kind in "iu" else rng.standard_normal(shape).astype(dtype)
+
+    def _implied(self, fact: Fact, shape: tuple[int, ...]) -> np.ndarray | None:
+        if fact.data is not None:
+            return np.array([self._size(item) for item in fact.data]).reshape(shape)
+        if fact.uniform is not None:
+            return np.full(shape, fact.uniform)
+        if fact.index is not None:
+            grid = np.indices(shape)
+            return sum((grid[axis] * self._size(coef) for axis, coef in fact.index), np.zeros(shape))
+        if fact.coordinates is not None:
+            grid = np.indices(shape[:-1])
+            return np.stack([sum((grid[axis] * self._size(coef) for axis, coef in part), np.zeros(shape[:-1]))
+                             for part in fact.coordinates], axis=-1)
+        return None
+
+    def _run(self, nodes: Sequence[ir.Node], output: ir.Value, feeds: dict[ir.Value, np.ndarray]) -> np.ndarray:
+        """Run nodes in an order that suits them, with every value under a name of its own."""
+        names: dict[ir.Value, str] = {}
+        for node in nodes:
+            for value in (*node.inputs, *node.outputs):
+                if value is not None:
+                    names.setdefault(value, f"v{len(names)}")
+        protos = [_proto(node, names) for node in _ordered(nodes)]
+        read = {value for node in nodes for value in node.inputs if value in feeds}
+        inputs = [onnx.helper.make_tensor_value_info(names[value], onnx.helper.np_dtype_to_tensor_dtype(feeds[value].dtype),
+                                                     feeds[value].shape) for value in read if value is not None]
+        graph = onnx.helper.make_graph(protos, "region", inputs, [onnx.ValueInfoProto(name=names[output])])
+        canonical = any(node.op_type in ("Attention", "Gelu") and not node.domain for node in nodes)
+        opset = max(self._facts.opset, CANONICAL_OPSET) if canonical else self._facts.opset
+        imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.microsoft", 1)]
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run([names[output]], {names[v]: feeds[v] for v in read if v is not None})[0])
+
+
+def _ordered(nodes: Sequence[ir.Node]) -> list[ir.Node]:
+    """The nodes with makers before readers."""
+    makers = {value: node for node in nodes for value in node.outputs}
+    order: dict[ir.Node, None] = {}
+
+    def visit(node: ir.Node) -> None:
+        if node not in order:
+            for value in node.inputs:
+                if value in makers:
+                    visit(makers[value])
+            order[node] = None
+
+    for node in nodes:
+        visit(node)
+    return list(order)
+
+
+def _proto(node: ir.Node, names: dict[ir.Value, str]) -> onnx.NodeProto:
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+    proto.input.extend("" if value is None else names[value] for value in node.inputs)
+    proto.output.extend(names[value] for value in node.outputs)
+    proto.attribute.extend(ir.to_proto(attribute) for attribute in node.attributes.values())
+    return proto
+
+
+def _judge(wanted: np.ndarray, got: np.ndarray, *, exact: bool) -> Verdict:
+    if wanted.shape != got.shape or wanted.dtype != got.dtype:
+        return Verdict(False, f"{got.dtype}{list(got.shape)} instead of {wanted.dtype}{list(wanted.shape)}")
+    if exact or wanted.dtype.kind != "f":
+        same = np.array_equal(wanted, got, equal_nan=wanted.dtype.kind == "f")
+        return Verdict(bool(same), "" if same else "not equal to the bit")
+    if not np.isfinite(wanted).all():
+        return Verdict(None, "the original gives numbers that are not finite")
+    off = float(np.abs(wanted - got).max(initial=0.0)) / max(float(np.abs(wanted).max(initial=0.0)), 1e-30)
+    return Verdict(off <= TOLERANCE, "" if off <= TOLERANCE else f"off by {off:.2e} of the largest value")
