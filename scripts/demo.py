@@ -36,7 +36,7 @@ def minilm() -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("onnx/all-MiniLM-L6-v2"))
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
     console, log = Console(width=120), Console(stderr=True)
 
