@@ -57,6 +57,11 @@ class _Clock:
         self.seconds[part] = round(now - self._at, 3)
         self._at = now
 
+    def split(self, part: str, inner: str, seconds: float) -> None:
+        """Count ``seconds`` of ``part`` as ``inner``."""
+        self.seconds[part] = round(self.seconds[part] - seconds, 3)
+        self.seconds[inner] = round(seconds, 3)
+
 
 def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) -> tuple[Step, Checkpoint]:
     """Export a checkpoint to ``plan.out/model.onnx`` and compare it with PyTorch.
@@ -111,6 +116,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
     fused = fuse(model, target, only=plan.only, without=plan.without, prove=plan.verify == "each")
     clock.lap("fuse")
+    clock.split("fuse", "prove", fused.trace.proof_seconds)
     expected = _expected(family, config)
     _require(plan.require, fused.counts, expected, fused.trace.misses)
     details = {"model_type": family, "target": target.name, "fused": fused.counts, "expected": expected,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -46,13 +47,14 @@ class Application:
 class Trace:
     """What happened to a model, in order, and for each rule its nearest miss.
 
-    ``proven`` counts the rewrites whose local proof held; ``unproven`` and ``rejected`` name, by rule, why one could not be
+    ``proven`` counts the rewrites whose local proof held, ``proof_seconds`` is what the proofs took; ``unproven`` and ``rejected`` name, by rule, why one could not be
     run, and what was found wrong and therefore not done.
     """
 
     applications: list[Application] = field(default_factory=list)
     misses: dict[str, dict[str, Any]] = field(default_factory=dict)
     proven: int = 0
+    proof_seconds: float = 0.0
     unproven: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
 
@@ -127,7 +129,9 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
 
 def _proven(prover: Prover, rule: Rule, match: Match, op: Op, built: ir.Value, trace: Trace) -> bool:
     """Whether the rewrite may be made: its proof held, or could not be run."""
+    start = time.perf_counter()
     verdict = prover.prove(rule, match.nodes, match.output, op, built)
+    trace.proof_seconds += time.perf_counter() - start
     if verdict.proven:
         trace.proven += 1
     elif verdict.proven is None:

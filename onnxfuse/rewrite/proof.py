@@ -43,13 +43,15 @@ class Prover:
         self._facts = facts
         self._sizes: dict[str, int] = {}
         self._seed = seed
+        self._random: dict[tuple[int, tuple[int, ...], np.dtype], np.ndarray] = {}
 
     def prove(self, rule: Rule, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value) -> Verdict:
         """Compare ``old``, computed by the nodes ``before``, with ``new``, computed by the nodes of ``op``."""
         made = {value for node in (*before, *op.nodes) for value in node.outputs}
         read = [value for node in (*before, *op.nodes) for value in node.inputs if value is not None and value not in made]
         try:
-            feeds = {value: self._content(value) for value in dict.fromkeys([*read, *([] if new in made else [new])])}
+            outside = dict.fromkeys([*read, *([] if new in made else [new])])
+            feeds = {value: self._content(value, at) for at, value in enumerate(outside)}
         except ValueError as reason:
             return Verdict(None, str(reason))
         try:
@@ -66,7 +68,8 @@ class Prover:
             self._sizes.setdefault(name, SIZES[min(len(self._sizes), len(SIZES) - 1)])
         return dim.value(self._sizes)
 
-    def _content(self, value: ir.Value) -> np.ndarray:
+    def _content(self, value: ir.Value, at: int) -> np.ndarray:
+        """What a region's input number ``at`` holds; inputs of one region differ from each other."""
         if is_constant(value) and value.const_value is not None:
             return value.const_value.numpy()
         fact = self._facts[value]
@@ -77,13 +80,10 @@ class Prover:
         implied = self._implied(fact, shape)
         if implied is not None:
             return implied.astype(dtype)
-        rng = np.random.default_rng(self._seed)
-        if dtype.kind == "b":
-            keep = rng.random(shape) < 0.6
-            if keep.ndim:
-                keep[..., 0] = True  # a row without a token is nobody's law
-            return keep
-        return rng.integers(0, 2, shape).astype(dtype) if dtype.kind in "iu" else rng.standard_normal(shape).astype(dtype)
+        key = (at, shape, dtype)
+        if key not in self._random:
+            self._random[key] = _random_array(np.random.default_rng((self._seed, at)), shape, dtype)
+        return self._random[key]
 
     def _implied(self, fact: Fact, shape: tuple[int, ...]) -> np.ndarray | None:
         if fact.data is not None:
@@ -120,6 +120,17 @@ class Prover:
         model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return np.asarray(session.run([names[output]], {names[v]: feeds[v] for v in read if v is not None})[0])
+
+
+def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "b":
+        keep = rng.random(shape) < 0.6
+        if keep.ndim:
+            keep[..., 0] = True  # a row without a token is nobody's law
+        return keep
+    if dtype.kind in "iu":
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.standard_normal(shape, dtype=np.float32).astype(dtype)
 
 
 def _ordered(nodes: Sequence[ir.Node]) -> list[ir.Node]:

@@ -48,6 +48,14 @@ def test_a_wrong_rewrite_is_left_out_and_named(after, reason):
     assert {user.op_type for user, _ in model.graph.inputs[0].uses()} == {"Relu"}
 
 
+def test_inputs_of_one_region_differ():
+    """Swapped operands of a subtraction would pass if both held the same numbers."""
+    text = "g (float[B,S] x, float[B,S] z) => (float[B,S] y) { y = Sub(x, z) }"
+    _, model, trace = apply(Rule("swap", lambda op, x, z: op.Sub(x, z), agree, lambda op, x, z: op.Sub(z, op.Identity(x))), text)
+    assert ops(model) == ["Sub"]
+    assert "off by" in trace.rejected["swap"]
+
+
 def test_exact_means_to_the_bit():
     third = lambda op, x: op.Mul(op.Mul(op.Relu(x), op.constant(3.0)), op.constant(1 / 3))  # noqa: E731
     assert not apply(Rule("close", relu, agree, third, exact=True), TEXT)[2].proven
