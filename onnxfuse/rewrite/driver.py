@@ -47,8 +47,8 @@ class Application:
 class Trace:
     """What happened to a model, in order, and for each rule its nearest miss.
 
-    ``proven`` counts the rewrites whose local proof held, ``proof_seconds`` is what the proofs took; ``unproven`` and ``rejected`` name, by rule, why one could not be
-    run, and what was found wrong and therefore not done.
+    ``proven`` counts the rewrites whose local proof held, and ``proof_seconds`` is what all proofs took. ``unproven`` and
+    ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done.
     """
 
     applications: list[Application] = field(default_factory=list)
