@@ -6,11 +6,11 @@ TORCH := torch==2.13.0
 
 .PHONY: demo test test-full check format graphs bench clean
 
-# torch first and alone: the version is pinned here, so that no later requirement picks another build.
+# torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
+# all of torch's beforehand would take a minute.
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) --editable '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed

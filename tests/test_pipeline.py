@@ -10,6 +10,7 @@ import pytest
 from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, parity, pipeline, samples, storage
 from onnxfuse.errors import ParityError, RequirementError, UsageError
 from onnxfuse.fuse import fuse
+from onnxfuse.plan import plain
 from onnxfuse.targets import TARGETS, find
 from tests.conftest import small_model
 
@@ -187,6 +188,10 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
     text = console.export_text()
     for word in ("PyTorch", "ONNX", "optimized", "int8", "attention 2/2", "reference", "speed-up"):
         assert word in text
+    answer = json.loads(json.dumps(plain(outcome.to_json())))  # what --json prints
+    assert answer["optimize"]["fused"]["attention"] == 2
+    assert answer["parity"]["optimized"]["passed"]
+    assert set(answer["benchmark"]) == {"PyTorch", "ONNX", "optimized", "int8"}
 
 
 @pytest.mark.slow

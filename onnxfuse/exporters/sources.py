@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse import catalog
+from onnxfuse import plan as plans
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters import heads
@@ -25,6 +26,9 @@ PROCESSOR_FILES = (
     "preprocessor_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
 )
 """Files beside a checkpoint that a user of the exported model needs."""
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""What a folder's weights are read from: one file, or the index of several."""
 
 
 @dataclass
@@ -76,7 +80,7 @@ def open_checkpoint(source: str | Path | torch.nn.Module, *, task: str | None = 
         family, _ = catalog.checkpoint(str(source))
         _checked(task or next(iter(family.tasks)), family)
     elif isinstance(source, (str, Path)):
-        _require_place(str(source))
+        _require_checkpoint(str(source), task, model_type)
     transformers = require_torch()
     with _quiet(transformers):
         if not isinstance(source, (str, Path)):
@@ -158,12 +162,19 @@ def _pretrained(source: str, task: str | None, model_type: str | None, attention
     return Checkpoint(source, heads.wrap(model, family, chosen, pooling), family, chosen, config.to_dict(), files)
 
 
-def _require_place(source: str) -> None:
-    """Refuse what can be neither a folder nor a hub id, before anything slow is imported."""
+def _require_checkpoint(source: str, task: str | None, model_type: str | None) -> None:
+    """Refuse what can be neither a usable folder nor a hub id, before anything slow is imported."""
     folder = Path(source)
     if folder.is_file():
         raise UsageError(f"{source} is a file; export takes a checkpoint's folder or a hub id")
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+    if folder.is_dir():
+        family = catalog.architecture(model_type or plans.read_config(folder / WEIGHTS[0]).get("model_type", "none"))
+        if task is not None:
+            _checked(task, family)
+        if not any((folder / name).is_file() for name in WEIGHTS):
+            raise ExportError(f"cannot load the checkpoint in {source}: it has no {WEIGHTS[0]}; save the model again with "
+                              "save_pretrained (weights are read from safetensors alone, pickled ones can run code)")
+    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
 
 
