@@ -1,0 +1,428 @@
+"""The operators' laws: what is known of an operator's output, given the facts of its inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.rewrite.facts import LAWS, ONE, SMALL, Dim, Fact, Facts, Law, Shape, attribute
+
+CONTRIB = "com.microsoft"
+
+
+def law(*names: str, domain: str = "") -> Callable[[Law], Law]:
+    """Register the law of these operators."""
+    def register(rule: Law) -> Law:
+        LAWS.update({(domain, name): rule for name in names})
+        return rule
+    return register
+
+
+@law("Identity", "Dropout", "Softmax", "Relu", "Gelu", "Erf", "Tanh", "Sqrt", "Reciprocal", "Exp", "Neg", "Abs", "Sigmoid",
+      "LayerNormalization", "LogSoftmax", "Clip", "Sign", "Floor", "Trunc")
+@law("FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization", domain=CONTRIB)
+def _same(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    fact = facts[node.inputs[0]]
+    if node.op_type in ("Identity", "Dropout"):
+        return fact if output == 0 else None
+    return Fact(fact.dtype, fact.shape) if output == 0 else None
+
+
+@law("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Mod", "PRelu")
+def _arithmetic(facts: Facts, node: ir.Node, output: int) -> Fact:
+    parts = [facts[value] for value in node.inputs]
+    shape = facts.broadcast([part.shape for part in parts])
+    fact = Fact(parts[0].dtype, shape)
+    if len(parts) != 2:
+        return fact
+    left, right = parts
+    if left.data and right.data and shape is not None and len(shape) <= 1:
+        fact = replace(fact, data=_elementwise(facts, node.op_type, left.data, right.data))
+    if shape is not None and left.shape is not None and right.shape is not None:
+        fact = replace(fact, index=_affine(node.op_type, left, right, len(shape)))
+    return fact
+
+
+def _elementwise(facts: Facts, op: str, left: tuple[Dim, ...], right: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+    count = max(len(left), len(right))
+    if {len(left), len(right)} - {1, count}:
+        return None
+    pairs = zip(left * (count // len(left)), right * (count // len(right)), strict=True)
+    return tuple(_scalar(facts, op, a, b) for a, b in pairs)
+
+
+def _scalar(facts: Facts, op: str, a: Dim, b: Dim) -> Dim:
+    if op == "Mul":
+        return a * b
+    if op in ("Add", "Sub") and a.symbols == b.symbols:
+        coef = a.coef + b.coef if op == "Add" else a.coef - b.coef
+        return Dim(coef, a.symbols if coef else ())
+    if op in ("Add", "Sub") and b.number == 0:
+        return a
+    if op == "Add" and a.number == 0:
+        return b
+    if op == "Div" and (quotient := a.divide(b)) is not None:
+        return quotient
+    if op in ("Max", "Min") and a.number is not None and b.number is not None:
+        return Dim(max(a.coef, b.coef) if op == "Max" else min(a.coef, b.coef))
+    return a if op in ("Max", "Min") and a == b else facts.size("~")
+
+
+def _affine(op: str, left: Fact, right: Fact, rank: int) -> tuple[tuple[int, Dim], ...] | None:
+    """index of a sum of two, or of one times a scalar."""
+    if op == "Mul":
+        for part, other in ((left, right), (right, left)):
+            if part.index is not None and other.data is not None and len(other.data) == 1 and part.rank == rank:
+                return tuple((axis, coef * other.data[0]) for axis, coef in part.index)
+    if op == "Add" and left.index is not None and right.index is not None:
+        terms = [(axis + rank - len(part.shape or ()), coef) for part in (left, right) for axis, coef in part.index or ()]
+        if len({axis for axis, _ in terms}) == len(terms):
+            return tuple(sorted(terms, key=lambda term: term[0]))
+    return None
+
+
+@law("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor")
+def _comparison(facts: Facts, node: ir.Node, output: int) -> Fact:
+    left, right = (facts[value] for value in node.inputs)
+    shape = facts.broadcast([left.shape, right.shape])
+    fact = Fact(ir.DataType.BOOL, shape)
+    if node.op_type == "Equal" and left.data and right.data and len(left.data) == len(right.data):
+        answers = [_equal(a, b) for a, b in zip(left.data, right.data, strict=True)]
+        if None not in answers:
+            fact = replace(fact, data=tuple(Dim(int(bool(answer))) for answer in answers))
+    nonnegative = left.index is not None and all(coef.nonnegative for _, coef in left.index)
+    if node.op_type == "GreaterOrEqual" and nonnegative and right.uniform is not None and right.uniform <= 0:
+        fact = replace(fact, uniform=True)
+    if node.op_type == "And" and left.uniform is True and right.uniform is True:
+        fact = replace(fact, uniform=True)
+    return fact
+
+
+def _equal(a: Dim, b: Dim) -> bool | None:
+    if a == b:
+        return True
+    if a.number is not None and b.number is not None:
+        return False
+    for sign, size in ((a, b), (b, a)):
+        if sign.number is not None and sign.number < 0 and size.nonnegative:
+            return False
+    return None
+
+
+@law("Not", "IsNaN", "IsInf")
+def _predicate(facts: Facts, node: ir.Node, output: int) -> Fact:
+    return Fact(ir.DataType.BOOL, facts[node.inputs[0]].shape)
+
+
+@law("Where")
+def _where(facts: Facts, node: ir.Node, output: int) -> Fact:
+    condition, yes, no = (facts[value] for value in node.inputs)
+    fact = Fact(yes.dtype, facts.broadcast([condition.shape, yes.shape, no.shape]))
+    if condition.data and yes.data and no.data and len({len(p.data or ()) for p in (condition, yes, no)}) == 1:
+        picked = zip(condition.data, yes.data, no.data, strict=True)
+        fact = replace(fact, data=tuple(a if bit.coef else b for bit, a, b in picked))
+    return fact
+
+
+@law("Cast")
+def _cast(facts: Facts, node: ir.Node, output: int) -> Fact:
+    fact, dtype = facts[node.inputs[0]], ir.DataType(attribute(node, "to", facts.opset))
+    integer = dtype in (ir.DataType.INT64, ir.DataType.INT32)
+    uniform = bool(fact.uniform) if dtype == ir.DataType.BOOL and fact.uniform is not None else None
+    return Fact(dtype, fact.shape, fact.data if integer else None, uniform, fact.index if integer else None)
+
+
+@law("Shape")
+def _shape(facts: Facts, node: ir.Node, output: int) -> Fact:
+    shape = facts[node.inputs[0]].shape
+    if shape is None:
+        return Fact(ir.DataType.INT64, (facts.size(),))
+    part = shape[slice(attribute(node, "start", facts.opset), attribute(node, "end", facts.opset))]
+    return Fact(ir.DataType.INT64, (Dim(len(part)),), part)
+
+
+@law("Size")
+def _size(facts: Facts, node: ir.Node, output: int) -> Fact:
+    shape = facts[node.inputs[0]].shape
+    return Fact(ir.DataType.INT64, (), None if shape is None else (_count(shape),))
+
+
+@law("Gather")
+def _gather(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    source, where = (facts[value] for value in node.inputs)
+    axis = attribute(node, "axis", facts.opset)
+    if source.shape is None or where.shape is None:
+        return Fact(source.dtype)
+    axis %= len(source.shape)
+    fact = Fact(source.dtype, source.shape[:axis] + where.shape + source.shape[axis + 1:])
+    if source.data is not None and where.data is not None and all(item.number is not None for item in where.data):
+        fact = replace(fact, data=tuple(source.data[item.coef] for item in where.data))
+    return fact
+
+
+@law("GatherND")
+def _gather_nd(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    source, where = (facts[value] for value in node.inputs)
+    if source.shape is None or where.shape is None or attribute(node, "batch_dims", facts.opset):
+        return Fact(source.dtype)
+    depth = where.shape[-1].number
+    return Fact(source.dtype, None if depth is None else where.shape[:-1] + source.shape[depth:])
+
+
+@law("Slice")
+def _slice(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source = facts[node.inputs[0]]
+    parts = [facts[value].data if value is not None else None for value in node.inputs[1:]]
+    parts += [None] * (4 - len(parts))
+    starts, ends, axes, steps = parts
+    if source.shape is None:
+        return Fact(source.dtype)
+    shape = list(source.shape)
+    if starts is None or ends is None:
+        return Fact(source.dtype, tuple(facts.size() for _ in shape))
+    axes = axes or tuple(Dim(i) for i in range(len(starts)))
+    steps = steps or (ONE,) * len(starts)
+    data = source.data
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        at = axis.coef % len(shape)
+        size, first, last = shape[at].number, start.number, end.number
+        if size is not None and None not in (first, last, step.number):
+            span = range(size)[slice(first, last, step.coef)]
+            shape[at] = Dim(len(span))
+            data = data[slice(first, last, step.coef)] if data is not None and len(shape) == 1 else None
+        else:
+            prefix = step == ONE and first == 0
+            whole = prefix and (end == shape[at] or (last is not None and last >= 2**31 - 1))
+            if not whole:
+                shape[at] = facts.capped(end, shape[at]) if prefix and end.nonnegative and size is not None else facts.size()
+            data = data if whole else None
+    return Fact(source.dtype, tuple(shape), data)
+
+
+@law("Concat")
+def _concat(facts: Facts, node: ir.Node, output: int) -> Fact:
+    parts = [facts[value] for value in node.inputs]
+    shapes = [part.shape for part in parts if part.shape is not None]
+    if len(shapes) != len(parts):
+        return Fact(parts[0].dtype)
+    axis = attribute(node, "axis", facts.opset) % len(shapes[0])
+    sizes = [shape[axis] for shape in shapes]
+    like = {size.symbols for size in sizes}
+    total = Dim(sum(size.coef for size in sizes), like.pop()) if len(like) == 1 else facts.size()
+    others = [next((s[i] for s in shapes if s[i].number is not None), shapes[0][i]) for i in range(len(shapes[0]))]
+    fact = Fact(parts[0].dtype, (*others[:axis], total, *others[axis + 1:]))
+    if all(part.data is not None for part in parts) and len(shapes[0]) == 1:
+        fact = replace(fact, data=tuple(item for part in parts for item in part.data or ()))
+    if axis == len(shapes[0]) - 1 and all(part.index is not None and part.shape[-1] == ONE for part in parts if part.shape):
+        fact = replace(fact, coordinates=tuple(part.index or () for part in parts))
+    return fact
+
+
+@law("Unsqueeze", "Squeeze")
+def _squeeze(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source = facts[node.inputs[0]]
+    axes = axes_of(facts, node)
+    if source.shape is None:
+        return Fact(source.dtype)
+    if node.op_type == "Unsqueeze":
+        if axes is None:
+            return Fact(source.dtype)
+        rank = len(source.shape) + len(axes)
+        new = {axis % rank for axis in axes}
+        old = [i for i in range(rank) if i not in new]
+        left = iter(source.shape)
+        shape = tuple(ONE if i in new else next(left) for i in range(rank))
+        moved = dict(enumerate(old))
+    else:
+        rank = len(source.shape)
+        if axes is None and not node.inputs[1:]:
+            axes = [i for i, dim in enumerate(source.shape) if dim == ONE]
+        if axes is None:
+            return Fact(source.dtype)
+        gone = {axis % rank for axis in axes}
+        kept = [i for i in range(rank) if i not in gone]
+        shape = tuple(source.shape[i] for i in kept)
+        moved = {i: at for at, i in enumerate(kept)}
+    return replace(source, shape=shape, index=_moved(source, moved), coordinates=None,
+                   data=source.data if len(shape) <= 1 else None)
+
+
+def axes_of(facts: Facts, node: ir.Node) -> list[int] | None:
+    """The axes of Unsqueeze, Squeeze and the reductions, or None: an input since opset 13 or 18, an attribute before."""
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        data = facts[node.inputs[1]].data
+        return [item.coef for item in data] if data is not None and all(i.number is not None for i in data) else None
+    return attribute(node, "axes", facts.opset)
+
+
+def _moved(source: Fact, moved: dict[int, int]) -> tuple[tuple[int, Dim], ...] | None:
+    if source.index is None:
+        return None
+    return tuple((moved[axis], coef) for axis, coef in source.index if axis in moved)
+
+
+@law("Reshape")
+def _reshape(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source, target = facts[node.inputs[0]], facts[node.inputs[1]]
+    if target.data is None:
+        rank = target.shape[0].number if target.shape else None
+        return Fact(source.dtype, None if rank is None else tuple(facts.size() for _ in range(rank)))
+    dims = list(target.data)
+    for i, dim in enumerate(dims):
+        if dim.number == 0 and not attribute(node, "allowzero", facts.opset):
+            if source.shape is None or i >= len(source.shape):
+                return Fact(source.dtype)
+            dims[i] = source.shape[i]
+    if Dim(-1) in dims:
+        at = dims.index(Dim(-1))
+        rest = _count((*dims[:at], *dims[at + 1:]))
+        whole = None if source.shape is None else _count(source.shape).divide(rest)
+        dims[at] = whole if whole is not None else facts.size()
+    shape = tuple(dims)
+    data = source.data if len(shape) <= 1 else None
+    index = source.index if shape == source.shape else None
+    return Fact(source.dtype, shape, data, source.uniform, index)
+
+
+@law("Flatten")
+def _flatten(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source = facts[node.inputs[0]]
+    if source.shape is None:
+        return Fact(source.dtype, (facts.size(), facts.size()))
+    axis = attribute(node, "axis", facts.opset)
+    axis = axis if axis >= 0 else axis + len(source.shape)
+    return Fact(source.dtype, (_count(source.shape[:axis]), _count(source.shape[axis:])))
+
+
+def _count(shape: Shape) -> Dim:
+    return math.prod(shape, start=ONE)
+
+
+@law("Expand")
+def _expand(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source, target = facts[node.inputs[0]], facts[node.inputs[1]]
+    if source.shape is None or target.data is None:
+        rank = target.shape[0].number if target.shape else None
+        fits = source.shape is not None and rank is not None and rank >= len(source.shape)
+        return Fact(source.dtype, tuple(facts.size() for _ in range(rank or 0)) if fits else None, uniform=source.uniform)
+    shape = facts.broadcast([source.shape, target.data])
+    shift = len(shape or ()) - len(source.shape)
+    index = None if source.index is None else tuple((axis + shift, coef) for axis, coef in source.index)
+    return Fact(source.dtype, shape, None, source.uniform, index)
+
+
+@law("Range")
+def _range(facts: Facts, node: ir.Node, output: int) -> Fact:
+    start, limit, step = (facts[value] for value in node.inputs)
+    counts = start.data == (Dim(0),) and step.data == (ONE,) and limit.data is not None
+    if not counts:
+        return Fact(start.dtype, (facts.size(),))
+    return Fact(start.dtype, (limit.data[0],), index=((0, ONE),))  # type: ignore[index]
+
+
+@law("ConstantOfShape")
+def _constant_of_shape(facts: Facts, node: ir.Node, output: int) -> Fact:
+    target = facts[node.inputs[0]]
+    tensor = attribute(node, "value", facts.opset)
+    item = np.float32(0) if tensor is None else tensor.numpy().reshape(-1)[0]
+    shape = target.data
+    fact = Fact(ir.DataType.FLOAT if tensor is None else tensor.dtype, shape, uniform=item.item())
+    count = None if shape is None or len(shape) > 1 else _count(shape).number
+    if count is not None and count <= SMALL and item.dtype.kind in "iu":
+        fact = replace(fact, data=(Dim(int(item)),) * count)
+    return fact
+
+
+@law("Transpose")
+def _transpose(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source = facts[node.inputs[0]]
+    if source.shape is None:
+        return Fact(source.dtype)
+    perm = attribute(node, "perm", facts.opset) or list(range(len(source.shape)))[::-1]
+    index = _moved(source, {old: new for new, old in enumerate(perm)})
+    return Fact(source.dtype, tuple(source.shape[i] for i in perm), None, source.uniform, index)
+
+
+@law("MatMul", "MatMulInteger")
+def _matmul(facts: Facts, node: ir.Node, output: int) -> Fact:
+    left, right = facts[node.inputs[0]], facts[node.inputs[1]]
+    dtype = left.dtype if node.op_type == "MatMul" else ir.DataType.INT32
+    if left.shape is None or right.shape is None or min(len(left.shape), len(right.shape)) < 2:
+        return Fact(dtype)
+    lead = facts.broadcast([left.shape[:-2], right.shape[:-2]])
+    return Fact(dtype, None if lead is None else (*lead, left.shape[-2], right.shape[-1]))
+
+
+@law("Gemm")
+def _gemm(facts: Facts, node: ir.Node, output: int) -> Fact:
+    left, right = facts[node.inputs[0]], facts[node.inputs[1]]
+    if left.shape is None or right.shape is None:
+        return Fact(left.dtype)
+    rows = left.shape[1 if attribute(node, "transA", facts.opset) else 0]
+    columns = right.shape[0 if attribute(node, "transB", facts.opset) else 1]
+    return Fact(left.dtype, (rows, columns))
+
+
+@law("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd")
+def _reduce(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source, axes = facts[node.inputs[0]], axes_of(facts, node)
+    if source.shape is None or axes is None:
+        return Fact(source.dtype)
+    gone = {axis % len(source.shape) for axis in axes}
+    keep = attribute(node, "keepdims", facts.opset)
+    shape = tuple(ONE if i in gone else dim for i, dim in enumerate(source.shape) if keep or i not in gone)
+    return Fact(source.dtype, shape)
+
+
+@law("Split")
+def _split(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source = facts[node.inputs[0]]
+    if source.shape is None:
+        return Fact(source.dtype)
+    axis = attribute(node, "axis", facts.opset) % len(source.shape)
+    sizes = facts[node.inputs[1]].data if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    even = source.shape[axis].divide(Dim(len(node.outputs)))
+    size = sizes[output] if sizes is not None else even or facts.size()
+    return Fact(source.dtype, (*source.shape[:axis], size, *source.shape[axis + 1:]))
+
+
+@law("Conv")
+def _conv(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source, kernel = facts[node.inputs[0]], facts[node.inputs[1]]
+    if source.shape is None or kernel.shape is None:
+        return Fact(source.dtype)
+    space = len(kernel.shape) - 2
+    strides = attribute(node, "strides", facts.opset) or [1] * space
+    pads = attribute(node, "pads", facts.opset) or [0] * 2 * space
+    dilations = attribute(node, "dilations", facts.opset) or [1] * space
+    plain = attribute(node, "auto_pad", facts.opset) in (None, "NOTSET", b"NOTSET")
+    dims = []
+    for i in range(space):
+        size, width = source.shape[2 + i].number, kernel.shape[2 + i].number
+        if not plain or size is None or width is None:
+            dims.append(facts.size())
+        else:
+            dims.append(Dim((size + pads[i] + pads[space + i] - dilations[i] * (width - 1) - 1) // strides[i] + 1))
+    return Fact(source.dtype, (source.shape[0], kernel.shape[0], *dims))
+
+
+@law("MultiHeadAttention", domain=CONTRIB)
+def _multi_head_attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    query, value = facts[node.inputs[0]], facts[node.inputs[2] if len(node.inputs) > 2 else None]
+    if output != 0 or query.rank != 3 or value.rank != 3 or query.shape is None or value.shape is None:
+        return None
+    return Fact(query.dtype, (*query.shape[:2], value.shape[2]))
+
+
+@law("Attention")
+def _attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    query, value = facts[node.inputs[0]], facts[node.inputs[2]]
+    if output != 0 or query.shape is None or value.shape is None or len(query.shape) != 3:
+        return None
+    heads, kv_heads = (attribute(node, name, facts.opset) for name in ("q_num_heads", "kv_num_heads"))
+    size = value.shape[2].divide(Dim(kv_heads))
+    return None if size is None else Fact(query.dtype, (*query.shape[:2], size * Dim(heads)))
