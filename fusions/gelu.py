@@ -23,45 +23,56 @@ def erf_term(op, x, inner, one):
     return op.Add(op.Erf(op.Mul(x, inner)), one)
 
 
-def tanh_term(op, x, inner, one, cubic, three):
-    bent = op.Add(x, op.Mul(op.Pow(x, three), cubic))
-    return op.Add(op.Tanh(op.Mul(bent, inner)), one)
+def erfc_term(op, x, inner, one):
+    return op.Sub(one, op.Erf(op.Mul(x, inner)))
 
 
-def erf_half_last(op, x, inner, one, half):
-    return op.Mul(op.Mul(x, erf_term(op, x, inner, one)), half)
+def tanh_term(op, x, inner, one, cubic):
+    cube = op.Mul(op.Mul(x, x), x)
+    return op.Add(op.Tanh(op.Mul(op.Add(x, op.Mul(cube, cubic)), inner)), one)
 
 
-def erf_half_first(op, x, inner, one, half):
-    return op.Mul(op.Mul(x, half), erf_term(op, x, inner, one))
+def half_last(op, x, term, half):
+    return op.Mul(op.Mul(x, term), half)
 
 
-def erf_half_inside(op, x, inner, one, half):
-    return op.Mul(x, op.Mul(erf_term(op, x, inner, one), half))
+def half_first(op, x, term, half):
+    return op.Mul(op.Mul(x, half), term)
 
 
-def tanh_half_last(op, x, inner, one, cubic, three, half):
-    return op.Mul(op.Mul(x, tanh_term(op, x, inner, one, cubic, three)), half)
+def half_inside(op, x, term, half):
+    return op.Mul(x, op.Mul(term, half))
 
 
-def tanh_half_first(op, x, inner, one, cubic, three, half):
-    return op.Mul(op.Mul(x, half), tanh_term(op, x, inner, one, cubic, three))
+def by_erf(halved):
+    return lambda op, x, inner, one, half: halved(op, x, erf_term(op, x, inner, one), half)
 
 
-def tanh_half_inside(op, x, inner, one, cubic, three, half):
-    return op.Mul(x, op.Mul(tanh_term(op, x, inner, one, cubic, three), half))
+def by_erfc(halved):
+    return lambda op, x, inner, one, half: halved(op, x, erfc_term(op, x, inner, one), half)
+
+
+def by_tanh(halved):
+    return lambda op, x, inner, one, cubic, half: halved(op, x, tanh_term(op, x, inner, one, cubic), half)
 
 
 def guard_erf(match: Match) -> None:
     match.need_scalar("inner", INVERSE_SQRT2)
-    match.need_scalar("one", 1.0)
-    match.need_scalar("half", 0.5)
+    _guard_halves(match)
+
+
+def guard_erfc(match: Match) -> None:
+    match.need_scalar("inner", -INVERSE_SQRT2)
+    _guard_halves(match)
 
 
 def guard_tanh(match: Match) -> None:
     match.need_scalar("inner", SQRT_2_OVER_PI)
     match.need_scalar("cubic", CUBIC)
-    match.need_scalar("three", 3.0)
+    _guard_halves(match)
+
+
+def _guard_halves(match: Match) -> None:
     match.need_scalar("one", 1.0)
     match.need_scalar("half", 0.5)
 
@@ -74,11 +85,9 @@ def gelu_tanh(op: Op, x, **_):
     return op.Gelu(x, approximate="tanh")
 
 
+HALVED = (half_last, half_first, half_inside)
 RULES = (
-    Rule("gelu", erf_half_last, guard_erf, gelu),
-    Rule("gelu", erf_half_first, guard_erf, gelu),
-    Rule("gelu", erf_half_inside, guard_erf, gelu),
-    Rule("gelu-tanh", tanh_half_last, guard_tanh, gelu_tanh),
-    Rule("gelu-tanh", tanh_half_first, guard_tanh, gelu_tanh),
-    Rule("gelu-tanh", tanh_half_inside, guard_tanh, gelu_tanh),
+    *(Rule("gelu", by_erf(halved), guard_erf, gelu) for halved in HALVED),
+    *(Rule("gelu", by_erfc(halved), guard_erfc, gelu) for halved in HALVED),  # 1 + erf(z) = 1 - erf(-z)
+    *(Rule("gelu-tanh", by_tanh(halved), guard_tanh, gelu_tanh) for halved in HALVED),
 )

@@ -1,7 +1,8 @@
 """LayerNormalization: mean, variance, division, gain and bias become one operator.
 
 Seen in:   torch.onnx.export below opset 17, TensorFlow, hand-written graphs.
-Computes:  y = (x - mean(x)) / sqrt(mean((x - mean(x))**2) + epsilon) * gain + bias, over the last dimension.
+Computes:  y = (x - mean(x)) / sqrt(mean((x - mean(x))**2) + epsilon) * gain + bias, over the last dimension;
+           in normal form squares are products, and reciprocals divisions.
 Shapes:    x [..., D], gain [D], bias [D], y as x.
 Numerics:  rounding only (tolerance row "reassociate").
 Refuses:   other axes, keepdims=0, an exponent other than 2, an epsilon that is not a positive constant, a gain or bias
@@ -14,26 +15,27 @@ from __future__ import annotations
 from onnxfuse.rewrite import Match, Op, Rule
 
 
-def centred(op, x, axes):
-    return op.Sub(x, op.ReduceMean(x, axes))
+def parts(op, x, axes, axes2, epsilon):
+    """The mean, the centred x and the standard deviation."""
+    mean = op.ReduceMean(x, axes)
+    d = op.Sub(x, mean)
+    return mean, d, op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2), epsilon))
 
 
-def with_pow(op, x, axes, two, axes2, epsilon, gain, bias):
-    d = centred(op, x, axes)
-    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Pow(d, two), axes2), epsilon))
+def division_first(op, x, axes, axes2, epsilon, gain, bias):
+    _, d, deviation = parts(op, x, axes, axes2, epsilon)
     return op.Add(op.Mul(op.Div(d, deviation), gain), bias)
 
 
-def with_square(op, x, axes, axes2, epsilon, gain, bias):
-    d = centred(op, x, axes)
-    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2), epsilon))
-    return op.Add(op.Mul(op.Div(d, deviation), gain), bias)
+def gain_first(op, x, axes, axes2, epsilon, gain, bias):
+    _, d, deviation = parts(op, x, axes, axes2, epsilon)
+    return op.Add(op.Mul(d, op.Div(gain, deviation)), bias)
 
 
-def with_reciprocal(op, x, axes, axes2, epsilon, gain, bias):
-    d = centred(op, x, axes)
-    inverse = op.Reciprocal(op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2), epsilon)))
-    return op.Add(op.Mul(op.Mul(d, inverse), gain), bias)
+def mean_in_bias(op, x, axes, axes2, epsilon, gain, bias):
+    mean, _, deviation = parts(op, x, axes, axes2, epsilon)
+    factor = op.Div(gain, deviation)
+    return op.Add(op.Mul(x, factor), op.Sub(bias, op.Mul(mean, factor)))
 
 
 def guard(match: Match) -> dict:
@@ -49,17 +51,12 @@ def guard(match: Match) -> dict:
     return {"learned_epsilon": epsilon}
 
 
-def guard_pow(match: Match) -> dict:
-    match.need_scalar("two", 2.0)
-    return guard(match)
-
-
 def layer_norm(op: Op, x, gain, bias, learned_epsilon, **_):
     return op.LayerNormalization(x, gain, bias, axis=-1, epsilon=learned_epsilon)
 
 
 RULES = (
-    Rule("layer-norm", with_pow, guard_pow, layer_norm),
-    Rule("layer-norm", with_square, guard, layer_norm),
-    Rule("layer-norm", with_reciprocal, guard, layer_norm),
+    Rule("layer-norm", division_first, guard, layer_norm),
+    Rule("layer-norm", gain_first, guard, layer_norm),
+    Rule("layer-norm", mean_in_bias, guard, layer_norm),  # TensorFlow's batch-norm form
 )

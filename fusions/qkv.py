@@ -4,11 +4,13 @@ Seen in:   every encoder; after the attention fusion.
 Computes:  q, k, v = split(x @ [Wq | Wk | Wv] + [bq | bk | bv])
 Shapes:    x [B,S,D], each W [D, D'], each b [D'], q, k, v [B,S,D'].
 Numerics:  rounding only (tolerance row "reassociate"): a wider product may sum in another order.
-Refuses:   different inputs, a weight or bias that is not a constant or is read elsewhere, biases on some projections only.
+Refuses:   different inputs, a weight or bias that is not a constant or is read elsewhere. A projection without a bias gets zeros.
 Source:    the sum of products is the same; systems.md S1 calls it MergeLinears.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import onnx_ir as ir
@@ -18,14 +20,14 @@ from onnxfuse.rewrite import Match, Op, Rule
 NAMES = ("q", "k", "v")
 
 
-def with_bias(op, x, wq, wk, wv, bq, bk, bv, n, n_kv, scale, mask=None):
-    return op.Attention(op.Add(op.MatMul(x, wq), bq), op.Add(op.MatMul(x, wk), bk), op.Add(op.MatMul(x, wv), bv), mask,
-                        q_num_heads=n, kv_num_heads=n_kv, scale=scale)
-
-
-def without_bias(op, x, wq, wk, wv, n, n_kv, scale, mask=None):
-    return op.Attention(op.MatMul(x, wq), op.MatMul(x, wk), op.MatMul(x, wv), mask,
-                        q_num_heads=n, kv_num_heads=n_kv, scale=scale)
+def projections(biased: frozenset[str]):
+    """The pattern with a bias on those of q, k and v."""
+    def before(op, x, wq, wk, wv, bq, bk, bv, n, n_kv, scale, mask=None):
+        weights, biases = {"q": wq, "k": wk, "v": wv}, {"q": bq, "k": bk, "v": bv}
+        products = {name: op.MatMul(x, weights[name]) for name in NAMES}
+        q, k, v = (op.Add(products[name], biases[name]) if name in biased else products[name] for name in NAMES)
+        return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
+    return before
 
 
 def guard(match: Match) -> dict:
@@ -50,17 +52,18 @@ def joined(values: list[ir.Value]) -> ir.LazyTensor:
                          tensors[0].dtype, ir.Shape([*lead, width]))
 
 
-def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, bq=None, bk=None, bv=None):
+def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
     product = op.MatMul(x, op.constant(joined([wq, wk, wv]), "weight"))
-    if bq is not None:
-        product = op.Add(product, op.constant(joined([bq, bk, bv]), "bias"))
+    if biases:
+        dtype = wq.const_value.dtype.numpy()
+        given = [biases.get(f"b{name}") or op.constant(np.zeros(width, dtype=dtype), f"no-b{name}")
+                 for name, width in zip(NAMES, widths, strict=True)]
+        product = op.Add(product, op.constant(joined(given), "bias"))
     q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
     extra = {} if scale is None else {"scale": scale}
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
     return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, **extra)
 
 
-RULES = (
-    Rule("merged-qkv", with_bias, guard, attention),
-    Rule("merged-qkv", without_bias, guard, attention),
-)
+EACH = [frozenset(names) for count in (3, 2, 1, 0) for names in itertools.combinations(NAMES, count)]
+RULES = tuple(Rule("merged-qkv", projections(biased), guard, attention) for biased in EACH)

@@ -1,17 +1,17 @@
 """Bring any exporter's graph to one spelling, so that a fusion needs one pattern.
 
 In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, constants folded, then the
-rules of ``shapes``, ``masks``, ``scale`` and ``linear`` until none fires.
+rules of ``shapes``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxfuse.normalize import folding, linear, masks, scale, shapes, structure
+from onnxfuse.normalize import arithmetic, einsum, folding, linear, masks, scale, shapes, structure
 from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
 
-RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *linear.RULES)
+RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES, *linear.RULES, *einsum.RULES)
 
 
 def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False) -> Facts:

@@ -1,8 +1,13 @@
-"""Normal form of linear layers: MatMul, then Add of the bias."""
+"""Normal form of linear layers: MatMul, then Add of the bias, on [B,S,D] as it comes."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from onnxfuse.normalize.shapes import need_target
 from onnxfuse.rewrite import Match, Op, Rule
+
+# Gemm(x, w, b) = MatMul(x, w) + b
 
 
 def gemm(op, x, weight, swapped, bias=None):
@@ -21,4 +26,112 @@ def linear(op: Op, x, weight, swapped, bias):
     return product if bias is None else op.Add(product, bias)
 
 
-RULES = (Rule("gemm-linear", gemm, guard_gemm, linear),)
+# Reshape(Reshape(x, [-1, D]) @ w + b, [B, S, D']) = x @ w + b
+
+
+def flat_with_bias(op, x, flat, weight, bias, back, zero, inner_zero):
+    return op.Reshape(op.Add(op.MatMul(op.Reshape(x, flat, allowzero=inner_zero), weight), bias), back, allowzero=zero)
+
+
+def flat(op, x, flat, weight, back, zero, inner_zero):
+    return op.Reshape(op.MatMul(op.Reshape(x, flat, allowzero=inner_zero), weight), back, allowzero=zero)
+
+
+def guard_flat(match: Match) -> None:
+    match.need_constant("weight")
+    depth, width = match.need_shape("weight", rank=2)
+    source, wanted = match.need_shape("x"), match.need_shape(match.output)
+    match.need(source[-1] == depth, "the first Reshape does not keep the last dimension", match["x"])
+    match.need(wanted == (*source[:-1], width), "the last Reshape does not restore the first ones", match.output)
+    if "bias" in match.bindings:
+        match.need_constant("bias")
+        match.need(match.need_shape("bias") == (width,), f"the bias is not [{width}]", match["bias"])
+    for node in match.nodes:
+        value = node.outputs[0]
+        single = len(value.uses()) == 1 and not value.is_graph_output()
+        match.need(single or node is match.root or node.op_type == "Reshape", "the flat product is read elsewhere", value)
+
+
+def whole(op: Op, x, weight, bias=None, **_):
+    product = op.MatMul(x, weight)
+    return product if bias is None else op.Add(product, bias)
+
+
+# Gather(Transpose(x, perm), i, axis) = Transpose(Gather(x, i, perm[axis]), what is left of perm)
+
+
+def picked_transpose(op, x, index, perm, axis):
+    return op.Gather(op.Transpose(x, perm=perm), index, axis=axis)
+
+
+def guard_picked(match: Match) -> dict:
+    match.need_constant("index")
+    match.need_shape("index", rank=0)
+    perm = match["perm"] or list(range(len(match.need_shape("x"))))[::-1]
+    source = perm[match["axis"] % len(perm)]
+    return {"source": source, "left": [i - (i > source) for i in perm if i != source]}
+
+
+def transpose_picked(op: Op, x, index, source, left, **_):
+    return op.Transpose(op.Gather(x, index, axis=source), perm=left)
+
+
+# Reshape(x, [B, S, 3, N, H])[:, :, i] = Reshape(Split(x)[i], [B, S, N, H])
+
+
+def packed(op, x, shape, index, axis, zero):
+    return op.Gather(op.Reshape(x, shape, allowzero=zero), index, axis=axis)
+
+
+def guard_packed(match: Match) -> dict:
+    match.need_constant("index")
+    match.need_shape("index", rank=0)
+    source = match.need_shape("x", rank=3)
+    parts = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Reshape"), rank=5)
+    match.need(parts[:2] == source[:2], "the Reshape does not keep the first two dimensions", match["x"])
+    match.need(match["axis"] in (2, -3), "the parts are not the first of the split dimension", match["x"])
+    count = match.need_number(parts[2], "the number of parts")
+    width = match.need_number(parts[3] * parts[4], "the width of a part")
+    return {"at": int(match.scalar("index")) % count, "widths": [width] * count, "target": need_target(match, match["x"])}
+
+
+def split(op: Op, x, at, widths, target, **_):
+    parts = op.Split(x, op.constant(widths, "widths"), axis=-1, _outputs=len(widths))
+    return op.Reshape(parts[at], op.constant(target, "shape"))
+
+
+# Squeeze(Split(x)[i]) = x[i]
+
+
+def part(at: int):
+    def squeezed(op, x, axes, axis, num_outputs, sizes=None):
+        return op.Squeeze(op.Split(x, sizes, axis=axis, num_outputs=num_outputs, _output=at), axes)
+    return squeezed
+
+
+def guard_part(at: int):
+    def guard(match: Match) -> dict:
+        shape, axes = match.need_shape("x"), match.fact("axes").data or ()
+        split = next(node for node in match.nodes if node.op_type == "Split")
+        same = [axis.number for axis in axes] in ([match["axis"]], [match["axis"] % len(shape)])
+        match.need(same, "another dimension is squeezed", match["axes"])
+        match.need(shape[match["axis"]].number == len(split.outputs), "a part is wider than 1", match["x"])
+        return {"at": at}
+    return guard
+
+
+def pick(op: Op, x, axis, at, **_):
+    return op.Gather(x, op.constant(np.array(at), "part"), axis=axis)
+
+
+PARTS = 3
+"""Query, key and value."""
+
+RULES = (
+    Rule("gemm-linear", gemm, guard_gemm, linear),
+    Rule("flat-linear", flat_with_bias, guard_flat, whole, shared=True),
+    Rule("flat-linear", flat, guard_flat, whole, shared=True),
+    *(Rule("split-squeeze", part(at), guard_part(at), pick, shared=True, exact=True) for at in range(PARTS)),
+    Rule("gather-transpose", picked_transpose, guard_picked, transpose_picked, shared=True, exact=True),
+    Rule("packed-projections", packed, guard_packed, split, shared=True, exact=True),
+)

@@ -12,6 +12,9 @@ from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import ONE, Facts, constant
 
+LOWEST_FILL = -1e4
+"""Scores filled with this or less get no weight beside any other: exp(-1e4) is zero in every type."""
+
 # GatherND(x, coordinates of every element in order) = Reshape(x)
 
 
@@ -144,6 +147,34 @@ def finite_mask(op: Op, x, keep, zero, axis, lowest, **_):
     return op.Softmax(op.Add(x, op.Where(keep, zero, op.constant(lowest, "lowest"))), axis=axis)
 
 
+# Softmax(Where(keep, x, fill)) = Softmax(x + Where(keep, 0, fill)) for a fill so low that its weight is zero
+
+
+def kept_scores(op, keep, x, fill, axis):
+    return op.Softmax(op.Where(keep, x, fill), axis=axis)
+
+
+def dropped_scores(op, drop, x, fill, axis):
+    return op.Softmax(op.Where(drop, fill, x), axis=axis)
+
+
+def guard_fill(match: Match) -> dict:
+    """Rows that keep something are the same; one that keeps nothing has no right answer (see the README)."""
+    fill = match.scalar("fill")
+    match.need(fill <= LOWEST_FILL, f"the fill value is {fill}, wanted at most {LOWEST_FILL:g}", match["fill"])
+    match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
+    dtype = need_float(match, match["fill"]).numpy()
+    return {"zero": np.array(0, dtype=dtype), "lowest": np.array(max(fill, np.finfo(dtype).min), dtype=dtype)}
+
+
+def kept_bias(op: Op, keep, x, axis, zero, lowest, **_):
+    return op.Softmax(op.Add(x, op.Where(keep, op.constant(zero, "zero"), op.constant(lowest, "lowest"))), axis=axis)
+
+
+def dropped_bias(op: Op, drop, x, axis, zero, lowest, **_):
+    return op.Softmax(op.Add(x, op.Where(drop, op.constant(lowest, "lowest"), op.constant(zero, "zero"))), axis=axis)
+
+
 # Where(IsNaN(p), 0, p) = p for p = Softmax(finite scores)
 
 
@@ -191,5 +222,7 @@ RULES = (
     Rule("expand-add", add_expanded, guard_absorbed, add, shared=True, exact=True),
     Rule("expand-and", and_expanded, guard_absorbed, and_, shared=True, exact=True),
     Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True),
+    Rule("mask-where", kept_scores, guard_fill, kept_bias, shared=True),
+    Rule("mask-where", dropped_scores, guard_fill, dropped_bias, shared=True),
     Rule("nan-repair", nan_repair, guard_nan_repair, softmax),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.normalize.shapes import need_target
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
 from onnxfuse.rewrite.facts import is_constant
 
@@ -94,10 +95,27 @@ def scale_transpose(op: Op, x, perm, factor, dtype, **_):
     return op.Mul(op.Transpose(x, perm=perm), scalar_like(op, factor, dtype))
 
 
+# Reshape(x * c) = Reshape(x) * c
+
+
+def scaled_reshape(op, x, c, shape, zero):
+    return op.Reshape(op.Mul(x, c), shape, allowzero=zero)
+
+
+def guard_scaled_reshape(match: Match) -> dict:
+    match.need(match.need_shape("x"), "a scalar", match["x"])
+    return guard_scaled_transpose(match) | {"target": need_target(match, match["x"])}
+
+
+def scale_reshape(op: Op, x, target, factor, dtype, **_):
+    return op.Mul(op.Reshape(x, op.constant(target, "shape")), scalar_like(op, factor, dtype))
+
+
 RULES = (
     Rule("division-to-multiplication", divide, guard_divide, multiply),
     Rule("factors-merge", twice, guard_twice, multiply),
     Rule("scale-left", scaled_left, guard_scores, scale_scores),
     Rule("scale-right", scaled_right, guard_scores, scale_scores),
     Rule("scale-transpose", scaled_transpose, guard_scaled_transpose, scale_transpose),
+    Rule("scale-reshape", scaled_reshape, guard_scaled_reshape, scale_reshape),
 )

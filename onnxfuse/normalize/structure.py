@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import onnx.version_converter
@@ -29,11 +31,23 @@ def simplify(model: ir.Model) -> None:
 
 def merge_duplicates(model: ir.Model) -> None:
     """Compute equal things once: equal small initializers become one, then equal nodes."""
-    ir.passes.Sequential(
-        common.DeduplicateInitializersPass(size_limit=SMALL_INITIALIZER),
-        common.CommonSubexpressionEliminationPass(),
-        common.RemoveUnusedNodesPass(),
-    )(model)
+    with _errors_only("onnx_ir"):  # it warns of every initializer that a caller may override
+        ir.passes.Sequential(
+            common.DeduplicateInitializersPass(size_limit=SMALL_INITIALIZER),
+            common.CommonSubexpressionEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+        )(model)
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """A library's warnings are about its own doings, not the user's."""
+    logger = logging.getLogger(name)
+    level, logger.level = logger.level, logging.ERROR
+    try:
+        yield
+    finally:
+        logger.level = level
 
 
 def convert(model: ir.Model, opset: int) -> None:
@@ -46,15 +60,12 @@ def convert(model: ir.Model, opset: int) -> None:
         return
     from onnxscript import version_converter  # imports for half a second; most models need it, most commands do not
 
-    logger = logging.getLogger("onnxscript.version_converter")
-    level, logger.level = logger.level, logging.ERROR  # it reports that it falls back to onnx's own converter
     try:
-        version_converter.convert_version(model, opset, fallback=True)
+        with _errors_only("onnxscript.version_converter"):  # it reports that it falls back to onnx's own converter
+            version_converter.convert_version(model, opset, fallback=True)
     except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
         raise ModelError(f"the model cannot be brought from opset {model.opset_imports.get('')} to {opset}: "
                          f"{first_line(error)}; export it again with --opset {opset}") from error
-    finally:
-        logger.level = level
     if model.opset_imports.get("") != opset:
         raise ModelError(f"the model stayed at opset {model.opset_imports.get('')}, wanted {opset}; "
                          f"export it again with --opset {opset}")

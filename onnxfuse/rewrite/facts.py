@@ -117,6 +117,13 @@ def attribute(node: ir.Node, name: str, opset: int) -> Any:
     return None if not default.name else onnx.helper.get_attribute_value(default)
 
 
+def plain(value: Any) -> Any:
+    """An attribute value with lists for sequences and str for bytes, for comparing."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
 Law = Callable[["Facts", ir.Node, int], Fact | None]
 LAWS: dict[tuple[str, str], Law] = {}
 """For each operator (domain, type): what is known of its output number n, given the facts of its inputs. See ``laws``."""
@@ -179,10 +186,12 @@ class Facts:
         return Fact(value.dtype, dims)
 
     def broadcast(self, shapes: Iterable[Shape | None]) -> Shape | None:
-        """The shape that numpy's rule gives; sizes that may or may not agree become a fresh one."""
-        known = [shape for shape in shapes if shape is not None]
-        if not known or len(known) != len(list(shapes := list(known))):
-            return None
+        """The shape that numpy's rule gives, None when one is unknown; sizes that may or may not agree become a fresh one."""
+        known = []
+        for shape in shapes:
+            if shape is None:
+                return None
+            known.append(shape)
         rank = max(map(len, known))
         return tuple(self._merge({s[i - rank + len(s)] for s in known if i - rank + len(s) >= 0}) for i in range(rank))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite.facts import LAWS, ONE, SMALL, Dim, Fact, Facts, Law, Shape, attribute
+from onnxfuse.rewrite.facts import LAWS, ONE, SMALL, Dim, Fact, Facts, Law, Shape, attribute, plain
 
 CONTRIB = "com.microsoft"
 
@@ -355,6 +355,19 @@ def _matmul(facts: Facts, node: ir.Node, output: int) -> Fact:
         return Fact(dtype)
     lead = facts.broadcast([left.shape[:-2], right.shape[:-2]])
     return Fact(dtype, None if lead is None else (*lead, left.shape[-2], right.shape[-1]))
+
+
+@law("Einsum")
+def _einsum(facts: Facts, node: ir.Node, output: int) -> Fact:
+    operands = [facts[value] for value in node.inputs]
+    equation = plain(attribute(node, "equation", facts.opset)).replace(" ", "")
+    letters, arrow, result = equation.partition("->")
+    sizes: dict[str, Dim] = {}
+    for term, operand in zip(letters.split(","), operands, strict=True):
+        if not arrow or "." in equation or operand.shape is None or len(term) != len(operand.shape):
+            return Fact(operands[0].dtype)
+        sizes |= {letter: size for letter, size in zip(term, operand.shape, strict=True) if sizes.get(letter, ONE) == ONE}
+    return Fact(operands[0].dtype, tuple(sizes[letter] for letter in result))
 
 
 @law("Gemm")

@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from onnxfuse.rewrite.facts import attribute
+from onnxfuse.rewrite.facts import attribute, plain
 
 COMMUTATIVE = {"Add", "Mul", "And", "Or", "Max", "Min", "Equal", "Sum"}
 IGNORED_ATTRIBUTES = {"LayerNormalization": {"stash_type"}}
@@ -195,13 +195,6 @@ def schema_default(node: ir.Node, name: str, opset: int) -> Any:
     except (onnx.defs.SchemaError, KeyError):
         return None
     return onnx.helper.get_attribute_value(default) if default.name else None
-
-
-def plain(value: Any) -> Any:
-    """An attribute value with lists for sequences and str for bytes, for comparing."""
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def name_of(value: ir.Value | None) -> str:

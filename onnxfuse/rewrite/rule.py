@@ -93,10 +93,12 @@ class Match:
 class Op(ir.tape.Tape):
     """What ``after`` builds with: ``op.Gelu(x, approximate="tanh")`` makes a node, ``op.constant`` an initializer."""
 
-    def __init__(self, graph: ir.Graph, base: str) -> None:
+    def __init__(self, graph: ir.Graph, base: str, serial: int = 0) -> None:
+        """``base``: the name of the value that is replaced; new values are called after it and ``serial``."""
         super().__init__()
         self._graph = graph
         self._base = base
+        self._serial = serial
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
@@ -104,6 +106,8 @@ class Op(ir.tape.Tape):
 
         def build(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
             values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
+            for at, value in enumerate(values):
+                value.name = f"{self._base}/{op_type}{len(self.nodes)}.{self._serial}" + f".{at}" * (_outputs > 1)
             return values[0] if _outputs == 1 else values
         return build
 

@@ -28,16 +28,16 @@ def test_every_spelling_becomes_one_node(body):
 @pytest.mark.parametrize(("body", "reason"), [
     (POW.replace("ReduceMean(x, axes)", "ReduceMean(x, other)"), "axes is not the last dimension"),
     (POW.replace("ReduceMean(p, axes)", "ReduceMean(p, other)"), "axes2 is not the last dimension"),
-    (POW.replace("two", "three"), "two is 3.0, wanted 2.0"),
+    (POW.replace("two", "three"), "saw Mul, wanted Sub"),
     (POW.replace("eps", "bad"), "epsilon is -0.1"),
     (POW.replace("Add(v, eps)", "Add(v, v)"), "epsilon is not a constant scalar"),
-    (POW.replace("Sub(x, m)", "Sub(m, x)"), "ReduceMean"),
+    (POW.replace("Sub(x, m)", "Sub(m, x)"), "another value"),
 ])
 def test_a_look_alike_is_refused(body, reason):
     model = build(body)
     trace = apply(layer_norm.RULES, model)
     assert "LayerNormalization" not in ops(model)
-    assert reason in str(trace.misses["layer-norm"])
+    assert reason in "saw {seen}, wanted {wanted}".format(**trace.misses["layer-norm"])
 
 
 def test_a_gain_of_another_shape_is_refused():
