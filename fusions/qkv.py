@@ -30,6 +30,28 @@ def projections(biased: frozenset[str]):
     return before
 
 
+def packed(op, x, weight, sizes, axis, bq, bk, bv, n, n_kv, scale, mask=None):
+    parts = (op.MatMul(x, weight), sizes)
+    q, k, v = (op.Add(op.Split(*parts, axis=axis, _output=at), bias) for at, bias in enumerate((bq, bk, bv)))
+    return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
+
+
+def guard_packed(match: Match) -> dict:
+    match.need(match["axis"] in (-1, 2), "the split is over another dimension", match.output)
+    sizes = match.fact("sizes").data or ()
+    widths = [match.need_number(size, "the width of a part") for size in sizes]
+    match.need(len(widths) == len(NAMES), f"the split has {len(widths)} parts, wanted 3", match["sizes"])
+    match.need(sum(widths) == match.need_shape(match.need_constant("weight"), rank=2)[1].number, "the widths do not add up")
+    for name, width in zip(NAMES, sizes, strict=True):
+        match.need(match.need_shape(match.need_constant(f"b{name}")) == (width,), f"b{name} is not [{width}]", match[f"b{name}"])
+    return {"widths": widths}
+
+
+def bias_before_split(op: Op, x, weight, bq, bk, bv, widths, **attributes):
+    product = op.Add(op.MatMul(x, weight), op.constant(joined([bq, bk, bv]), "bias"))
+    return attend(op, product, widths, **attributes)
+
+
 def guard(match: Match) -> dict:
     widths = []
     for name in NAMES:
@@ -59,6 +81,10 @@ def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
         given = [biases.get(f"b{name}") or op.constant(np.zeros(width, dtype=dtype), f"no-b{name}")
                  for name, width in zip(NAMES, widths, strict=True)]
         product = op.Add(product, op.constant(joined(given), "bias"))
+    return attend(op, product, widths, n, n_kv, scale, mask)
+
+
+def attend(op: Op, product, widths, n, n_kv, scale, mask, **_):
     q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
     extra = {} if scale is None else {"scale": scale}
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
@@ -66,4 +92,7 @@ def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
 
 
 EACH = [frozenset(names) for count in (3, 2, 1, 0) for names in itertools.combinations(NAMES, count)]
-RULES = tuple(Rule("merged-qkv", projections(biased), guard, attention) for biased in EACH)
+RULES = (
+    *(Rule("merged-qkv", projections(biased), guard, attention) for biased in EACH),
+    Rule("merged-qkv", packed, guard_packed, bias_before_split),
+)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx_ir as ir
+
 
 @dataclass(frozen=True)
 class Count:
@@ -39,6 +41,17 @@ class Architecture:
     counts: Mapping[str, Count]
     heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def name_inputs(self, model: ir.Model) -> None:
+        """Name dynamic dimensions of the inputs alike, however an exporter called them: equal names, equal sizes.
+
+        Exporters that see only one sample give the mask's batch a name of its own, as if it could differ from the ids'.
+        """
+        for value in model.graph.inputs:
+            names = self.inputs.get(value.name or "", {})
+            if value.shape is not None:
+                value.shape = ir.Shape([ir.SymbolicDim(names[axis]) if axis in names and not isinstance(dim, int) else dim
+                                        for axis, dim in enumerate(value.shape.dims)])
 
     def expected(self, config: Mapping[str, Any], task: str | None) -> dict[str, int]:
         """The count of every fused thing in a model of this family."""

@@ -110,6 +110,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     config = plans.read_config(plan.source)
     model = storage.load(plan.source)
     family = model_type(model, config, plan.model_type)
+    catalog.architecture(family).name_inputs(model)
     clock.lap("load")
     progress(f"fusing for {target.name}")
     if plan.verify not in VERIFY:

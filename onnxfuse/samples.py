@@ -153,10 +153,9 @@ def _rows(value: ir.Value) -> int:
 
 def _positions(model: ir.Model) -> int:
     """Length of the stored position range [1, P], or of the table that positions are sliced from."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        sizes = () if tensor is None or tensor.dtype != ir.DataType.INT64 else tensor.shape.numpy()
-        if tensor is None or len(sizes) != 2 or sizes[0] != 1 or sizes[1] < 2:
+    for tensor in _constants(model):
+        sizes = tensor.shape.numpy() if tensor.dtype == ir.DataType.INT64 else ()
+        if len(sizes) != 2 or sizes[0] != 1 or sizes[1] < 2:
             continue
         if np.array_equal(tensor.numpy()[0], np.arange(sizes[1])):
             return sizes[1]
@@ -165,3 +164,13 @@ def _positions(model: ir.Model) -> int:
         if node.op_type == "Slice" and is_constant(source) and len(source.const_value.shape) == 3:  # type: ignore[union-attr]
             return int(source.const_value.shape[1])  # type: ignore[union-attr, arg-type]
     return LONGEST
+
+
+def _constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Initializers, and what Constant nodes hold."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            yield value.const_value
+    for node in model.graph:
+        if node.op_type == "Constant" and "value" in node.attributes:
+            yield node.attributes["value"].as_tensor()

@@ -63,7 +63,15 @@ def load(path: Path) -> ir.Model:
     except (onnx.checker.ValidationError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
+    _number_dimensions(model)
     return model
+
+
+def _number_dimensions(model: ir.Model) -> None:
+    """A dimension that is named "3" is 3: transformers' own exporter writes fixed sizes so."""
+    for value in model.graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([int(str(dim)) if str(dim).isdigit() else dim for dim in value.shape.dims])
 
 
 def save(model: ir.Model, path: Path) -> None:

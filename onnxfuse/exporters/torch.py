@@ -51,7 +51,8 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
                 raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {storage.first_line(error)}; "
                                   f"try --exporter {'torchscript' if exporter == 'dynamo' else 'dynamo'}") from error
         model = storage.load(staged)
-        _name_dimensions(model, checkpoint)
+        _name_outputs(model)
+        checkpoint.family.name_inputs(model)
         forget_origins(model)
         storage.save(model, staged.with_name("named") / staged.name)
         (staged.with_name("named") / staged.name).replace(staged)
@@ -118,15 +119,12 @@ def _is_large(checkpoint: Checkpoint) -> bool:
     return size > storage.PROTOBUF_LIMIT - (1 << 24)
 
 
-def _name_dimensions(model: ir.Model, checkpoint: Checkpoint) -> None:
-    """Name dynamic dimensions alike in all inputs and outputs, however the exporter called them: equal names, equal sizes."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.shape is None:
-            continue
-        names = checkpoint.family.inputs.get(value.name or "", TOKENS)
-        dims = [ir.SymbolicDim(names[axis]) if axis in names and not isinstance(dim, int) else dim
-                for axis, dim in enumerate(value.shape.dims)]
-        value.shape = ir.Shape(dims)
+def _name_outputs(model: ir.Model) -> None:
+    """Name dynamic dimensions of outputs as those of the inputs, however the exporter called them."""
+    for value in model.graph.outputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([ir.SymbolicDim(TOKENS[axis]) if axis in TOKENS and not isinstance(dim, int) else dim
+                                    for axis, dim in enumerate(value.shape.dims)])
 
 
 @contextlib.contextmanager

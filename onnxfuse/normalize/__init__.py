@@ -1,6 +1,7 @@
 """Bring any exporter's graph to one spelling, so that a fusion needs one pattern.
 
-In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, constants folded, then the
+In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, ONNX Runtime's fused
+operators taken apart, constants folded, then the
 rules of ``shapes``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxfuse.normalize import arithmetic, einsum, folding, linear, masks, scale, shapes, structure
+from onnxfuse.normalize import arithmetic, contrib, einsum, folding, linear, masks, scale, shapes, structure
 from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
 
 RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES, *linear.RULES, *einsum.RULES)
@@ -31,6 +32,7 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
     """
     structure.simplify(model)
     structure.convert(model, opset)
+    contrib.take_apart(model)
     facts = Facts(model.opset_imports[""])
     facts.scan(model.graph)
     prover = Prover(facts) if prove else None

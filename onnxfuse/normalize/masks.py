@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.normalize.scale import need_float
+from onnxfuse.normalize.scale import need_float, scalar_like
 from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import ONE, Facts, constant
@@ -63,6 +63,19 @@ def where_true(op, true, x, other):
     return op.Where(true, x, other)
 
 
+def where_false(op, false, other, x):
+    return op.Where(false, other, x)
+
+
+def guard_false(match: Match) -> None:
+    match.need(match.fact("false").uniform is False, "the condition is not always false", match["false"])
+    match.need(match.need_shape("x") == match.need_shape(match.output), "the condition decides the shape", match["false"])
+
+
+def itself(op: Op, x, **_):
+    return x
+
+
 def guard_true(match: Match) -> dict:
     match.need(match.fact("true").uniform is True, "the other side is not always true", match["true"])
     same = match.need_shape("x") == match.need_shape(match.output)
@@ -73,6 +86,22 @@ def guard_true(match: Match) -> dict:
 
 def expanded(op: Op, x, true, same, **_):
     return x if same else op.Expand(x, op.Shape(true))
+
+
+# Where(Transpose(c), s, Transpose(x)) = Transpose(Where(c, s, x))
+
+
+def where_transposed(op, c, s, x, perm):
+    return op.Where(op.Transpose(c, perm=perm), s, op.Transpose(x, perm=perm))
+
+
+def guard_transposed(match: Match) -> None:
+    match.need(match.need_shape("s") == (), "the other branch has a shape of its own", match["s"])
+    match.need(match.need_shape("x", rank=len(match.need_shape("c"))), "a scalar", match["x"])
+
+
+def transpose_where(op: Op, c, s, x, perm):
+    return op.Transpose(op.Where(c, s, x), perm=perm)
 
 
 # f(Expand(x)) = Expand(f(x)) for elementwise f; Add(y, Expand(x)) = Add(y, x) where y has the full shape
@@ -99,6 +128,26 @@ def expand_cast(op, x, shape, to):
 
 def cast_expand(op: Op, x, shape, to):
     return op.Expand(op.Cast(x, to=to), shape)
+
+
+def expand_not(op, x, shape):
+    return op.Not(op.Expand(x, shape))
+
+
+def not_expand(op: Op, x, shape):
+    return op.Expand(op.Not(x), shape)
+
+
+def expand_scaled(op, x, shape, c):
+    return op.Mul(op.Expand(x, shape), c)
+
+
+def guard_scaled(match: Match) -> dict:
+    return {"factor": match.scalar("c"), "dtype": need_float(match, match["c"])}
+
+
+def scaled_expand(op: Op, x, shape, factor, dtype, **_):
+    return op.Expand(op.Mul(x, scalar_like(op, factor, dtype)), shape)
 
 
 def agree(match: Match) -> None:
@@ -212,17 +261,58 @@ def softmax(op: Op, scores, axis, **_):
     return op.Softmax(scores, axis=axis)
 
 
+# Where(sum(keep) < 1, 0, p) = p for p = Softmax(x + (not keep) * low) or p = Softmax(...) @ v, in every row that keeps something
+
+
+def no_key(op, keep, shape, axes, one, to):
+    return op.Less(op.ReduceSum(op.Expand(op.Cast(keep, to=to), shape), axes), one)
+
+
+def masked_softmax(op, x, keep, low, axis, mask_to, **_):
+    return op.Softmax(op.Add(x, op.Mul(op.Cast(op.Not(keep), to=mask_to), low)), axis=axis)
+
+
+def repaired_weights(op, x, keep, shape, axes, one, zero, low, axis, to, mask_to):
+    return op.Where(no_key(op, keep, shape, axes, one, to), zero, masked_softmax(op, x, keep, low, axis, mask_to))
+
+
+def repaired_context(op, x, v, keep, shape, axes, one, zero, low, axis, to, mask_to):
+    return op.Where(no_key(op, keep, shape, axes, one, to), zero, op.MatMul(masked_softmax(op, x, keep, low, axis, mask_to), v))
+
+
+def guard_row_repair(match: Match) -> None:
+    """As with a repair of NaN: a row that keeps nothing has no right answer (see the README)."""
+    match.need_scalar("one", 1.0)
+    match.need_scalar("zero", 0.0)
+    match.need(match.scalar("low") <= LOWEST_FILL, f"the fill value is above {LOWEST_FILL:g}", match["low"])
+    rank = len(match.need_shape(match.output))
+    axes = match.fact("axes").data or ()
+    match.need([axis.number for axis in axes] in ([-1], [rank - 1]), "the sum is not over the keys", match["axes"])
+    match.need(match["axis"] in (-1, rank - 1), "the softmax is not over the keys", match.output)
+    match.need(len(match.need_shape("keep")) == rank, "the mask has other dimensions than the scores", match["keep"])
+
+
+def masked_context(op: Op, v, **parts):
+    return op.MatMul(masked_softmax(op, **parts), v)
+
+
 RULES = (
     Rule("gather-coordinates", gather_coordinates, guard_coordinates, reshape, exact=True),
     Rule("gather-row-major", gather_row_major, guard_row_major, reshape, shared=True, exact=True),
     Rule("and-true", and_true, guard_true, expanded, exact=True),
     Rule("where-true", where_true, guard_true, expanded, exact=True),
+    Rule("where-false", where_false, guard_false, itself, exact=True),
+    Rule("where-transposed", where_transposed, guard_transposed, transpose_where, shared=True, exact=True),
     Rule("expand-where", expand_where, guard_scalar_branches, where_expand, shared=True, exact=True),
     Rule("expand-cast", expand_cast, agree, cast_expand, shared=True, exact=True),
+    Rule("expand-not", expand_not, agree, not_expand, shared=True, exact=True),
+    Rule("expand-scaled", expand_scaled, guard_scaled, scaled_expand, shared=True, exact=True),
     Rule("expand-add", add_expanded, guard_absorbed, add, shared=True, exact=True),
     Rule("expand-and", and_expanded, guard_absorbed, and_, shared=True, exact=True),
     Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True),
     Rule("mask-where", kept_scores, guard_fill, kept_bias, shared=True),
     Rule("mask-where", dropped_scores, guard_fill, dropped_bias, shared=True),
     Rule("nan-repair", nan_repair, guard_nan_repair, softmax),
+    Rule("row-repair", repaired_weights, guard_row_repair, masked_softmax, shared=True),
+    Rule("row-repair", repaired_context, guard_row_repair, masked_context, shared=True),
 )

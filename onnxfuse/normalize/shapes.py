@@ -157,7 +157,7 @@ def add_zero(op, x, zero):
 
 
 def guard_zero(match: Match) -> None:
-    match.need_scalar("zero", 0.0)
+    match.need(match.fact("zero").uniform == 0, "it is not known to be zero", match["zero"])
     same_shape(match)
 
 

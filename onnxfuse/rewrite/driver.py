@@ -114,7 +114,7 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
             trace.record_miss(rule, pattern.Miss(len(match.nodes), "the guard's consent", refusal.reason, where))
             continue
-        op = Op(model.graph, match.output.name or rule.name, serial=len(trace.applications))
+        op = Op(model.graph, match.output.name or rule.name)
         built = rule.after(op, **match.bindings, **learned)
         if prover is not None and not _proven(prover, rule, match, op, built, trace):
             continue

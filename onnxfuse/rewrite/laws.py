@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -40,11 +41,18 @@ def _arithmetic(facts: Facts, node: ir.Node, output: int) -> Fact:
     if len(parts) != 2:
         return fact
     left, right = parts
+    if node.op_type == "Mul" and 0 in (left.uniform, right.uniform) and not any(_unbounded(part) for part in parts):
+        fact = replace(fact, uniform=0.0)
     if left.data and right.data and shape is not None and len(shape) <= 1:
         fact = replace(fact, data=_elementwise(facts, node.op_type, left.data, right.data))
     if shape is not None and left.shape is not None and right.shape is not None:
         fact = replace(fact, index=_affine(node.op_type, left, right, len(shape)))
     return fact
+
+
+def _unbounded(part: Fact) -> bool:
+    """Whether zero times this may be other than zero."""
+    return part.uniform is None or not math.isfinite(part.uniform)
 
 
 def _elementwise(facts: Facts, op: str, left: tuple[Dim, ...], right: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
@@ -97,9 +105,15 @@ def _comparison(facts: Facts, node: ir.Node, output: int) -> Fact:
     nonnegative = left.index is not None and all(coef.nonnegative for _, coef in left.index)
     if node.op_type == "GreaterOrEqual" and nonnegative and right.uniform is not None and right.uniform <= 0:
         fact = replace(fact, uniform=True)
+    if node.op_type in _COMPARE and left.uniform is not None and right.uniform is not None:
+        fact = replace(fact, uniform=_COMPARE[node.op_type](left.uniform, right.uniform))
     if node.op_type == "And" and left.uniform is True and right.uniform is True:
         fact = replace(fact, uniform=True)
     return fact
+
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "Less": operator.lt, "LessOrEqual": operator.le, "Greater": operator.gt, "GreaterOrEqual": operator.ge, "Equal": operator.eq}
 
 
 def _equal(a: Dim, b: Dim) -> bool | None:
@@ -115,7 +129,9 @@ def _equal(a: Dim, b: Dim) -> bool | None:
 
 @law("Not", "IsNaN", "IsInf")
 def _predicate(facts: Facts, node: ir.Node, output: int) -> Fact:
-    return Fact(ir.DataType.BOOL, facts[node.inputs[0]].shape)
+    source = facts[node.inputs[0]]
+    known = node.op_type == "Not" and source.uniform is not None
+    return Fact(ir.DataType.BOOL, source.shape, uniform=not source.uniform if known else None)
 
 
 @law("Where")
@@ -132,7 +148,8 @@ def _where(facts: Facts, node: ir.Node, output: int) -> Fact:
 def _cast(facts: Facts, node: ir.Node, output: int) -> Fact:
     fact, dtype = facts[node.inputs[0]], ir.DataType(attribute(node, "to", facts.opset))
     integer = dtype in (ir.DataType.INT64, ir.DataType.INT32)
-    uniform = bool(fact.uniform) if dtype == ir.DataType.BOOL and fact.uniform is not None else None
+    kinds = {ir.DataType.BOOL: bool, ir.DataType.FLOAT: float}
+    uniform = kinds[dtype](fact.uniform) if dtype in kinds and fact.uniform is not None else None
     return Fact(dtype, fact.shape, fact.data if integer else None, uniform, fact.index if integer else None)
 
 
@@ -388,7 +405,9 @@ def _reduce(facts: Facts, node: ir.Node, output: int) -> Fact:
     gone = {axis % len(source.shape) for axis in axes}
     keep = attribute(node, "keepdims", facts.opset)
     shape = tuple(ONE if i in gone else dim for i, dim in enumerate(source.shape) if keep or i not in gone)
-    return Fact(source.dtype, shape)
+    count = _count(tuple(source.shape[i] for i in gone)).number
+    known = node.op_type == "ReduceSum" and axes and count is not None and source.uniform is not None
+    return Fact(source.dtype, shape, uniform=source.uniform * count if known else None)  # type: ignore[operator]
 
 
 @law("Split")

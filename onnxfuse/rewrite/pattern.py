@@ -72,6 +72,11 @@ def trace(before: Callable[..., Op]) -> Op:
     return before(_Recorder(), **variables)
 
 
+def _other_output(pattern: Op, other: Op) -> bool:
+    """Whether two operators of a pattern stand for two outputs of one node."""
+    return pattern.inputs == other.inputs and pattern.output != other.output
+
+
 @dataclass(frozen=True)
 class Miss:
     """Where an attempt stopped: ``matched`` operators were right, then ``seen`` stood where ``wanted`` should."""
@@ -130,7 +135,8 @@ class _Search:
             return self.stop(nodes, name_of(value), "a graph input or initializer", pattern.type)
         if (node.op_type, node.domain) != (pattern.type, pattern.domain) or value.index() != pattern.output:
             return self.stop(nodes, name_of(value), node.op_type, pattern.type)
-        if nodes.get(pattern, node) is not node or (pattern not in nodes and node in nodes.values()):
+        if nodes.get(pattern, node) is not node or any(
+                known is node and not _other_output(pattern, other) for other, known in nodes.items() if pattern not in nodes):
             return self.stop(nodes, name_of(value), "another node", f"one {pattern.type} in both places")
         found = self._attributes(pattern, node, bindings, nodes)
         if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,15 +91,31 @@ class Match:
             raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
 
 
+MARK = "~"
+"""Stands in the name of a new value between the value that it replaces a part of, and what it is."""
+
+SERIAL = "onnxfuse.serial"
+
+
+def _next_serial(graph: ir.Graph) -> int:
+    """A number that no value of the graph has in its name yet."""
+    if SERIAL not in graph.meta:
+        names = (value.name or "" for node in graph for value in node.outputs)
+        used = (re.search(rf"{MARK}\w+\.(\d+)\.", name) for name in names)
+        graph.meta[SERIAL] = max((int(found[1]) for found in used if found), default=0)
+    graph.meta[SERIAL] += 1
+    return graph.meta[SERIAL]
+
+
 class Op(ir.tape.Tape):
     """What ``after`` builds with: ``op.Gelu(x, approximate="tanh")`` makes a node, ``op.constant`` an initializer."""
 
-    def __init__(self, graph: ir.Graph, base: str, serial: int = 0) -> None:
-        """``base``: the name of the value that is replaced; new values are called after it and ``serial``."""
+    def __init__(self, graph: ir.Graph, base: str) -> None:
+        """``base``: the name of the value that is replaced; new values are called after it, with a number of their own."""
         super().__init__()
         self._graph = graph
-        self._base = base
-        self._serial = serial
+        self._base = base.partition(MARK)[0]
+        self._serial = _next_serial(graph)
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
@@ -107,7 +124,7 @@ class Op(ir.tape.Tape):
         def build(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
             values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
             for at, value in enumerate(values):
-                value.name = f"{self._base}/{op_type}{len(self.nodes)}.{self._serial}" + f".{at}" * (_outputs > 1)
+                value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)
             return values[0] if _outputs == 1 else values
         return build
 

@@ -42,7 +42,15 @@ def open_session(model: Path | bytes, *, threads: int = 0, optimize: bool = True
 
 
 def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, np.ndarray]:
-    """Outputs by name, of the feeds that the session has inputs for."""
+    """Outputs by name, of the feeds that the session has inputs for. Raises ModelError when the model fails on them."""
     names = [output.name for output in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
-    return dict(zip(names, session.run(names, {name: array for name, array in feeds.items() if name in wanted}), strict=True))
+    try:
+        outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model on {shapes}: {first_line(error)[-300:]}; "
+                         "a config.json beside it tells which lengths and sizes it takes") from error
+    return dict(zip(names, outputs, strict=True))
