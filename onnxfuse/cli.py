@@ -132,11 +132,12 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
              without: Annotated[list[str] | None, typer.Option(help="Leave this rule out; repeatable.")] = None,
              require: Annotated[list[str] | None, typer.Option(help="all, or NAME=NUMBER; fail when not fused so.")] = None,
              verify: Annotated[str, typer.Option(help="each: prove every rewrite; final: compare the result; off.")] = "each",
+             dump: Annotated[Path | None, typer.Option(help="A folder for the graph after each rewrite.")] = None,
              as_json: Json = False) -> None:
     """Fuse a model for a target and prove that it computes the same."""
     source = plans.source_file(model, plans.MODEL)
     plan = OptimizePlan(source, plans.output_file(source, output, plans.OPTIMIZED), target, model_type,
-                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify)
+                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify, dump)
     with _progress() as progress:
         step = pipeline.optimize(plan, progress)
     details = step.details
@@ -144,6 +145,19 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
         step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"nodes: {details['nodes']}",
         f"rewrites: {sum(details['trace']['rules'].values())}, proven one by one: {details['trace']['proven']}",
         *(f"not done, wrong here: {rule} {why}" for rule, why in details["trace"]["rejected"].items())))
+
+
+@app.command()
+def explain(model: Model = None, target: TargetName = "cpu", model_type: ModelType = None, as_json: Json = False) -> None:
+    """Say of each layer what fuses, and where the nearest match stops for what does not."""
+    source = plans.source_file(model, plans.MODEL)
+    with _progress() as progress:
+        progress(f"fusing {source}")
+        findings = pipeline.explain(source, target, model_type)
+    missing = [finding for finding in findings if not finding.done]
+    verdict = f"{len(findings) - len(missing)} of {len(findings)} done"
+    _print(as_json, {"model": str(source), "findings": [finding.to_json() for finding in findings]},
+           f"{source} for target {target}", *report.finding_lines(findings), verdict)
 
 
 @app.command()

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnxfuse import catalog
 from onnxfuse.errors import UsageError
 from onnxfuse.normalize import normalize, structure
-from onnxfuse.rewrite import Prover, Trace, rewrite
+from onnxfuse.rewrite import Facts, Prover, Trace, rewrite
+from onnxfuse.rewrite.driver import Listener
 from onnxfuse.targets import Target
 
 LOWEST_OPSET = 17
@@ -28,7 +29,7 @@ class Fused:
 
 
 def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(), without: frozenset[str] = frozenset(),
-         prove: bool = False) -> Fused:
+         prove: bool = False, listener: Listener | None = None) -> Fused:
     """Rewrite ``model`` in place for ``target``.
 
     Args:
@@ -37,20 +38,16 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
         without: names of rules to leave out.
         prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
 
+        listener: is told of each rewrite after it is made.
+
     Raises:
         UsageError: an unknown rule, or a model whose opset the target's runtimes do not read.
         ModelError: the model cannot be raised to the target's opset.
     """
     chosen = catalog.select(target, only, without)
-    source = model.opset_imports.get("", 0)
-    if source > target.highest:
-        raise UsageError(f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
-                         f"export it again with --opset {target.highest}")
-    trace = Trace()
-    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove)
+    trace = Trace(listener=listener)
+    facts = canonical(model, target, chosen, trace, prove=prove)
     prover = Prover(facts) if prove else None
-    rewrite(model, chosen.fusions, facts, trace, prover)
-    structure.merge_duplicates(model)
     counts = census(model)
     while rewrite(model, chosen.whole_graph, facts, trace, prover):
         structure.merge_duplicates(model)
@@ -60,16 +57,32 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
     return Fused(counts, trace)
 
 
+def canonical(model: ir.Model, target: Target, chosen: catalog.Selection, trace: Trace, *, prove: bool = False) -> Facts:
+    """Bring ``model`` to normal form and fuse it, in place: one standard operator for each thing an encoder does.
+
+    Raises:
+        UsageError, ModelError: as ``fuse``.
+    """
+    source = model.opset_imports.get("", 0)
+    if source > target.highest:
+        raise UsageError(f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
+                         f"export it again with --opset {target.highest}")
+    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove)
+    rewrite(model, chosen.fusions, facts, trace, Prover(facts) if prove else None)
+    structure.merge_duplicates(model)
+    return facts
+
+
 def census(model: ir.Model) -> dict[str, int]:
     """How many of each thing a graph of standard operators holds, by the names that ``models/`` uses."""
     ops = Counter(node.op_type for node in model.graph)
     attentions = [node for node in model.graph if node.op_type == "Attention"]
-    merged = [node for node in attentions if _one_split(node)]
+    merged = [node for node in attentions if one_split(node)]
     return {"attention": len(attentions), "qkv": len(merged), "layer_norm": ops["LayerNormalization"], "gelu": ops["Gelu"],
             "unfused": sum(ops[name] for name in ("Softmax", "Erf", "IsNaN", "ReduceMean"))}
 
 
-def _one_split(node: ir.Node) -> bool:
+def one_split(node: ir.Node) -> bool:
     """Whether query, key and value come from one Split; the query perhaps cut to the pooled token."""
     sources = {value.producer() for value in node.inputs[:3] if value is not None}
     sources = {source.inputs[0].producer() if source is not None and source.op_type == "Gather" and source.inputs[0] is not None

@@ -17,7 +17,10 @@ import onnx_ir as ir
 
 from onnxfuse import benchmark, catalog, parity, samples, storage, targets
 from onnxfuse import plan as plans
+from onnxfuse.dump import Dump
 from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.explain import Finding
+from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
 from onnxfuse.parity import Outputs, Parity, Runner
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
@@ -87,7 +90,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         write(checkpoint, staged, exporter=plan.exporter, opset=opset)
         clock.lap("export")
         progress("comparing with PyTorch")
-        expected = parity.reference(torch_runner(checkpoint), _grid(staged, checkpoint.config))
+        expected = parity.reference(torch_runner(checkpoint), grid(staged, checkpoint.config))
         result = parity.compare(expected, onnx_runner(staged), "reassociate").require("the export differs from PyTorch")
         clock.lap("verify")
     checkpoint.save_beside(plan.out)
@@ -115,11 +118,12 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     progress(f"fusing for {target.name}")
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
-    fused = fuse(model, target, only=plan.only, without=plan.without, prove=plan.verify == "each")
+    listener = None if plan.dump is None else Dump(model, plan.dump)
+    fused = fuse(model, target, only=plan.only, without=plan.without, prove=plan.verify == "each", listener=listener)
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
     expected = _expected(family, config)
-    _require(plan.require, fused.counts, expected, fused.trace.misses)
+    _require(plan, fused.counts, expected)
     details = {"model_type": family, "target": target.name, "fused": fused.counts, "expected": expected,
                "nodes": len(model.graph), "trace": fused.trace.to_json()}
     model.metadata_props["onnxfuse"] = json.dumps({"target": target.name, "fused": fused.counts, "versions": plans.versions()})
@@ -134,6 +138,18 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "optimize", plan, step.to_json())
     return step
+
+
+def explain(source: Path, target: str = "cpu", model_type_: str | None = None) -> list[Finding]:
+    """Say of each layer of a model what fuses, and where the nearest match stops for what does not.
+
+    Raises:
+        UsageError, ModelError.
+    """
+    model = storage.load(source)
+    family = catalog.architecture(model_type(model, plans.read_config(source), model_type_))
+    family.name_inputs(model)
+    return findings(model, targets.find(target), family)
 
 
 def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
@@ -206,7 +222,7 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
 
     progress("comparing all with PyTorch")
     torch_run = torch_runner(checkpoint, measure.threads)
-    expected = parity.reference(torch_run, _grid(exported.path, checkpoint.config))
+    expected = parity.reference(torch_run, grid(exported.path, checkpoint.config))
     results = {name: parity.compare(expected, onnx_runner(path), "int8" if name == "int8" else "reassociate")
                .require(f"{path} differs from PyTorch") for name, path in paths.items()}
 
@@ -249,7 +265,7 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
 
 def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any]) -> Parity:
     """Compare two files, holding one of them in memory at a time."""
-    cases = _grid(first, config)
+    cases = grid(first, config)
     runner = onnx_runner(first)
     expected = parity.reference(runner, cases)
     del runner
@@ -257,7 +273,8 @@ def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any]) 
     return parity.compare(expected, onnx_runner(second), kind)
 
 
-def _grid(path: Path, config: dict[str, Any]) -> list[Case]:
+def grid(path: Path, config: dict[str, Any]) -> list[Case]:
+    """The parity grid of a model file."""
     return list(samples.grid(samples.profile_of(storage.load(path), config)))
 
 
@@ -283,10 +300,10 @@ def _expected(family: str, config: dict[str, Any]) -> dict[str, int]:
     return architecture.expected(config, config.get("onnxfuse_task")) if architecture.layers in config else {}
 
 
-def _require(wanted: tuple[str, ...], counts: dict[str, int], expected: dict[str, int], misses: dict[str, Any]) -> None:
-    """Hold the counts against ``--require``: "all", or NAME=NUMBER."""
+def _require(plan: OptimizePlan, counts: dict[str, int], expected: dict[str, int]) -> None:
+    """Hold the counts against ``--require``: "all", or NAME=NUMBER. What is missing is explained."""
     needs: dict[str, int] = {}
-    for item in wanted:
+    for item in plan.require:
         name, _, number = item.partition("=")
         if item == "all":
             if not expected:
@@ -298,7 +315,6 @@ def _require(wanted: tuple[str, ...], counts: dict[str, int], expected: dict[str
             raise UsageError(f"--require {item}: wanted all, or NAME=NUMBER with NAME one of {', '.join(counts)}")
     for name, needed in needs.items():
         if counts[name] != needed:
-            rule = {"qkv": "merged-qkv", "layer_norm": "layer-norm"}.get(name, name)
-            miss = misses.get(rule)
-            near = f"; nearest miss at {miss['where']}: saw {miss['seen']}, wanted {miss['wanted']}" if miss else ""
-            raise RequirementError(f"{name} fused {counts[name]} times, required {needed}{near}")
+            missed = [str(finding) for finding in explain(plan.source, plan.target, plan.model_type)
+                      if finding.fusion == name and not finding.done]
+            raise RequirementError("; ".join([f"{name} fused {counts[name]} times, required {needed}", *missed[:1]]))

@@ -39,7 +39,7 @@ class OptimizePlan:
     """Which file to optimize into which, for which target, with which rules.
 
     ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
-    ``off`` does neither.
+    ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite.
     """
 
     source: Path
@@ -50,6 +50,7 @@ class OptimizePlan:
     without: frozenset[str] = frozenset()
     require: tuple[str, ...] = ()
     verify: str = "each"
+    dump: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from onnxfuse import plan as plans
 from onnxfuse import storage
 from onnxfuse.benchmark import Timing, ratio
+from onnxfuse.explain import Finding
 from onnxfuse.parity import Parity
 from onnxfuse.pipeline import PYTORCH, VARIANTS, Run
 
@@ -26,6 +28,17 @@ def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
             wanted = expected.get(name)
             parts.append(f"{name} {count}" + (f"/{wanted}" if wanted is not None else ""))
     return ", ".join(parts)
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """One line for each layer with what is done, and one for each thing that is not."""
+    lines = []
+    for layer in dict.fromkeys(finding.layer for finding in findings):
+        done = Counter(finding.fusion for finding in findings if finding.layer == layer and finding.done)
+        counted = ", ".join(name if count == 1 else f"{count} {name}" for name, count in done.items())
+        lines.append(f"  {layer}: {counted or 'nothing'} done")
+        lines += [f"    {finding}" for finding in findings if finding.layer == layer and not finding.done]
+    return lines
 
 
 def parity_text(result: Parity | None) -> str:

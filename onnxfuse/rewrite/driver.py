@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +14,9 @@ from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.facts import Facts
 from onnxfuse.rewrite.proof import Prover
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
+
+CONSENT = "the guard's consent"
+"""What a miss wanted when the whole pattern matched."""
 
 SWEEPS = 50
 """A group of rules that still fires after this many sweeps undoes itself: a defect, and an error."""
@@ -43,12 +46,16 @@ class Application:
     after: tuple[Line, ...]
 
 
+Listener = Callable[[Application], None]
+
+
 @dataclass
 class Trace:
     """What happened to a model, in order, and for each rule its nearest miss.
 
     ``proven`` counts the rewrites whose local proof held, and ``proof_seconds`` is what all proofs took. ``unproven`` and
-    ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done.
+    ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done. ``listener`` is told
+    of each rewrite after it is made.
     """
 
     applications: list[Application] = field(default_factory=list)
@@ -57,6 +64,7 @@ class Trace:
     proof_seconds: float = 0.0
     unproven: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    listener: Listener | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
@@ -65,6 +73,8 @@ class Trace:
 
     def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
         self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))
+        if self.listener is not None:
+            self.listener(self.applications[-1])
 
     def record_miss(self, rule: Rule, miss: pattern.Miss) -> None:
         known = self.misses.get(rule.name)
@@ -102,6 +112,20 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, 
     raise RuntimeError(f"rules {[rule.name for rule in rules]} still change the graph after {SWEEPS} sweeps")
 
 
+def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss, tuple[ir.Node, ...]] | None:
+    """How far one rule comes at one node, and the nodes that it matched there; None when not even the root fits."""
+    attempt = pattern.Attempt(rule.pattern, root, facts.opset)
+    for found in attempt:
+        match = Match(found, root, facts)
+        try:
+            _need_private(rule, match)
+            rule.guard(match)
+        except NoMatch as refusal:
+            where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
+            return pattern.Miss(len(match.nodes), CONSENT, refusal.reason, where), tuple(match.nodes)
+    return None if attempt.miss is None or not attempt.miss.matched else (attempt.miss, attempt.nodes)
+
+
 def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Trace, prover: Prover | None = None) -> bool:
     """Try one rule at one node; rewrite there when it matches and its guard agrees."""
     attempt = pattern.Attempt(rule.pattern, root, facts.opset)
@@ -112,7 +136,7 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             learned = rule.guard(match) or {}
         except NoMatch as refusal:
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
-            trace.record_miss(rule, pattern.Miss(len(match.nodes), "the guard's consent", refusal.reason, where))
+            trace.record_miss(rule, pattern.Miss(len(match.nodes), CONSENT, refusal.reason, where))
             continue
         op = Op(model.graph, match.output.name or rule.name)
         built = rule.after(op, **match.bindings, **learned)

@@ -104,10 +104,12 @@ class _Search:
     def __init__(self, opset: int) -> None:
         self.opset = opset
         self.miss: Miss | None = None
+        self.deepest: tuple[ir.Node, ...] = ()
 
     def stop(self, nodes: dict[Op, ir.Node], where: str, seen: str, wanted: str) -> None:
         if self.miss is None or len(nodes) > self.miss.matched:
             self.miss = Miss(len(nodes), wanted, seen, where)
+            self.deepest = tuple(nodes.values())
 
     def solve(self, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Op, ir.Node]) -> Iterator[Found]:
         """Every way to meet every goal (a pattern and the value it must match, as a linked list), over operand orders."""
@@ -192,6 +194,11 @@ class Attempt:
     def miss(self) -> Miss | None:
         """The deepest point that failed; None when nothing did."""
         return self._search.miss
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """The graph's nodes that were right at that point."""
+        return self._search.deepest
 
 
 def schema_default(node: ir.Node, name: str, opset: int) -> Any:

@@ -1,0 +1,174 @@
+"""Write the README's coverage table: what fuses in every exporter's graphs, and whether it still computes what PyTorch does.
+
+    python scripts/coverage.py                       measure here, and with transformers 4.57 if its environment is there
+    python scripts/coverage.py --rows FILE           measure in this environment alone, and write the rows as JSON
+
+Models are two layers deep and narrow; counts grow with the layers. Exit code 1 when a cell falls under its expected count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from onnxfuse import OptimizePlan, parity, pipeline, report  # noqa: E402
+from onnxfuse.errors import OnnxfuseError  # noqa: E402
+from onnxfuse.exporters import Checkpoint, export, open_checkpoint  # noqa: E402
+from tests.conftest import small_model  # noqa: E402
+
+HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
+         "vit": "AutoModelForImageClassification"}
+OPSETS = (14, 17, 18, 20, 23)
+OLD = ROOT / ".venv-4.57" / "bin" / "python"
+"""The environment with transformers 4.57, made by ``make test-full``."""
+
+BEGIN, END = "<!-- coverage: written by scripts/coverage.py -->", "<!-- end of coverage -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell: who wrote the graph, how, and what came out. ``refused``: why the exporter wrote none."""
+
+    family: str
+    writer: str
+    attention: str
+    opset: str
+    transformers: str
+    fused: str = ""
+    complete: bool = True
+    error: float = 0.0
+    refused: str = ""
+
+
+def measure(folder: Path) -> list[Row]:
+    """Every cell of this environment."""
+    import transformers
+
+    rows: list[Row] = []
+    for family, head in HEADS.items():
+        saved = folder / family
+        small_model(family, head, layers=2).save_pretrained(saved)
+        for attention in ("eager", "sdpa"):
+            checkpoint = open_checkpoint(saved, attention=attention)
+            for writer in ("dynamo", "torchscript"):
+                for opset in OPSETS:
+                    def write(path: Path, c=checkpoint, w=writer, o=opset) -> None:
+                        export(c, path, exporter=w, opset=o)
+                    row = Row(family, writer, attention, str(opset), transformers.__version__)
+                    rows.append(_cell(row, checkpoint, write, folder))
+        if int(transformers.__version__.split(".")[0]) >= 5:
+            rows += _peers(family, open_checkpoint(saved), transformers.__version__, folder)
+    return rows
+
+
+def _peers(family: str, checkpoint: Checkpoint, version: str, folder: Path) -> list[Row]:
+    """Graphs that transformers' own exporter and ONNX Runtime's optimizer write."""
+    rows = []
+    for fusions in (None, "cpu"):
+        row = Row(family, "transformers' OnnxExporter" + (", ORT fusions" if fusions else ""), "sdpa", "20", version)
+        rows.append(_cell(row, checkpoint, lambda path, f=fusions: _transformers_export(checkpoint, path, f), folder))
+    for writer in ("dynamo", "torchscript"):
+        row = Row(family, f"ORT's optimizer on {writer}", "sdpa", "default", version)
+        rows.append(_cell(row, checkpoint, lambda path, w=writer: _ort_optimizer(checkpoint, path, w), folder))
+    return rows
+
+
+def _transformers_export(checkpoint: Checkpoint, path: Path, fusions: str | None) -> None:
+    import onnx_ir
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    from onnxfuse.exporters.torch import sample
+
+    model = open_checkpoint(checkpoint.name).module.model
+    feeds = dict(zip(checkpoint.family.inputs, sample(checkpoint), strict=True))
+    onnx_ir.save(OnnxExporter().export(model, feeds, config=OnnxConfig(dynamic=True, ort_fusions=fusions)).program, path)
+
+
+def _ort_optimizer(checkpoint: Checkpoint, path: Path, writer: str) -> None:
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    plain = path.with_name("plain.onnx")
+    export(checkpoint, plain, exporter=writer)
+    kind = "vit" if checkpoint.family.model_type == "vit" else "bert"
+    optimize_model(str(plain), model_type=kind, num_heads=4, hidden_size=128).save_model_to_file(str(path))
+
+
+def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folder: Path) -> Row:
+    """Write the graph, optimize it, and compare it with PyTorch."""
+    home = folder / "cell"
+    home.mkdir(exist_ok=True)
+    checkpoint.save_beside(home)
+    path = home / "model.onnx"
+    try:
+        write(path)
+    except OnnxfuseError as error:
+        return Row(**asdict(row) | {"refused": str(error)})
+    step = pipeline.optimize(OptimizePlan(path, home / "model_optimized.onnx"))
+    counts, expected = step.details["fused"], step.details["expected"]
+    cases = pipeline.grid(path, checkpoint.config)
+    expected_outputs = parity.reference(pipeline.torch_runner(checkpoint), cases)
+    agrees = parity.compare(expected_outputs, pipeline.onnx_runner(step.path), "reassociate")
+    complete = counts["unfused"] == 0 and agrees.passed and all(counts[name] >= wanted for name, wanted in expected.items())
+    return Row(**asdict(row) | {"fused": report.fused_text(counts, expected), "complete": complete, "error": agrees.error})
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: one line for each writer and version, families and opsets folded where they agree."""
+    lines = ["| graph from | attention | transformers | opsets | bert | distilbert | vit | largest difference from PyTorch |",
+             "|---|---|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.writer, row.attention, row.transformers), []).append(row)
+    for (writer, attention, version), members in groups.items():
+        done = [row for row in members if not row.refused]
+        cells = [_families(done, family) for family in HEADS]
+        opsets = ", ".join(dict.fromkeys(row.opset for row in done))
+        error = f"{max(row.error for row in done):.1e}"
+        lines.append(f"| {' | '.join([writer, attention, version, opsets, *cells, error])} |")
+    refused = sorted({f"opset {row.opset}: {row.refused}" for row in rows if row.refused})
+    written = [row for row in rows if not row.refused]
+    summary = f"{sum(row.complete for row in written)} of {len(written)} graphs fuse completely. What the exporters do not write:"
+    return "\n".join([summary, "", *(f"- {line}" for line in refused), "", *lines])
+
+
+def _families(rows: list[Row], family: str) -> str:
+    mine = [row for row in rows if row.family == family]
+    odd = [f"opset {row.opset}: {row.fused}, difference {row.error:.0e}" for row in mine if not row.complete]
+    return "; ".join(odd) if odd else mine[0].fused.replace("layer_norm", "norm")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder))
+        if arguments.rows:
+            arguments.rows.write_text(json.dumps([asdict(row) for row in rows]))
+            return 0
+        if OLD.is_file():
+            other = Path(folder) / "rows.json"
+            subprocess.run([OLD, __file__, "--rows", other], check=True)
+            rows += [Row(**row) for row in json.loads(other.read_text())]
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    bad = [row for row in rows if not row.complete]
+    for row in bad:
+        sys.stderr.write(f"incomplete: {row}\n")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""``explain`` on a layer that was broken by one edit names that edit; the command, and what ``--require`` says of it."""
+
+import json
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxfuse import catalog, storage
+from onnxfuse.explain import explain
+from onnxfuse.fuse import fuse
+from onnxfuse.targets import find
+from tests.layer import FULL, LOOK_ALIKES, SPELLINGS, Case
+
+CASES = {case.name: case for case in (*SPELLINGS, *LOOK_ALIKES)}
+
+
+def missing(case: Case) -> list:
+    findings = explain(case.build(), find("cpu"), catalog.architecture("bert"))
+    return [finding for finding in findings if not finding.done]
+
+
+@pytest.mark.parametrize(("name", "fusion", "where", "words"), [
+    ("scale is an input", "attention", "factor", "scale is not a constant scalar"),
+    ("softmax over queries", "attention", "cm", "softmax runs over axis 2, wanted the last"),
+    ("probabilities are an output", "attention", "p", "p is also a graph output; export without that output"),
+    ("scores are read elsewhere", "attention", "scaled", "scaled is also read elsewhere"),
+    ("mask added after softmax", "attention", "p", "saw Add, wanted Softmax"),
+    ("mask [B,S,T], ambiguous with heads", "attention", "m3d", "the mask has rank 3, wanted 2 or 4"),
+    ("v heads of another size", "attention", "v", "v is not split into [B,T,4,4] as q"),
+    ("float32 softmax inside float16", "attention", "p", "saw Cast, wanted Softmax"),
+    ("k is read elsewhere", "qkv", "k", "k is also read elsewhere"),
+    ("wv can be overridden", "qkv", "wv", "wv is not a constant; make it an initializer that is no graph input"),
+    ("v from another input", "qkv", "z", "saw another value, wanted 'x' = x"),
+    ("norm over tokens", "layer_norm", "at1", "axes is not the last dimension"),
+    ("epsilon negative", "layer_norm", "small", "wanted above zero"),
+    ("epsilon added after the root", "layer_norm", "sd", "saw Add, wanted Sqrt"),
+    ("gain of another shape", "layer_norm", "gains", "gain is not [16]"),
+    ("variance is an output", "layer_norm", "var", "var is also a graph output"),
+    ("gelu with 0.7072", "gelu", "off", "inner is 0.7102"),
+    ("gelu times another tensor", "gelu", "u", "saw another value, wanted 'x' = t"),
+    ("tanh gelu with another cubic", "gelu", "off", "cubic is 0.0546"),
+])
+def test_one_edit_is_named(name, fusion, where, words):
+    found = missing(CASES[name])
+    assert [(finding.fusion, finding.where) for finding in found] == [(fusion, where)]
+    assert words in str(found[0])
+    assert str(found[0]).startswith(f"layer 0: {fusion} not done near ")
+
+
+@pytest.mark.parametrize("case", [case for case in SPELLINGS if not case.counts], ids=lambda case: case.name)
+def test_nothing_is_missing_in_a_whole_layer(case):
+    findings = explain(case.build(), find("cpu"), catalog.architecture("bert"))
+    assert all(finding.done for finding in findings)
+    assert sorted(finding.fusion for finding in findings) == sorted(name for name, count in FULL.items() for _ in range(count))
+
+
+def test_another_activation_is_absent():
+    found = missing(Case("relu", {"gelu": "a = Relu(u)"}))
+    assert [(finding.fusion, finding.matched) for finding in found] == [("gelu", 0)]
+    assert "nothing there looks like it" in str(found[0])
+
+
+def test_layers_of_every_family(bert_export):
+    findings = explain(storage.load(bert_export / "export" / "model.onnx"), find("cpu"), catalog.architecture("bert"))
+    assert [(finding.layer, finding.fusion) for finding in findings if finding.layer != "layer 1"] == [
+        ("embeddings", "layer_norm"), ("layer 0", "attention"), ("layer 0", "qkv"), ("layer 0", "layer_norm"), ("layer 0", "gelu"),
+        ("layer 0", "layer_norm")]
+
+
+def test_the_command_and_require(cli, tmp_path):
+    onnx.save(ir.to_proto(CASES["softmax over queries"].build()), tmp_path / "model.onnx")
+    result = cli("explain", "--model-type", "bert")
+    assert result.returncode == 0, result.stderr
+    assert "layer 0: 2 layer_norm, gelu done" in result.stdout
+    assert "softmax runs over axis 2, wanted the last" in result.stdout
+    assert "3 of 4 done" in result.stdout
+    answer = json.loads(cli("explain", "--json").stdout)
+    assert [finding["fusion"] for finding in answer["findings"] if not finding["done"]] == ["attention"]
+    refused = cli("optimize", "--require", "attention=1")
+    assert refused.returncode == 6
+    assert "attention fused 0 times, required 1; layer 0: attention not done near p: 13 nodes matched" in refused.stderr
+    assert "softmax runs over axis 2" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_dump_holds_the_graph_after_each_rewrite(tmp_path):
+    from onnxfuse.dump import Dump
+
+    model = CASES["as it is"].build()
+    weight = model.graph.initializers["w1"].const_value
+    trace = fuse(model, find("cpu"), listener=Dump(model, tmp_path)).trace
+    files = sorted(path.name for path in tmp_path.glob("*.onnx"))
+    assert len(files) == len(trace.applications)
+    at = next(i for i, name in enumerate(files) if "-attention" in name)
+    operators = [[node.op_type for node in onnx.load(tmp_path / name, load_external_data=False).graph.node] for name in files[at - 1:at + 1]]
+    assert ["Attention" in names for names in operators] == [False, True]
+    assert weight.nbytes >= 1024
+    assert not any(path.stat().st_size > 40_000 for path in tmp_path.glob("*.onnx"))
+    changes = (tmp_path / "changes.txt").read_text()
+    assert f"{files[at].removesuffix('.onnx')} at cm\n  - " in changes
+    assert "+ cm = Attention(q, k, v, " in changes
