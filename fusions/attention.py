@@ -5,13 +5,15 @@ Computes:  y = merge(softmax(scale * split(q) @ split(k)^T + mask) @ split(v)), 
 Shapes:    q [B,S,N*H], k and v [B,T,N*H], mask broadcastable to [B,N,S,T], y [B,S,N*H].
 Numerics:  rounding only (tolerance row "reassociate").
 Refuses:   softmax over another axis, heads of q, k and v that differ, a transpose other than to [B,N,S,H], a mask of
-           unknown shape, scores or probabilities read elsewhere, a scale that is not a constant.
+           unknown shape, scores or probabilities read elsewhere, a scale that is not a constant or not above zero.
 Source:    ONNX operator Attention, opset 23. ONNX Runtime wants the mask's second-last dimension to be S.
 """
 
 from __future__ import annotations
 
 import math
+
+import onnx_ir as ir
 
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import ONE
@@ -50,17 +52,37 @@ def bare(op, q, k, v, to_q, to_k, to_v, to_out, axis):
     return merged(op, product(op, q, k, to_q, to_k), v, to_v, to_out, axis)
 
 
+def operator(op, q, k, v, to_q, to_k, to_v, to_out, scale, mask=None):
+    context = op.Attention(heads(op, q, to_q), heads(op, k, to_k), heads(op, v, to_v), mask, scale=scale)
+    return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), to_out)
+
+
+def guard_operator(match: Match) -> dict:
+    """The operator on [B,N,S,H], as torch.onnx.export writes SDPA from opset 23 on; its mask may be boolean."""
+    learned = guard(match)
+    scale = match["scale"]
+    same = scale is None or abs(scale * math.sqrt(_head_size(match)) - 1) < SCALE_ROUNDING
+    return learned | {"factor": None if same else scale}
+
+
+def _head_size(match: Match) -> int:
+    return match.need_number(match.need_shape(_reader(match, "q"), rank=4)[3], "the head size")
+
+
 def guard(match: Match) -> dict:
-    match.need(match["axis"] in (-1, 3), f"softmax runs over axis {match['axis']}, wanted the last", match.output)
+    axis = match.bindings.get("axis", -1)
+    match.need(axis in (-1, 3), f"softmax runs over axis {axis}, wanted the last", match.output)
     (b, s, d), (_, t, _) = match.need_shape("q", rank=3), match.need_shape("k", rank=3)
     split = {name: match.need_shape(_reader(match, name), rank=4) for name in ("q", "k", "v")}
     n, h = match.need_number(split["q"][2], "the number of heads"), match.need_number(split["q"][3], "the head size")
     match.need(split["q"] == (b, s, *split["q"][2:]), "q is not split into [B,S,N,H]", match["q"])
     for name in ("k", "v"):
         match.need(split[name] == (b, t, *split["q"][2:]), f"{name} is not split into [B,T,{n},{h}] as q", match[name])
-    widen = _widens(match, (b, s, t), n) if "mask" in match.bindings else False
+    widen = match.bindings.get("mask") is not None and _widens(match, (b, s, t), n)
     match.need(match.need_shape(match.output) == (b, s, d), "the heads are not merged back to [B,S,D]", match.output)
-    scale = match.scalar("scale") if "scale" in match.bindings else 1.0
+    given = match.bindings.get("scale")
+    scale = match.scalar("scale") if isinstance(given, ir.Value) else 1.0
+    match.need(scale > 0, f"the scale is {scale}, wanted above zero (ONNX Runtime refuses others)", match.output)
     return {"n": n, "widen": widen, "factor": None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale}
 
 
@@ -99,4 +121,5 @@ RULES = (
     Rule("attention", scaled, guard, attention),
     Rule("attention", masked, guard, attention),
     Rule("attention", bare, guard, attention),
+    Rule("attention", operator, guard_operator, attention),
 )

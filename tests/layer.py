@@ -58,6 +58,11 @@ RIGHT, LEFT, HOLES = ([1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [1, 1, 0, 1, 0])
 """Rows of a mask, by where the padding is."""
 
 
+WIDE_MASK = PARTS["mask"].replace("bias = Mul", "b4 = Mul") + \
+    "  ss = Shape(x)  sn = Slice(ss, at1, at2)  e4 = Concat<axis = 0>(at1, at1, sn, at1)  bias = Expand(b4, e4)"
+"""The mask as [B,1,S,T], which the Attention operator wants."""
+
+
 @dataclass(frozen=True)
 class Case:
     """An edit of the layer: parts replaced, inputs, outputs and weights added, and the counts that must come out of ``fuse``.
@@ -74,6 +79,7 @@ class Case:
     constants: str = ""
     functions: str = ""
     half: bool = False
+    opset: int = 18
     overridable: tuple[str, ...] = ()
     masks: tuple[list[int], ...] = (RIGHT, [1] * 5)
 
@@ -91,7 +97,7 @@ class Case:
         return f"g ({given}) => ({made}) <{CONSTANTS}{self.constants}> {{ {body} }} {self.functions}"
 
     def build(self) -> ir.Model:
-        model = fill(parse(self.text(), opset=18), **WEIGHTS | self.weights)
+        model = fill(parse(self.text(), opset=self.opset), **WEIGHTS | self.weights)
         if self.half:
             _halve(model)
         if self.functions:
@@ -187,9 +193,16 @@ SPELLINGS = (
     Case("mask of finfo.min", edit("mask", "Mul(m4, low)", "Mul(m4, lowest)")),
     Case("mask by -10000 * (1 - m) with one Unsqueeze", edit("mask", "m1 = Unsqueeze(mask, at1)  m2 = Unsqueeze(m1, at2)",
                                                              "m2 = Unsqueeze(mask, at12)")),
-    Case("mask of every shape: [B,1,S,T]", {"mask": PARTS["mask"].replace("bias = Mul", "b4 = Mul") +
-                                            "  ss = Shape(x)  sn = Slice(ss, at1, at2)  e4 = Concat<axis = 0>(at1, at1, sn, at1)  "
-                                            "bias = Expand(b4, e4)"}),
+    Case("mask of every shape: [B,1,S,T]", {"mask": WIDE_MASK}),
+    Case("the operator on [B,N,S,H]", opset=23, parts={
+        "mask": WIDE_MASK,
+        "k": "k4 = Reshape(k, split)  kt = Transpose<perm = [0, 2, 1, 3]>(k4)", "scores": "c = Attention<scale = 0.5>(qt, kt, vt, bias)",
+        "softmax": "", "context": "ct = Transpose<perm = [0, 2, 1, 3]>(c)  cm = Reshape(ct, merge)"}),
+    Case("the operator with another scale and a boolean mask", opset=23, parts={
+        "mask": "m1 = Unsqueeze(mask, at12)  m2 = Cast<to = 9>(m1)  ss = Shape(x)  sn = Slice(ss, at1, at2)  "
+                "e4 = Concat<axis = 0>(at1, at1, sn, at1)  bias = Expand(m2, e4)",
+        "k": "k4 = Reshape(k, split)  kt = Transpose<perm = [0, 2, 1, 3]>(k4)", "scores": "c = Attention<scale = 0.3>(qt, kt, vt, bias)",
+        "softmax": "", "context": "ct = Transpose<perm = [0, 2, 1, 3]>(c)  cm = Reshape(ct, merge)"}),
     # projections
     Case("merged already", {"project": "pm = MatMul(x, wp)  pb = Add(pm, bp)  q, k, v = Split<axis = -1>(pb, widths)"},
          weights=PACKED_WEIGHTS, constants=", int64[3] widths = {16, 16, 16}"),
@@ -236,6 +249,7 @@ LOOK_ALIKES = (
     # attention: scale
     Case("scale 0.3", edit("scores", "Div(s, two)", "Mul(s, odd)")),
     Case("scale is an input", edit("scores", "Div(s, two)", "Mul(s, factor)"), inputs={"factor": "float"}, counts=NO_ATTENTION),
+    Case("scale negative", edit("scores", "Div(s, two)", "Mul(s, minus)"), constants=", float minus = {-0.5}", counts=NO_ATTENTION),
     Case("scale differs by head", edit("scores", "Div(s, two)", "Mul(s, heads)"), counts=NO_ATTENTION,
          weights={"heads": (1, 4, 1, 1)}),
     Case("q and k scaled unequally", {"scores": "qs = Mul(qt, root)  ks = Mul(kt, odd)  s = MatMul(qs, ks)  masked = Add(s, bias)"}),
@@ -278,6 +292,11 @@ LOOK_ALIKES = (
         "context": PARTS["context"].replace("merge", "merge32"), "output": "om = MatMul(cm, wo32)  o = Add(om, bo)"},
         weights={"wo32": (32, 16)}, constants=", int64[4] many = {0, 0, 8, 2}, int64[4] many4 = {0, 0, 8, 4}, int64[3] merge32 = {0, 0, 32}",
         counts=NO_ATTENTION),
+    Case("the operator, causal", opset=23, counts=NO_QKV, parts={
+        "mask": WIDE_MASK,
+        "k": "k4 = Reshape(k, split)  kt = Transpose<perm = [0, 2, 1, 3]>(k4)",
+        "scores": "c = Attention<scale = 0.5, is_causal = 1>(qt, kt, vt, bias)",
+        "softmax": "", "context": "ct = Transpose<perm = [0, 2, 1, 3]>(c)  cm = Reshape(ct, merge)"}),
     # masks
     Case("mask [B,1,S,T] from outside", {"mask": "bias = Identity(m4d)"}, inputs={"m4d": "float[B,1,S,S]"}),
     Case("mask [B,N,S,T] from outside", {"mask": "bias = Identity(m4d)"}, inputs={"m4d": "float[B,4,S,S]"}),

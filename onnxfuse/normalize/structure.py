@@ -22,11 +22,15 @@ def simplify(model: ir.Model) -> None:
     """Inline model-local functions, lift Constant nodes to initializers, drop Identity, Dropout and unused nodes."""
     ir.passes.Sequential(
         common.InlinePass(),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        _lift_constants(),
         common.LiftSubgraphInitializersToMainGraphPass(),
     )(model)
     _bypass_dropout(model)
     ir.passes.Sequential(common.IdentityEliminationPass(), common.RemoveUnusedNodesPass())(model)
+
+
+def _lift_constants() -> ir.passes.InPlacePass:
+    return common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
 
 
 def merge_duplicates(model: ir.Model) -> None:
@@ -69,7 +73,7 @@ def convert(model: ir.Model, opset: int) -> None:
     if model.opset_imports.get("") != opset:
         raise ModelError(f"the model stayed at opset {model.opset_imports.get('')}, wanted {opset}; "
                          f"export it again with --opset {opset}")
-    common.RemoveUnusedNodesPass()(model)
+    ir.passes.Sequential(_lift_constants(), common.RemoveUnusedNodesPass())(model)  # it writes constants as nodes
 
 
 def _bypass_dropout(model: ir.Model) -> None:

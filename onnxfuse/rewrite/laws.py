@@ -453,8 +453,10 @@ def _multi_head_attention(facts: Facts, node: ir.Node, output: int) -> Fact | No
 @law("Attention")
 def _attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
     query, value = facts[node.inputs[0]], facts[node.inputs[2]]
-    if output != 0 or query.shape is None or value.shape is None or len(query.shape) != 3:
+    if output != 0 or query.shape is None or value.shape is None:
         return None
+    if len(query.shape) == 4:
+        return Fact(query.dtype, (*query.shape[:3], value.shape[3]))
     heads, kv_heads = (attribute(node, name, facts.opset) for name in ("q_num_heads", "kv_num_heads"))
     size = value.shape[2].divide(Dim(kv_heads))
     return None if size is None else Fact(query.dtype, (*query.shape[:2], size * Dim(heads)))
