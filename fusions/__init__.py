@@ -23,6 +23,7 @@ WHOLE_GRAPH: tuple[Rule, ...] = pooled_token.RULES
 FORMS: dict[str, dict[str, tuple[Rule, ...]]] = {
     "attention": {"Attention": (), "decomposed": lowering.DECOMPOSED, "MultiHeadAttention": lowering.MULTI_HEAD},
     "gelu": {"Gelu": (), "elementwise": lowering.ELEMENTWISE_GELU, "BiasGelu": lowering.BIAS_GELU},
+    "linear": {"MatMul": (), "Gemm": lowering.BIAS_IN_LINEAR},
     "residual": {"Add": (), "Sum": residual.SUM, "SkipLayerNormalization": residual.SKIP},
 }
 """For each thing, the rules that bring it from the normal form to each form a target may prefer."""

@@ -73,6 +73,29 @@ def bias_gelu(op: Op, x, bias):
     return op.BiasGelu(x, bias, _domain="com.microsoft")
 
 
+def linear(op, x, weight, bias):
+    return op.Add(op.MatMul(x, weight), bias)
+
+
+def guard_linear(match: Match) -> dict:
+    match.need_shape("x", rank=3)
+    match.need_constant("weight")
+    match.need_constant("bias")
+    rows, width = match.need_shape("weight", rank=2)
+    match.need(match.need_shape("bias") == (width,), "the bias is not one row", match["bias"])
+    numbers = [match.need_number(size, "a width") for size in (rows, width)]
+    return {"depth": numbers[0], "width": numbers[1]}
+
+
+def gemm(op: Op, x, weight, bias, depth, width):
+    """Gemm takes two dimensions; the first two come back from the input's own shape. (ONNX Runtime 1.31 infers a wrong one from
+    Shape with an end, so that a Slice cuts it.)"""
+    flat = op.Gemm(op.Reshape(x, op.constant([-1, depth], "rows")), weight, bias)
+    lead = op.Slice(op.Shape(x), op.constant([0], "first"), op.constant([2], "second"))
+    return op.Reshape(flat, op.Concat(lead, op.constant([width], "width"), axis=0))
+
+
+BIAS_IN_LINEAR = (Rule("bias-in-linear", linear, guard_linear, gemm),)
 DECOMPOSED = (Rule("attention-decomposed", attention, guard_heads, decomposed),)
 MULTI_HEAD = (Rule("attention-multi-head", attention, guard_heads, multi_head),)
 ELEMENTWISE_GELU = (Rule("gelu-elementwise", gelu, guard_gelu, elementwise_gelu),)

@@ -63,7 +63,6 @@ def of_addition(op, x, y, index):
 def guard_bias(match: Match) -> None:
     _need_token(match)
     match.need_shape("x", rank=3)
-    match.need_constant("y")
     match.need_shape("y", rank=1)
 
 
@@ -90,7 +89,6 @@ def of_linear(op, x, weight, index):
 def guard_linear(match: Match) -> None:
     _need_token(match)
     match.need_shape("x", rank=3)
-    match.need_constant("weight")
     match.need_shape("weight", rank=2)
 
 

@@ -13,18 +13,28 @@ from onnxfuse.models import ARCHITECTURES
 from onnxfuse.rewrite import Rule
 from onnxfuse.targets import Target
 
-ALWAYS = frozenset(rule.name for rule in normalize.RULES)
+REMOVE_DROPOUT = "remove-dropout"
+"""The one step of ``normalize.structure`` that can be left out by name."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The rules to run: the normal form, the fusions, what moves work across layers, and the forms of the target."""
+    """The rules to run: the normal form, the fusions, what moves work across layers, and the forms of the target.
+
+    ``dropout``: leave Dropout nodes where they are.
+    """
 
     normal: tuple[Rule, ...]
     fusions: tuple[Rule, ...]
     whole_graph: tuple[Rule, ...]
     forms: tuple[Rule, ...]
     below_gelu: tuple[Rule, ...]
+    dropout: bool = False
+
+    @property
+    def rewrites(self) -> tuple[Rule, ...]:
+        """Every rule beyond the normal form."""
+        return self.fusions + self.whole_graph + self.forms
 
     def forms_at(self, opset: int) -> tuple[Rule, ...]:
         """The form rules for a model of that opset: without Gelu below 20."""
@@ -43,13 +53,15 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
 
     normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
     forms = tuple(rule for thing, form in target.forms.items() for rule in fusions.FORMS[thing][form])
-    return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms), fusions.FORMS["gelu"]["elementwise"])
+    return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms), fusions.FORMS["gelu"]["elementwise"],
+                     REMOVE_DROPOUT in without)
 
 
 def rule_names() -> list[str]:
     """Every rule's name, in order, once."""
     forms = tuple(rule for thing in fusions.FORMS.values() for form in thing.values() for rule in form)
-    return list(dict.fromkeys(rule.name for rule in (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *forms)))
+    rules = (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *forms)
+    return list(dict.fromkeys([*(rule.name for rule in rules), REMOVE_DROPOUT]))
 
 
 def architecture(model_type: str) -> Architecture:

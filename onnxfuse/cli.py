@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from onnxfuse import ablate as ablation
 from onnxfuse import benchmark as timing
 from onnxfuse import pipeline, report, samples, storage
 from onnxfuse import plan as plans
@@ -216,6 +217,20 @@ def _models_in(model: Path) -> list[Path]:
         return [storage.require_file(model)]
     found = [model / name for name in (plans.MODEL, plans.OPTIMIZED, plans.QUANTIZED) if (model / name).is_file()]
     return found or [plans.source_file(model, plans.MODEL)]
+
+
+@app.command()
+def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, length: Length = 128, threads: Threads = 0,
+           rounds: Rounds = 20, plot: Annotated[Path | None, typer.Option(help="Draw the speeds into this .svg file.")] = None,
+           as_json: Json = False) -> None:
+    """Measure what each rewrite brings: none, each alone, all but each, all."""
+    source = plans.source_file(model, plans.MODEL)
+    with _progress() as progress:
+        results = ablation.ablate(source, target, BenchmarkPlan(batch, length, threads, rounds), progress)
+    title = f"{source} for target {target}, batch {batch}, length {length}, {threads or os.cpu_count()} threads, {rounds} rounds"
+    if plot is not None:
+        ablation.plot(results, plot, title.replace(" for target", "\nfor target"))
+    _print(as_json, [result.to_json() for result in results], report.ablation_table(results, title))
 
 
 @app.command()

@@ -67,7 +67,8 @@ def canonical(model: ir.Model, target: Target, chosen: catalog.Selection, trace:
     if source > target.highest:
         raise UsageError(f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
                          f"export it again with --opset {target.highest}")
-    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove)
+    facts = normalize(model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove,
+                      dropout=chosen.dropout)
     rewrite(model, chosen.fusions, facts, trace, Prover(facts) if prove else None)
     structure.merge_duplicates(model)
     return facts

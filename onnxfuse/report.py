@@ -9,6 +9,7 @@ from rich.table import Table
 
 from onnxfuse import plan as plans
 from onnxfuse import storage
+from onnxfuse.ablate import Result
 from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.explain import Finding
 from onnxfuse.parity import Parity
@@ -39,6 +40,19 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
         lines.append(f"  {layer}: {counted or 'nothing'} done")
         lines += [f"    {finding}" for finding in findings if finding.layer == layer and not finding.done]
     return lines
+
+
+def ablation_table(results: Sequence[Result], title: str) -> Table:
+    """One row for each choice of rewrites."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("rewrites", no_wrap=True)
+    for column in ("made", "nodes", "error", "p50 ms", "95 % interval", "speed-up", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        timing, speed = result.timing, result.speed
+        table.add_row(result.name, str(result.rewrites), str(result.nodes), f"{result.error:.1e}", f"{timing.p50:.2f}",
+                      f"{timing.low:.2f} - {timing.high:.2f}", f"{speed.value:.3f}x", f"{speed.low:.3f} - {speed.high:.3f}")
+    return table
 
 
 def parity_text(result: Parity | None) -> str:

@@ -13,7 +13,7 @@ class Target:
 
     Args:
         opset: the standard opset that models are raised to; 0 keeps the exporter's, from 17 to ``highest``.
-        attention, gelu, residual: a key of ``fusions.FORMS``.
+        attention, gelu, residual, linear: a key of ``fusions.FORMS``.
         why: the measurement behind the choice.
     """
 
@@ -24,11 +24,12 @@ class Target:
     residual: str
     why: str
     highest: int = 23
+    linear: str = "MatMul"
 
     @property
     def forms(self) -> dict[str, str]:
         """The preferred form of each thing, by its key in ``fusions.FORMS``."""
-        return {"attention": self.attention, "gelu": self.gelu, "residual": self.residual}
+        return {"attention": self.attention, "gelu": self.gelu, "residual": self.residual, "linear": self.linear}
 
 
 TARGETS = {

@@ -15,7 +15,8 @@ from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
 RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES, *linear.RULES, *einsum.RULES)
 
 
-def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False) -> Facts:
+def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False,
+              dropout: bool = False) -> Facts:
     """Bring ``model`` to normal form, in place.
 
     Args:
@@ -23,6 +24,7 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
         opset: the opset to work in; the graph's own when that is higher.
         rules: the normal-form rules to use, in order.
         prove: whether to prove each rewrite before it is made.
+        dropout: whether to leave Dropout nodes where they are.
 
     Returns:
         Facts of the normalized graph.
@@ -30,7 +32,7 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
     Raises:
         ModelError: the graph cannot be brought to ``opset``.
     """
-    structure.simplify(model)
+    structure.simplify(model, dropout=dropout)
     structure.convert(model, opset)
     contrib.take_apart(model)
     facts = Facts(model.opset_imports[""])

@@ -18,14 +18,15 @@ SMALL_INITIALIZER = 64
 """Elements up to which two equal initializers count as one when duplicates are merged."""
 
 
-def simplify(model: ir.Model) -> None:
-    """Inline model-local functions, lift Constant nodes to initializers, drop Identity, Dropout and unused nodes."""
+def simplify(model: ir.Model, *, dropout: bool = False) -> None:
+    """Inline model-local functions, lift Constant nodes to initializers, drop Identity, unused nodes, and Dropout unless told."""
     ir.passes.Sequential(
         common.InlinePass(),
         _lift_constants(),
         common.LiftSubgraphInitializersToMainGraphPass(),
     )(model)
-    _bypass_dropout(model)
+    if not dropout:
+        _bypass_dropout(model)
     ir.passes.Sequential(common.IdentityEliminationPass(), common.RemoveUnusedNodesPass())(model)
 
 

@@ -122,7 +122,7 @@ def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss,
             rule.guard(match)
         except NoMatch as refusal:
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
-            return pattern.Miss(len(match.nodes), CONSENT, refusal.reason, where), tuple(match.nodes)
+            return pattern.Miss(len(found.nodes), CONSENT, refusal.reason, where), tuple(match.nodes)
     return None if attempt.miss is None or not attempt.miss.matched else (attempt.miss, attempt.nodes)
 
 
@@ -136,7 +136,7 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             learned = rule.guard(match) or {}
         except NoMatch as refusal:
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
-            trace.record_miss(rule, pattern.Miss(len(match.nodes), CONSENT, refusal.reason, where))
+            trace.record_miss(rule, pattern.Miss(len(found.nodes), CONSENT, refusal.reason, where))
             continue
         op = Op(model.graph, match.output.name or rule.name)
         built = rule.after(op, **match.bindings, **learned)

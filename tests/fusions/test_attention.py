@@ -3,7 +3,7 @@
 import pytest
 
 from onnxfuse.fusions import attention, lowering, pooled_token, qkv
-from onnxfuse.rewrite import rewrite
+from onnxfuse.rewrite import Trace, rewrite
 from tests.conftest import apply, assert_same, facts_of, fill, ops, parse
 
 WEIGHTS = dict.fromkeys(("wq", "wk", "wv"), (16, 16)) | dict.fromkeys(("bq", "bk", "bv"), (16,))
@@ -13,7 +13,8 @@ SIZES = {"B": 2, "S": 5}
 def graph(body: str, mask: str = "float[B,1,1,S] mask", out: str = "float[B,S,16] y") -> str:
     inputs = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in WEIGHTS.items())
     return f"""g (float[B,S,16] x, {mask}, {inputs}) => ({out})
-        <int64[4] split = {{0, 0, 4, 4}}, int64[4] wide = {{0, 0, 2, 8}}, int64[3] merge = {{0, 0, 16}}, float scale = {{0.5}},
+        <int64[4] split = {{0, 0, 4, 4}}, int64[4] wide = {{0, 0, 2, 8}}, int64[3] merge = {{0, 0, 16}}, int64[4] turned = {{-1, 2, 4, 4}},
+         int64[3] narrow = {{0, -1, 8}}, float minus = {{-0.5}}, float scale = {{0.5}},
          float odd = {{0.3}}, float root = {{0.70710678}}, float two = {{2.0}}, float zero = {{0.0}}> {{ {body} }}"""
 
 
@@ -84,6 +85,11 @@ def test_another_scale_becomes_the_attribute():
      .replace("q4 = Reshape(q, split)", "q4 = Reshape(q, split)"), {}, "k is not split into [B,T,4,4]"),
     (WHOLE.replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)"), {}, "v is not split into [B,T,4,4]"),
     (WHOLE.replace("Mul(s, scale)", "Mul(s, dyn)"), {"mask": "float[B,1,1,S] mask, float dyn"}, "scale is not a constant scalar"),
+    (WHOLE.replace("q4 = Reshape(q, split)", "q4 = Reshape(q, turned)"), {}, "q is not split into [B,S,N,H]"),
+    (WHOLE.replace("y = Reshape(ct, merge)", "y = Reshape(ct, narrow)"), {}, "the heads are not merged back to [B,S,D]"),
+    (WHOLE.replace("Mul(s, scale)", "Mul(s, minus)"), {}, "the scale is -0.5, wanted above zero"),
+    (WHOLE.replace("MatMul(x, wk)", "MatMul(z, wk)").replace("MatMul(x, wv)", "MatMul(z, wv)"),
+     {"mask": "float[B,1,1,T] mask, float[B,T,16] z"}, "a mask of one row with as many keys as queries is not certain"),
     (WHOLE, {"mask": "float[B,2,S,S] mask"}, "the mask's heads are 2"),
     (WHOLE, {"mask": "float[C,1,S,S] mask"}, "the mask's batch is C"),
     (WHOLE, {"mask": "float[B,1,S,T] mask"}, "the mask's last dimension is T"),
@@ -139,6 +145,46 @@ def test_projections_that_must_not_merge(weights, parts, body, reason):
     assert reason in trace.misses["merged-qkv"]["seen"]
 
 
+SPLIT = """g (float[B,S,16] x, float[16,{width}] w, float[16] bq, float[16] bk, float[16] bv, int64[3] sizes) => (float[P] y)
+    <int64[3] thirds = {{16, 16, 16}}, int64[4] four = {{16, 16, 16, 16}}> {{
+    p = MatMul(x, w)  a, b, c{more} = Split<axis = {axis}>(p, {sizes})  q = Add(a, bq)  k = Add(b, bk)  v = Add(c, bv)
+    y = Attention<q_num_heads = 4, kv_num_heads = 4>(q, k, v) }}"""
+PACKED = {"width": 48, "more": "", "axis": -1, "sizes": "thirds"}
+
+
+def test_biases_after_the_split_move_before_it():
+    weights = {"w": (16, 48), "bq": (16,), "bk": (16,), "bv": (16,)}
+    before, after = (fill(parse(SPLIT.format(**PACKED)), **weights) for _ in range(2))
+    rewrite(after, qkv.RULES, facts_of(after), Trace())
+    assert ops(after) == ["Add", "Attention", "MatMul", "Split"]
+    assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize(("parts", "loose", "reason"), [
+    ({"axis": 1}, (), "the split is over another dimension"),
+    ({"sizes": "sizes"}, (), "the split has 0 parts, wanted 3"),
+    ({"sizes": "four", "more": ", d", "width": 64}, (), "the split has 4 parts, wanted 3"),
+    ({"width": 40}, (), "the widths do not add up"),
+    ({}, ("w",), "weight is not a constant"),
+    ({}, ("bk",), "bk is not a constant"),
+])
+def test_biases_after_another_split_stay(parts, loose, reason):
+    text = SPLIT.format(**PACKED | parts)
+    weights = {"w": (16, (PACKED | parts)["width"]), "bq": (16,), "bk": (16,), "bv": (16,)}
+    model = fill(parse(text), **{name: shape for name, shape in weights.items() if name not in loose})
+    trace = Trace()
+    packed = [rule for rule in qkv.RULES if rule.guard is qkv.guard_packed]
+    assert not rewrite(model, packed, facts_of(model), trace)
+    assert reason in trace.misses["merged-qkv"]["seen"]
+
+
+def test_a_bias_of_another_width_stays():
+    model = fill(parse(SPLIT.format(**PACKED).replace("float[16] bk", "float[1] bk")), w=(16, 48), bq=(16,), bk=(1,), bv=(16,))
+    trace = Trace()
+    assert not rewrite(model, qkv.RULES, facts_of(model), trace)
+    assert "bk is not [16]" in trace.misses["merged-qkv"]["seen"]
+
+
 def test_projections_without_bias_merge():
     before, after = both(WHOLE.replace("q = Add(q1, bq)", "q = Identity(q1)").replace("k = Add(bk, k1)", "k = Identity(k1)")
                          .replace("v = Add(v1, bv)", "v = Identity(v1)"))
@@ -178,6 +224,45 @@ def test_the_pooled_token_moves_up_to_the_query(at):
     shapes = facts_of(after)
     assert all(len(shapes[n.outputs[0]].shape) == 2 for n in after.graph if n.op_type in ("LayerNormalization", "Gelu"))
     assert_same(before, after, SIZES)
+
+
+ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16] r, float[B,S,2,16] x4"
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ("n = LayerNormalization<axis = -1>(x, w, b)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = Gelu(x)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = Add(x, w)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = MatMul(x, m)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = LayerNormalization<axis = -1>(x4, w, b)  z = Gather<axis = 1>(n, one)", "x has rank 4, wanted 3"),
+    ("n = Gelu(x4)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
+    ("n = Add(x4, w)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
+    ("n = Add(x, x4)  z = Gather<axis = 1>(n, one)", "rank"),
+    ("n = MatMul(x4, m)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
+    ("n = MatMul(x, r)  z = Gather<axis = 1>(n, one)", "r has rank 3, wanted 2"),
+    ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "row has rank 3, wanted 1"),
+    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m3)  z = Gather<axis = 1>(n, one)", "the mask's rank is neither 2 nor 4"),
+])
+def test_a_pick_that_must_stay(body, reason):
+    text = f"g ({ROWS}, int64 at, float[1,S,16] row, float[4,S,S] m3) => (float[P] z) <int64 one = {{1}}> {{ {body} }}"
+    model = fill(parse(text), w=(16,), b=(16,), m=(16, 16))
+    trace = Trace()
+    assert not rewrite(model, pooled_token.RULES, facts_of(model), trace)
+    assert reason.replace("x has", "x4 has") in trace.misses["pooled-token"]["seen"]
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "an operand broadcasts"),
+    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+])
+def test_a_residual_that_must_stay(body, reason):
+    model = parse(f"g ({ROWS}, int64 at, float[1,S,16] row) => (float[P] z) <int64 one = {{1}}> {{ {body} }}")
+    trace = Trace()
+    residual = [rule for rule in pooled_token.RULES if rule.guard is pooled_token.guard_residual]
+    assert not rewrite(model, residual, facts_of(model), trace)
+    assert reason in trace.misses["pooled-token"]["seen"]
 
 
 @pytest.mark.parametrize(("body", "out"), [

@@ -7,7 +7,8 @@ from tests.conftest import apply, assert_same, ops, parse
 
 HEAD = "g (float[B,8] x, float[B,8] other) => (float[B,8] y) <float r = {0.70710678}, float d = {1.41421356}, float one = {1.0}, " \
        "float half = {0.5}, float three = {3.0}, float c = {0.044715}, float k = {0.79788456}, float off = {0.7072}, " \
-       "float wrong = {0.51}, float two = {2.0}> {"
+       "float wrong = {0.51}, float two = {2.0}, float minus = {-0.70710678}, " \
+       "float minus_off = {-0.7072}> {"
 ERF = "u = Div(x, d)  e = Erf(u)  s = Add(e, one)"
 TANH = "p = Pow(x, three)  q = Mul(c, p)  b = Add(x, q)  u = Mul(k, b)  e = Tanh(u)  s = Add(one, e)"
 
@@ -43,6 +44,8 @@ def test_tanh_spellings_become_one_gelu(body):
     ("gelu", "u = Mul(r, x)  e = Erf(u)  s = Add(two, e)  m = Mul(s, x)  y = Mul(half, m)", "one is 2.0"),
     ("gelu", "u = Mul(r, x)  e = Erf(u)  s = Add(one, e)  m = Mul(s, x)  y = Mul(wrong, m)", "half is 0.5"),
     ("gelu", "u = Mul(r, x)  e = Erf(u)  s = Add(one, e)  m = Mul(s, other)  y = Mul(half, m)", "another value"),
+    ("gelu", "u = Mul(x, minus_off)  e = Erf(u)  s = Sub(one, e)  m = Mul(s, x)  y = Mul(half, m)", "inner is -0.707"),
+    ("gelu", "u = Mul(x, minus)  e = Erf(u)  s = Sub(two, e)  m = Mul(s, x)  y = Mul(half, m)", "one is 2.0"),
     ("gelu-tanh", TANH.replace("k,", "off,") + "  m = Mul(x, s)  y = Mul(m, half)", "inner is 0.707"),
     ("gelu-tanh", TANH.replace("Mul(c,", "Mul(wrong,") + "  m = Mul(x, s)  y = Mul(m, half)", "cubic is 0.5"),
     ("gelu-tanh", TANH.replace("three)", "two)") + "  m = Mul(x, s)  y = Mul(m, half)", "a graph input or initializer"),

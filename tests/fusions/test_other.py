@@ -6,7 +6,7 @@ from onnxfuse.fusions import embeddings, lowering, residual
 from tests.conftest import apply, assert_same, fill, ops, parse
 
 POSITIONS = """g (int64[1] end, float[4,6] table) => (float[1,S,6] y)
-    <int64[1,4] stored = {0, 1, 2, 3}, int64[1,4] shuffled = {0, 2, 1, 3}, int64[1] zero = {0}, int64[1] one = {1}>
+    <int64[1,4] stored = {0, 1, 2, 3}, int64[1,4] shuffled = {0, 2, 1, 3}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}>
     { p = Slice(stored, zero, end, one)  y = Gather<axis = 0>(table, p) }"""
 
 
@@ -19,6 +19,7 @@ def test_position_lookup_becomes_a_slice():
 
 @pytest.mark.parametrize(("old", "new", "reason"), [
     ("Slice(stored,", "Slice(shuffled,", "the stored positions are not 0, 1, 2, ..."),
+    ("zero, end, one)", "zero, end, one, two)", "it steps or reverses"),
     ("zero, end, one)", "one, end, one)", "it does not start at 0"),
     ("zero, end, one)", "zero, end, zero)", "it cuts another axis"),
     ("float[4,6] table", "float[5,6] table", "the stored positions are not [1,5]"),
@@ -99,5 +100,29 @@ def test_bias_gelu_computes_the_same_and_needs_one_row():
     apply(lowering.BIAS_GELU, after)
     assert ops(after) == ["BiasGelu"]
     assert_same(before, after, {"B": 4})
+    assert apply(lowering.BIAS_GELU, parse(GELU)).misses["gelu-bias"]["seen"] == "bias is not a constant"
     scalar = fill(parse(GELU.replace("float[8] b", "float[1] b")), b=(1,))
     assert apply(lowering.BIAS_GELU, scalar).misses["gelu-bias"]["seen"] == "the bias is not one row"
+
+
+LINEAR = "g (float[B,S,8] x, float[8,6] w, float[6] b) => (float[B,S,6] y) { m = MatMul(x, w)  y = Add(m, b) }"
+
+
+def test_a_bias_goes_into_gemm_and_computes_the_same():
+    before, after = (fill(parse(LINEAR), w=(8, 6), b=(6,)) for _ in range(2))
+    apply(lowering.BIAS_IN_LINEAR, after)
+    assert ops(after).count("Gemm") == 1
+    assert "MatMul" not in ops(after)
+    assert_same(before, after, {"B": 2, "S": 3})
+
+
+@pytest.mark.parametrize(("old", "new", "weights", "reason"), [
+    ("float[B,S,8] x", "float[B,8] x", {"w": (8, 6), "b": (6,)}, "x has rank 2, wanted 3"),
+    ("", "", {"b": (6,)}, "weight is not a constant"),
+    ("", "", {"w": (8, 6)}, "bias is not a constant"),
+    ("float[6] b", "float[1] b", {"w": (8, 6), "b": (1,)}, "the bias is not one row"),
+    ("float[8,6] w", "float[1,8,6] w", {"w": (1, 8, 6), "b": (6,)}, "w has rank 3, wanted 2"),
+])
+def test_other_biases_stay_outside(old, new, weights, reason):
+    model = fill(parse(LINEAR.replace(old, new)), **weights)
+    assert apply(lowering.BIAS_IN_LINEAR, model).misses["bias-in-linear"]["seen"] == reason

@@ -1,0 +1,148 @@
+"""What each rewrite brings: none, each alone, all but each, and all; latency, error and nodes of every variant.
+
+Each variant is measured beside the original in one interleaved run, and only that ratio means anything. Alone still means in
+normal form: no fusion finds its pattern in an exporter's spelling.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse import benchmark, catalog, parity, pipeline, samples, storage, targets
+from onnxfuse import plan as plans
+from onnxfuse.benchmark import Ratio, Timing
+from onnxfuse.errors import MissingExtraError
+from onnxfuse.fuse import fuse
+from onnxfuse.parity import Outputs
+from onnxfuse.plan import BenchmarkPlan
+from onnxfuse.progress import Progress, silent
+from onnxfuse.runtime.ort import Feeds
+from onnxfuse.samples import Case
+from onnxfuse.targets import Target
+
+UNITS = {"merge-linears": {"merged-qkv"}, "gelu": {"gelu", "gelu-tanh"}}
+"""Rewrites that go by another name than their rules; the others are called as their rule."""
+
+NORMAL = ("division-to-multiplication", "remove-dropout")
+"""Steps of the normal form that are measured too: by the names of the field."""
+
+OTHER_FORMS = {"merge-linears": {"attention": "decomposed"}, "bias-in-linear": {"linear": "Gemm"}}
+NEEDS = {"merge-linears": frozenset({"attention", "attention-decomposed"})}
+"""Rewrites that are measured in another form than the target's: merged projections are found through attention, which is then
+taken apart again; a bias inside the product needs Gemm, which no target prefers."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A choice of rewrites: ``only`` empty takes all, less ``without``."""
+
+    name: str
+    target: Target
+    only: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+    original: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """One variant, measured. ``speed``: how many times as fast as the original beside it; ``error``: largest difference from it,
+    relative to its largest output; ``rewrites``: how many were made."""
+
+    name: str
+    nodes: int
+    rewrites: int
+    error: float
+    timing: Timing
+    speed: Ratio
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "nodes": self.nodes, "rewrites": self.rewrites, "error": self.error,
+                "latency": self.timing.to_json(), "speed": asdict(self.speed)}
+
+
+def variants(target: Target) -> Iterator[Variant]:
+    """None, the normal form, each rewrite alone, all but each, all."""
+    rules = list(dict.fromkeys(rule.name for rule in catalog.select(target, frozenset(), frozenset()).rewrites))
+    named = {name for names in UNITS.values() for name in names}
+    units = {name: frozenset(names) for name, names in UNITS.items()}
+    units |= {name: frozenset({name}) for name in rules if name not in named}
+    yield Variant("none", target, original=True)
+    yield Variant("normal form", target, without=frozenset(rules))
+    for name, unit in units.items():
+        needs = unit | NEEDS.get(name, frozenset())
+        yield Variant(f"{name} alone", _spelt(target, **OTHER_FORMS.get(name, {})), only=needs)
+    yield Variant("bias-in-linear alone", _spelt(target, **OTHER_FORMS["bias-in-linear"]), only=frozenset({"bias-in-linear"}))
+    for name, unit in (units | {name: frozenset({name}) for name in NORMAL}).items():
+        yield Variant(f"all but {name}", target, without=unit)
+    yield Variant("all", target)
+
+
+def _spelt(target: Target, attention: str = "", linear: str = "") -> Target:
+    """The target with other forms."""
+    return replace(target, attention=attention or target.attention, linear=linear or target.linear)
+
+
+def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progress = silent) -> list[Result]:
+    """Make and measure every variant of a model.
+
+    Raises:
+        UsageError, ModelError: as ``fuse``.
+    """
+    config = plans.read_config(source)
+    family = catalog.architecture(pipeline.model_type(storage.load(source), config, None))
+    expected = parity.reference(pipeline.onnx_runner(source), pipeline.grid(source, config))
+    feeds = [samples.profile_of(storage.load(source), config).feeds(plan.batch, plan.length, seed=plan.seed)]
+    results = []
+    chosen = list(variants(targets.find(target_name)))
+    with tempfile.TemporaryDirectory() as folder:
+        for number, variant in enumerate(chosen):
+            progress(variant.name, number / len(chosen))
+            model = storage.load(source)
+            family.name_inputs(model)
+            rewrites = 0
+            path = source
+            if not variant.original:
+                rewrites = len(fuse(model, variant.target, only=variant.only, without=variant.without).trace.applications)
+                path = Path(folder) / "variant.onnx"
+                storage.save(model, path)
+            results.append(_measure(variant, model, path, source, rewrites, expected, feeds, plan))
+    return results
+
+
+def _measure(variant: Variant, model: ir.Model, path: Path, source: Path, rewrites: int,
+             expected: list[tuple[Case, Outputs]], feeds: list[Feeds], plan: BenchmarkPlan) -> Result:
+    runners = {"original": pipeline.onnx_runner(source, plan.threads), variant.name: pipeline.onnx_runner(path, plan.threads)}
+    error = parity.compare(expected, runners[variant.name], "reassociate").error
+    timings = benchmark.measure(runners, feeds, rounds=plan.rounds)
+    speed = benchmark.ratio(timings["original"], timings[variant.name])
+    return Result(variant.name, len(model.graph), rewrites, error, timings[variant.name], speed)
+
+
+def plot(results: list[Result], path: Path, title: str) -> None:
+    """Draw the speed of every variant with its interval; ``path`` ends in .svg, .png or .pdf.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots", "plot") from error
+    figure = Figure(figsize=(8, 0.3 * len(results) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    names = [result.name for result in results]
+    speeds = [result.speed.value for result in results]
+    around = [[r.speed.value - r.speed.low for r in results], [r.speed.high - r.speed.value for r in results]]
+    axes.barh(names, speeds, xerr=around, color="#4878a8", ecolor="#303030", capsize=2)
+    axes.axvline(1, color="#303030", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as the original, with the 95 % interval")
+    axes.set_title(title, loc="left")
+    with storage.replacing(path) as staged:
+        figure.savefig(staged)
