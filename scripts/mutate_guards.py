@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fusions", "onnxfuse/normalize")
-TESTS = ("tests/normalize", "tests/fusions", "tests/test_layer.py", "tests/test_splices.py")
+TESTS = ("tests/normalize", "tests/fusions", "tests/test_layer.py")
 WANTED = 0.95
 
 

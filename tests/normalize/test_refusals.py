@@ -1,0 +1,126 @@
+"""Guards of the normal form, one line each: a graph where the rule must not fire, and what it says."""
+
+import pytest
+
+from onnxfuse.normalize import RULES
+from onnxfuse.rewrite import Trace, rewrite
+from tests.conftest import facts_of, fill, parse
+
+CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] v2 = {2}, int64[1] v3 = {3}, int64[1] last = {-1},
+    int64[2] two_ids = {0, 1}, int64[2] flat = {-1, 12}, int64[3] flat3 = {-1, 3, 4}, int64[3] back = {0, 0, 6}, int64[4] heads = {0, 0, 3, 4},
+    int64[5] five = {0, 0, 3, 2, 2}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
+    float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
+    float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
+    int64[1] v6 = {6}>"""
+
+INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
+         "int64[B,S] ids, float[12,6] w, float[6] b, float e, int64 i"
+
+LEAD = "sx = Shape(x)  two_sizes = Slice(sx, v0, v2)  lead = Concat<axis = 0>(two_sizes, v6)  f = Reshape(x, flat)  "
+
+ROWS = "c = Cast<to = 1>(k4)  wide_count = Expand(c, four)  sum = ReduceSum(wide_count, last)  none = Less(sum, f1)  nk = Not(k4)  " \
+       "cn = Cast<to = 1>(nk)  lowest = Mul(cn, low)  sc = Add(s4, lowest)  p = Softmax<axis = -1>(sc)  y = Where(none, f0, p)"
+
+CASES = [
+    # arithmetic
+    ("power-product", "y = Pow(x, e)", "exponent is not a constant scalar"),
+    ("power-product", "y = Pow(x, f1)", "the exponent is 1.0, wanted 2 or 3"),
+    ("power-product", "y = Pow(ids, two)", "the type is INT64"),
+    ("power-product", "y = Pow(x, two4)", "the exponent has more dimensions"),
+    ("one-over", "y = Div(f2, x)", "one is 2.0, wanted 1.0"),
+    ("one-over", "y = Div(one, ids)", "the type is INT64"),
+    ("one-over", "y = Div(one4, x)", "the 1 has more dimensions"),
+    ("reciprocal-division", "q = Reciprocal(f2)  y = Mul(x, q)", "a constant expression"),
+    ("sign-in-factor", "n = Neg(x)  y = Mul(n, e)", "c is not a constant scalar"),
+    # Einsum
+    ("einsum-product", 'y = Einsum<equation = "...d,de->...e">(x, w)', "has no plain output"),
+    ("einsum-product", 'y = Einsum<equation = "bsd,de">(x, w)', "has no plain output"),
+    ("einsum-product", 'y = Einsum<equation = "bsd,dd->bs">(x, w)', "a letter of 'dd' is repeated"),
+    ("einsum-product", 'y = Einsum<equation = "bsd,de->be">(x, w)', "a letter of one operand is summed by itself"),
+    ("einsum-product", 'y = Einsum<equation = "bsd,se->bde">(x, w)', "the operands differ in 's': S and 12"),
+    ("einsum-product", 'y = Einsum<equation = "abcd,aed->abce">(s4, z3)', "cannot be inferred"),
+    # linear
+    ("gemm-linear", "f = Reshape(x, flat)  y = Gemm(f, e2)", "weight is not a constant"),
+    ("gemm-linear", "f = Reshape(x, flat)  y = Gemm<transB = 1>(f, w6)  z = Relu(w6)", "the weight is read elsewhere as it is"),
+    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, e2)  y = Reshape(m, back)", "weight is not a constant"),
+    ("flat-linear", "f = Reshape(x3, flat)  m = MatMul(f, w)  y = Reshape(m, back)", "the first Reshape does not keep the last dimension"),
+    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat3)", "the last Reshape does not restore the first ones"),
+    ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, b6)  y = Reshape(a, lead)", "bias is not a constant"),
+    ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, f1)  y = Reshape(a, lead)", "the bias is not [6]"),
+    ("flat-linear", LEAD + "m = MatMul(f, w)  y = Reshape(m, lead)  z = Relu(m)", "the flat product is read elsewhere"),
+    ("gather-transpose", "t = Transpose<perm = [1, 0, 2]>(x)  y = Gather<axis = 0>(t, i)", "index is not a constant"),
+    ("gather-transpose", "t = Transpose<perm = [1, 0, 2]>(x)  y = Gather<axis = 0>(t, two_ids)", "two_ids has rank 1, wanted 0"),
+    ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 2>(p, i)", "index is not a constant"),
+    ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 2>(p, two_ids)", "two_ids has rank 1, wanted 0"),
+    ("packed-projections", "p = Reshape(x, turned)  y = Gather<axis = 2>(p, one)", "the Reshape does not keep the first two dimensions"),
+    ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 3>(p, one)", "the parts are not the first of the split dimension"),
+    ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, v2)", "another dimension is squeezed"),
+    ("split-squeeze", "p, q = Split<axis = 1, num_outputs = 2>(x1)  y = Squeeze(p, v1)", "a part is wider than 1"),
+    # masks
+    ("where-false", "c = Cast<to = 9>(k1)  y = Where(kept, f0, s4)", "the condition is not always false"),
+    ("where-false", "n = Not(yes4)  y = Where(n, f0, x)", "the condition decides the shape"),
+    ("and-true", "y = And(kept, k1)", "the other side is not always true"),
+    ("where-true", "y = Where(yes4, x, two4)", "the other branch has a shape of its own"),
+    ("where-transposed", "t = Transpose<perm = [1, 0, 2]>(x)  c = Transpose<perm = [1, 0, 2]>(k3)  y = Where(c, r, t)",
+     "the other branch has a shape of its own"),
+    ("where-transposed", "t = Transpose<perm = [1, 0]>(ids)  c = Transpose<perm = [1, 0]>(k3)  y = Where(c, one, t)", "rank"),
+    ("expand-where", "x4 = Expand(k4, wide4)  y = Where(x4, s4, f0)", "branch 'yes' has a shape of its own"),
+    ("expand-where", "x4 = Expand(k1, wide1)  y = Where(x4, one4, f0)", "branch 'yes' has a shape of its own"),
+    ("expand-add", "g = Expand(e, back)  y = Add(f1, g)", "the expansion decides the shape"),
+    ("expand-add", "g = Expand(one4, four)  y = Add(x, g)", "the expan"),
+    ("expand-add", "g = Expand(r, wide)  y = Add(x, g)", ""),
+    ("expand-scaled", "g = Expand(e, back)  y = Mul(g, e)", "c is not a constant scalar"),
+    ("mask-finite", "m = Where(kept, f1, inf)  a = Add(s4, m)  y = Softmax(a)", "zero is 1.0, wanted 0.0"),
+    ("mask-finite", "m = Where(kept, f0, low)  a = Add(s4, m)  y = Softmax(a)", "the fill value is finite"),
+    ("mask-where", "m = Where(kept, s4, f5)  y = Softmax(m)", "the fill value is -5.0, wanted at most -10000"),
+    ("mask-where", "m = Where(kept, e, low)  y = Softmax(m)", "the mask widens the scores"),
+    ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f1, p)", "zero is 1.0, wanted 0.0"),
+    ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
+    ("row-repair", ROWS.replace("Less(sum, f1)", "Less(sum, f2)"), "one is 2.0, wanted 1.0"),
+    ("row-repair", ROWS.replace("Where(none, f0, p)", "Where(none, f1, p)"), "zero is 1.0, wanted 0.0"),
+    ("row-repair", ROWS.replace("Mul(cn, low)", "Mul(cn, f5)"), "the fill value is above"),
+    ("row-repair", ROWS.replace("ReduceSum(wide_count, last)", "ReduceSum(wide_count, v2)"), "the sum is not over the keys"),
+    ("row-repair", ROWS.replace("Softmax<axis = -1>", "Softmax<axis = 2>"), "the softmax is not over the keys"),
+    ("row-repair", ROWS.replace("k4", "k1"), "the mask has other dimensions than the scores"),
+    # index arithmetic
+    ("gather-coordinates", "y = GatherND(ids, pairs)", "the indices are not plain coordinates"),
+    ("gather-row-major", "f = Flatten<axis = 3>(x)  y = Gather(f, ids)", "the indices are not arithmetic of ranges"),
+    # scale
+    ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
+    ("division-to-multiplication", "y = Div(f3, f2)", "a constant expression"),
+    ("factors-merge", "a = Mul(f3, f2)  y = Mul(a, f2)", "a constant expression"),
+    ("scale-left", "a = Mul(w, f2)  y = MatMul(a, w6)", "a is a weight"),
+    ("scale-left", "a = Mul(ids2, f2)  y = MatMul(a, ids2)", "is not batched"),
+    ("scale-reshape", "a = Mul(e, f2)  y = Reshape(a, v1)", "a scalar"),
+    # shapes
+    ("reshape-constant", "y = Reshape(x, heads)", "the target is already constant"),
+    ("transpose-nested", "t = Transpose(x)  y = Transpose<perm = [0, 2, 1]>(t)", "a Transpose without perm"),
+    ("transpose-batched", "f = Reshape(x, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, back)",
+     "the first Reshape does not keep the last two dimensions"),
+    ("transpose-batched", "f = Reshape(s34, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, flat3)",
+     "the last Reshape does not restore the batch"),
+    ("unsqueeze-reshape", "y = Unsqueeze(e, v0)", "a scalar: shape arithmetic"),
+    ("reshape-noop", "y = Reshape(x, heads)", "it changes the shape"),
+    ("transpose-noop", "y = Transpose<perm = [0, 2, 1]>(x)", "it permutes"),
+    ("cast-noop", "y = Cast<to = 10>(x)", "it changes the type"),
+    ("slice-noop", "y = Slice(x, v0, v2, v2)", "it changes the shape"),
+    ("slice-noop", "y = Slice(x, last, v0, v1, last)", "it steps or reverses"),
+    ("add-zero", "y = Add(x, f1)", "it is not known to be zero"),
+    ("add-zero", "y = Add(x, zero4)", "it changes the shape"),
+    ("mul-one", "y = Mul(x, f2)", "one is 2.0, wanted 1.0"),
+    ("mul-one", "y = Mul(x, one4)", "it changes the shape"),
+]
+
+MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
+       "float[12,12] ids2, float[B,9,T] z3, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1"
+
+
+@pytest.mark.parametrize(("name", "body", "reason"), CASES)
+def test_a_guard_line_refuses(name, body, reason):
+    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,))
+    rules = [rule for rule in RULES if rule.name == name]
+    trace = Trace()
+    facts = facts_of(model)
+    assert rules
+    assert not rewrite(model, rules, facts, trace)
+    assert reason in trace.misses[name]["seen"]
