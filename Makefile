@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+OLD := .venv-4.57
 TORCH := torch==2.13.0
 
 .PHONY: demo test test-full check format graphs bench clean
@@ -13,14 +14,22 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) --editable '.[dev]'
 	touch $@
 
+$(OLD)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) 'transformers==4.57.*' pytest --editable .
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m 'not slow' -n 2
 
-test-full: $(VENV)/.installed
+test-full: $(VENV)/.installed $(OLD)/.installed
 	$(BIN)/python -m pytest
+	$(BIN)/python scripts/coverage.py
+	$(BIN)/python scripts/splice.py
+	$(BIN)/python scripts/mutate_guards.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,4 +45,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python scripts/bench.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx
+	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx

@@ -66,7 +66,7 @@ def splice(seed: int) -> ir.Model | None:
             for name in group:
                 body += read(case.parts.get(name, PARTS[name]))
             body += [statement for name, text in case.parts.items() if name not in PARTS for statement in read(text)]
-        statements += _renamed(_disturbed(body, rng), layer, x)
+        statements += renamed(_disturbed(body, rng), layer, x)
         x = f"y{layer}"
     made = [name for statement in statements for name in statement.outputs]
     outputs = list(dict.fromkeys([x, *rng.sample(made, rng.choice([0, 0, 0, 1]))]))
@@ -113,7 +113,7 @@ def _disturbed(body: list[Statement], rng: random.Random) -> list[Statement]:
     return body
 
 
-def _renamed(body: list[Statement], layer: int, x: str) -> list[Statement]:
+def renamed(body: list[Statement], layer: int, x: str) -> list[Statement]:
     """The layer's own names with its number, its input renamed to ``x``."""
     made = {name for statement in body for name in statement.outputs}
     names = {name: f"{name}{layer}" for name in made} | {"x": x}

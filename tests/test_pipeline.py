@@ -194,6 +194,27 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
     assert set(answer["benchmark"]) == {"PyTorch", "ONNX", "optimized", "int8"}
 
 
+@pytest.mark.parametrize(("exporter", "opset"), [("torchscript", 14), ("dynamo", 23)])
+def test_old_and_new_opsets_fuse(tmp_path, exporter, opset):
+    """Norms from their parts below opset 17, the Attention operator from 23 on. All cells: scripts/coverage.py."""
+    small_model("distilbert", "AutoModelForSequenceClassification", layers=1).save_pretrained(tmp_path / "checkpoint")
+    exported, checkpoint = pipeline.export(ExportPlan(str(tmp_path / "checkpoint"), tmp_path, exporter=exporter, opset=opset))
+    optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
+    assert optimized.details["fused"]["unfused"] == 0
+    assert agrees_with_torch(optimized.path, checkpoint).passed
+
+
+def test_a_graph_of_orts_optimizer_fuses(bert_export, tmp_path):
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    source = bert_export / "export" / "model.onnx"
+    optimize_model(str(source), model_type="bert", num_heads=4, hidden_size=128).save_model_to_file(str(tmp_path / "model.onnx"))
+    (tmp_path / "config.json").write_bytes((bert_export / "export" / "config.json").read_bytes())
+    optimized = pipeline.optimize(OptimizePlan(tmp_path / "model.onnx", tmp_path / "model_optimized.onnx", require=("all",)))
+    assert optimized.details["fused"]["attention"] == 2
+    assert "SkipLayerNormalization" in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 @pytest.mark.parametrize("name", ["bert-base-uncased", "distilbert-base-uncased", "google/vit-base-patch16-224"])
