@@ -58,7 +58,6 @@ def guard(match: Match) -> dict:
         weight = match.need_constant(f"w{name}")
         match.need(len(weight.uses()) == 1 and not weight.is_graph_output(), f"w{name} is read elsewhere", weight)
         _, columns = match.need_shape(f"w{name}", rank=2)
-        match.need(weight.const_value.dtype == match["wq"].const_value.dtype, f"w{name} has another type", weight)
         widths.append(match.need_number(columns, f"the width of w{name}"))
         if f"b{name}" in match.bindings:
             match.need(match.need_shape(match.need_constant(f"b{name}")) == (columns,), f"b{name} is not [{columns}]")

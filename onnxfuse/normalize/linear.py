@@ -84,7 +84,6 @@ def packed(op, x, shape, index, axis, zero):
 
 
 def guard_packed(match: Match) -> dict:
-    match.need_constant("index")
     match.need_shape("index", rank=0)
     source = match.need_shape("x", rank=3)
     parts = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Reshape"), rank=5)

@@ -76,6 +76,17 @@ def test_skip_norm_computes_the_same():
     assert_same(before, after, {"B": 2, "S": 3})
 
 
+@pytest.mark.parametrize(("text", "reason"), [
+    (NORM.replace("float[B,S,8] r", "float[1,S,8] r"), "r broadcasts"),
+    (NORM.replace("float[B,S,8] x", "float[S,8] x"), "x broadcasts"),
+])
+def test_skip_norm_refuses_a_residual_that_broadcasts(text, reason):
+    model = fill(parse(text), w=(8,), b=(8,))
+    trace = apply(residual.SKIP, model)
+    assert "SkipLayerNormalization" not in ops(model)
+    assert trace.misses["residual-skip-norm"]["seen"] == reason
+
+
 def test_skip_norm_refuses_another_axis():
     model = fill(parse(NORM.replace("axis = -1", "axis = 1")), w=(8,), b=(8,))
     trace = apply(residual.SKIP, model)

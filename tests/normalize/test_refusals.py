@@ -11,7 +11,7 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     int64[5] five = {0, 0, 3, 2, 2}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
-    int64[1] v6 = {6}>"""
+    int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
          "int64[B,S] ids, float[12,6] w, float[6] b, float e, int64 i"
@@ -20,6 +20,10 @@ LEAD = "sx = Shape(x)  two_sizes = Slice(sx, v0, v2)  lead = Concat<axis = 0>(tw
 
 ROWS = "c = Cast<to = 1>(k4)  wide_count = Expand(c, four)  sum = ReduceSum(wide_count, last)  none = Less(sum, f1)  nk = Not(k4)  " \
        "cn = Cast<to = 1>(nk)  lowest = Mul(cn, low)  sc = Add(s4, lowest)  p = Softmax<axis = -1>(sc)  y = Where(none, f0, p)"
+
+RANGES = "sh = Shape(ids)  nb = Gather(sh, zero)  ns = Gather(sh, one)  rb = Range(zero, nb, one)  rs = Range(zero, ns, one)  " \
+         "b2 = Unsqueeze(rb, v1)  s2 = Unsqueeze(rs, v0)  bu = Unsqueeze(b2, v2)  su = Unsqueeze(s2, v2)  nbv = Unsqueeze(nb, v0)  " \
+         "nsv = Unsqueeze(ns, v0)  whole = Concat<axis = 0>(nbv, nsv, v1)  b3 = Expand(bu, whole)  s3 = Expand(su, whole)  "
 
 CASES = [
     # arithmetic
@@ -67,8 +71,8 @@ CASES = [
     ("expand-where", "x4 = Expand(k4, wide4)  y = Where(x4, s4, f0)", "branch 'yes' has a shape of its own"),
     ("expand-where", "x4 = Expand(k1, wide1)  y = Where(x4, one4, f0)", "branch 'yes' has a shape of its own"),
     ("expand-add", "g = Expand(e, back)  y = Add(f1, g)", "the expansion decides the shape"),
-    ("expand-add", "g = Expand(one4, four)  y = Add(x, g)", "the expan"),
-    ("expand-add", "g = Expand(r, wide)  y = Add(x, g)", ""),
+    ("expand-add", "g = Expand(one4, four)  y = Add(x, g)", "the expansion decides the shape"),
+    ("expand-add", "g = Expand(r, wide)  y = Add(x, g)", "the expansion decides the shape"),
     ("expand-scaled", "g = Expand(e, back)  y = Mul(g, e)", "c is not a constant scalar"),
     ("mask-finite", "m = Where(kept, f1, inf)  a = Add(s4, m)  y = Softmax(a)", "zero is 1.0, wanted 0.0"),
     ("mask-finite", "m = Where(kept, f0, low)  a = Add(s4, m)  y = Softmax(a)", "the fill value is finite"),
@@ -84,6 +88,16 @@ CASES = [
     ("row-repair", ROWS.replace("k4", "k1"), "the mask has other dimensions than the scores"),
     # index arithmetic
     ("gather-coordinates", "y = GatherND(ids, pairs)", "the indices are not plain coordinates"),
+    ("gather-coordinates", RANGES + "m = Add(b3, s3)  at = Concat<axis = -1>(m, s3)  y = GatherND(ids, at)", "a coordinate mixes axes"),
+    ("gather-coordinates", RANGES + "d = Mul(s3, two)  at = Concat<axis = -1>(b3, d)  y = GatherND(ids, at)", "a coordinate mixes axes"),
+    ("gather-coordinates", RANGES + "at = Concat<axis = -1>(s3, b3)  y = GatherND(ids, at)", "the axes are permuted or repeated"),
+    ("gather-coordinates", RANGES + "at = Concat<axis = -1>(s3, s3)  y = GatherND(ids, at)", "the axes are permuted or repeated"),
+    ("gather-coordinates", RANGES + "b4 = Unsqueeze(b3, v2)  s4r = Unsqueeze(s3, v2)  b5 = Expand(b4, thrice)  s5 = Expand(s4r, thrice)  "
+     "at = Concat<axis = -1>(b5, s5)  y = GatherND(ids, at)", "an index is repeated"),
+    ("gather-row-major", RANGES + "f = Flatten<axis = 2>(x)  k = Mul(s2, nb)  at = Add(k, b2)  y = Gather(f, at)",
+     "the indices are not in row-major order"),
+    ("gather-row-major", RANGES + "f = Flatten<axis = 2>(longer)  k = Mul(b2, ns)  at = Add(k, s2)  y = Gather(f, at)",
+     "the indices do not cover the source"),
     ("gather-row-major", "f = Flatten<axis = 3>(x)  y = Gather(f, ids)", "the indices are not arithmetic of ranges"),
     # scale
     ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
@@ -112,7 +126,7 @@ CASES = [
 ]
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
-       "float[12,12] ids2, float[B,9,T] z3, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1"
+       "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1"
 
 
 @pytest.mark.parametrize(("name", "body", "reason"), CASES)
