@@ -34,6 +34,7 @@ def test_counts_and_outputs(case):
     assert trace.proven > 0
 
 
+@pytest.mark.slow  # it measures another library
 @pytest.mark.filterwarnings("ignore")  # onnxruntime.transformers uses what numpy and onnx deprecate
 @pytest.mark.parametrize("case", LOOK_ALIKES, ids=name)
 def test_what_ort_does_with_it(case, tmp_path):

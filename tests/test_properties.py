@@ -36,7 +36,7 @@ def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Facts] | Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1_000_000))
 def test_a_rule_alone_changes_nothing(name, seed):
     rules = [rule for rule in RULES if rule.name == name]
