@@ -37,7 +37,6 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
             ``without``.
         without: names of rules to leave out.
         prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
-
         listener: is told of each rewrite after it is made.
 
     Raises:
