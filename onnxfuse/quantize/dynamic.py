@@ -3,6 +3,8 @@
     y = x @ W   becomes   y = (MatMulInteger(u8(x), s8(W)) : float) * (scale_x * scale_W)
 
 u8 x s8 is the pair that x86 has instructions for; the others run ten times slower (ONNX Runtime 1.31, AVX512-VNNI and AMX).
+Before VNNI (AVX2 alone) that instruction clips sums of two products to 16 bits. There, weights take 7 of the 8 bits: 255 * 64
+twice fits. The file runs as fast and is as right on newer machines; only its weights are coarser.
 Only standard operators are written; ONNX Runtime fuses them into DynamicQuantizeMatMul while loading. Embedding tables become
 s8 with a scale for each row. A table that is also the output matrix (tied embeddings) is stored once.
 
@@ -16,38 +18,46 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.normalize import structure
 from onnxfuse.rewrite import Op
 from onnxfuse.rewrite.driver import replace
 from onnxfuse.rewrite.facts import attribute, is_constant
+from onnxfuse.runtime import product_saturates
 
 SMALLEST = 1 << 14
 """Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the answer."""
 
-LEVELS = 127
-"""s8 codes run from -127 to 127, so that zero is exact and a weight's sign costs nothing."""
+LEVELS = {8: 127, 7: 64}
+"""The largest code by bits. Codes run from its negative to it, so that zero is exact and a weight's sign costs nothing."""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was quantized: matrix products and embedding tables."""
+    """What was quantized: matrix products, embedding tables, and the bits that the products' weights take."""
 
     matmuls: int
     embeddings: int
+    bits: int
 
 
-def quantize_dynamic(model: ir.Model, *, embeddings: bool = True) -> Quantized:
+def quantize_dynamic(model: ir.Model, *, embeddings: bool = True, bits: int | None = None) -> Quantized:
     """Quantize ``model`` in place.
 
     Args:
         embeddings: whether to store embedding tables in int8 too (a quarter of their size, one multiplication a look-up).
+        bits: of a product's weights, 8 or 7; None takes 7 where this machine clips products of 8 bits, else 8.
 
     Raises:
+        UsageError: ``bits`` is something else.
         ModelError: the model is int8 or fp16 already, has nothing to quantize, or a weight is not finite.
     """
+    if bits is None:
+        bits = 7 if product_saturates() else 8
+    if bits not in LEVELS:
+        raise UsageError(f"weights of {bits} bits are not written; choose 8 or 7")
     _require_float(model)
-    weights = _Weights(model.graph)
+    weights = _Weights(model.graph, LEVELS[bits])
     products = tables = 0
     for node in list(model.graph):
         if node.graph is None or node.domain:
@@ -63,7 +73,7 @@ def quantize_dynamic(model: ir.Model, *, embeddings: bool = True) -> Quantized:
                          "optimize it first, or quantize the model it was made from")
     structure.merge_duplicates(model)
     structure.tidy(model)
-    return Quantized(products, tables)
+    return Quantized(products, tables, bits)
 
 
 def _require_float(model: ir.Model) -> None:
@@ -98,17 +108,19 @@ def _is_table(node: ir.Node, opset: int) -> bool:
 
 
 class _Weights:
-    """Quantized forms of constants, each made once however many nodes read it."""
+    """Quantized forms of constants, each made once however many nodes read it: a table that is also a matrix counts as one."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: ir.Graph, levels: int) -> None:
+        self.graph, self.levels = graph, levels
+        self.matrices = {found[0] for node in graph if node.op_type == "MatMul" and (found := _weight_of(node)) is not None}
         self.known: dict[tuple[ir.Value, int], tuple[ir.Value, ir.Value]] = {}
 
     def get(self, value: ir.Value, axis: int) -> tuple[ir.Value, ir.Value]:
         """(s8 codes, float scales) with a scale for each index along ``axis``."""
         if (value, axis) not in self.known:
             assert value.const_value is not None
-            codes, scales = quantize_weight(value.const_value.numpy(), axis, value.name or "")
+            codes, scales = quantize_weight(value.const_value.numpy(), axis, value.name or "",
+                                            self.levels if value in self.matrices else LEVELS[8])
             op = Op(self.graph, value.name or "weight")
             pair = op.constant(codes, "int8"), op.constant(scales, "scale")
             for constant in pair:
@@ -117,8 +129,8 @@ class _Weights:
         return self.known[value, axis]
 
 
-def quantize_weight(weight: np.ndarray, axis: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric s8 codes of a float matrix, and the float32 scale of each row (``axis`` 0) or column (``axis`` 1).
+def quantize_weight(weight: np.ndarray, axis: int, name: str, levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric s8 codes (up to ``levels``) of a float matrix, and the float32 scale of each row (``axis`` 0) or column (1).
 
     Raises:
         ModelError: the weight holds NaN or infinity.
@@ -126,7 +138,7 @@ def quantize_weight(weight: np.ndarray, axis: int, name: str) -> tuple[np.ndarra
     largest = np.abs(weight).max(axis=1 - axis, keepdims=True)
     if not np.isfinite(largest).all():
         raise ModelError(f"weight {name} holds NaN or infinity; the checkpoint is broken, export it again")
-    scale = np.where(largest == 0, 1.0, largest / LEVELS).astype(np.float32)
+    scale = np.where(largest == 0, 1.0, largest / levels).astype(np.float32)
     codes = np.rint(weight / scale).astype(np.int8)
     return codes, scale.reshape(-1)
 

@@ -3,6 +3,6 @@
     ort   sessions with the options that users get, or named ones
 """
 
-from onnxfuse.runtime.ort import open_session, run
+from onnxfuse.runtime.ort import open_session, product_saturates, run
 
-__all__ = ["open_session", "run"]
+__all__ = ["open_session", "product_saturates", "run"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import onnxruntime as ort
 
 from onnxfuse.errors import ModelError
-from onnxfuse.storage import first_line, require_file
+from onnxfuse.files import first_line, require_file
 
 Feeds = dict[str, np.ndarray]
 QUIET = 3
@@ -54,3 +56,18 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, np.ndarray]:
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model on {shapes}: {first_line(error)[-300:]}; "
                          "a config.json beside it tells which lengths and sizes it takes") from error
     return dict(zip(names, outputs, strict=True))
+
+
+@functools.cache
+def product_saturates() -> bool:
+    """Whether u8 x s8 products are clipped on this machine.
+
+    x86 without VNNI adds two products in 16 bits: 255 * 127 twice does not fit, 255 * 64 twice does.
+    Measured, not read off the CPU's flags, so that it holds for the kernel that is really taken.
+    """
+    depth = 64
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (uint8[1,{depth}] x) => (int32[1,{depth}] y)
+        <int8[1] code = {{127}}, int64[2] shape = {{{depth}, {depth}}}> {{ w = Expand(code, shape)  y = MatMulInteger(x, w) }}"""
+    session = open_session(onnx.parser.parse_model(text).SerializeToString())
+    product = run(session, {"x": np.full((1, depth), 255, np.uint8)})["y"]
+    return bool((product != 255 * 127 * depth).any())

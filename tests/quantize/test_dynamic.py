@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize import quantize_dynamic
 from onnxfuse.quantize.dynamic import quantize_weight
-from onnxfuse.runtime import open_session, run
+from onnxfuse.runtime import open_session, product_saturates, run
 from tests.conftest import fill, ops, parse
 
 LINEAR = "g (float[B,256] x, float[256,128] w, float[128] b) => (float[B,128] y) { p = MatMul(x, w)  y = Add(p, b) }"
@@ -19,16 +19,17 @@ def outputs(model, feeds):
     return run(open_session(ir.to_proto(model).SerializeToString()), feeds)
 
 
-def test_codes_are_symmetric_per_channel_and_close():
+@pytest.mark.parametrize("levels", [127, 64])
+def test_codes_are_symmetric_per_channel_and_close(levels):
     weight = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32) * np.logspace(-3, 3, 8, dtype=np.float32)
-    codes, scale = quantize_weight(weight, 1, "w")
+    codes, scale = quantize_weight(weight, 1, "w", levels)
     assert codes.dtype == np.int8
-    assert (np.abs(codes).max(axis=0) == 127).all()
+    assert (np.abs(codes).max(axis=0) == levels).all()
     assert (np.abs(codes * scale - weight) <= scale / 2 * 1.0001).all()
 
 
 def test_a_column_of_zeros_stays_zero():
-    codes, scale = quantize_weight(np.zeros((4, 2), np.float32), 1, "w")
+    codes, scale = quantize_weight(np.zeros((4, 2), np.float32), 1, "w", 127)
     assert not codes.any()
     assert (scale == 1).all()
 
@@ -42,8 +43,8 @@ def test_a_product_becomes_u8_times_s8_and_stays_close():
     assert not any(v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size > 128 for v in after.graph.initializers.values())
     x = {"x": np.random.default_rng(1).standard_normal((5, 256)).astype(np.float32)}
     wanted, got = outputs(before, x)["y"], outputs(after, x)["y"]
-    # 8 bits on both sides: steps of 1/127 and 1/255 of the largest, 256 products deep
-    assert np.abs(got - wanted).max() / np.abs(wanted).max() < 0.02
+    # steps of 1/255 of the largest activation and 1/127 or 1/64 of the largest weight, 256 products deep
+    assert np.abs(got - wanted).max() / np.abs(wanted).max() < 0.03
     assert not np.array_equal(got, wanted)
 
 
@@ -55,8 +56,29 @@ def test_tied_embeddings_are_stored_once():
     assert [t.const_value.dtype for t in tables] == [ir.DataType.INT8]
     ids = {"ids": np.arange(12).reshape(3, 4)}
     wanted, got = outputs(before, ids), outputs(after, ids)
-    assert np.abs(got["e"] - wanted["e"]).max() <= np.abs(wanted["e"]).max() / 127
-    assert np.abs(got["y"] - wanted["y"]).max() / np.abs(wanted["y"]).max() < 0.02
+    assert np.abs(got["e"] - wanted["e"]).max() <= np.abs(wanted["e"]).max() / 127  # half a step of 7 bits
+    assert np.abs(got["y"] - wanted["y"]).max() / np.abs(wanted["y"]).max() < 0.03
+
+
+def test_seven_bits_never_clip():
+    """Every activation at its largest and every weight at its largest: the sum is exact on any machine."""
+    text = "g (float[B,256] x, float[256,128] w) => (float[B,128] y) { y = MatMul(x, w) }"
+    model = fill(parse(text), w=(256, 128))
+    model.graph.initializers["w"].const_value = ir.tensor(np.ones((256, 128), np.float32))
+    assert quantize_dynamic(model, bits=7).bits == 7
+    got = outputs(model, {"x": np.ones((1, 256), np.float32)})["y"]
+    assert np.allclose(got, 256, rtol=1e-5)  # a few float32 roundings of the scales
+
+
+def test_the_bits_are_those_this_machine_multiplies_exactly():
+    model = fill(parse(LINEAR), w=(256, 128), b=(128,))
+    bits = quantize_dynamic(model).bits
+    assert bits == (7 if product_saturates() else 8)
+    largest = max(np.abs(v.const_value.numpy().astype(int)).max() for v in model.graph.initializers.values()
+                  if v.const_value.dtype == ir.DataType.INT8)
+    assert largest == {7: 64, 8: 127}[bits]
+    with pytest.raises(UsageError, match="weights of 4 bits"):
+        quantize_dynamic(fill(parse(LINEAR), w=(256, 128), b=(128,)), bits=4)
 
 
 def test_embeddings_can_stay_float():
