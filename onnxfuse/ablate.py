@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse import benchmark, catalog, parity, pipeline, samples, storage, targets
+from onnxfuse import benchmark, catalog, files, parity, pipeline, samples, storage, targets
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Ratio, Timing
 from onnxfuse.errors import MissingExtraError
@@ -144,5 +144,5 @@ def plot(results: list[Result], path: Path, title: str) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("times as fast as the original, with the 95 % interval")
     axes.set_title(title, loc="left")
-    with storage.replacing(path) as staged:
+    with files.replacing(path) as staged:
         figure.savefig(staged)

@@ -1,5 +1,7 @@
 """The command line: arguments in, one result on stdout, progress on stderr, and a documented exit code.
 
+What works on models is imported by the verb that needs it, so that --help and wrong usage answer at once.
+
 Exit codes: 0 done, 2 usage, 3 unsafe or broken model, 4 export, 5 parity, 6 requirement not met, 7 missing extra, 8 reading or
 writing, 130 interrupted.
 """
@@ -13,21 +15,22 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from onnxfuse import ablate as ablation
-from onnxfuse import benchmark as timing
-from onnxfuse import pipeline, report, samples, storage
+from onnxfuse import files
 from onnxfuse import plan as plans
 from onnxfuse import view as viewer
 from onnxfuse.errors import INTERRUPTED, OnnxfuseError, StorageError, UsageError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 from onnxfuse.progress import Progress
+
+if TYPE_CHECKING:
+    from onnxfuse.pipeline import Step
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="From a Hugging Face encoder to the fastest ONNX model for this machine.")
@@ -106,7 +109,9 @@ def _print(as_json: bool, value: Any, *lines: Any) -> None:
             out.print(line)
 
 
-def _step_lines(step: pipeline.Step, *parts: str) -> list[str]:
+def _step_lines(step: Step, *parts: str) -> list[str]:
+    from onnxfuse import report
+
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in step.seconds.items())
     return [f"{step.path}  {report.megabytes(step.size)}", *(f"  {part}" for part in parts),
             f"  parity: {report.parity_text(step.parity)}", f"  {times}"]
@@ -118,6 +123,9 @@ def export(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint
            random_weights: RandomWeights = False, as_json: Json = False) -> None:
     """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
     plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights)
+
+    from onnxfuse import pipeline
+
     with _progress() as progress:
         step, _ = pipeline.export(plan, progress)
     _print(as_json, step.to_json(), *_step_lines(step, f"task: {step.details['task']}"))
@@ -139,6 +147,9 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
     source = plans.source_file(model, plans.MODEL)
     plan = OptimizePlan(source, plans.output_file(source, output, plans.OPTIMIZED), target, model_type,
                         frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify, dump)
+
+    from onnxfuse import pipeline, report
+
     with _progress() as progress:
         step = pipeline.optimize(plan, progress)
     details = step.details
@@ -152,6 +163,9 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
 def explain(model: Model = None, target: TargetName = "cpu", model_type: ModelType = None, as_json: Json = False) -> None:
     """Say of each layer what fuses, and where the nearest match stops for what does not."""
     source = plans.source_file(model, plans.MODEL)
+
+    from onnxfuse import pipeline, report
+
     with _progress() as progress:
         progress(f"fusing {source}")
         findings = pipeline.explain(source, target, model_type)
@@ -165,15 +179,19 @@ def explain(model: Model = None, target: TargetName = "cpu", model_type: ModelTy
 def quantize(model: Model = None, output: Output = None,
              dynamic: Annotated[bool, typer.Option("--dynamic", help="Quantize activations while running (the default).")] = True,
              keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Leave embedding tables in float.")] = False,
+             bits: Annotated[int | None, typer.Option(help="Of weights: 8, or 7 where 8 would clip; measured.")] = None,
              as_json: Json = False) -> None:
     """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the parity bar."""
     source = plans.source_file(model, plans.OPTIMIZED, plans.MODEL)
-    plan = QuantizePlan(source, plans.output_file(source, output, plans.QUANTIZED), not keep_embeddings)
+    plan = QuantizePlan(source, plans.output_file(source, output, plans.QUANTIZED), not keep_embeddings, bits)
+
+    from onnxfuse import pipeline, report
+
     with _progress() as progress:
         step = pipeline.quantize(plan, progress)
     details = step.details
     _print(as_json, step.to_json(), f"{source} to int8", *_step_lines(
-        step, f"{details['matmuls']} products, {details['embeddings']} tables; {details['size_ratio']:.3f} of the size"))
+        step, f"{report.int8_text(details)}; {details['size_ratio']:.3f} of the size"))
 
 
 @app.command()
@@ -183,6 +201,9 @@ def check(first: Annotated[Path, typer.Argument(help="The reference: a folder or
           as_json: Json = False) -> None:
     """Compare the outputs of two models on a grid of batches, lengths and masks."""
     paths = [plans.source_file(path, plans.MODEL) for path in (first, second)]
+
+    from onnxfuse import pipeline
+
     result = pipeline.check(paths[0], paths[1], kind)
     lines = [f"{d.output}: max diff {d.error:.2e} (worst on {d.worst}), cosine {d.cosine:.5f}, "
              f"largest class kept {d.agreement:.1%}, {d.compared} numbers" for d in result.differences]
@@ -198,12 +219,16 @@ def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onn
     paths = [path for model in models for path in _models_in(model)]
     plan = BenchmarkPlan(batch, length, threads, rounds)
     names = {str(path): path for path in paths}
+
+    from onnxfuse import benchmark as timing
+    from onnxfuse import pipeline, report, samples, storage
+
     profile = samples.profile_of(storage.load(paths[0]), plans.read_config(paths[0]))
     with _progress() as progress:
         memory = {name: timing.peak_memory(path, batch=batch, length=length, threads=threads) for name, path in names.items()}
         runners = {name: pipeline.onnx_runner(path, threads) for name, path in names.items()}
         timings = timing.measure(runners, [profile.feeds(batch, length, seed=plan.seed)], rounds=rounds, progress=progress)
-    sizes = {name: storage.model_bytes(path) for name, path in names.items()}
+    sizes = {name: files.model_bytes(path) for name, path in names.items()}
     value = {name: timings[name].to_json() | {"size": sizes[name], "peak_memory": memory[name]} for name in names}
     shown = {"size": {n: report.megabytes(s) for n, s in sizes.items()},
              "peak memory": {n: report.megabytes(m) for n, m in memory.items()}}
@@ -214,7 +239,7 @@ def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onn
 def _models_in(model: Path) -> list[Path]:
     """The file itself, or every model of ours in a folder."""
     if not model.is_dir():
-        return [storage.require_file(model)]
+        return [files.require_file(model)]
     found = [model / name for name in (plans.MODEL, plans.OPTIMIZED, plans.QUANTIZED) if (model / name).is_file()]
     return found or [plans.source_file(model, plans.MODEL)]
 
@@ -225,6 +250,10 @@ def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, le
            as_json: Json = False) -> None:
     """Measure what each rewrite brings: none, each alone, all but each, all."""
     source = plans.source_file(model, plans.MODEL)
+
+    from onnxfuse import ablate as ablation
+    from onnxfuse import report
+
     with _progress() as progress:
         results = ablation.ablate(source, target, BenchmarkPlan(batch, length, threads, rounds), progress)
     title = f"{source} for target {target}, batch {batch}, length {length}, {threads or os.cpu_count()} threads, {rounds} rounds"
@@ -250,6 +279,9 @@ def run(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint's 
         threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
     plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights)
+
+    from onnxfuse import pipeline, report
+
     with _progress() as progress:
         outcome = pipeline.run_all(plan, target, BenchmarkPlan(batch, length, threads, rounds), progress)
     shape = f"batch {batch}" + (f", length {length}" if outcome.export.details["task"] != "image-classification" else "")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxfuse import benchmark, catalog, parity, samples, storage, targets
+from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets
 from onnxfuse import plan as plans
 from onnxfuse.dump import Dump
 from onnxfuse.errors import RequirementError, UsageError
@@ -86,7 +86,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
     clock.lap("load")
     progress(f"exporting with {plan.exporter}")
     path = plan.out / plans.MODEL
-    with storage.replacing(path) as staged:
+    with files.replacing(path) as staged:
         write(checkpoint, staged, exporter=plan.exporter, opset=opset)
         clock.lap("export")
         progress("comparing with PyTorch")
@@ -94,7 +94,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         result = parity.compare(expected, onnx_runner(staged), "reassociate").require("the export differs from PyTorch")
         clock.lap("verify")
     checkpoint.save_beside(plan.out)
-    step = Step(path, storage.model_bytes(path), clock.seconds, result, {"task": checkpoint.task})
+    step = Step(path, files.model_bytes(path), clock.seconds, result, {"task": checkpoint.task})
     plans.record(plan.out, "export", plan, step.to_json())
     return step, checkpoint
 
@@ -128,14 +128,14 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
                "nodes": len(model.graph), "trace": fused.trace.to_json()}
     model.metadata_props["onnxfuse"] = json.dumps({"target": target.name, "fused": fused.counts, "versions": plans.versions()})
     result = None
-    with storage.replacing(plan.out) as staged:
+    with files.replacing(plan.out) as staged:
         storage.save(model, staged)
         clock.lap("save")
         if plan.verify != "off":
             progress("comparing with the original")
             result = compare_files(plan.source, staged, "reassociate", config).require("optimizing changed the outputs")
             clock.lap("verify")
-    step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
+    step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "optimize", plan, step.to_json())
     return step
 
@@ -163,19 +163,20 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
     config = plans.read_config(plan.source)
     clock.lap("load")
     progress("quantizing weights")
-    counts = quantize_dynamic(model, embeddings=plan.embeddings)
+    counts = quantize_dynamic(model, embeddings=plan.embeddings, bits=plan.bits)
     clock.lap("quantize")
-    model.metadata_props["onnxfuse.int8"] = json.dumps({"scheme": "dynamic", "weights": "s8 per channel", "activations": "u8"})
-    with storage.replacing(plan.out) as staged:
+    scheme = {"scheme": "dynamic", "weights": "s8 per channel", "bits": counts.bits, "activations": "u8"}
+    model.metadata_props["onnxfuse.int8"] = json.dumps(scheme)
+    with files.replacing(plan.out) as staged:
         storage.save(model, staged)
         del model
         clock.lap("save")
         progress("comparing with float")
         result = compare_files(plan.source, staged, "int8", config).require("the int8 model is not close enough to float")
         clock.lap("verify")
-    ratio = storage.model_bytes(plan.out) / storage.model_bytes(plan.source)
-    details = {"matmuls": counts.matmuls, "embeddings": counts.embeddings, "size_ratio": round(ratio, 4)}
-    step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
+    ratio = files.model_bytes(plan.out) / files.model_bytes(plan.source)
+    details = {"matmuls": counts.matmuls, "embeddings": counts.embeddings, "bits": counts.bits, "size_ratio": round(ratio, 4)}
+    step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import storage
+from onnxfuse import files
 from onnxfuse.errors import ModelError, UsageError
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
@@ -55,11 +55,16 @@ class OptimizePlan:
 
 @dataclass(frozen=True)
 class QuantizePlan:
-    """Which file to quantize into which. ``embeddings``: store embedding tables in int8 too."""
+    """Which file to quantize into which.
+
+    ``embeddings``: store embedding tables in int8 too. ``bits``: of the products' weights, 8 or 7; None measures what this
+    machine multiplies without clipping.
+    """
 
     source: Path
     out: Path
     embeddings: bool = True
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def source_file(model: Path | None, *names: str) -> Path:
         UsageError: nothing is there.
     """
     if model is not None and not model.is_dir():
-        return storage.require_file(model)
+        return files.require_file(model)
     folders = [model] if model is not None else [Path(), *_newest_exports()]
     for folder in folders:
         for name in names:
@@ -125,7 +130,7 @@ def record(folder: Path, step: str, plan: Any, results: dict[str, Any]) -> None:
     except ValueError:
         known = {}
     known[step] = {"plan": plain(asdict(plan)), "versions": versions(), **plain(results)}
-    storage.save_json(known, path)
+    files.save_json(known, path)
 
 
 def versions() -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
+from onnxfuse import files
 from onnxfuse import plan as plans
-from onnxfuse import storage
 from onnxfuse.ablate import Result
 from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.explain import Finding
@@ -29,6 +30,12 @@ def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
             wanted = expected.get(name)
             parts.append(f"{name} {count}" + (f"/{wanted}" if wanted is not None else ""))
     return ", ".join(parts)
+
+
+def int8_text(details: Mapping[str, Any]) -> str:
+    """What was quantized, and why weights are coarser where they are."""
+    coarse = ", weights in 7 bits: this machine clips products of 8" if details["bits"] == 7 else ""
+    return f"{details['matmuls']} products, {details['embeddings']} tables in int8{coarse}"
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -80,11 +87,10 @@ def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, 
 def run_table(outcome: Run, title: str) -> Table:
     """The table at the end of ``run``: size, latency, speed-up, parity with PyTorch, and what was fused."""
     folder = outcome.export.path.parent
-    sizes = {name: megabytes(storage.model_bytes(folder / file)) for name, file in VARIANTS.items()}
+    sizes = {name: megabytes(files.model_bytes(folder / file)) for name, file in VARIANTS.items()}
     agrees = {PYTORCH: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
-    steps = {"optimized": fused, "int8": f"{outcome.quantize.details['matmuls']} products, "
-                                         f"{outcome.quantize.details['embeddings']} tables in int8"}
+    steps = {"optimized": fused, "int8": int8_text(outcome.quantize.details)}
     table = timing_table(outcome.timings, title, {"size": sizes, "against PyTorch": agrees})
     table.caption = "\n".join(f"{name}: {text}" for name, text in steps.items()) + f"\nfiles and record: {folder}/{plans.RECORD}"
     table.caption_justify = "left"

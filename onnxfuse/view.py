@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import MissingExtraError
-from onnxfuse.storage import require_file
+from onnxfuse.files import require_file
 
 
 def serve(path: Path, *, port: int, browser: bool) -> str:

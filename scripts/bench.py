@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, parity, pipeline, samples, storage
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, files, parity, pipeline, samples, storage
 from onnxfuse import plan as plans
 from onnxfuse.exporters import Checkpoint
 from onnxfuse.report import megabytes, parity_text
@@ -58,7 +58,7 @@ def build(folder: Path, log: Console) -> tuple[dict[str, Path], Checkpoint]:
 def report(timings, parities, paths, rounds: int) -> str:
     """BENCHMARKS.md: the machine, the table, the promises with the figure reached."""
     versions = ", ".join(f"{name} {number}" for name, number in plans.versions().items())
-    sizes = {name: megabytes(storage.model_bytes(path)) for name, path in paths.items()}
+    sizes = {name: megabytes(files.model_bytes(path)) for name, path in paths.items()}
     rows = [f"| {name} | {sizes.get(name, '')} | {parities.get(name, 'reference')} | "
             f"{t.p50:.1f} | {t.low:.1f} - {t.high:.1f} | {t.p90:.1f} | {t.p99:.1f} | "
             f"{benchmark.ratio(timings[TORCH], t).value:.2f} |"
@@ -107,7 +107,7 @@ def main() -> int:
         log.print("measuring")
         timings = benchmark.measure({TORCH: torch_run} | runners, [profile.feeds(BATCH, LENGTH)], rounds=arguments.rounds)
         text = report(timings, parities, paths, arguments.rounds)
-    storage.save_text(text, arguments.output)
+    files.save_text(text, arguments.output)
     sys.stdout.write(text)
     return 0
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from onnxfuse import catalog, storage, targets
+from onnxfuse import catalog, files, storage, targets
 from onnxfuse.exporters import export, open_checkpoint
 from onnxfuse.fuse import fuse
 from onnxfuse.models import ARCHITECTURES
@@ -61,10 +61,10 @@ def main() -> int:
             if exporter == "torchscript":
                 after = [Line.of(node) for node in model.graph]
                 text = f"# {family.model_type}, one layer\n\n{len(before)} nodes become {len(after)}.\n\n{flowchart(after)}"
-                storage.save_text(text, folder / f"{family.model_type}.md")
+                files.save_text(text, folder / f"{family.model_type}.md")
     for name in catalog.rule_names():
         if name in seen:
-            storage.save_text(draw_rewrite(seen[name]), folder / f"rule-{name}.md")
+            files.save_text(draw_rewrite(seen[name]), folder / f"rule-{name}.md")
     return 0
 
 

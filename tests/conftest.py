@@ -24,6 +24,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
 
 
+def _one_core_each() -> None:
+    """Give each xdist worker a core of its own: two runtimes that spin on all cores would only wait for each other."""
+    worker, cores = os.environ.get("PYTEST_XDIST_WORKER", ""), sorted(os.sched_getaffinity(0))
+    if worker and int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) > 1:
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_one_core_each()
+
+
 def parse(text: str, opset: int = 23) -> ir.Model:
     """A model from onnx's text format: ``g (float[B,S,8] x) => (float[B,S,8] y) <float[8] w = {...}> { ... }``."""
     return ir.from_proto(onnx.parser.parse_model(HEADER.format(opset=opset) + text))
@@ -82,12 +92,31 @@ def facts_of(model: ir.Model) -> Facts:
     return facts
 
 
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``onnxfuse`` as a user does: a process of its own, in an empty folder."""
-    def call(*arguments: str | Path, cwd: Path = tmp_path, **options) -> subprocess.CompletedProcess[str]:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``onnxfuse`` in an empty folder, in this process: importing the libraries anew would cost seconds a call."""
+    from onnxfuse.cli import main
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = ["onnxfuse", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        return subprocess.CompletedProcess(command, left.value.code, *capsys.readouterr())
+    return call
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Cli:
+    """Run ``onnxfuse`` in an empty folder as a user does: a process of its own."""
+    def call(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "onnxfuse", *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
                               env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}, **options)
     return call
 

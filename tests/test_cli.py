@@ -52,8 +52,8 @@ def test_optimize_quantize_check_and_benchmark_a_folder(cli, bert_export, tmp_pa
         assert timing["peak_memory"] > 0
 
 
-def test_export_a_folder(cli, bert_export, tmp_path):
-    result = cli("export", bert_export / "checkpoint", "--exporter", "torchscript", "--task", "feature-extraction")
+def test_export_a_folder(process, bert_export, tmp_path):
+    result = process("export", bert_export / "checkpoint", "--exporter", "torchscript", "--task", "feature-extraction")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "onnx" / "checkpoint" / "model.onnx").is_file()
     assert "parity: max diff" in result.stdout
@@ -106,8 +106,8 @@ def test_an_output_that_equals_the_input(cli, tmp_path, bert_export):
     assert (tmp_path / "model.onnx").read_bytes() == before
 
 
-def test_an_unknown_hub_id_offline(cli):
-    expect_one_line(cli("export", "nobody/has-this-model"), 4, "cannot load 'nobody/has-this-model'", "--random-weights")
+def test_an_unknown_hub_id_offline(process):
+    expect_one_line(process("export", "nobody/has-this-model"), 4, "cannot load 'nobody/has-this-model'", "--random-weights")
 
 
 def test_a_checkpoint_without_weights_or_with_pickled_ones(cli, tmp_path, bert_export):
@@ -134,18 +134,18 @@ def test_an_opset_above_the_target(cli, tmp_path):
     expect_one_line(cli("optimize", "new.onnx", "--target", "abacus"), 2, "no target named 'abacus'")
 
 
-def test_a_missing_extra(cli, tmp_path):
+def test_a_missing_extra(process, tmp_path):
     for name in ("torch", "netron"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('not installed')")
     proto = ir.to_proto(fill(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { y = MatMul(x, w) }"), w=(4, 4)))
     onnx.save(proto, tmp_path / "model.onnx")
-    expect_one_line(cli("export", "bert-base-cased", "--random-weights"), 7, "onnxfuse[torch]")
-    expect_one_line(cli("view", "model.onnx", "--no-browser"), 7, "onnxfuse[view]")
+    expect_one_line(process("export", "bert-base-cased", "--random-weights"), 7, "onnxfuse[torch]")
+    expect_one_line(process("view", "model.onnx", "--no-browser"), 7, "onnxfuse[view]")
 
 
-def test_debug_adds_the_traceback(cli):
-    result = cli("optimize", "nowhere", "--debug")
+def test_debug_adds_the_traceback(process):
+    result = process("optimize", "nowhere", "--debug")
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 
@@ -169,8 +169,8 @@ def test_view_serves_the_graph_until_ctrl_c(tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["", "export", "optimize", "quantize", "check", "benchmark", "view", "run"])
-def test_help(cli, verb):
-    result = cli(*([verb] if verb else []), "--help")
+def test_help(process, verb):
+    result = process(*([verb] if verb else []), "--help")
     assert result.returncode == 0
     assert "Usage" in result.stdout
 

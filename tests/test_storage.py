@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxfuse import storage
+from onnxfuse import files, storage
 from onnxfuse.errors import ModelError, StorageError, UsageError
 from onnxfuse.runtime import open_session
 from tests.conftest import fill, parse
@@ -60,7 +60,7 @@ def test_above_the_limit_weights_go_beside_the_model(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx", "b.onnx.data"]
     np.testing.assert_array_equal(storage.load(tmp_path / "b.onnx").graph.initializers["w"].const_value.numpy(),
                                   model.graph.initializers["w"].const_value.numpy())
-    assert storage.model_bytes(tmp_path / "b.onnx") > 64 * 64 * 4
+    assert files.model_bytes(tmp_path / "b.onnx") > 64 * 64 * 4
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../outside.data"])
@@ -106,7 +106,7 @@ def test_a_weight_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path):
 def test_a_failing_block_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), storage.replacing(path) as staged:
+    with pytest.raises(RuntimeError), files.replacing(path) as staged:
         staged.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -116,7 +116,7 @@ def test_a_failing_block_leaves_the_old_file(tmp_path):
 def test_an_unwritable_folder_is_a_storage_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
-        storage.save_text("x", tmp_path / "file" / "a.txt")
+        files.save_text("x", tmp_path / "file" / "a.txt")
 
 
 def limit_file_size() -> None:
@@ -125,10 +125,10 @@ def limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
-def test_a_full_disk_is_one_line_and_the_old_file_is_whole(tmp_path, cli):
+def test_a_full_disk_is_one_line_and_the_old_file_is_whole(tmp_path, process):
     small(tmp_path / "model.onnx", width=256)
     (tmp_path / "model_optimized.onnx").write_text("old")
-    result = cli("optimize", "model.onnx", "--model-type", "bert", preexec_fn=limit_file_size)
+    result = process("optimize", "model.onnx", "--model-type", "bert", preexec_fn=limit_file_size)
     assert result.returncode == 8, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "cannot write" in result.stderr

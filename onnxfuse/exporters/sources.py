@@ -16,7 +16,7 @@ from onnxfuse import plan as plans
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters import heads
-from onnxfuse.storage import first_line
+from onnxfuse.files import first_line
 
 if TYPE_CHECKING:
     import torch

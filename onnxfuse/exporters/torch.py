@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxfuse import storage
+from onnxfuse import files, storage
 from onnxfuse.architecture import OUTPUTS, TOKENS
 from onnxfuse.errors import ExportError, UsageError
 from onnxfuse.exporters.sources import Checkpoint
@@ -43,12 +43,12 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
         ExportError: the exporter failed; its own words follow.
     """
     opset = choose_opset(exporter, opset)
-    with storage.replacing(path) as staged:
+    with files.replacing(path) as staged:
         with _silence():
             try:
                 _WRITERS[exporter](checkpoint, staged, opset)
             except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
-                raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {storage.first_line(error)}; "
+                raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {files.first_line(error)}; "
                                   f"try --exporter {'torchscript' if exporter == 'dynamo' else 'dynamo'}") from error
         model = storage.load(staged)
         _name_outputs(model)

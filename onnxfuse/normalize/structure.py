@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError
-from onnxfuse.storage import first_line
+from onnxfuse.files import first_line
 
 SMALL_INITIALIZER = 64
 """Elements up to which two equal initializers count as one when duplicates are merged."""
