@@ -1,4 +1,7 @@
-"""Measure bert-base with random weights against its peers, in one interleaved run: BENCHMARKS.md. ``make bench`` runs it."""
+"""Measure bert-base with random weights against its peers, in one interleaved run. ``make bench`` runs it.
+
+BENCHMARKS.md has a section for each kind of machine; a run writes that of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,14 @@ from onnxfuse.report import megabytes, parity_text
 
 MODEL, TASK = "bert-base-uncased", "text-classification"
 BATCH, LENGTH, THREADS = 1, 128, 2
+
+
+HEADER = f"""# Benchmarks
+
+Written by `make bench` (scripts/bench.py), a section for each kind of machine. Times drift: only ratios of one run mean anything.
+
+{MODEL} with random weights, {TASK}, batch {BATCH}, {LENGTH} tokens, {THREADS} threads, ONNX Runtime with default options.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ def build(folder: Path, log: Console) -> tuple[dict[str, Path], Checkpoint]:
 
 
 def report(timings, parities, paths, rounds: int) -> str:
-    """BENCHMARKS.md: the machine, the table, the promises with the figure reached."""
+    """A machine's section: its name, the table, the promises with the figure reached."""
     versions = ", ".join(f"{name} {number}" for name, number in plans.versions().items())
     sizes = {name: megabytes(files.model_bytes(path)) for name, path in paths.items()}
     rows = [f"| {name} | {sizes.get(name, '')} | {parities.get(name, 'reference')} | "
@@ -67,15 +78,19 @@ def report(timings, parities, paths, rounds: int) -> str:
     ratios = [f"| {line.ours} | {line.theirs} | {line.wanted:.2f} | {r.value:.2f} | {r.low:.2f} - {r.high:.2f} |"
               for line, r in reached]
     return "\n".join([
-        "# Benchmarks", "",
-        "Written by `make bench` (scripts/bench.py). Times drift with the machine: only ratios from this one run mean anything.",
-        "",
-        f"{MODEL} with random weights, {TASK}, batch {BATCH}, {LENGTH} tokens, {THREADS} threads, {rounds} interleaved rounds, "
-        "ONNX Runtime with default options.", "", f"Machine: {cpu()}, {os.cpu_count()} cores. Versions: {versions}.", "",
+        f"## {cpu()}", "", f"{os.cpu_count()} cores, {rounds} interleaved rounds. Versions: {versions}.", "",
         "| model | size | against PyTorch | p50 ms | 95 % interval | p90 | p99 | times PyTorch's speed |",
         "|---|---|---|---|---|---|---|---|", *rows, "",
         "How many times as fast: the median over rounds of both calls of a round.", "",
         "| ours | against | at least | reached | 95 % interval |", "|---|---|---|---|---|", *ratios, ""])
+
+
+def placed(section: str, text: str) -> str:
+    """BENCHMARKS.md with ``section`` in place of the one of the same machine, the others untouched."""
+    _, *sections = text.split("\n## ")
+    by_machine = {f"## {part}".split("\n")[0]: f"## {part}".strip() + "\n" for part in sections}
+    by_machine[section.split("\n")[0]] = section
+    return "\n".join([HEADER, *(by_machine[name] for name in sorted(by_machine))])
 
 
 def cpu() -> str:
@@ -106,9 +121,10 @@ def main() -> int:
         parities = {name: parity_text(parity.compare(expected, run, kinds[name])) for name, run in runners.items()}
         log.print("measuring")
         timings = benchmark.measure({TORCH: torch_run} | runners, [profile.feeds(BATCH, LENGTH)], rounds=arguments.rounds)
-        text = report(timings, parities, paths, arguments.rounds)
-    files.save_text(text, arguments.output)
-    sys.stdout.write(text)
+        section = report(timings, parities, paths, arguments.rounds)
+    known = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else ""
+    files.save_text(placed(section, known), arguments.output)
+    sys.stdout.write(section)
     return 0
 
 
