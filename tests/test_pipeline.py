@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, parity, pipeline, samples, storage
-from onnxfuse.errors import ParityError, RequirementError, UsageError
+from onnxfuse.errors import ExportError, ParityError, RequirementError, UsageError
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import plain
 from onnxfuse.targets import TARGETS, find
@@ -202,6 +202,14 @@ def test_old_and_new_opsets_fuse(tmp_path, exporter, opset):
     optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
     assert optimized.details["fused"]["unfused"] == 0
     assert agrees_with_torch(optimized.path, checkpoint).passed
+
+
+def test_an_opset_that_the_exporters_converter_does_not_reach(tmp_path):
+    """torch.export writes opset 18 and converts it down; what it leaves at another opset than asked is not passed off as it."""
+    model = small_model("bert", "AutoModelForSequenceClassification", layers=1)
+    with pytest.raises(ExportError, match=r"wrote opset 18 for BertForSequenceClassification, wanted 14: .* use --opset 18"):
+        pipeline.export(ExportPlan("test", tmp_path, opset=14), source=model)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_graph_of_orts_optimizer_fuses(bert_export, tmp_path):
