@@ -54,8 +54,8 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
         model = storage.load(staged)
         written = model.opset_imports[""]
         if written != opset:
-            raise ExportError(f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: its converter "
-                              f"does not reach it; use --opset {written}")
+            raise ExportError(f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
+                              f"its converter does not reach it; use --opset {written}")
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
