@@ -112,7 +112,7 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
     try:
         write(path)
     except OnnxfuseError as error:
-        return Row(**asdict(row) | {"refused": str(error)})
+        return Row(**asdict(row) | {"refused": str(error).replace(checkpoint.name, "the model")})
     step = pipeline.optimize(OptimizePlan(path, home / "model_optimized.onnx"))
     counts, expected = step.details["fused"], step.details["expected"]
     cases = pipeline.grid(path, checkpoint.config)
