@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fusions", "onnxfuse/normalize")
 TESTS = ("tests/normalize", "tests/fusions", "tests/test_layer.py")
 WANTED = 0.95
-LONGEST = 300
-"""Seconds; the tests take less than half of that when nothing is wrong."""
+LONGEST = 120
+"""Seconds; the tests take a fifth of that when nothing is wrong."""
 
 
 @dataclass(frozen=True)
