@@ -34,6 +34,7 @@ test-full: $(VENV)/.installed $(OLD)/.installed
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy fusions models
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from onnxfuse.fusions.gelu import CUBIC, INVERSE_SQRT2, SQRT_2_OVER_PI
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Match, NoMatch, Op, Rule
 
 
 def attention(op, q, k, v, n, n_kv, scale, mask=None):
@@ -46,7 +46,10 @@ def gelu(op, x, approximate):
 
 
 def guard_gelu(match: Match) -> dict:
-    return {"dtype": match.fact("x").dtype.numpy()}
+    kind = match.fact("x").dtype
+    if kind is None:
+        raise NoMatch("the type is not known", match["x"])
+    return {"dtype": kind.numpy()}
 
 
 def elementwise_gelu(op: Op, x, approximate, dtype):

@@ -66,9 +66,9 @@ def guard(match: Match) -> dict:
 
 def joined(values: list[ir.Value]) -> ir.LazyTensor:
     """Constants side by side along their last dimension, read from the file when needed."""
-    tensors = [value.const_value for value in values]
+    tensors = [value.const_value for value in values if value.const_value is not None]
     *lead, _ = tensors[0].shape.numpy()
-    width = sum(tensor.shape[-1] for tensor in tensors)
+    width = sum(tensor.shape.numpy()[-1] for tensor in tensors)
     return ir.LazyTensor(lambda: ir.tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=-1)),
                          tensors[0].dtype, ir.Shape([*lead, width]))
 

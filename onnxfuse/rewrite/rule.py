@@ -73,6 +73,13 @@ class Match:
             raise NoMatch(f"{name} is not a constant", value)
         return value
 
+    def need_array(self, name: str) -> np.ndarray:
+        """The content of a constant; refuses anything else."""
+        array = constant(self.need_constant(name))
+        if array is None:
+            raise NoMatch(f"{name} is not a constant", self.bindings[name])
+        return array
+
     def scalar(self, name: str) -> float:
         """The one element of a constant; refuses anything else."""
         value = self.bindings[name]
