@@ -78,7 +78,7 @@ def variants(target: Target) -> Iterator[Variant]:
         needs = unit | NEEDS.get(name, frozenset())
         yield Variant(f"{name} alone", _spelt(target, **OTHER_FORMS.get(name, {})), only=needs)
     yield Variant("bias-in-linear alone", _spelt(target, **OTHER_FORMS["bias-in-linear"]), only=frozenset({"bias-in-linear"}))
-    for name, unit in (units | {name: frozenset({name}) for name in NORMAL}).items():
+    for name, unit in (units | {name: frozenset({name}) for name in (*NORMAL, catalog.UNPAD)}).items():
         yield Variant(f"all but {name}", target, without=unit)
     yield Variant("all", target)
 

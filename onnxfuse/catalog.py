@@ -16,12 +16,15 @@ from onnxfuse.targets import Target
 REMOVE_DROPOUT = "remove-dropout"
 """The one step of ``normalize.structure`` that can be left out by name."""
 
+UNPAD = "unpad"
+"""The step that runs on real tokens only; last, since it takes the target's forms as they are."""
+
 
 @dataclass(frozen=True)
 class Selection:
     """The rules to run: the normal form, the fusions, what moves work across layers, and the forms of the target.
 
-    ``dropout``: leave Dropout nodes where they are.
+    ``dropout``: leave Dropout nodes where they are. ``unpad``: run on real tokens only, where the outputs cannot tell.
     """
 
     normal: tuple[Rule, ...]
@@ -30,6 +33,7 @@ class Selection:
     forms: tuple[Rule, ...]
     below_gelu: tuple[Rule, ...]
     dropout: bool = False
+    unpad: bool = True
 
     @property
     def rewrites(self) -> tuple[Rule, ...]:
@@ -54,14 +58,14 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
     normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
     forms = tuple(rule for thing, form in target.forms.items() for rule in fusions.FORMS[thing][form])
     return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms), fusions.FORMS["gelu"]["elementwise"],
-                     REMOVE_DROPOUT in without)
+                     REMOVE_DROPOUT in without, UNPAD not in without and (not only or UNPAD in only))
 
 
 def rule_names() -> list[str]:
     """Every rule's name, in order, once."""
     forms = tuple(rule for thing in fusions.FORMS.values() for form in thing.values() for rule in form)
     rules = (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *forms)
-    return list(dict.fromkeys([*(rule.name for rule in rules), REMOVE_DROPOUT]))
+    return list(dict.fromkeys([*(rule.name for rule in rules), REMOVE_DROPOUT, UNPAD]))
 
 
 def architecture(model_type: str) -> Architecture:

@@ -141,12 +141,14 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
              without: Annotated[list[str] | None, typer.Option(help="Leave this rule out; repeatable.")] = None,
              require: Annotated[list[str] | None, typer.Option(help="all, or NAME=NUMBER; fail when not fused so.")] = None,
              verify: Annotated[str, typer.Option(help="each: prove every rewrite; final: compare the result; off.")] = "each",
+             unpad: Annotated[bool | None, typer.Option(help="Leave padding out, with zeros where outputs show it; "
+                                                             "by default where none does.")] = None,
              dump: Annotated[Path | None, typer.Option(help="A folder for the graph after each rewrite.")] = None,
              as_json: Json = False) -> None:
     """Fuse a model for a target and prove that it computes the same."""
     source = plans.source_file(model, plans.MODEL)
     plan = OptimizePlan(source, plans.output_file(source, output, plans.OPTIMIZED), target, model_type,
-                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify, dump)
+                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify, dump, unpad)
 
     from onnxfuse import pipeline, report
 
@@ -154,7 +156,8 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
         step = pipeline.optimize(plan, progress)
     details = step.details
     _print(as_json, step.to_json(), f"{source} ({details['model_type']}) for target {target}", *_step_lines(
-        step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"nodes: {details['nodes']}",
+        step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"padding: {details['padding']}",
+        f"nodes: {details['nodes']}",
         f"rewrites: {sum(details['trace']['rules'].values())}, proven one by one: {details['trace']['proven']}",
         *(f"not done, wrong here: {rule} {why}" for rule, why in details["trace"]["rejected"].items())))
 

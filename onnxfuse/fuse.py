@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse import catalog
 from onnxfuse.errors import UsageError
+from onnxfuse.fusions.unpad import Padding, unpad
 from onnxfuse.normalize import normalize, structure
 from onnxfuse.rewrite import Facts, Prover, Trace, rewrite
 from onnxfuse.rewrite.driver import Listener
@@ -22,20 +23,22 @@ GELU_OPSET = 20
 
 @dataclass
 class Fused:
-    """What fusing did: the counts of each fused thing in the model, and the trace behind them."""
+    """What fusing did: the counts of each fused thing in the model, what became of padding, and the trace behind them."""
 
     counts: dict[str, int]
+    padding: Padding
     trace: Trace = field(repr=False)
 
 
 def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(), without: frozenset[str] = frozenset(),
-         prove: bool = False, listener: Listener | None = None) -> Fused:
+         zeros: bool = False, prove: bool = False, listener: Listener | None = None) -> Fused:
     """Rewrite ``model`` in place for ``target``.
 
     Args:
         only: names of the rules to use; empty for all. The normal form always runs unless one of its rules is named in
             ``without``.
         without: names of rules to leave out.
+        zeros: whether outputs may show zeros at padded positions, so that padding can be removed there too.
         prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
         listener: is told of each rewrite after it is made.
 
@@ -52,8 +55,10 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
         structure.merge_duplicates(model)
     rewrite(model, chosen.forms_at(facts.opset), facts, trace, prover)
     structure.merge_duplicates(model)
+    padding = unpad(model, facts, zeros=zeros) if chosen.unpad else Padding("left out")
+    structure.merge_duplicates(model)
     structure.tidy(model)
-    return Fused(counts, trace)
+    return Fused(counts, padding, trace)
 
 
 def canonical(model: ir.Model, target: Target, chosen: catalog.Selection, trace: Trace, *, prove: bool = False) -> Facts:
@@ -83,8 +88,13 @@ def census(model: ir.Model) -> dict[str, int]:
 
 
 def one_split(node: ir.Node) -> bool:
-    """Whether query, key and value come from one Split; the query perhaps cut to the pooled token."""
-    sources = {value.producer() for value in node.inputs[:3] if value is not None}
-    sources = {source.inputs[0].producer() if source is not None and source.op_type == "Gather" and source.inputs[0] is not None
-               else source for source in sources}
+    """Whether query, key and value come from one Split; perhaps rearranged to the pooled token or without padding."""
+    sources = {_behind_rearranging(value) for value in node.inputs[:3]}
     return len(sources) == 1 and all(source is not None and source.op_type == "Split" for source in sources)
+
+
+def _behind_rearranging(value: ir.Value | None) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in ("Gather", "Reshape") and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node

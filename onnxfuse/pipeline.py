@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets
@@ -22,6 +23,7 @@ from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.explain import Finding
 from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
+from onnxfuse.fusions.unpad import MASK
 from onnxfuse.parity import Outputs, Parity, Runner
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 from onnxfuse.progress import Progress, silent
@@ -119,13 +121,17 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
     listener = None if plan.dump is None else Dump(model, plan.dump)
-    fused = fuse(model, target, only=plan.only, without=plan.without, prove=plan.verify == "each", listener=listener)
+    without = plan.without | ({catalog.UNPAD} if plan.unpad is False else set())
+    fused = fuse(model, target, only=plan.only, without=without, zeros=plan.unpad is True, prove=plan.verify == "each",
+                 listener=listener)
+    if plan.unpad and fused.padding.kept:
+        raise RequirementError(f"--unpad: padding stays, {fused.padding.kept}; leave --unpad out to optimize with padding")
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
     expected = _expected(family, config)
     _require(plan, fused.counts, expected)
     details = {"model_type": family, "target": target.name, "fused": fused.counts, "expected": expected,
-               "nodes": len(model.graph), "trace": fused.trace.to_json()}
+               "padding": str(fused.padding), "nodes": len(model.graph), "trace": fused.trace.to_json()}
     model.metadata_props["onnxfuse"] = json.dumps({"target": target.name, "fused": fused.counts, "versions": plans.versions()})
     result = None
     with files.replacing(plan.out) as staged:
@@ -133,7 +139,8 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
         clock.lap("save")
         if plan.verify != "off":
             progress("comparing with the original")
-            result = compare_files(plan.source, staged, "reassociate", config).require("optimizing changed the outputs")
+            result = compare_files(plan.source, staged, "reassociate", config, zeros=fused.padding.zeros)
+            result.require("optimizing changed the outputs")
             clock.lap("verify")
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "optimize", plan, step.to_json())
@@ -264,11 +271,15 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
     return call
 
 
-def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any]) -> Parity:
-    """Compare two files, holding one of them in memory at a time."""
+def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any], zeros: tuple[str, ...] = ()) -> Parity:
+    """Compare two files, holding one of them in memory at a time. ``zeros``: outputs that are wanted to be zero at padding."""
     cases = grid(first, config)
     runner = onnx_runner(first)
     expected = parity.reference(runner, cases)
+    for case, outputs in expected:
+        for name in zeros:
+            mask = case.feeds[MASK].astype(bool)
+            outputs[name] = np.where(mask.reshape(mask.shape + (1,) * (outputs[name].ndim - 2)), outputs[name], 0)
     del runner
     gc.collect()
     return parity.compare(expected, onnx_runner(second), kind)

@@ -39,7 +39,8 @@ class OptimizePlan:
     """Which file to optimize into which, for which target, with which rules.
 
     ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
-    ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite.
+    ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite. ``unpad``: True removes padding even
+    where outputs then show zeros for it, False never, None where the outputs cannot tell.
     """
 
     source: Path
@@ -51,6 +52,7 @@ class OptimizePlan:
     require: tuple[str, ...] = ()
     verify: str = "each"
     dump: Path | None = None
+    unpad: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def test_every_family_fuses_completely_from_both_exporters(tmp_path, family, exp
     fused = optimized.details["fused"]
     assert fused["attention"] == fused["qkv"] == (layers or ATTENTIONS[family])
     assert fused["unfused"] == 0
+    assert optimized.details["padding"] == ("removed" if family != "vit" else "kept: there is no input 'attention_mask' of shape [B,S]")
     assert {name: fused[name] for name in optimized.details["expected"]} == optimized.details["expected"]
     assert agrees_with_torch(optimized.path, checkpoint).require("torch").error <= 1e-5
     graph = onnx.load(optimized.path).graph
@@ -82,6 +83,22 @@ def test_every_task_has_optimums_names_and_agrees(tmp_path, family, head, task, 
     assert agrees_with_torch(optimized.path, checkpoint).passed
     quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "q.onnx"))
     assert quantized.parity.passed
+    if family != "vit":
+        shown = [name for name in outputs if name != "sentence_embedding"]
+        unpadded = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "u.onnx", unpad=True))
+        assert unpadded.details["padding"] == f"removed, {', '.join(shown)} zero there"
+        assert unpadded.parity.passed
+        assert unpadded.parity.cases == optimized.parity.cases
+
+
+def test_padding_stays_when_told_to_or_when_it_must(bert_export, tmp_path):
+    source = bert_export / "export" / "model.onnx"
+    kept = pipeline.optimize(OptimizePlan(source, tmp_path / "kept.onnx", unpad=False))
+    assert kept.details["padding"] == "kept: left out"
+    assert b"NonZero" not in (tmp_path / "kept.onnx").read_bytes()
+    with pytest.raises(RequirementError, match="--unpad: padding stays, there is no Attention operator"):
+        pipeline.optimize(OptimizePlan(source, tmp_path / "no.onnx", "standard", unpad=True))
+    assert not (tmp_path / "no.onnx").exists()
 
 
 def test_tied_embeddings_are_not_doubled(tmp_path):

@@ -1,0 +1,354 @@
+"""Padding removal: everything that works token by token runs on the real tokens of the batch, in one row.
+
+Seen in:   encoders with an attention mask whose outputs show only the first token: classifiers, [CLS] pooling.
+Computes:  f(x)[b, s] = f(x[b, s]) for norms, linear layers, Gelu and residuals, so they run on [1,T,D], T real tokens.
+           Attention sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
+Shapes:    x [B,S,D], mask [B,S] of integers (0: padding), its bias [B,1,1,S].
+Numerics:  rounding only (tolerance row "reassociate") where the outputs do not show padding. A row without any token gives finite
+           numbers, others than before: see README.
+Refuses:   another mask than the bias made from ``attention_mask``, one that only weakens scores, an operator that reads padded
+           positions, an output that shows them (unless asked to write zeros there), attention in another form than the operator.
+Source:    positions are added before the first norm, so attention does not know them: it may see keys in any order, and keys
+           without weight may be left out. The first token is always kept, because the head reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.normalize.masks import LOWEST_FILL
+from onnxfuse.rewrite import Facts, Op, pattern
+from onnxfuse.rewrite.facts import ONE, Dim, attribute, constant, is_constant
+
+NAME = "unpad"
+MASK = "attention_mask"
+
+ROWS = frozenset({"Identity", "Gelu", "Tanh", "Relu", "Erf", "Sigmoid"})
+"""Operators of one operand that work on each element."""
+
+BROADCAST = frozenset({"Add", "Sum", "Sub", "Mul", "Div"})
+
+
+class Refused(Exception):  # noqa: N818 - not an error: it is how this step says no
+    """Why padding stays."""
+
+
+@dataclass
+class Region:
+    """What runs on real tokens: values that change from [B,S,..] to [1,T,..], and where they meet the rest of the graph."""
+
+    batch: Dim
+    length: Dim
+    values: set[ir.Value] = field(default_factory=set)
+    entries: list[tuple[ir.Node, int]] = field(default_factory=list)
+    attentions: list[ir.Node] = field(default_factory=list)
+    first_tokens: list[ir.Node] = field(default_factory=list)
+    exits: list[tuple[ir.Node, int]] = field(default_factory=list)
+    shown: list[ir.Value] = field(default_factory=list)
+    bias: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What became of padding: why it is ``kept`` ("" when it is gone), and the outputs that now show ``zeros`` for it."""
+
+    kept: str = ""
+    zeros: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shown = f", {', '.join(self.zeros)} zero there" if self.zeros else ""
+        return f"kept: {self.kept}" if self.kept else f"removed{shown}"
+
+
+def unpad(model: ir.Model, facts: Facts, *, zeros: bool = False) -> Padding:
+    """Remove padding in place, or leave the model untouched and say why.
+
+    Args:
+        zeros: whether outputs may show zeros at padded positions instead of what the model computes there.
+    """
+    try:
+        region = _find(model.graph, facts, zeros)
+    except Refused as reason:
+        return Padding(str(reason))
+    shown = tuple(value.name or "" for value in model.graph.outputs if value in region.shown)
+    _rewrite(model.graph, region, facts)
+    return Padding(zeros=shown)
+
+
+# What can run on real tokens -------------------------------------------------------------------------------------
+
+
+def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
+    mask = next((value for value in graph.inputs if value.name == MASK), None)
+    shape = facts.shape(mask)
+    if mask is None or shape is None or len(shape) != 2:
+        raise Refused(f"there is no input {MASK!r} of shape [B,S]")
+    if not any(node.op_type == "Attention" and not node.domain for node in graph):
+        raise Refused("there is no Attention operator")
+    region = Region(*shape)
+    for node in graph:
+        inside = [at for at, value in enumerate(node.inputs) if value in region.values]
+        if node.op_type == "Attention" and not node.domain and inside:
+            _visit_attention(node, inside, region, facts, mask)
+        elif inside and _picks_first(node, facts):
+            region.first_tokens.append(node)
+        elif len(inside) == 1 and _forgets(node, inside[0], facts, mask):
+            region.exits.append((node, inside[0]))
+        elif inside and zeros and not node.domain and _drops_width(node, facts):
+            region.exits.append((node, 0))
+            region.shown.append(node.outputs[0])
+        elif inside or (node.op_type == "LayerNormalization" and _whole(node.inputs[0], region, facts)):
+            _visit_rows(node, region, facts)
+    for value in graph.outputs:
+        if value in region.values and not zeros:
+            raise Refused(f"output {value.name!r} shows padded positions")
+    region.shown += [value for value in graph.outputs if value in region.values]
+    for value in region.shown:
+        squeezed = value not in region.values
+        if squeezed and (value.uses() or not value.is_graph_output()):
+            raise Refused(f"{pattern.name_of(value)} shows padded positions to another operator")
+        if any(value is node.outputs[0] for node in region.attentions):
+            raise Refused(f"output {value.name!r} is attention's own")
+    if not region.attentions:
+        raise Refused("the Attention operators read nothing that stands token by token")
+    return region
+
+
+def _whole(value: ir.Value | None, region: Region, facts: Facts) -> bool:
+    """Whether a value has one row for each token, padded ones included: [B,S,D]."""
+    shape = facts.shape(value)
+    return value not in region.values and shape is not None and len(shape) == 3 and shape[:2] == (region.batch, region.length)
+
+
+def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Facts, mask: ir.Value) -> None:
+    if not {1, 2} <= set(inside) or len(node.inputs) != 4:
+        raise Refused(f"attention at {node.outputs[0].name} has no mask, a past, or keys from elsewhere")
+    bias = _bias_of(node.inputs[3])
+    if facts.shape(bias) != (region.batch, ONE, ONE, region.length):
+        raise Refused(f"the mask at {node.outputs[0].name} is not one row [B,1,1,S] for all queries")
+    closed = _scalar(bias, mask, 0, facts)
+    if closed is None or closed > LOWEST_FILL:
+        raise Refused(f"the mask at {node.outputs[0].name} is not made from {MASK!r} alone, or does not shut out padding")
+    if region.bias not in (None, bias):
+        raise Refused(f"attention at {node.outputs[0].name} has a mask of its own")
+    region.bias = bias
+    region.attentions.append(node)
+    if 0 in inside:
+        region.values.add(node.outputs[0])
+
+
+def _bias_of(value: ir.Value | None) -> ir.Value | None:
+    """A mask before it was widened to all queries, or cut to one."""
+    while value is not None and (node := value.producer()) is not None and (
+            node.op_type == "Expand" or (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -2)):
+        value = node.inputs[0]
+    return value
+
+
+def _scalar(value: ir.Value | None, mask: ir.Value, token: float, facts: Facts) -> float | None:
+    """What an elementwise function of the mask gives for one mask element; None for anything else."""
+    if value is mask:
+        return token
+    uniform = facts[value].uniform
+    if uniform is not None:
+        return float(uniform)
+    node = None if value is None else value.producer()
+    if node is None or node.domain:
+        return None
+    if node.op_type in ("Reshape", "Unsqueeze", "Identity"):
+        return _scalar(node.inputs[0], mask, token, facts)
+    operands = [_scalar(operand, mask, token, facts) for operand in node.inputs]
+    known = [operand for operand in operands if operand is not None]
+    if len(known) != len(operands):
+        return None
+    return _apply(node, known)
+
+
+def _apply(node: ir.Node, operands: list[float]) -> float | None:
+    match node.op_type, operands:
+        case "Cast", [x]:
+            kind = ir.DataType(node.attributes.get_int("to", 1))
+            return float(bool(x)) if kind == ir.DataType.BOOL else float(int(x)) if kind.is_integer() else x
+        case "Where", [condition, yes, no]:
+            return yes if condition else no
+        case "Not", [x]:
+            return float(not x)
+        case "Equal", [x, y]:
+            return float(x == y)
+        case "Add", [x, y]:
+            return x + y
+        case "Sub", [x, y]:
+            return x - y
+        case "Mul", [x, y]:
+            return 0.0 if 0 in (x, y) and math.isinf(x + y) else x * y
+    return None
+
+
+def _picks_first(node: ir.Node, facts: Facts) -> bool:
+    """Gather(x, 0, axis=1): the first token of each row."""
+    if node.op_type != "Gather" or node.domain or node.attributes.get_int("axis", 0) != 1 or not is_constant(node.inputs[1]):
+        return False
+    data = facts[node.inputs[1]].data
+    return data is not None and [dim.number for dim in data] == [0]
+
+
+def _visit_rows(node: ir.Node, region: Region, facts: Facts) -> None:
+    """Take a node into the region; refuse one that does not work on each token by itself."""
+    if not _by_rows(node, facts):
+        raise Refused(f"{node.op_type} at {node.outputs[0].name} reads padded positions")
+    for at, value in enumerate(node.inputs):
+        if _whole(value, region, facts):
+            region.entries.append((node, at))
+        elif value is not None and value not in region.values and not _same_for_all(node, at, facts):
+            raise Refused(f"{node.op_type} at {node.outputs[0].name} reads {value.name}, which differs from position to position")
+    region.values.update(node.outputs)
+    for value in (*node.outputs, *(node.inputs[at] for entry, at in region.entries if entry is node)):
+        shape = facts.shape(value)
+        if shape is None or shape[-1].number is None:
+            raise Refused(f"the width of {pattern.name_of(value)} is not known")
+
+
+def _forgets(node: ir.Node, at: int, facts: Facts, mask: ir.Value) -> bool:
+    """Mul(x, m) with a function of the mask, [B,S,1] and perhaps widened, that is 0 for padding: masked sums and means."""
+    if node.op_type != "Mul" or node.domain:
+        return False
+    factor = node.inputs[1 - at]
+    maker = factor.producer() if factor is not None else None
+    if maker is not None and maker.op_type == "Expand":
+        factor = maker.inputs[0]
+    sizes = facts.shape(mask)
+    return sizes is not None and facts.shape(factor) == (*sizes, ONE) and _scalar(factor, mask, 0, facts) == 0
+
+
+def _drops_width(node: ir.Node, facts: Facts) -> bool:
+    """[B,S,1] squeezed to [B,S], or one column of [B,S,D]: a question answerer's scores."""
+    second = node.inputs[1] if len(node.inputs) == 2 else None
+    if node.op_type == "Gather":
+        return node.attributes.get_int("axis", 0) in (-1, 2) and facts.shape(second) == ()
+    axes = constant(second) if node.op_type == "Squeeze" else None
+    return axes is not None and axes.tolist() in ([-1], [2])
+
+
+def _by_rows(node: ir.Node, facts: Facts) -> bool:
+    if node.domain:
+        return False
+    if node.op_type in ("LayerNormalization", "Split"):
+        return attribute(node, "axis", facts.opset) in (-1, 2)
+    return node.op_type in ROWS or node.op_type in BROADCAST or node.op_type == "MatMul"
+
+
+def _same_for_all(node: ir.Node, at: int, facts: Facts) -> bool:
+    """Whether an operand from outside is the same for every token: a weight, a bias, the widths of a Split."""
+    shape = facts.shape(node.inputs[at])
+    if shape is None:
+        return False
+    if node.op_type == "MatMul":
+        return at == 1 and len(shape) == 2
+    return len(shape) <= 1
+
+
+# Rewriting -------------------------------------------------------------------------------------------------------
+
+
+class _Packing:
+    """The indices between three layouts: [B,S] as given, [1,T] real tokens, [B,L] real tokens at the front of their rows."""
+
+    def __init__(self, graph: ir.Graph, region: Region, facts: Facts) -> None:
+        mask = next(value for value in graph.inputs if value.name == MASK)
+        self.op = op = Op(graph, NAME)
+        self._facts = facts
+        self._moved: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+        self._flat = op.constant([-1], "flat")
+        self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
+        last, zero, one = self._flat, self._zero, self._one
+        columns = op.Range(zero, op.Squeeze(op.Shape(mask, start=1, end=2)), one)
+        keep = op.Or(op.Cast(mask, to=ir.DataType.BOOL), op.Equal(columns, zero))  # [B,S]
+        counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
+        longest = op.ReduceMax(counts, keepdims=0)
+        self._mask, self._keep = mask, keep
+        self._first = op.CumSum(counts, zero, exclusive=1)  # [B,1] into T
+        slots = op.Range(zero, longest, one)  # [L]
+        filled = op.Less(slots, counts)  # [B,L]
+        end = op.Sub(op.ReduceSum(counts, keepdims=0), one)
+        self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
+        self.back = op.NonZero(op.Reshape(filled, last))  # [1,T] into B*L
+        self.front = op.Min(op.Add(self._first, slots), end)  # [B,L] into T; unfilled slots hold some other token
+        assert region.bias is not None
+        shut = _scalar(region.bias, mask, 0, facts)
+        row = op.Where(filled, self.take(self.take(region.bias, self.kept), self.front), op.constant(float(shut or 0), "shut"))
+        self.row = op.Unsqueeze(row, op.constant([1, 2], "heads"))  # [B,1,1,L]
+        ones = op.constant([1], "ones")
+        self.square = op.Expand(self.row, op.Concat(ones, ones, op.Reshape(longest, ones), ones, axis=0))  # [B,1,L,L]
+
+    def take(self, x: ir.Value, index: ir.Value) -> ir.Value:
+        """Elements of x, flattened, at ``index``."""
+        return self.op.Gather(self.op.Reshape(x, self._flat), index, axis=0)
+
+    def rows(self, x: ir.Value | None, index: ir.Value) -> ir.Value:
+        """Rows of x, its first axes flattened, at ``index``; made once for each pair."""
+        assert x is not None
+        if (x, index) not in self._moved:
+            self._moved[x, index] = self.op.Gather(self._flattened(x), index, axis=0)
+        return self._moved[x, index]
+
+    def whole(self, x: ir.Value | None) -> ir.Value:
+        """[B,S,D] again, with zeros at padding."""
+        assert x is not None
+        op = self.op
+        if (x, self._keep) in self._moved:
+            return self._moved[x, self._keep]
+        at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
+        index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
+        real = op.Unsqueeze(op.Cast(self._mask, to=ir.DataType.BOOL), self._flat)
+        whole = op.Where(real, op.Gather(self._flattened(x), index, axis=0), op.constant(0.0, "nothing"))
+        return self._moved.setdefault((x, self._keep), whole)
+
+    def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:
+        """The first token of each row: [B,1,D], or [B,D]."""
+        assert x is not None
+        index = self._first if keep_axis else self.op.Reshape(self._first, self._flat)
+        return self.op.Gather(self._flattened(x), index, axis=0)
+
+    def _flattened(self, x: ir.Value) -> ir.Value:
+        shape = self._facts.shape(x)
+        assert shape is not None
+        assert shape[-1].number is not None
+        return self.op.Reshape(x, self.op.constant([-1, shape[-1].number], "rows"))
+
+
+def _rewrite(graph: ir.Graph, region: Region, facts: Facts) -> None:
+    packing = _Packing(graph, region, facts)
+    readers = {value: [(use.node, use.idx) for use in value.uses()] for value in region.values}
+    for node, at in region.entries:
+        node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))
+    for node in region.attentions:
+        every = node.inputs[0] in region.values
+        for at in (0, 1, 2) if every else (1, 2):
+            node.replace_input_with(at, packing.rows(node.inputs[at], packing.front))
+        node.replace_input_with(3, packing.square if every else packing.row)
+        if every:
+            for reader, at in readers[node.outputs[0]]:
+                reader.replace_input_with(at, packing.rows(node.outputs[0], packing.back))
+    for node, at in region.exits:
+        node.replace_input_with(at, packing.whole(node.inputs[at]))
+    for at, value in enumerate(graph.outputs):
+        if value in region.values:
+            graph.outputs[at] = _renamed(packing.whole(value), value)
+    for node in region.first_tokens:
+        picked = packing.first_of(node.inputs[0], keep_axis=bool(facts.shape(node.inputs[1])))
+        ir.convenience.replace_all_uses_with(node.outputs[0], _renamed(picked, node.outputs[0]), replace_graph_outputs=True)
+    for initializer in packing.op.initializers:
+        graph.register_initializer(initializer)
+    graph.extend(packing.op.nodes)
+    graph.sort()
+
+
+def _renamed(value: ir.Value, old: ir.Value) -> ir.Value:
+    """``value`` under the name and type of the one whose place it takes."""
+    value.name, old.name = old.name, f"{old.name}/padded"
+    value.type, value.shape = old.type, old.shape
+    return value

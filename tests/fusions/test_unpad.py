@@ -1,0 +1,185 @@
+"""Padding removal: what runs on real tokens, that outputs stay, and when it refuses."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxfuse.fusions.unpad import Padding, unpad
+from onnxfuse.runtime import open_session, run
+from onnxfuse.samples import MASKS, mask_of
+from tests.conftest import facts_of, fill, ops, parse
+
+NODES = {
+    "mask": "c = Cast<to = 9>(attention_mask)  r = Reshape(c, heads)",
+    "bias": "bias = Where(r, zero, low)  m = Expand(bias, square)",
+    "square": "n = Shape<start = 1, end = 2>(attention_mask)  square = Concat<axis = 0>(one, one, n, one)",
+    "norm": "h = LayerNormalization<axis = -1>(x, gain, shift)",
+    "qkv": "t = MatMul(h, w)  q, k, v = Split<axis = -1>(t, widths)",
+    "attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, m)",
+    "out": "p = MatMul(a, o)  s = Sum(p, h)",
+    "last": "e = LayerNormalization<axis = -1>(s, gain, shift)",
+    "head": "y = Gather<axis = 1>(e, first)",
+}
+CONSTANTS = """int64[4] heads = {0, 1, 1, -1}, int64[1] one = {1}, int64[3] widths = {8, 8, 8}, int64 first = {0},
+    float zero = {0.0}, float low = {-3.4e38}"""
+
+
+def model(outputs: str = "float[B,8] y", constants: str = CONSTANTS, inputs: str = "", **edits: str) -> ir.Model:
+    """One layer whose head reads the first token, with some of its lines replaced."""
+    text = f"""g (int64[B,S] attention_mask, float[B,S,8] x, float[8] gain, float[8] shift, float[8,24] w, float[8,8] o{inputs})
+        => ({outputs}) <{constants}> {{ {'  '.join((NODES | edits).values())} }}"""
+    return fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
+
+
+def outputs(model: ir.Model, mask: np.ndarray) -> dict[str, np.ndarray]:
+    x = np.random.default_rng(0).standard_normal((*mask.shape, 8)).astype(np.float32)
+    return run(open_session(ir.to_proto(model).SerializeToString(), optimize=False), {"x": x, "attention_mask": mask})
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 7), (3, 7), (4, 12)])
+def test_outputs_stay(kind, batch, length):
+    before, after = model(), model()
+    assert unpad(after, facts_of(after)) == Padding()
+    mask = mask_of(kind, batch, length)
+    wanted, got = outputs(before, mask)["y"], outputs(after, mask)["y"]
+    assert np.isfinite(got).all()
+    some = mask.any(axis=1)  # a row without a token attends to all of its padding, or to none of it
+    np.testing.assert_allclose(got[some], wanted[some], rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_a_random_mask_of_any_integers_stays():
+    before, after = model(), model()
+    assert unpad(after, facts_of(after)) == Padding()
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        mask = rng.integers(0, 3, (5, 9)) * rng.integers(0, 2, (5, 9))
+        mask[np.arange(5), rng.integers(0, 9, 5)] = 1
+        np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
+def test_only_real_tokens_are_computed():
+    """The linear layer behind attention sees one row of real tokens; attention the longest row's number of them."""
+    after = model()
+    assert unpad(after, facts_of(after)) == Padding()
+    attention = next(node for node in after.graph if node.op_type == "Attention")
+    inner = {"s": next(node for node in after.graph if node.op_type == "Sum").outputs[0], "a": attention.outputs[0]}
+    for value in inner.values():
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        after.graph.outputs.append(value)
+    mask = mask_of("holes", 3, 11)
+    mask[1, 0], mask[2] = 0, 0  # a first token that is padding, and a row without a token: both keep their first token
+    kept = np.maximum(mask, np.arange(11) == 0)
+    got = outputs(after, mask)
+    assert got[inner["s"].name].shape == (1, kept.sum(), 8)
+    assert got[inner["a"].name].shape == (3, kept.sum(axis=1).max(), 8)
+    assert ops(after).count("NonZero") == 2
+
+
+def test_the_query_of_the_first_token_alone():
+    """As pooled-token leaves the last layer."""
+    edits = {"attention": """q0 = Gather<axis = 1>(q, ids)  m0 = Gather<axis = -2>(m, ids)
+        a0 = Attention<q_num_heads = 2, kv_num_heads = 2>(q0, k, v, m0)  a = Reshape(a0, flat)""",
+        "out": "p = MatMul(a, o)  h0 = Gather<axis = 1>(h, first)  s = Sum(p, h0)", "head": "y = Identity(e)"}
+    constants = CONSTANTS + ", int64[1] ids = {0}, int64[2] flat = {0, 8}"
+    before, after = (model(constants=constants, **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    for kind in MASKS[:-1]:
+        mask = mask_of(kind, 3, 7)
+        np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
+SHOWN = "float[B,8] y, float[B,S,8] e"
+REFUSED = {
+    "an output shows all tokens": ({"outputs": SHOWN}, "output 'e' shows padded positions"),
+    "an inner output": ({"outputs": "float[B,8] y, float[B,S,24] t"}, "output 't' shows padded positions"),
+    "the last token": ({"constants": CONSTANTS.replace("first = {0}", "first = {-1}")}, "Gather at y reads padded positions"),
+    "a runtime index": ({"inputs": ", int64 first", "constants": CONSTANTS.replace("int64 first = {0},", "")}, "Gather at y"),
+    "mean pooling": ({"head": "axes = Constant<value_ints = [1]>()  y = ReduceMean<keepdims = 0>(e, axes)"}, "ReduceMean at y"),
+    "a norm over positions": ({"last": "e = LayerNormalization<axis = 1>(s, more, more2)", "inputs": ", float[S,8] more, float[S,8] more2"},
+                              "LayerNormalization at e reads padded"),
+    "an operand by position": ({"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,S,8] by"}, "reads by, which differs"),
+    "an operand by row": ({"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[B,1,8] by"}, "reads by, which differs"),
+    "a product with another batch": ({"out": "p = MatMul(a, w2)  s = Sum(p, h)", "inputs": ", float[B,8,8] w2"}, "reads w2, which differs"),
+    "softmax over positions": ({"last": "e = Softmax<axis = 1>(s)"}, "Softmax at e"),
+    "a weak mask": ({"constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
+    "swapped branches": ({"bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}, "does not shut out padding"),
+    "another input's mask": ({"inputs": ", int64[B,S] other", "mask": "c = Cast<to = 9>(other)  r = Reshape(c, heads)"},
+                             "not made from 'attention_mask' alone"),
+    "two masks": ({"inputs": ", bool[B,1,1,S] other", "bias": "b0 = And(r, other)  bias = Where(b0, zero, low)  m = Expand(bias, square)"},
+                  "not made from 'attention_mask' alone"),
+    "a causal mask": ({"inputs": ", float[B,1,S,S] causal", "bias": "bias = Where(r, zero, low)  m = Add(bias, causal)"}, "is not one row"),
+    "a moved mask": ({"mask": "c0 = Cast<to = 9>(attention_mask)  c = Reshape(c0, turned)  d = Transpose<perm = [1, 0]>(c)  r = Reshape(d, heads)",
+                      "inputs": ", int64[2] turned"}, "is not one row"),
+    "no mask": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)"}, "has no mask"),
+    "keys from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, x, v, m)"}, "keys from elsewhere"),
+    "a second mask": ({"last": """a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s, m2)  e = LayerNormalization<axis = -1>(a2, gain, shift)""",
+                       "square": NODES["square"] + "  b2 = Where(r, one_f, low)  m2 = Expand(b2, square)",
+                       "constants": CONSTANTS + ", float one_f = {1.0}"}, "a mask of its own"),
+    "no attention": ({"attention": "a = Identity(q)"}, "there is no Attention operator"),
+}
+
+
+def assert_same_but_zeros(before: ir.Model, after: ir.Model, zeros: tuple[str, ...]) -> None:
+    for kind in MASKS[:-1]:
+        mask = mask_of(kind, 3, 7)
+        wanted, got = outputs(before, mask), outputs(after, mask)
+        for name, array in wanted.items():
+            real = mask.reshape(mask.shape + (1,) * (array.ndim - 2)) if name in zeros else 1
+            assert name not in zeros or not got[name][mask == 0].any()
+            np.testing.assert_allclose(got[name], array * real, rtol=0, atol=1e-5)
+
+
+def test_zeros_where_outputs_show_padding():
+    before, after = (model(SHOWN) for _ in range(2))
+    padding = unpad(after, facts_of(after), zeros=True)
+    assert padding == Padding(zeros=("e",))
+    assert str(padding) == "removed, e zero there"
+    assert [value.name for value in after.graph.outputs] == ["y", "e"]
+    assert_same_but_zeros(before, after, ("e",))
+
+
+@pytest.mark.parametrize("ends", ["start0, end0 = Split<axis = -1>(ends, halves)  start = Squeeze(start0, flat)  y = Squeeze(end0, flat)",
+                                  "start = Gather<axis = -1>(ends, first)  y = Gather<axis = 2>(ends, second)"])
+def test_scores_of_a_question_answerer(ends):
+    edits = {"head": f"ends = MatMul(e, two)  {ends}"}
+    constants = CONSTANTS + ", float[8,2] two = {0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}, int64[2] halves = {1, 1}, int64[1] flat = {-1}, int64 second = {1}"
+    before, after = (model("float[B,S] start, float[B,S] y", constants, **edits) for _ in range(2))
+    assert " at start reads padded" in unpad(after, facts_of(after)).kept
+    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("start", "y"))
+    assert_same_but_zeros(before, after, ("start", "y"))
+
+
+def test_a_masked_mean_cannot_tell():
+    edits = {"head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  z = Mul(e, f3)  total = ReduceSum<keepdims = 0>(z, one)
+        count = ReduceSum<keepdims = 0>(f3, one)  y = Div(total, count)"""}
+    before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    assert_same_but_zeros(before, after, ())
+
+
+def test_a_mean_weighted_the_other_way_can():
+    edits = {"head": "f = Cast<to = 9>(attention_mask)  g0 = Not(f)  f1 = Cast<to = 1>(g0)  f3 = Unsqueeze(f1, last)  z = Mul(e, f3)  y = ReduceSum<keepdims = 0>(z, one)"}
+    kept = model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits)
+    assert "ReduceSum at y reads" in unpad(kept, facts_of(kept)).kept
+
+
+def test_zeros_are_not_handed_to_other_operators():
+    edits = {"head": "ends = MatMul(e, two)  y = Squeeze(ends, flat)  n2 = Softmax<axis = 1>(y)"}
+    constants = CONSTANTS + ", float[8,1] two = {0,1,2,3,4,5,6,7}, int64[1] flat = {-1}"
+    kept = model("float[B,S] y, float[B,S] n2", constants, **edits)
+    assert "shows padded positions to another operator" in unpad(kept, facts_of(kept), zeros=True).kept
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    edits, reason = REFUSED[name]
+    kept = model(**edits)
+    before = [node.op_type for node in kept.graph]
+    assert reason in unpad(kept, facts_of(kept)).kept
+    assert [node.op_type for node in kept.graph] == before
+
+
+def test_a_model_without_a_mask_is_left_alone():
+    kept = parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }")
+    assert "no input 'attention_mask'" in unpad(kept, facts_of(kept)).kept
