@@ -292,7 +292,7 @@ class _Packing:
         """Rows of x, its first axes flattened, at ``index``; made once for each pair."""
         assert x is not None
         if (x, index) not in self._moved:
-            self._moved[x, index] = self.op.Gather(self._flattened(x), index, axis=0)
+            self._moved[x, index] = self._gathered(x, index)
         return self._moved[x, index]
 
     def whole(self, x: ir.Value | None) -> ir.Value:
@@ -304,20 +304,29 @@ class _Packing:
         at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
         index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
         real = op.Unsqueeze(op.Cast(self._mask, to=ir.DataType.BOOL), self._flat)
-        whole = op.Where(real, op.Gather(self._flattened(x), index, axis=0), op.constant(0.0, "nothing"))
+        whole = op.Where(real, self._gathered(x, index), op.constant(0.0, "nothing"))
         return self._moved.setdefault((x, self._keep), whole)
 
     def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:
         """The first token of each row: [B,1,D], or [B,D]."""
         assert x is not None
-        index = self._first if keep_axis else self.op.Reshape(self._first, self._flat)
-        return self.op.Gather(self._flattened(x), index, axis=0)
+        return self._gathered(x, self._first if keep_axis else self.op.Reshape(self._first, self._flat))
 
-    def _flattened(self, x: ir.Value) -> ir.Value:
+    def _gathered(self, x: ir.Value, index: ir.Value) -> ir.Value:
+        """Rows of x at ``index``. A part of an even Split is every n-th row of the whole, so that the Split need not be made."""
+        split, width = x.producer(), self._width(x)
+        if split is not None and split.op_type == "Split" and all(self._width(part) == width for part in split.outputs):
+            whole, count, part = split.inputs[0], len(split.outputs), x.index()
+            assert whole is not None
+            first_part = self.op.Mul(index, self.op.constant(np.array(count), "parts"))
+            x, index = whole, self.op.Add(first_part, self.op.constant(np.array(part), "part"))
+        return self.op.Gather(self.op.Reshape(x, self.op.constant([-1, width], "rows")), index, axis=0)
+
+    def _width(self, x: ir.Value) -> int:
         shape = self._facts.shape(x)
         assert shape is not None
         assert shape[-1].number is not None
-        return self.op.Reshape(x, self.op.constant([-1, shape[-1].number], "rows"))
+        return shape[-1].number
 
 
 def _rewrite(graph: ir.Graph, region: Region, facts: Facts) -> None:

@@ -88,9 +88,10 @@ def census(model: ir.Model) -> dict[str, int]:
 
 
 def one_split(node: ir.Node) -> bool:
-    """Whether query, key and value come from one Split; perhaps rearranged to the pooled token or without padding."""
+    """Whether query, key and value are parts of one value: of one Split, or rows of one projection without padding."""
     sources = {_behind_rearranging(value) for value in node.inputs[:3]}
-    return len(sources) == 1 and all(source is not None and source.op_type == "Split" for source in sources)
+    source = sources.pop() if len(sources) == 1 else None
+    return source is not None and (source.op_type == "Split" or len(set(node.inputs[:3])) == 3)
 
 
 def _behind_rearranging(value: ir.Value | None) -> ir.Node | None:
