@@ -55,13 +55,17 @@ def main() -> int:
         for exporter in ("torchscript", "dynamo"):
             model = small_export(family.model_type, exporter)
             before = [Line.of(node) for node in model.graph]
-            trace = fuse(model, targets.find("cpu")).trace
+            trace = fuse(model, targets.find("cpu"), without=frozenset({catalog.UNPAD})).trace
             for application in trace.applications:
                 seen.setdefault(application.rule, application)
             if exporter == "torchscript":
                 after = [Line.of(node) for node in model.graph]
                 text = f"# {family.model_type}, one layer\n\n{len(before)} nodes become {len(after)}.\n\n{flowchart(after)}"
                 files.save_text(text, folder / f"{family.model_type}.md")
+                unpadded = small_export(family.model_type, exporter)
+                if not fuse(unpadded, targets.find("cpu")).padding.kept:
+                    lines = [Line.of(node) for node in unpadded.graph]
+                    seen[catalog.UNPAD] = Application(catalog.UNPAD, "the whole graph", tuple(after), tuple(lines))
     for name in catalog.rule_names():
         if name in seen:
             files.save_text(draw_rewrite(seen[name]), folder / f"rule-{name}.md")
