@@ -20,12 +20,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.normalize.masks import LOWEST_FILL
+from onnxfuse.architecture import MASK
 from onnxfuse.rewrite import Facts, Op, pattern
-from onnxfuse.rewrite.facts import ONE, Dim, attribute, constant, is_constant
+from onnxfuse.rewrite.facts import LOWEST_FILL, ONE, Dim, attribute, constant, is_constant
 
 NAME = "unpad"
-MASK = "attention_mask"
 
 ROWS = frozenset({"Identity", "Gelu", "Tanh", "Relu", "Erf", "Sigmoid"})
 """Operators of one operand that work on each element."""

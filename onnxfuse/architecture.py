@@ -60,6 +60,9 @@ class Architecture:
         return {name: count.total(layers) + head.get(name, 0) for name, count in self.counts.items()}
 
 
+MASK = "attention_mask"
+"""The input that is 0 where a position is padding."""
+
 TOKENS = {0: "batch_size", 1: "sequence_length"}
 IMAGES = {0: "batch_size"}
 

@@ -9,6 +9,8 @@ import onnxfuse.fusions as fusions
 from onnxfuse import normalize
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.fusions.unpad import NAME as UNPAD
+from onnxfuse.fusions.unpad import Padding, unpad
 from onnxfuse.models import ARCHITECTURES
 from onnxfuse.rewrite import Rule
 from onnxfuse.targets import Target
@@ -16,8 +18,7 @@ from onnxfuse.targets import Target
 REMOVE_DROPOUT = "remove-dropout"
 """The one step of ``normalize.structure`` that can be left out by name."""
 
-UNPAD = "unpad"
-"""The step that runs on real tokens only; last, since it takes the target's forms as they are."""
+__all__ = ["REMOVE_DROPOUT", "UNPAD", "Padding", "Selection", "architecture", "checkpoint", "rule_names", "select", "unpad"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from onnxfuse import catalog
 from onnxfuse.errors import UsageError
-from onnxfuse.fusions.unpad import Padding, unpad
 from onnxfuse.normalize import normalize, structure
 from onnxfuse.rewrite import Facts, Prover, Trace, rewrite
 from onnxfuse.rewrite.driver import Listener
@@ -26,7 +25,7 @@ class Fused:
     """What fusing did: the counts of each fused thing in the model, what became of padding, and the trace behind them."""
 
     counts: dict[str, int]
-    padding: Padding
+    padding: catalog.Padding
     trace: Trace = field(repr=False)
 
 
@@ -55,7 +54,7 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
         structure.merge_duplicates(model)
     rewrite(model, chosen.forms_at(facts.opset), facts, trace, prover)
     structure.merge_duplicates(model)
-    padding = unpad(model, facts, zeros=zeros) if chosen.unpad else Padding("left out")
+    padding = catalog.unpad(model, facts, zeros=zeros) if chosen.unpad else catalog.Padding("left out")
     structure.merge_duplicates(model)
     structure.tidy(model)
     return Fused(counts, padding, trace)

@@ -18,12 +18,12 @@ import onnx_ir as ir
 
 from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets
 from onnxfuse import plan as plans
+from onnxfuse.architecture import MASK
 from onnxfuse.dump import Dump
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.explain import Finding
 from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
-from onnxfuse.fusions.unpad import MASK
 from onnxfuse.parity import Outputs, Parity, Runner
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 from onnxfuse.progress import Progress, silent

@@ -14,12 +14,14 @@ def test_every_rewrite_alone_and_left_out(cli, bert_export, tmp_path):
     assert [entry["name"] for entry in answer] == names
     for name in ("merge-linears", "attention", "gelu", "layer-norm", "position-embeddings", "pooled-token", "residual-sum"):
         assert {f"{name} alone", f"all but {name}"} <= set(names)
-    assert {"none", "normal form", "bias-in-linear alone", "all but division-to-multiplication", "all but remove-dropout", "all"} <= set(names)
+    assert {"none", "normal form", "bias-in-linear alone", "all but division-to-multiplication", "all but remove-dropout", "all but unpad",
+            "all"} <= set(names)
 
     made, nodes, errors = ({entry["name"]: entry[key] for entry in answer} for key in ("rewrites", "nodes", "error"))
     assert (made["none"], errors["none"]) == (0, 0)
     assert nodes["attention alone"] < nodes["normal form"] - 10
-    assert nodes["all but attention"] > nodes["all"] + 10
+    assert nodes["all but attention"] > nodes["all but unpad"] + 10
+    assert nodes["all"] > nodes["all but unpad"]  # the indices of the real tokens
     assert nodes["merge-linears alone"] == nodes["normal form"] - 6 + 3  # a layer: 3 + 3 become 1 + 1 + 1; the mask widened
     assert made["bias-in-linear alone"] > made["normal form"]
     assert max(errors.values()) <= 1e-5

@@ -10,10 +10,7 @@ import onnx_ir as ir
 from onnxfuse.normalize.scale import need_float, scalar_like
 from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE, Facts, constant
-
-LOWEST_FILL = -1e4
-"""Scores filled with this or less get no weight beside any other: exp(-1e4) is zero in every type."""
+from onnxfuse.rewrite.facts import LOWEST_FILL, ONE, Facts, constant
 
 # GatherND(x, coordinates of every element in order) = Reshape(x)
 

@@ -21,6 +21,9 @@ import onnx_ir as ir
 SMALL = 64
 """Integer tensors of at most this many elements are followed element by element."""
 
+LOWEST_FILL = -1e4
+"""Scores filled with this or less get no weight beside any other: exp(-1e4) is zero in every type."""
+
 
 @dataclass(frozen=True)
 class Dim:
