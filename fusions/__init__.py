@@ -1,8 +1,8 @@
 """The library of fusions: the ordered list of rules, and for each target the forms they end in.
 
 ``FUSIONS`` bring a graph in normal form to standard operators, one for each thing an encoder does; ``FORMS`` then spell a
-thing as the target runs it fastest. The order matters once: merged QKV reads what attention wrote. ``unpad`` is a step of its own, not a
-rule: it changes what stands at padded positions, for the whole graph at once.
+thing as the target runs it fastest. The order matters once: merged QKV reads what attention wrote. ``unpad`` is a step of its
+own, not a rule: it changes what stands at padded positions, for the whole graph at once.
 """
 
 from __future__ import annotations
