@@ -16,10 +16,10 @@ from tests.splices import TOLERANCE, splice
 
 FORMS = tuple(rule for forms in fusions.FORMS.values() for rules in forms.values() for rule in rules)
 RULES = (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *FORMS)
-MEASURED_ONLY = {"bias-in-linear"}
-"""Only ``ablate`` uses it, and ONNX Runtime 1.31 infers wrong shapes from its Reshape in some graphs and does not open them."""
+MISREAD = {"bias-in-linear"}
+"""Only ``ablate`` uses it: ONNX Runtime 1.31 infers wrong shapes from its Reshape in some graphs and does not open them."""
 
-NAMES = [name for name in dict.fromkeys(rule.name for rule in RULES) if name not in MEASURED_ONLY]
+NAMES = list(dict.fromkeys(rule.name for rule in RULES))
 
 
 def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Facts] | None:
@@ -50,7 +50,11 @@ def test_a_rule_alone_changes_nothing(name, seed):
     except ModelError:
         return
     rewrite(after[0], rules, after[1], Trace())
-    got = outputs(after[0], feeds)
+    try:
+        got = outputs(after[0], feeds)
+    except ModelError:
+        assert name in MISREAD
+        return
     for output, array in wanted.items():
         if np.isfinite(array).all():
             assert close(array, got[output], TOLERANCE)
