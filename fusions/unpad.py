@@ -1,6 +1,6 @@
 """Padding removal: everything that works token by token runs on the real tokens of the batch, in one row.
 
-Seen in:   encoders with an attention mask whose outputs show only the first token: classifiers, [CLS] pooling.
+Seen in:   encoders with an attention mask whose outputs show only the first token (classifiers, [CLS] pooling) or a masked mean.
 Computes:  f(x)[b, s] = f(x[b, s]) for norms, linear layers, Gelu and residuals, so they run on [1,T,D], T real tokens.
            Attention sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
 Shapes:    x [B,S,D], mask [B,S] of integers (0: padding), its bias [B,1,1,S].
@@ -124,8 +124,11 @@ def _whole(value: ir.Value | None, region: Region, facts: Facts) -> bool:
 
 
 def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Facts, mask: ir.Value) -> None:
-    if not {1, 2} <= set(inside) or len(node.inputs) != 4:
+    if not {1, 2} <= set(inside) or len(node.inputs) != 4 or len(node.outputs) != 1:
         raise Refused(f"attention at {node.outputs[0].name} has no mask, a past, or keys from elsewhere")
+    query = facts.shape(node.inputs[0])
+    if 0 not in inside and (query is None or len(query) != 3 or query[1] != ONE):
+        raise Refused(f"attention at {node.outputs[0].name} has queries from elsewhere")
     bias = _bias_of(node.inputs[3])
     if facts.shape(bias) != (region.batch, ONE, ONE, region.length):
         raise Refused(f"the mask at {node.outputs[0].name} is not one row [B,1,1,S] for all queries")
@@ -200,7 +203,10 @@ def _visit_rows(node: ir.Node, region: Region, facts: Facts) -> None:
     if not _by_rows(node, facts):
         raise Refused(f"{node.op_type} at {node.outputs[0].name} reads padded positions")
     for at, value in enumerate(node.inputs):
-        if _whole(value, region, facts):
+        whole = _whole(value, region, facts)
+        if at > 0 and node.op_type not in BROADCAST and (whole or value in region.values):
+            raise Refused(f"{node.op_type} at {node.outputs[0].name} takes tokens for its operand {at}")
+        if whole:
             region.entries.append((node, at))
         elif value is not None and value not in region.values and not _same_for_all(node, at, facts):
             raise Refused(f"{node.op_type} at {node.outputs[0].name} reads {value.name}, which differs from position to position")
@@ -314,7 +320,8 @@ class _Packing:
     def _gathered(self, x: ir.Value, index: ir.Value) -> ir.Value:
         """Rows of x at ``index``. A part of an even Split is every n-th row of the whole, so that the Split need not be made."""
         split, width = x.producer(), self._width(x)
-        if split is not None and split.op_type == "Split" and all(self._width(part) == width for part in split.outputs):
+        by_column = split is not None and split.op_type == "Split" and _by_rows(split, self._facts)
+        if split is not None and by_column and all(self._width(part) == width for part in split.outputs):
             whole, count, part = split.inputs[0], len(split.outputs), x.index()
             assert whole is not None
             first_part = self.op.Mul(index, self.op.constant(np.array(count), "parts"))

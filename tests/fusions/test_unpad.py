@@ -76,6 +76,18 @@ def test_only_real_tokens_are_computed():
     assert ops(after).count("NonZero") == 2
 
 
+def test_a_split_of_rows_is_not_taken_for_one_of_columns():
+    """Two stacked batches, parted: rows of the parts do not alternate in the whole."""
+    edits = {"norm": "x2 = Concat<axis = 0>(x, by)  x0, x1 = Split<axis = 0, num_outputs = 2>(x2)  h = LayerNormalization<axis = -1>(x1, gain, shift)"}
+    before, after = (fill(model(inputs=", float[3,7,8] by", **edits), by=(3, 7, 8)) for _ in range(2))
+    for graph in (before.graph, after.graph):
+        for value in graph.inputs:
+            value.shape = ir.Shape([{"B": 3, "S": 7}.get(str(dim), dim) for dim in (d if isinstance(d, int) else d.value for d in value.shape.dims)])
+    assert unpad(after, facts_of(after)) == Padding()
+    mask = mask_of("right", 3, 7)
+    np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
 def test_the_query_of_the_first_token_alone():
     """As pooled-token leaves the last layer."""
     edits = {"attention": """q0 = Gather<axis = 1>(q, ids)  m0 = Gather<axis = -2>(m, ids)
@@ -113,6 +125,10 @@ REFUSED = {
                       "inputs": ", int64[2] turned"}, "is not one row"),
     "no mask": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)"}, "has no mask"),
     "keys from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, x, v, m)"}, "keys from elsewhere"),
+    "queries from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(x, k, v, m)"}, "queries from elsewhere"),
+    "a product of tokens with tokens": ({"out": "p0 = MatMul(a, s0)  p = MatMul(p0, o)  s = Sum(p, h)", "qkv": NODES["qkv"] + "  s0 = Tanh(q)"},
+                                        "takes tokens for its operand 1"),
+    "a second output": ({"attention": "a, past = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, m)"}, "has no mask, a past"),
     "a second mask": ({"last": """a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s, m2)  e = LayerNormalization<axis = -1>(a2, gain, shift)""",
                        "square": NODES["square"] + "  b2 = Where(r, one_f, low)  m2 = Expand(b2, square)",
                        "constants": CONSTANTS + ", float one_f = {1.0}"}, "a mask of its own"),
