@@ -4,9 +4,26 @@ The command line is in ``cli``, the chain behind it in ``pipeline``. From Python
 
     from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
     pipeline.optimize(OptimizePlan(Path("model.onnx"), Path("model_optimized.onnx")))
+    model = onnxfuse.load("folder")
+    outputs = model(input_ids=ids, attention_mask=mask)
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxfuse.errors import OnnxfuseError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 
-__all__ = ["BenchmarkPlan", "ExportPlan", "OnnxfuseError", "OptimizePlan", "QuantizePlan"]
+if TYPE_CHECKING:
+    from onnxfuse.runtime.model import Model
+
+__all__ = ["BenchmarkPlan", "ExportPlan", "OnnxfuseError", "OptimizePlan", "QuantizePlan", "load"]
+
+
+def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None) -> Model:
+    """Open a model, or the best one of a folder, with the options that measured best: see ``runtime.model.load``."""
+    from onnxfuse.runtime import model as opened
+
+    return opened.load(model, threads=threads, runtime=runtime)

@@ -14,15 +14,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse import benchmark, catalog, files, parity, pipeline, samples, storage, targets
+from onnxfuse import benchmark, catalog, parity, pipeline, samples, storage, targets
 from onnxfuse import plan as plans
+from onnxfuse import plot as plots
 from onnxfuse.benchmark import Ratio, Timing
-from onnxfuse.errors import MissingExtraError
 from onnxfuse.fuse import fuse
-from onnxfuse.parity import Outputs
 from onnxfuse.plan import BenchmarkPlan
 from onnxfuse.progress import Progress, silent
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.runtime import Feeds, Outputs, Settings, open_runner
 from onnxfuse.samples import Case
 from onnxfuse.targets import Target
 
@@ -96,7 +95,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progre
     """
     config = plans.read_config(source)
     family = catalog.architecture(pipeline.model_type(storage.load(source), config, None))
-    expected = parity.reference(pipeline.onnx_runner(source), pipeline.grid(source, config))
+    expected = parity.reference(open_runner(source), pipeline.grid(source, config))
     feeds = [samples.profile_of(storage.load(source), config).feeds(plan.batch, plan.length, seed=plan.seed)]
     results = []
     chosen = list(variants(targets.find(target_name)))
@@ -117,7 +116,8 @@ def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progre
 
 def _measure(variant: Variant, model: ir.Model, path: Path, source: Path, rewrites: int,
              expected: list[tuple[Case, Outputs]], feeds: list[Feeds], plan: BenchmarkPlan) -> Result:
-    runners = {"original": pipeline.onnx_runner(source, plan.threads), variant.name: pipeline.onnx_runner(path, plan.threads)}
+    settings = Settings(threads=plan.threads)
+    runners = {"original": open_runner(source, settings), variant.name: open_runner(path, settings)}
     error = parity.compare(expected, runners[variant.name], "reassociate").error
     timings = benchmark.measure(runners, feeds, rounds=plan.rounds)
     speed = benchmark.ratio(timings["original"], timings[variant.name])
@@ -128,21 +128,7 @@ def plot(results: list[Result], path: Path, title: str) -> None:
     """Draw the speed of every variant with its interval; ``path`` ends in .svg, .png or .pdf.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        UsageError, MissingExtraError, StorageError: see ``plot.bars``.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plots", "plot") from error
-    figure = Figure(figsize=(8, 0.3 * len(results) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    names = [result.name for result in results]
-    speeds = [result.speed.value for result in results]
-    around = [[r.speed.value - r.speed.low for r in results], [r.speed.high - r.speed.value for r in results]]
-    axes.barh(names, speeds, xerr=around, color="#4878a8", ecolor="#303030", capsize=2)
-    axes.axvline(1, color="#303030", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.set_xlabel("times as fast as the original, with the 95 % interval")
-    axes.set_title(title, loc="left")
-    with files.replacing(path) as staged:
-        figure.savefig(staged)
+    speeds = [plots.Bar(result.name, result.speed.value, result.speed.low, result.speed.high) for result in results]
+    plots.bars(speeds, path, title=title, label="times as fast as the original, with the 95 % interval", mark=1)

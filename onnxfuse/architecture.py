@@ -8,6 +8,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxfuse.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Count:
@@ -42,16 +44,24 @@ class Architecture:
     heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def name_inputs(self, model: ir.Model) -> None:
+    def name_inputs(self, model: ir.Model, sizes: Mapping[str, int] | None = None) -> None:
         """Name dynamic dimensions of the inputs alike, however an exporter called them: equal names, equal sizes.
 
         Exporters that see only one sample give the mask's batch a name of its own, as if it could differ from the ids'.
+
+        Args:
+            sizes: numbers for some of the names, which fix those dimensions.
+
+        Raises:
+            UsageError: no dynamic dimension has such a name.
         """
         for value in model.graph.inputs:
             names = self.inputs.get(value.name or "", {})
             if value.shape is not None:
                 value.shape = ir.Shape([ir.SymbolicDim(names[axis]) if axis in names and not isinstance(dim, int) else dim
                                         for axis, dim in enumerate(value.shape.dims)])
+        for name, size in (sizes or {}).items():
+            _fix(model, name, size)
 
     def expected(self, config: Mapping[str, Any], task: str | None) -> dict[str, int]:
         """The count of every fused thing in a model of this family."""
@@ -63,8 +73,20 @@ class Architecture:
 MASK = "attention_mask"
 """The input that is 0 where a position is padding."""
 
-TOKENS = {0: "batch_size", 1: "sequence_length"}
-IMAGES = {0: "batch_size"}
+def _fix(model: ir.Model, name: str, size: int) -> None:
+    """Give the dimension ``name`` of the inputs and outputs a number."""
+    found = False
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None and any(str(dim) == name for dim in value.shape.dims):
+            found = True
+            value.shape = ir.Shape([size if str(dim) == name else dim for dim in value.shape.dims])
+    if not found:
+        raise UsageError(f"the model has no dynamic {name.replace('_', ' ')} that could be fixed to {size}")
+
+
+BATCH_SIZE, SEQUENCE_LENGTH = "batch_size", "sequence_length"
+TOKENS = {0: BATCH_SIZE, 1: SEQUENCE_LENGTH}
+IMAGES = {0: BATCH_SIZE}
 
 TEXT_TASKS = {
     "feature-extraction": "AutoModel",

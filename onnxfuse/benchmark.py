@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from onnxfuse.errors import ModelError
-from onnxfuse.parity import Runner
 from onnxfuse.progress import Progress, silent
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.runtime import Feeds, Runner
 
 WARM_UP = 3
 """Rounds that do not count: first calls allocate memory and wake threads."""
@@ -127,25 +126,25 @@ import json, sys
 from pathlib import Path
 from onnxfuse.benchmark import peak_so_far
 from onnxfuse import samples, storage
-from onnxfuse.runtime import open_session, run
-path, batch, length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:])
+from onnxfuse.runtime import Settings, open_runner
+path, runtime, batch, length, threads = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 config = path.with_name("config.json")
 profile = samples.profile_of(storage.load(path), json.loads(config.read_text()) if config.is_file() else {})
 before = peak_so_far()
-session = open_session(path, threads=threads)
+run = open_runner(path, Settings(runtime, threads))
 for seed in range(3):
-    run(session, profile.feeds(batch, length, seed=seed))
+    run(profile.feeds(batch, length, seed=seed))
 json.dump(peak_so_far() - before, sys.stdout)
 """
 
 
-def peak_memory(path: Path, *, batch: int, length: int, threads: int) -> int:
+def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: str = "ort") -> int:
     """Peak resident bytes of a process of its own that loads a model and runs it three times, less what it held before.
 
     Raises:
         ModelError: the process failed.
     """
-    command = [sys.executable, "-c", _CHILD, str(path), str(batch), str(length), str(threads)]
+    command = [sys.executable, "-c", _CHILD, str(path), runtime, str(batch), str(length), str(threads)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode:
         raise ModelError(f"{path} failed while its memory was measured: {result.stderr.strip().splitlines()[-1:]}")

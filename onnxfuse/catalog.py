@@ -18,6 +18,8 @@ from onnxfuse.targets import Target
 REMOVE_DROPOUT = "remove-dropout"
 """The one step of ``normalize.structure`` that can be left out by name."""
 
+MERGED_QKV = "merged-qkv"
+
 __all__ = ["REMOVE_DROPOUT", "UNPAD", "Padding", "Selection", "architecture", "checkpoint", "rule_names", "select", "unpad"]
 
 
@@ -52,6 +54,8 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
     unknown = sorted((only | without) - set(known))
     if unknown:
         raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
+    without |= {MERGED_QKV} if target.qkv == "separate" else set()
+    without |= {UNPAD} if target.padding == "kept" else set()
 
     def keep(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         return tuple(rule for rule in rules if rule.name not in without and (not only or rule.name in only))

@@ -26,7 +26,7 @@ from onnxfuse import files
 from onnxfuse import plan as plans
 from onnxfuse import view as viewer
 from onnxfuse.errors import INTERRUPTED, OnnxfuseError, StorageError, UsageError
-from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
+from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan, TunePlan
 from onnxfuse.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="From a Hugging Face encoder to the fastest ONNX model for this machine.")
-WIDTH = 120
+WIDTH = 160
 """Columns of a table that goes to a file or a pipe."""
 
 out, err = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
@@ -47,12 +47,16 @@ Task = Annotated[str | None, typer.Option(help="feature-extraction, fill-mask, t
 Exporter = Annotated[str, typer.Option(help="dynamo (torch.export) or torchscript.")]
 Opset = Annotated[int | None, typer.Option(help="Opset of the export; the exporter's own when not given.")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Build a known architecture without any download.")]
-TargetName = Annotated[str, typer.Option("--target", help="cpu, standard (opset 17 to 20) or ort-contrib (com.microsoft).")]
+TargetName = Annotated[str, typer.Option("--target", help="cpu, standard (opset 17 to 20), ort-contrib "
+                                                                "(com.microsoft), or a file that tune wrote.")]
 ModelType = Annotated[str | None, typer.Option(help="bert, distilbert or vit; detected when not given.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads for every runtime; 0 takes all cores.")]
 Batch = Annotated[int, typer.Option(min=1, help="Rows in a batch.")]
 Length = Annotated[int, typer.Option(min=1, help="Tokens in a row.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Timed rounds.")]
+Real = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
+Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="ort, openvino or openvino-bf16; repeatable.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw the result into this .svg, .png or .pdf file.")]
 
 
 def main() -> NoReturn:
@@ -143,12 +147,14 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
              verify: Annotated[str, typer.Option(help="each: prove every rewrite; final: compare the result; off.")] = "each",
              unpad: Annotated[bool | None, typer.Option(help="Leave padding out, with zeros where outputs show it; "
                                                              "by default where none does.")] = None,
+             batch: Annotated[int | None, typer.Option(min=1, help="Fix the number of rows; any when not given.")] = None,
+             length: Annotated[int | None, typer.Option(min=1, help="Fix the length of a row; any when not given.")] = None,
              dump: Annotated[Path | None, typer.Option(help="A folder for the graph after each rewrite.")] = None,
              as_json: Json = False) -> None:
     """Fuse a model for a target and prove that it computes the same."""
     source = plans.source_file(model, plans.MODEL)
     plan = OptimizePlan(source, plans.output_file(source, output, plans.OPTIMIZED), target, model_type,
-                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify, dump, unpad)
+                        frozenset(only or ()), frozenset(without or ()), tuple(require or ()), verify, dump, unpad, batch, length)
 
     from onnxfuse import pipeline, report
 
@@ -217,26 +223,25 @@ def check(first: Annotated[Path, typer.Argument(help="The reference: a folder or
 
 @app.command()
 def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onnx files; the first is the reference.")],
-              batch: Batch = 1, length: Length = 128, threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
-    """Time models side by side in one interleaved run."""
+              batch: Batch = 1, length: Length = 128, threads: Threads = 0, rounds: Rounds = 20,
+              real: Real = 1.0, runtime: Runtimes = None,
+              against: Annotated[str | None, typer.Option(help="Other tools, made from the first model: all, or some with commas "
+                                                               "between (torch,ort-optimizer,quantize-dynamic).")] = None,
+              plot: Plot = None, as_json: Json = False) -> None:
+    """Time models side by side, with other tools' if asked, in one interleaved run; parity is with the first."""
     paths = [path for model in models for path in _models_in(model)]
-    plan = BenchmarkPlan(batch, length, threads, rounds)
-    names = {str(path): path for path in paths}
 
-    from onnxfuse import benchmark as timing
-    from onnxfuse import pipeline, report, samples, storage
+    from onnxfuse import contest, peers, report
 
-    profile = samples.profile_of(storage.load(paths[0]), plans.read_config(paths[0]))
+    others = peers.choose(against) if against else []
     with _progress() as progress:
-        memory = {name: timing.peak_memory(path, batch=batch, length=length, threads=threads) for name, path in names.items()}
-        runners = {name: pipeline.onnx_runner(path, threads) for name, path in names.items()}
-        timings = timing.measure(runners, [profile.feeds(batch, length, seed=plan.seed)], rounds=rounds, progress=progress)
-    sizes = {name: files.model_bytes(path) for name, path in names.items()}
-    value = {name: timings[name].to_json() | {"size": sizes[name], "peak_memory": memory[name]} for name in names}
-    shown = {"size": {n: report.megabytes(s) for n, s in sizes.items()},
-             "peak memory": {n: report.megabytes(m) for n, m in memory.items()}}
+        outcome = contest.hold(paths, BenchmarkPlan(batch, length, threads, rounds, real), runtimes=tuple(runtime or ("ort",)),
+                               against=others, progress=progress)
     title = f"batch {batch}, length {length}, {threads or os.cpu_count()} threads, {rounds} rounds"
-    _print(as_json, value, report.timing_table(timings, title, shown))
+    if plot is not None:
+        outcome.plot(plot, title)
+    _print(as_json, outcome.to_json(), report.contest_table(outcome, title),
+           *(f"{name} could not take part: {why}" for name, why in outcome.failed.items()))
 
 
 def _models_in(model: Path) -> list[Path]:
@@ -248,9 +253,30 @@ def _models_in(model: Path) -> list[Path]:
 
 
 @app.command()
+def tune(model: Model = None, output: Annotated[Path | None, typer.Option("-o", "--output", help="The target file; "
+                                                                          "tuned.json beside the model when not given.")] = None,
+         batch: Batch = 1, length: Length = 128, real: Real = 1.0,
+         threads: Annotated[int, typer.Option(min=0, help="Threads for one call; 0 tunes them too.")] = 0,
+         rounds: Rounds = 20, target: TargetName = "cpu", model_type: ModelType = None,
+         precision: Annotated[list[str] | None, typer.Option(help="fp32 or int8: what may be chosen; repeatable.")] = None,
+         runtime: Runtimes = None, as_json: Json = False) -> None:
+    """Measure what is fastest here for a model and write it as a target file. Interrupted, it goes on where it was."""
+    source = plans.source_file(model, plans.MODEL)
+    plan = TunePlan(source, output or source.with_name("tuned.json"), batch, length, real, threads, rounds, target,
+                    tuple(precision or ("fp32",)), tuple(runtime or ("ort",)), model_type)
+
+    from onnxfuse import report
+    from onnxfuse import tune as tuner
+
+    with _progress() as progress:
+        outcome = tuner.tune(plan, progress)
+    _print(as_json, outcome.target.to_json(), f"{source} on this machine, from target {target}", *report.tune_lines(outcome),
+           f"{plan.out}: use it with onnxfuse optimize --target {plan.out}")
+
+
+@app.command()
 def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, length: Length = 128, threads: Threads = 0,
-           rounds: Rounds = 20, plot: Annotated[Path | None, typer.Option(help="Draw the speeds into this .svg file.")] = None,
-           as_json: Json = False) -> None:
+           rounds: Rounds = 20, plot: Plot = None, as_json: Json = False) -> None:
     """Measure what each rewrite brings: none, each alone, all but each, all."""
     source = plans.source_file(model, plans.MODEL)
 

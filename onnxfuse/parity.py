@@ -6,18 +6,15 @@ or not finite) is an error, not a pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from onnxfuse.errors import ParityError
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.runtime import Outputs, Runner
 from onnxfuse.samples import Case
-
-Outputs = dict[str, np.ndarray]
-Runner = Callable[[Feeds], Outputs]
 
 
 @dataclass(frozen=True)

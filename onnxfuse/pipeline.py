@@ -9,7 +9,7 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,15 @@ from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.explain import Finding
 from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
-from onnxfuse.parity import Outputs, Parity, Runner
+from onnxfuse.parity import Parity
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize import quantize_dynamic
-from onnxfuse.runtime import open_session, run
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.runtime import Feeds, Settings, open_runner
+from onnxfuse.runtime.model import METADATA
+from onnxfuse.runtime.pytorch import torch_runner
 from onnxfuse.samples import Case
+from onnxfuse.targets import Target
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
@@ -93,7 +95,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         clock.lap("export")
         progress("comparing with PyTorch")
         expected = parity.reference(torch_runner(checkpoint), grid(staged, checkpoint.config))
-        result = parity.compare(expected, onnx_runner(staged), "reassociate").require("the export differs from PyTorch")
+        result = parity.compare(expected, open_runner(staged), "reassociate").require("the export differs from PyTorch")
         clock.lap("verify")
     checkpoint.save_beside(plan.out)
     step = Step(path, files.model_bytes(path), clock.seconds, result, {"task": checkpoint.task})
@@ -115,7 +117,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     config = plans.read_config(plan.source)
     model = storage.load(plan.source)
     family = model_type(model, config, plan.model_type)
-    catalog.architecture(family).name_inputs(model)
+    catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
     progress(f"fusing for {target.name}")
     if plan.verify not in VERIFY:
@@ -128,18 +130,20 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
         raise RequirementError(f"--unpad: padding stays, {fused.padding.kept}; leave --unpad out to optimize with padding")
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
-    expected = _expected(family, config)
+    expected = _expected(family, config, target)
     _require(plan, fused.counts, expected)
     details = {"model_type": family, "target": target.name, "fused": fused.counts, "expected": expected,
                "padding": str(fused.padding), "nodes": len(model.graph), "trace": fused.trace.to_json()}
-    model.metadata_props["onnxfuse"] = json.dumps({"target": target.name, "fused": fused.counts, "versions": plans.versions()})
+    model.metadata_props[METADATA] = json.dumps({"target": target.name, "session": asdict(target.session), "fused": fused.counts,
+                                                 "versions": plans.versions()})
     result = None
     with files.replacing(plan.out) as staged:
         storage.save(model, staged)
         clock.lap("save")
         if plan.verify != "off":
             progress("comparing with the original")
-            result = compare_files(plan.source, staged, "reassociate", config, zeros=fused.padding.zeros)
+            cases = list(samples.grid(_profile(plan.source, config).fixed(plan.batch, plan.length)))
+            result = compare_files(plan.source, staged, "reassociate", cases, zeros=fused.padding.zeros)
             result.require("optimizing changed the outputs")
             clock.lap("verify")
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
@@ -179,7 +183,8 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
         del model
         clock.lap("save")
         progress("comparing with float")
-        result = compare_files(plan.source, staged, "int8", config).require("the int8 model is not close enough to float")
+        result = compare_files(plan.source, staged, "int8", grid(plan.source, config))
+        result.require("the int8 model is not close enough to float")
         clock.lap("verify")
     ratio = files.model_bytes(plan.out) / files.model_bytes(plan.source)
     details = {"matmuls": counts.matmuls, "embeddings": counts.embeddings, "bits": counts.bits, "size_ratio": round(ratio, 4)}
@@ -192,7 +197,7 @@ def check(first: Path, second: Path, kind: str) -> Parity:
     """Compare two model files on the parity grid; the first is the reference. Raises ModelError, ParityError."""
     if kind not in parity.TOLERANCES:
         raise UsageError(f"no tolerance named {kind!r}; choose one of {', '.join(parity.TOLERANCES)}")
-    return compare_files(first, second, kind, plans.read_config(first))
+    return compare_files(first, second, kind, grid(second, plans.read_config(first)))
 
 
 @dataclass(frozen=True)
@@ -231,13 +236,14 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
     progress("comparing all with PyTorch")
     torch_run = torch_runner(checkpoint, measure.threads)
     expected = parity.reference(torch_run, grid(exported.path, checkpoint.config))
-    results = {name: parity.compare(expected, onnx_runner(path), "int8" if name == "int8" else "reassociate")
+    results = {name: parity.compare(expected, open_runner(path), "int8" if name == "int8" else "reassociate")
                .require(f"{path} differs from PyTorch") for name, path in paths.items()}
 
     progress("measuring")
     profile = samples.profile_of(storage.load(exported.path), checkpoint.config)
     inputs = feeds(checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
-    runners = {PYTORCH: torch_run} | {name: onnx_runner(path, measure.threads) for name, path in paths.items()}
+    settings = Settings(threads=measure.threads)
+    runners = {PYTORCH: torch_run} | {name: open_runner(path, settings) for name, path in paths.items()}
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
     outcome = Run(exported, optimized, quantized, results, timings, measure)
     plans.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
@@ -247,34 +253,9 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
 # Runners and comparisons -----------------------------------------------------------------------------------------
 
 
-def onnx_runner(path: Path, threads: int = 0) -> Runner:
-    """A model file as a function from feeds to outputs, opened with default options."""
-    session = open_session(path, threads=threads)
-    return lambda feeds: run(session, feeds)
-
-
-def torch_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
-    """A checkpoint's module as a function from feeds to outputs, in eager mode."""
-    import torch
-
-    from onnxfuse.architecture import OUTPUTS
-
-    if threads:
-        torch.set_num_threads(threads)
-    names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
-
-    def call(feeds: Feeds) -> Outputs:
-        with torch.inference_mode():
-            results = checkpoint.module(*(torch.from_numpy(feeds[name]) for name in names))
-        return {name: value.numpy() for name, value in zip(outputs, results, strict=True)}
-
-    return call
-
-
-def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any], zeros: tuple[str, ...] = ()) -> Parity:
+def compare_files(first: Path, second: Path, kind: str, cases: list[Case], zeros: tuple[str, ...] = ()) -> Parity:
     """Compare two files, holding one of them in memory at a time. ``zeros``: outputs that are wanted to be zero at padding."""
-    cases = grid(first, config)
-    runner = onnx_runner(first)
+    runner = open_runner(first)
     expected = parity.reference(runner, cases)
     for case, outputs in expected:
         for name in zeros:
@@ -282,12 +263,16 @@ def compare_files(first: Path, second: Path, kind: str, config: dict[str, Any], 
             outputs[name] = np.where(mask.reshape(mask.shape + (1,) * (outputs[name].ndim - 2)), outputs[name], 0)
     del runner
     gc.collect()
-    return parity.compare(expected, onnx_runner(second), kind)
+    return parity.compare(expected, open_runner(second), kind)
 
 
 def grid(path: Path, config: dict[str, Any]) -> list[Case]:
     """The parity grid of a model file."""
-    return list(samples.grid(samples.profile_of(storage.load(path), config)))
+    return list(samples.grid(_profile(path, config)))
+
+
+def _profile(path: Path, config: dict[str, Any]) -> samples.Profile:
+    return samples.profile_of(storage.load(path), config)
 
 
 # Expectations ----------------------------------------------------------------------------------------------------
@@ -306,10 +291,13 @@ def model_type(model: ir.Model, config: dict[str, Any], override: str | None) ->
     return catalog.architecture(named).model_type
 
 
-def _expected(family: str, config: dict[str, Any]) -> dict[str, int]:
-    """What ``models/`` says the model must hold; empty when there is no config.json to say how many layers."""
+def _expected(family: str, config: dict[str, Any], target: Target) -> dict[str, int]:
+    """What ``models/`` says the model must hold for a target; empty when there is no config.json to say how many layers."""
     architecture = catalog.architecture(family)
-    return architecture.expected(config, config.get("onnxfuse_task")) if architecture.layers in config else {}
+    if architecture.layers not in config:
+        return {}
+    expected = architecture.expected(config, config.get("onnxfuse_task"))
+    return {name: count for name, count in expected.items() if name != "qkv" or target.qkv == "merged"}
 
 
 def _require(plan: OptimizePlan, counts: dict[str, int], expected: dict[str, int]) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import files
+from onnxfuse.architecture import BATCH_SIZE, SEQUENCE_LENGTH
 from onnxfuse.errors import ModelError, UsageError
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 EXPORTS = Path("onnx")
 """Where ``export`` puts a model when no folder is given."""
 
-RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch", "transformers", "numpy")
+RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class OptimizePlan:
 
     ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
     ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite. ``unpad``: True removes padding even
-    where outputs then show zeros for it, False never, None where the outputs cannot tell.
+    where outputs then show zeros for it, False never, None where the outputs cannot tell. ``batch``, ``length``: the only sizes
+    that the result takes; None leaves them dynamic.
     """
 
     source: Path
@@ -53,6 +55,13 @@ class OptimizePlan:
     verify: str = "each"
     dump: Path | None = None
     unpad: bool | None = None
+    batch: int | None = None
+    length: int | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The dimensions to fix, by name."""
+        return {name: size for name, size in ((BATCH_SIZE, self.batch), (SEQUENCE_LENGTH, self.length)) if size is not None}
 
 
 @dataclass(frozen=True)
@@ -71,12 +80,34 @@ class QuantizePlan:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores."""
+    """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores, ``real`` is the share of real tokens."""
 
     batch: int = 1
     length: int = 128
     threads: int = 0
     rounds: int = 20
+    real: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """Which model to tune for which shapes, and the target file to write.
+
+    ``threads``: 0 tunes them too. ``target``: where the choices start. ``precisions`` and ``runtimes``: what may be chosen.
+    """
+
+    source: Path
+    out: Path
+    batch: int = 1
+    length: int = 128
+    real: float = 1.0
+    threads: int = 0
+    rounds: int = 20
+    target: str = "cpu"
+    precisions: tuple[str, ...] = ("fp32",)
+    runtimes: tuple[str, ...] = ("ort",)
+    model_type: str | None = None
     seed: int = 0
 
 
@@ -127,12 +158,22 @@ def read_config(source: Path) -> dict[str, Any]:
 def record(folder: Path, step: str, plan: Any, results: dict[str, Any]) -> None:
     """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out."""
     path = folder / RECORD
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        known = {}
+    known = recorded(folder)
     known[step] = {"plan": plain(asdict(plan)), "versions": versions(), **plain(results)}
     files.save_json(known, path)
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What a folder's onnxfuse.json holds by step; nothing when it is not there or not JSON."""
+    return read_json(folder / RECORD)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except ValueError:
+        return {}
 
 
 def versions() -> dict[str, str]:

@@ -12,9 +12,12 @@ from onnxfuse import files
 from onnxfuse import plan as plans
 from onnxfuse.ablate import Result
 from onnxfuse.benchmark import Timing, ratio
+from onnxfuse.contest import Contest, Row
 from onnxfuse.explain import Finding
 from onnxfuse.parity import Parity
 from onnxfuse.pipeline import PYTORCH, VARIANTS, Run
+from onnxfuse.targets import CHOICES
+from onnxfuse.tune import Tuned
 
 
 def megabytes(size: int) -> str:
@@ -82,6 +85,36 @@ def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, 
                       f"{timing.low:.2f} - {timing.high:.2f}", f"{timing.p90:.2f}", f"{timing.p99:.2f}",
                       f"{ratio(first, timing).value:.2f}x")
     return table
+
+
+def contest_table(outcome: Contest, title: str) -> Table:
+    """One row for each candidate: size, memory, parity with the first, latency."""
+    rows = outcome.rows
+    reference = next(iter(rows))
+    shown = {"size": {name: megabytes(row.size) for name, row in rows.items() if row.size is not None},
+             "peak memory": {name: megabytes(row.peak_memory) for name, row in rows.items() if row.peak_memory is not None},
+             "against the first": {name: agreement_text(row) for name, row in rows.items()} | {reference: "reference"}}
+    return timing_table({name: row.timing for name, row in rows.items()}, title, shown)
+
+
+def agreement_text(row: Row) -> str:
+    """A candidate's parity in a few characters, and whether it is outside the tolerance of its precision."""
+    if row.parity is None:
+        return ""
+    return parity_text(row.parity) + ("" if row.parity.passed else ", too far")
+
+
+def tune_lines(outcome: Tuned) -> list[str]:
+    """One line for each alternative: how fast it is beside the choice of its time; then the choices."""
+    lines = []
+    for trial in outcome.trials:
+        result = trial.refused or ""
+        if trial.speed is not None:
+            result = f"{trial.p50:.2f} ms, {trial.speed.value:.3f} times as fast ({trial.speed.low:.3f} - {trial.speed.high:.3f})"
+        lines.append(f"  {trial.thing}: {trial.option}: {result}")
+    target = outcome.target
+    chosen = ", ".join(f"{thing} {getattr(target, thing)}" for thing in CHOICES)
+    return [*lines, f"chosen: {chosen}; opened with {target.session}"]
 
 
 def run_table(outcome: Run, title: str) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
 from onnxfuse.rewrite.facts import is_constant
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.runtime import Feeds
 
 SHORT = 7
 LONGEST = 512
@@ -43,25 +43,57 @@ class Profile:
     @property
     def sequences(self) -> bool:
         """Whether any input has a length."""
-        return any(LENGTH in value.shape for value in self.inputs)
+        return any(LENGTH in value.shape or value.role != "values" for value in self.inputs)
 
     @property
     def masked(self) -> bool:
         return any(value.role == "mask" for value in self.inputs)
 
-    def feeds(self, batch: int, length: int, *, mask: str = "none", seed: int = 0) -> Feeds:
-        """Random inputs; ``mask`` is one of ``MASKS``."""
+    def fixed(self, batch: int | None, length: int | None) -> Profile:
+        """The same inputs with these sizes only."""
+        sizes = {BATCH: batch, LENGTH: length}
+        inputs = [replace(value, shape=tuple(sizes.get(dim) or dim if isinstance(dim, str) else dim for dim in value.shape))
+                  for value in self.inputs]
+        return replace(self, inputs=tuple(inputs))
+
+    def only(self, dim: str) -> int | None:
+        """The one size of "batch" or "length" that the model takes; None when it takes any."""
+        at = (BATCH, LENGTH).index(dim)
+        sizes = {value.shape[at] for value in self.inputs if len(value.shape) == 2 or (at == 0 and value.shape)}
+        return next((size for size in sizes if isinstance(size, int)), None)
+
+    def feeds(self, batch: int, length: int, *, mask: str = "none", seed: int = 0, real: float = 1.0) -> Feeds:
+        """Random inputs; ``mask`` is one of ``MASKS``. ``real`` under 1 pads rows on the right instead: see ``row_lengths``."""
         rng = np.random.default_rng(seed)
-        return {value.name: self._content(value, batch, length, mask, rng) for value in self.inputs}
+        feeds = {value.name: self._content(value, batch, length, mask, rng) for value in self.inputs}
+        if real < 1:
+            kept = np.arange(length) < np.array(row_lengths(batch, length, real))[:, None]
+            feeds |= {value.name: kept.astype(value.dtype) for value in self.inputs if value.role == "mask"}
+        return feeds
 
     def _content(self, value: Input, batch: int, length: int, mask: str, rng: np.random.Generator) -> np.ndarray:
         sizes = {BATCH: batch, LENGTH: length}
         shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in value.shape)
         if value.role == "mask":
-            return mask_of(mask, batch, length).astype(value.dtype)
+            return mask_of(mask, *shape).astype(value.dtype)
         if value.role in ("ids", "types"):
             return rng.integers(0, value.high, shape).astype(value.dtype)
         return rng.standard_normal(shape).astype(value.dtype)
+
+
+def row_lengths(batch: int, length: int, real: float) -> tuple[int, ...]:
+    """Rows of falling length, the first of ``length`` tokens, of which the share ``real`` is kept altogether.
+
+    Row i keeps (1 - i/batch)**k of its tokens; k is found by bisection. A single row keeps its share.
+    """
+    if batch == 1:
+        return (max(1, round(length * real)),)
+    part = 1 - np.arange(batch) / batch
+    low, high = 0.0, 64.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (part**middle).mean() > real else (low, middle)
+    return tuple(max(1, round(length * share)) for share in part**low)
 
 
 def mask_of(kind: str, batch: int, length: int) -> np.ndarray:
@@ -91,14 +123,16 @@ class Case:
 
 def grid(profile: Profile) -> Iterator[Case]:
     """Batch 1 and 3; length 1, short and longest; every kind of mask, and a row without a token."""
+    rows, columns = profile.only(BATCH), profile.only(LENGTH)
     if not profile.sequences:
-        for batch in (1, 3):
+        for batch in (1, 3) if rows is None else (rows,):
             yield Case(f"batch {batch}", profile.feeds(batch, 1, seed=batch))
         return
     points = [(1, 1, "none"), (1, SHORT, "none"), (1, SHORT, "right"), (3, SHORT, "none"), (1, profile.longest, "none")]
     if profile.masked:
         points += [(3, SHORT, "right"), (3, SHORT, "left"), (3, SHORT, "holes"), (3, SHORT, "empty row"),
                    (3, profile.longest, "right"), (1, SHORT, "left"), (1, SHORT, "holes")]
+    points = list(dict.fromkeys((rows or batch, columns or length, mask) for batch, length, mask in points))
     for seed, (batch, length, mask) in enumerate(points):
         yield Case(f"batch {batch}, length {length}, mask {mask}", profile.feeds(batch, length, mask=mask, seed=seed),
                    batch - 1 if mask == "empty row" else None)

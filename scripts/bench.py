@@ -1,114 +1,160 @@
-"""Measure bert-base with random weights against its peers, in one interleaved run. ``make bench`` runs it.
+"""Measure full-size models with random weights against every peer. ``make bench`` runs it.
 
-BENCHMARKS.md has a section for each kind of machine; a run writes that of its own.
+BENCHMARKS.md has a section for each kind of machine; a run writes that of its own, and its plots under benchmarks/.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, files, parity, pipeline, samples, storage
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, contest, files, machine, peers, pipeline, samples, storage
 from onnxfuse import plan as plans
-from onnxfuse.benchmark import Timing
-from onnxfuse.exporters import Checkpoint
-from onnxfuse.report import megabytes, parity_text
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.contest import Candidate, Contest
+from onnxfuse.errors import OnnxfuseError
+from onnxfuse.report import agreement_text, megabytes
+from onnxfuse.runtime import Feeds, Settings
 
-MODEL, TASK, THREADS = "bert-base-uncased", "text-classification", 2
-
+THREADS = 2
+HOME = Path(__file__).parent.parent
 HEADER = f"""# Benchmarks
 
 Written by `make bench` (scripts/bench.py), a section for each kind of machine. Times drift: only ratios of one run mean anything.
-
-{MODEL} with random weights, {TASK}, {THREADS} threads, ONNX Runtime with default options.
+Models with random weights, {THREADS} threads, ONNX Runtime with default options; peers run as their own defaults have it.
 """
+
+BERT, DISTILBERT, VIT = "bert-base-uncased", "distilbert-base-uncased", "google/vit-base-patch16-224"
+TASKS = {BERT: "text-classification", DISTILBERT: "text-classification", VIT: "image-classification"}
+
+OURS, OURS_INT8, PADDED, PADDED_INT8 = "onnxfuse", "onnxfuse int8", "onnxfuse --no-unpad", "onnxfuse int8 --no-unpad"
+OURS_OV, OURS_OV_BF16 = "onnxfuse in OpenVINO", "onnxfuse in OpenVINO bf16"
+TS = ", TorchScript"
+FP32 = ("ort", f"ort{TS}", "ort-optimizer", f"ort-optimizer{TS}", "onnxscript", "transformers")
+INT8 = ("quantize-dynamic", f"quantize-dynamic{TS}", "ort-optimizer-int8", f"ort-optimizer-int8{TS}", "transformers-int8")
+OTHERS = ("torch-compile", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8")
+FROM_TORCHSCRIPT = tuple(name for name in FP32 + INT8 if name.endswith(TS))
 
 
 @dataclass(frozen=True)
-class Line:
-    """One promise: ``ours`` must be at least ``wanted`` times as fast as ``theirs``."""
+class Promise:
+    """``ours`` must be at least ``wanted`` times as fast as the fastest of ``theirs``."""
 
     ours: str
-    theirs: str
+    theirs: tuple[str, ...]
     wanted: float
-
-
-TORCH = "PyTorch eager"
-PLAIN, PLAIN_TS = "plain export, torch.export", "plain export, TorchScript"
-ORT_INT8, ORT_INT8_TS = "quantize_dynamic of it, torch.export", "quantize_dynamic of it, TorchScript"
-OURS, OURS_INT8 = "onnxfuse optimized", "onnxfuse int8"
-PADDED, PADDED_INT8 = f"{OURS} --no-unpad", f"{OURS_INT8} --no-unpad"
-INT8 = (ORT_INT8, ORT_INT8_TS, OURS_INT8, PADDED_INT8)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A batch by the number of real tokens in each row, how many times it is run, and what is promised of it."""
+    """A batch by the number of real tokens in each row, how often it is run, beside what, and what is promised of it."""
 
+    model: str
     name: str
     lengths: tuple[int, ...]
     rounds: int
-    lines: tuple[Line, ...]
+    candidates: tuple[str, ...]
+    promises: tuple[Promise, ...]
 
-    def feeds(self, profile: samples.Profile) -> Feeds:
+    def inputs(self, profile: samples.Profile) -> list[Feeds]:
         batch, longest = len(self.lengths), max(self.lengths)
-        mask = np.arange(longest) < np.array(self.lengths)[:, None]
-        return profile.feeds(batch, longest) | {"attention_mask": mask.astype(np.int64)}
+        mask = (np.arange(longest) < np.array(self.lengths)[:, None]).astype(np.int64)
+        return [profile.feeds(batch, longest, seed=seed) | ({"attention_mask": mask} if profile.masked else {})
+                for seed in range(contest.COMPARED)]
 
+
+ALL = (*FP32, *INT8, *OTHERS, OURS, OURS_INT8, PADDED, PADDED_INT8, OURS_OV, OURS_OV_BF16)
+SOME = ("ort", *INT8, OURS, OURS_INT8)
 
 WORKLOADS = (
-    Workload("1 row of 128 tokens", (128,), 40, (
-        Line(OURS, PLAIN, 1.10), Line(OURS, PLAIN_TS, 1.10), Line(OURS_INT8, ORT_INT8, 1.35), Line(OURS_INT8, ORT_INT8_TS, 1.35),
-        Line(OURS, PADDED, 0.97), Line(OURS_INT8, PADDED_INT8, 0.97))),
-    Workload("8 rows up to 128 tokens, 40 % of them real", (128, 80, 64, 48, 37, 25, 16, 12), 12, (
-        Line(OURS, PLAIN, 2.0), Line(OURS, PLAIN_TS, 2.0), Line(OURS_INT8, ORT_INT8, 2.5), Line(OURS_INT8, ORT_INT8_TS, 2.5))),
+    Workload(BERT, "1 row of 128 tokens", (128,), 24, ALL, (
+        Promise(OURS, ("ort",), 1.10), Promise(OURS_INT8, ("quantize-dynamic",), 1.35),
+        Promise(OURS, FP32, 1.15), Promise(OURS_INT8, INT8, 1.5),
+        Promise(OURS, (PADDED,), 0.97), Promise(OURS_INT8, (PADDED_INT8,), 0.97))),
+    Workload(BERT, "8 rows up to 128 tokens, 40 % of them real", (128, 80, 64, 48, 37, 25, 16, 12), 8, ALL, (
+        Promise(OURS, FP32, 2.0), Promise(OURS_INT8, INT8, 2.5), Promise(OURS_INT8, ("openvino-int8",), 1.15),
+        Promise(OURS_OV_BF16, ("openvino-bf16",), 1.5), Promise(OURS_OV, ("openvino",), 1.5))),
+    Workload(BERT, "1 row of 512 tokens", (512,), 8, SOME, (Promise(OURS_INT8, INT8, 1.6),)),
+    Workload(DISTILBERT, "1 row of 128 tokens", (128,), 24, SOME, (Promise(OURS_INT8, INT8, 1.5),)),
+    Workload(VIT, "1 image", (1,), 16, SOME, (Promise(OURS_INT8, INT8, 1.35),)),
 )
 
 
-def build(folder: Path, log: Console) -> tuple[dict[str, Path], Checkpoint]:
-    """Every candidate's file, and the checkpoint that all of them come from."""
-    from onnxruntime.quantization import quantize_dynamic
+class Model:
+    """One checkpoint, its exports, what onnxfuse makes of them, and the peers' scratch folders."""
 
-    paths = {}
-    for exporter, plain, int8 in (("torchscript", PLAIN_TS, ORT_INT8_TS), ("dynamo", PLAIN, ORT_INT8)):
-        log.print(f"exporting {MODEL} with {exporter}", highlight=False)
-        plan = ExportPlan(MODEL, folder / exporter, task=TASK, exporter=exporter, random_weights=True)
-        step, checkpoint = pipeline.export(plan)
-        paths[plain] = step.path
-        paths[int8] = folder / exporter / "ort_int8.onnx"
-        quantize_dynamic(step.path, paths[int8])
-    for unpad, float32, int8 in ((None, OURS, OURS_INT8), (False, PADDED, PADDED_INT8)):
-        home = folder / f"unpad-{unpad}"
-        home.mkdir()
-        optimized = pipeline.optimize(OptimizePlan(paths[PLAIN], home / plans.OPTIMIZED, require=("all",), unpad=unpad))
-        paths[float32], paths[int8] = optimized.path, pipeline.quantize(QuantizePlan(optimized.path, home / plans.QUANTIZED)).path
-    return {name: paths[name] for name in (PLAIN, PLAIN_TS, OURS, PADDED, *INT8)}, checkpoint
+    def __init__(self, name: str, folder: Path, log: Console) -> None:
+        log.print(f"exporting and optimizing {name}", highlight=False)
+        exports = {}
+        for exporter in ("torchscript", "dynamo"):
+            plan = ExportPlan(name, folder / exporter, task=TASKS[name], exporter=exporter, random_weights=True)
+            exports[exporter], checkpoint = pipeline.export(plan)
+        source = exports["dynamo"].path
+        self.files: dict[str, tuple[Path, str]] = {}
+        for unpad, float32, int8 in ((None, OURS, OURS_INT8), (False, PADDED, PADDED_INT8)):
+            home = folder / f"unpad-{unpad}"
+            home.mkdir()
+            step = pipeline.optimize(OptimizePlan(source, home / plans.OPTIMIZED, require=("all",), unpad=unpad))
+            quantized = pipeline.quantize(QuantizePlan(step.path, home / plans.QUANTIZED))
+            self.files |= {float32: (step.path, "ort"), int8: (quantized.path, "ort")}
+        self.files |= {OURS_OV: (self.files[OURS][0], "openvino"), OURS_OV_BF16: (self.files[OURS][0], "openvino-bf16")}
+        family = checkpoint.family.model_type
+        self.bench = peers.Bench(source, family, folder / "peers", THREADS, checkpoint)
+        self.torchscript = peers.Bench(exports["torchscript"].path, family, folder / "peers-torchscript", THREADS, checkpoint)
+        self.profile = samples.profile_of(storage.load(source), checkpoint.config)
+
+    def candidates(self, names: Sequence[str], failed: dict[str, str], log: Console) -> list[Candidate]:
+        """PyTorch first, then the named ones; ``failed`` receives why one is not there."""
+        found = []
+        for name in ("torch", *names):
+            log.print(f"opening {name}", highlight=False)
+            try:
+                if name in self.files:
+                    path, runtime = self.files[name]
+                    found.append(contest.from_file(path, name, Settings(runtime, THREADS)))
+                else:
+                    peer = peers.PEERS[name.removesuffix(TS)]
+                    found.append(Candidate(name, peer.kind, peer.open(self.torchscript if name.endswith(TS) else self.bench)))
+            except OnnxfuseError as error:
+                failed[name] = str(error).replace(str(self.bench.folder.parent), "")
+        return found
 
 
-def table(workload: Workload, timings: dict[str, Timing], parities: dict[str, str], sizes: dict[str, str]) -> str:
-    """One workload: every candidate, and the promises with the figure reached."""
-    rows = [f"| {name} | {sizes.get(name, '')} | {parities.get(name, 'reference')} | "
-            f"{t.p50:.1f} | {t.low:.1f} - {t.high:.1f} | {t.p90:.1f} | {t.p99:.1f} | "
-            f"{benchmark.ratio(timings[TORCH], t).value:.2f} |"
-            for name, t in timings.items()]
-    reached = [(line, benchmark.ratio(timings[line.theirs], timings[line.ours])) for line in workload.lines]
-    ratios = [f"| {line.ours} | {line.theirs} | {line.wanted:.2f} | {r.value:.2f} | {r.low:.2f} - {r.high:.2f} |"
-              for line, r in reached]
+def table(workload: Workload, outcome: Contest, picture: str) -> str:
+    """One workload in Markdown: every candidate, and the promises with the figure reached."""
+    rows = outcome.rows
+    base = rows["torch"].timing
+    lines = [f"| {name} | {'' if row.size is None else megabytes(row.size)} | {agreement_text(row) or 'reference'} | "
+             f"{t.p50:.1f} | {t.low:.1f} - {t.high:.1f} | {t.p90:.1f} | {t.p99:.1f} | {benchmark.ratio(base, t).value:.2f} |"
+             for name, row in rows.items() for t in (row.timing,)]
+    kept = [f"- {name} could not take part: {why}" for name, why in outcome.failed.items()]
     return "\n".join([
-        f"### {workload.name}, {workload.rounds} interleaved rounds", "",
-        "| model | size | against PyTorch | p50 ms | 95 % interval | p90 | p99 | times PyTorch's speed |",
-        "|---|---|---|---|---|---|---|---|", *rows, "",
-        "How many times as fast: the median over rounds of both calls of a round.", "",
-        "| ours | against | at least | reached | 95 % interval |", "|---|---|---|---|---|", *ratios, ""])
+        f"### {workload.model}, {workload.name}", "", f"{workload.rounds} interleaved rounds. ![{workload.name}]({picture})", "",
+        "| | size | against PyTorch | p50 ms | 95 % interval | p90 | p99 | times PyTorch's speed |",
+        "|---|---|---|---|---|---|---|---|", *lines, "", *kept, *([""] if kept else []),
+        "How many times as fast, as the median over rounds of both calls of a round:", "",
+        "| ours | the fastest of | at least | reached | 95 % interval |", "|---|---|---|---|---|",
+        *(reached(promise, outcome) for promise in workload.promises), ""])
+
+
+def reached(promise: Promise, outcome: Contest) -> str:
+    """A promise beside the figure reached against the fastest of the others."""
+    theirs = [name for name in promise.theirs if name in outcome.rows]
+    if promise.ours not in outcome.rows or not theirs:
+        return f"| {promise.ours} | {', '.join(promise.theirs)} | {promise.wanted:.2f} | not measured: see above | |"
+    ours = outcome.rows[promise.ours].timing
+    ratios = {name: benchmark.ratio(outcome.rows[name].timing, ours) for name in theirs}
+    fastest = min(theirs, key=lambda name: ratios[name].value)
+    among = "" if len(promise.theirs) == 1 else f" (of {len(theirs)})"
+    r = ratios[fastest]
+    return f"| {promise.ours} | {fastest}{among} | {promise.wanted:.2f} | {r.value:.2f} | {r.low:.2f} - {r.high:.2f} |"
 
 
 def placed(section: str, text: str) -> str:
@@ -119,43 +165,35 @@ def placed(section: str, text: str) -> str:
     return "\n".join([HEADER, *(by_machine[name] for name in sorted(by_machine))])
 
 
-def cpu() -> str:
-    """The processor's name and the instructions that decide int8 speed."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    name = next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
-    flags = next(line.split() for line in text.splitlines() if line.startswith("flags"))
-    return f"{name} ({', '.join(flag for flag in ('avx2', 'avx512f', 'avx512_vnni', 'amx_int8') if flag in flags)})"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "BENCHMARKS.md")
+    parser.add_argument("-o", "--output", type=Path, default=HOME / "BENCHMARKS.md")
     parser.add_argument("--rounds", type=int, help="instead of each workload's own number")
+    parser.add_argument("--only", help="workloads whose model and name hold this text; the result is printed, not written")
     arguments = parser.parse_args()
     log = Console(stderr=True)
-    with tempfile.TemporaryDirectory() as folder:
-        paths, checkpoint = build(Path(folder), log)
-        profile = samples.profile_of(storage.load(paths[PLAIN]), checkpoint.config)
-        torch_run = pipeline.torch_runner(checkpoint, THREADS)
-        expected = parity.reference(torch_run, list(samples.grid(profile)))
-        runners = {name: pipeline.onnx_runner(path, THREADS) for name, path in paths.items()}
-        log.print("comparing with PyTorch")
-        parities = {name: parity_text(parity.compare(expected, run, "int8" if name in INT8 else "reassociate"))
-                    for name, run in runners.items()}
-        sizes = {name: megabytes(files.model_bytes(path)) for name, path in paths.items()}
-        tables = []
-        for workload in WORKLOADS:
-            workload = replace(workload, rounds=arguments.rounds or workload.rounds)
-            log.print(f"measuring {workload.name}", highlight=False)
-            timings = benchmark.measure({TORCH: torch_run} | runners, [workload.feeds(profile)], rounds=workload.rounds)
-            tables.append(table(workload, timings, parities, sizes))
+    tables = []
+    chosen = [item for item in WORKLOADS if (arguments.only or "") in f"{item.model}, {item.name}"]
+    for name in dict.fromkeys(item.model for item in chosen):
+        with tempfile.TemporaryDirectory() as folder:
+            model = Model(name, Path(folder), log)
+            for workload in (item for item in chosen if item.model == name):
+                workload = replace(workload, rounds=arguments.rounds or workload.rounds)
+                failed: dict[str, str] = {}
+                entries = model.candidates(workload.candidates, failed, log)
+                log.print(f"measuring {workload.model}, {workload.name}", highlight=False)
+                rows = contest.measure(entries, workload.inputs(model.profile), workload.rounds, failed)
+                outcome = Contest(rows, failed)
+                slug = re.sub(r"\W+", "-", f"{machine.cpu()} {workload.model} {workload.name}").strip("-").lower()
+                picture = arguments.output.parent / "benchmarks" / f"{slug}.svg"
+                outcome.plot(picture, f"{workload.model}, {workload.name}")
+                tables.append(table(workload, outcome, f"benchmarks/{picture.name}"))
+                log.print(tables[-1], markup=False, highlight=False)
     versions = ", ".join(f"{name} {number}" for name, number in plans.versions().items())
-    section = "\n".join([f"## {cpu()}", "", f"{os.cpu_count()} cores. Versions: {versions}.", "", *tables])
+    section = "\n".join([f"## {machine.cpu()}", "", f"{machine.cores()} cores. Versions: {versions}.", "", *tables])
     known = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else ""
-    files.save_text(placed(section, known), arguments.output)
+    if not arguments.only:
+        files.save_text(placed(section, known), arguments.output)
     sys.stdout.write(section)
     return 0
 

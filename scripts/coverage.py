@@ -24,6 +24,8 @@ sys.path.insert(0, str(ROOT))
 from onnxfuse import OptimizePlan, parity, pipeline, report  # noqa: E402
 from onnxfuse.errors import OnnxfuseError  # noqa: E402
 from onnxfuse.exporters import Checkpoint, export, open_checkpoint  # noqa: E402
+from onnxfuse.runtime import open_runner  # noqa: E402
+from onnxfuse.runtime.pytorch import torch_runner  # noqa: E402
 from tests.conftest import small_model  # noqa: E402
 
 HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
@@ -116,8 +118,8 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
     step = pipeline.optimize(OptimizePlan(path, home / "model_optimized.onnx"))
     counts, expected = step.details["fused"], step.details["expected"]
     cases = pipeline.grid(path, checkpoint.config)
-    expected_outputs = parity.reference(pipeline.torch_runner(checkpoint), cases)
-    agrees = parity.compare(expected_outputs, pipeline.onnx_runner(step.path), "reassociate")
+    expected_outputs = parity.reference(torch_runner(checkpoint), cases)
+    agrees = parity.compare(expected_outputs, open_runner(step.path), "reassociate")
     complete = counts["unfused"] == 0 and agrees.passed and all(counts[name] >= wanted for name, wanted in expected.items())
     return Row(**asdict(row) | {"fused": report.fused_text(counts, expected), "complete": complete, "error": agrees.error})
 

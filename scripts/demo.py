@@ -14,6 +14,7 @@ from onnxfuse import BenchmarkPlan, ExportPlan, OnnxfuseError, pipeline, report
 from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import docstring_sentences
+from onnxfuse.runtime import open_runner
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors in sentence-transformers/all-MiniLM-L6-v2: the package that carries it is a stranger's."""
@@ -51,7 +52,7 @@ def main() -> int:
         plan, measure = ExportPlan(str(source), arguments.output), BenchmarkPlan(BATCH, rounds=arguments.rounds)
         outcome = pipeline.run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
         tell(f"embedding {len(texts)} sentences with every model")
-        runners = {name: pipeline.onnx_runner(arguments.output / file) for name, file in pipeline.VARIANTS.items()}
+        runners = {name: open_runner(arguments.output / file) for name, file in pipeline.VARIANTS.items()}
         vectors = {name: embeddings.embed(run, tokenize, texts, BATCH) for name, run in runners.items()}
     except OnnxfuseError as error:
         log.print(f"demo: {error}", markup=False, highlight=False)

@@ -11,7 +11,9 @@ from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, parity, pipeline, s
 from onnxfuse.errors import ExportError, ParityError, RequirementError, UsageError
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import plain
-from onnxfuse.targets import TARGETS, find
+from onnxfuse.runtime import open_runner
+from onnxfuse.runtime.pytorch import torch_runner
+from onnxfuse.targets import NAMES, find
 from tests.conftest import small_model
 
 HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
@@ -27,7 +29,7 @@ def chain(tmp_path: Path, model, exporter: str, target: str = "cpu"):
 
 def agrees_with_torch(path: Path, checkpoint) -> parity.Parity:
     grid = list(samples.grid(samples.profile_of(storage.load(path), checkpoint.config)))
-    return parity.compare(parity.reference(pipeline.torch_runner(checkpoint), grid), pipeline.onnx_runner(path), "reassociate")
+    return parity.compare(parity.reference(torch_runner(checkpoint), grid), open_runner(path), "reassociate")
 
 
 @pytest.mark.parametrize(("exporter", "layers"), [("dynamo", 2), ("torchscript", None)])
@@ -48,7 +50,7 @@ def test_every_family_fuses_completely_from_both_exporters(tmp_path, family, exp
     assert {tensor.name for tensor in graph.initializer} <= read, "an unread weight"
 
 
-@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("target", NAMES)
 @pytest.mark.parametrize("family", HEADS)
 def test_every_target_runs_and_agrees(tmp_path, family, target):
     _, optimized, checkpoint = chain(tmp_path, small_model(family, HEADS[family], layers=2), "torchscript", target)

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfuse.errors import MissingExtraError, ParityError
 from onnxfuse.parity import Runner
-from onnxfuse.runtime.ort import Feeds
+from onnxfuse.runtime import Feeds
 
 Tokenize = Callable[[Sequence[str]], Feeds]
 OUTPUT = "sentence_embedding"

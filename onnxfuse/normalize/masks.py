@@ -21,6 +21,11 @@ def gather_coordinates(op, x, where):
 
 def guard_coordinates(match: Match) -> dict:
     source, where = match.need_shape("x"), match.need_shape("where")
+    if (array := constant(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
+        sizes = [match.need_number(dim, "a size") for dim in source[:array.shape[-1]]]
+        every = np.indices(sizes).reshape(len(sizes), -1).T
+        match.need(np.array_equal(array.reshape(-1, array.shape[-1]), every), "the indices are not every element in order")
+        return {"target": need_target(match, match["x"])}
     parts = match.fact("where").coordinates or ()
     match.need(parts, "the indices are not plain coordinates", match["where"])
     match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
@@ -40,6 +45,10 @@ def gather_row_major(op, x, where, axis):
 
 def guard_row_major(match: Match) -> dict:
     flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Flatten"))
+    if (array := constant(match["where"])) is not None:
+        every = np.arange(match.need_number(flat[0], "a size"))
+        match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
+        return {"target": need_target(match, match["x"])}
     where, terms = match.need_shape("where"), match.fact("where").index or ()
     match.need(terms, "the indices are not arithmetic of ranges", match["where"])
     strides = [math.prod(where[i + 1:], start=ONE) for i in range(len(where))]

@@ -1,8 +1,36 @@
-"""Runtimes that execute models. ONNX Runtime today; the interface is a function from feeds to outputs.
+"""Runtimes that execute models; to the rest of onnxfuse each is a function from feeds to outputs.
 
-    ort   sessions with the options that users get, or named ones
+    ort         ONNX Runtime sessions, with the options that users get or with measured ones
+    openvino    OpenVINO, in float32 or bfloat16
+    denormals   floats too small to be normal, as zero in the calling thread
+    model       what ``onnxfuse.load`` returns
+    settings    how a model is opened, and what a runner takes and gives
 """
 
-from onnxfuse.runtime.ort import open_session, product_saturates, run
+from __future__ import annotations
 
-__all__ = ["open_session", "product_saturates", "run"]
+from collections.abc import Callable
+from pathlib import Path
+
+from onnxfuse.errors import UsageError
+from onnxfuse.runtime import openvino, ort
+from onnxfuse.runtime.ort import open_session, product_saturates, run
+from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings
+
+RUNTIMES: dict[str, Callable[[Path, Settings], Runner]] = {
+    "ort": ort.open_runner, **dict.fromkeys(openvino.PRECISIONS, openvino.open_runner)}
+"""How each runtime opens a file."""
+
+__all__ = ["RUNTIMES", "Feeds", "Outputs", "Runner", "Settings", "open_runner", "open_session", "product_saturates", "run"]
+
+
+def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen
+    """A model file as a function from feeds to outputs.
+
+    Raises:
+        UsageError: no runtime of that name.
+        MissingExtraError, ModelError: the runtime is not installed, or cannot open the file.
+    """
+    if settings.runtime not in RUNTIMES:
+        raise UsageError(f"no runtime named {settings.runtime!r}; choose one of {', '.join(RUNTIMES)}")
+    return RUNTIMES[settings.runtime](path, settings)

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions. Options are the defaults that users get, except the number of threads."""
+"""ONNX Runtime sessions. Options are the defaults that users get, unless ``Settings`` say otherwise."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ import onnxruntime as ort
 
 from onnxfuse.errors import ModelError
 from onnxfuse.files import first_line, require_file
+from onnxfuse.runtime import denormals
+from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
 
-Feeds = dict[str, np.ndarray]
 QUIET = 3
 """ONNX Runtime's log level "error"."""
 
+PLAIN = Settings()
 
-def open_session(model: Path | bytes, *, threads: int = 0, optimize: bool = True) -> ort.InferenceSession:
+
+def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True) -> ort.InferenceSession:
     """Open a model on the CPU.
 
     Args:
         model: a file, or a serialized model.
-        threads: intra-op threads; 0 leaves the choice to ONNX Runtime.
+        settings: threads and the like.
         optimize: False runs the graph as it is written, without the loader's own rewrites.
 
     Raises:
         ModelError: ONNX Runtime cannot read or run it; its own words follow.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = settings.threads
+    if settings.denormals_as_zero:
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if not settings.spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = QUIET
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(require_file(model))
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        with denormals.as_zero(settings.denormals_as_zero):  # what the first session of a process asks for stays otherwise
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
@@ -43,10 +51,24 @@ def open_session(model: Path | bytes, *, threads: int = 0, optimize: bool = True
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {first_line(error)}") from error
 
 
-def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, np.ndarray]:
+def open_runner(path: Path, settings: Settings) -> Runner:
+    """A model file as a function from feeds to outputs. Raises ModelError."""
+    session = open_session(path, settings)
+    if not settings.denormals_as_zero:
+        return lambda feeds: run(session, feeds)
+
+    def call(feeds: Feeds) -> Outputs:
+        with denormals.as_zero(True):
+            return run(session, feeds)
+
+    return call
+
+
+def run(session: ort.InferenceSession, feeds: Feeds) -> Outputs:
     """Outputs by name, of the feeds that the session has inputs for. Raises ModelError when the model fails on them."""
     names = [output.name for output in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
+    require_inputs(wanted, feeds)
     try:
         outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
     except Exception as error:

@@ -7,6 +7,7 @@ from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
 from onnxfuse.errors import ParityError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import docstring_sentences
+from onnxfuse.runtime import open_runner
 
 
 def test_sentences_are_distinct_english_and_repeatable():
@@ -35,11 +36,11 @@ def test_int8_minilm_keeps_real_sentences(tmp_path):
     quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "model_quantized.onnx"))
     assert quantized.size <= 0.27 * exported.size
     texts, tokenize = docstring_sentences(500), embeddings.tokenizer(tmp_path)
-    float32, int8 = (embeddings.embed(pipeline.onnx_runner(step.path), tokenize, texts) for step in (optimized, quantized))
+    float32, int8 = (embeddings.embed(open_runner(step.path), tokenize, texts) for step in (optimized, quantized))
     assert np.allclose(np.linalg.norm(float32, axis=1), 1)  # modules.json asks for Normalize
     kept = embeddings.compare(float32, int8)
     assert kept.cosine >= 0.99
     assert kept.neighbours >= 0.88
     few = texts[:50]
-    plain = embeddings.embed(pipeline.onnx_runner(exported.path), tokenize, few)
+    plain = embeddings.embed(open_runner(exported.path), tokenize, few)
     assert embeddings.compare(plain, float32[:50]).cosine > 1 - 1e-9

@@ -1,0 +1,158 @@
+"""Models, runtimes and other tools side by side: each one's speed beside its parity, from one interleaved run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import benchmark, files, parity, peers, pipeline, plot, samples, storage
+from onnxfuse import plan as plans
+from onnxfuse.benchmark import Timing
+from onnxfuse.errors import OnnxfuseError
+from onnxfuse.parity import Parity
+from onnxfuse.plan import BenchmarkPlan
+from onnxfuse.progress import Progress, silent
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime.model import METADATA
+from onnxfuse.samples import Case
+
+COMPARED = 8
+"""Inputs that parity is measured on, of the very shape that is timed: what compiles for each shape need not do so again."""
+
+KINDS = {"fp32": "reassociate", "bf16": "int8", "int8": "int8"}
+"""The row of ``parity.TOLERANCES`` that each precision is judged by."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model. ``kind``: fp32, bf16 or int8; ``path``: its file, if any; ``ours``: made by onnxfuse."""
+
+    name: str
+    kind: str
+    run: Runner
+    path: Path | None = None
+    runtime: str = "ort"
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate, measured. Sizes are in bytes; ``parity`` is with the first candidate, None for itself."""
+
+    candidate: Candidate
+    timing: Timing
+    parity: Parity | None
+    peak_memory: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        return None if self.candidate.path is None else files.model_bytes(self.candidate.path)
+
+    def to_json(self) -> dict[str, Any]:
+        seen = self.parity
+        agrees = None if seen is None else {"error": seen.error, "cosine": seen.cosine, "passed": seen.passed}
+        return self.timing.to_json() | {"kind": self.candidate.kind, "runtime": self.candidate.runtime, "size": self.size,
+                                        "peak_memory": self.peak_memory, "parity": agrees}
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What came out: the rows by name, and why the others could not take part."""
+
+    rows: dict[str, Row]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: row.to_json() for name, row in self.rows.items()} | ({"failed": self.failed} if self.failed else {})
+
+    def plot(self, path: Path, title: str) -> None:
+        """Draw the median latencies with their intervals. Raises UsageError, MissingExtraError, StorageError."""
+        content = [plot.Bar(name, row.timing.p50, row.timing.low, row.timing.high, row.candidate.ours)
+                   for name, row in self.rows.items()]
+        plot.bars(content, path, title=title, label="ms (median and its 95 % interval)")
+
+
+def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str] = ("ort",), against: Sequence[str] = (),
+         progress: Progress = silent) -> Contest:
+    """Measure model files in each of the runtimes, and peers of the first file, in one interleaved run.
+
+    Args:
+        models: the first is the reference; peers are made from it.
+        runtimes: keys of ``runtime.RUNTIMES``.
+        against: keys of ``peers.PEERS``.
+
+    Raises:
+        OnnxfuseError: one of the files cannot be measured. A peer that fails is named in the result instead.
+    """
+    config = plans.read_config(models[0])
+    model = storage.load(models[0])
+    profile = samples.profile_of(model, config)
+    entries = [from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads))
+               for path in models for runtime in runtimes]
+    memory = {entry.name: benchmark.peak_memory(entry.path, batch=plan.batch, length=plan.length, threads=plan.threads,
+                                                runtime=entry.runtime) for entry in entries if entry.path}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = peers.Bench(models[0], pipeline.model_type(model, config, None), Path(folder), plan.threads)
+        failed = {}
+        for number, name in enumerate(against):
+            progress(f"making {name}", number / len(against))
+            try:
+                entries.append(Candidate(name, peers.PEERS[name].kind, peers.PEERS[name].open(bench)))
+            except OnnxfuseError as error:
+                failed[name] = str(error)
+        inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
+        rows = measure(entries, inputs, plan.rounds, failed, progress)
+    return Contest({name: replace(row, peak_memory=memory.get(name)) for name, row in rows.items()}, failed)
+
+
+def measure(entries: Sequence[Candidate], inputs: Sequence[Feeds], rounds: int, failed: dict[str, str],
+            progress: Progress = silent) -> dict[str, Row]:
+    """Compare candidates with the first on all ``inputs`` and time them on the first of these.
+
+    Args:
+        failed: receives why a candidate could not run; it is then left out.
+    """
+    progress("comparing outputs")
+    agrees = compare(entries, inputs, failed)
+    running = [entry for entry in entries if entry.name not in failed]
+    timings = benchmark.measure({entry.name: entry.run for entry in running}, inputs[:1], rounds=rounds, progress=progress)
+    return {entry.name: Row(entry, timings[entry.name], agrees.get(entry.name)) for entry in running}
+
+
+def compare(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
+    """Parity of each candidate with the first, by name; ``failed`` receives why one could not be compared."""
+    expected = parity.reference(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
+    names = tuple(expected[0][1])
+    agrees = {}
+    for entry in entries[1:]:
+        try:
+            agrees[entry.name] = parity.compare(expected, _only(entry.run, names), KINDS[entry.kind])
+        except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a peer's own
+            failed[entry.name] = files.first_line(error)
+    return agrees
+
+
+def _only(run: Runner, names: tuple[str, ...]) -> Runner:
+    """The outputs of these names: other tools show more."""
+    def call(feeds: Feeds) -> Outputs:
+        return {name: array for name, array in run(feeds).items() if name in names}
+    return call
+
+
+def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
+    return str(path) if tuple(runtimes) == ("ort",) else f"{path} in {runtime}"
+
+
+INTEGER = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QuantizeLinear"})
+
+
+def from_file(path: Path, name: str, settings: Settings) -> Candidate:
+    """A model file in a runtime; its precision and who made it are read off the file. Raises as ``open_runner``."""
+    model = storage.load(path)
+    kind = "int8" if any(node.op_type in INTEGER for node in model.graph) else "fp32"
+    if settings.runtime == "openvino-bf16" and kind == "fp32":
+        kind = "bf16"
+    return Candidate(name, kind, open_runner(path, settings), path, settings.runtime, METADATA in model.metadata_props)

@@ -1,0 +1,54 @@
+"""Bars with intervals, as .svg, .png or .pdf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxfuse import files
+from onnxfuse.errors import MissingExtraError, UsageError
+
+OURS, OTHERS = "#c8553d", "#4878a8"
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval; ``ours`` gets the other colour."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    ours: bool = False
+
+
+def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: float | None = None) -> None:
+    """Draw one bar a line, in order, into ``path``; ``mark`` draws a line at that value.
+
+    Raises:
+        UsageError: ``path`` is no .svg, .png or .pdf file.
+        MissingExtraError: matplotlib is not installed.
+        StorageError: the file cannot be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--plot {path}: wanted a file ending in {', '.join(SUFFIXES)}")
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots", "plot") from error
+    with rc_context({"svg.hashsalt": "onnxfuse"}):
+        figure = Figure(figsize=(8, 0.3 * len(content) + 1.2), layout="constrained")
+        axes = figure.subplots()
+        around = [[bar.value - bar.low for bar in content], [bar.high - bar.value for bar in content]]
+        axes.barh([bar.name for bar in content], [bar.value for bar in content], xerr=around,
+                  color=[OURS if bar.ours else OTHERS for bar in content], ecolor="#303030", capsize=2)
+        if mark is not None:
+            axes.axvline(mark, color="#303030", linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+        axes.set_title(title, loc="left")
+        with files.replacing(path) as staged:
+            figure.savefig(staged, metadata={"Date": None} if path.suffix == ".svg" else None)

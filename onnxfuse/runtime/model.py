@@ -1,0 +1,76 @@
+"""A model opened for use: the best file of a folder, with the options that measured best for its target."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse import plan as plans
+from onnxfuse import storage, targets
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, called with named arrays and answering with named arrays.
+
+    Args:
+        path: the file.
+        settings: what it was opened with; printing the model says them.
+        inputs, outputs: their names.
+    """
+
+    path: Path
+    settings: Settings
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    runner: Runner = field(repr=False, compare=False)
+
+    def __call__(self, **feeds: Any) -> Outputs:
+        """Run on arrays by input name (integers int64, pixel values float32); inputs the model does not have are passed over.
+
+        Raises:
+            ModelError: an input is missing, or the model cannot run on such shapes.
+        """
+        return self.run(feeds)
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """The same for feeds in a dict."""
+        return self.runner(dict(feeds))
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.settings}"
+
+
+METADATA = "onnxfuse"
+"""The key of a model's metadata that says what it was optimized for."""
+
+
+def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None) -> Model:
+    """Open a model with the options that measured best for its target.
+
+    Args:
+        model: an .onnx file, or a folder; of a folder the int8 model when there is one, else the optimized one, else the export.
+        threads: instead of the target's; 0 leaves the choice to the runtime.
+        runtime: instead of the target's: ort, openvino or openvino-bf16.
+
+    Raises:
+        UsageError: nothing is there, or no such runtime.
+        ModelError, MissingExtraError: the file cannot be opened.
+    """
+    path = plans.source_file(Path(model), plans.QUANTIZED, plans.OPTIMIZED, plans.MODEL)
+    graph = storage.load(path)
+    settings = _settings(graph)
+    settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
+    inputs, outputs = (tuple(value.name or "" for value in values) for values in (graph.graph.inputs, graph.graph.outputs))
+    return Model(path, settings, inputs, outputs, open_runner(path, settings))
+
+
+def _settings(model: ir.Model) -> Settings:
+    """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize."""
+    known = json.loads(model.metadata_props.get(METADATA, "{}"))
+    return Settings(**known["session"]) if "session" in known else targets.find("cpu").session

@@ -1,0 +1,72 @@
+"""OpenVINO as a runtime: the same files, in float32 or in bfloat16 where the CPU has it.
+
+OpenVINO 2026.4 reads what every shipped target writes, opset-23 Attention and the com.microsoft forms too; what it does not know
+is refused when it is opened. Dynamic int8 is right in it but slow: it multiplies MatMulInteger in float32.
+
+Source: OpenVINO's Python API (Core.read_model, compile_model) and its CPU properties.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxfuse.errors import MissingExtraError, ModelError
+from onnxfuse.files import first_line, require_file
+from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
+
+PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
+"""OpenVINO's inference precision by the runtime's name. int8 files are int8 in either."""
+
+
+def open_runner(path: Path, settings: Settings) -> Runner:
+    """A model file as a function from feeds to outputs.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        ModelError: OpenVINO cannot read or run it, or this CPU has no bfloat16.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("running models with OpenVINO", "openvino") from error
+    require_file(path)
+    core = openvino.Core()
+    precision = PRECISIONS[settings.runtime]
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ModelError(f"this CPU has no bfloat16 products, OpenVINO would run {path} in float32; choose the runtime openvino")
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
+               "CPU_DENORMALS_OPTIMIZATION": settings.denormals_as_zero}
+    if settings.threads:
+        options["INFERENCE_NUM_THREADS"] = settings.threads
+    try:
+        request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {path}: {_reason(error)}") from error
+    return _caller(request)
+
+
+def _caller(request: Any) -> Runner:
+    model = request.get_compiled_model()
+    wanted = {value.get_any_name() for value in model.inputs}
+    names = [value.get_any_name() for value in model.outputs]
+
+    def call(feeds: Feeds) -> Outputs:
+        require_inputs(wanted, feeds)  # for one that is missing, OpenVINO would take the last call's
+        try:
+            results = request.infer({name: array for name, array in feeds.items() if name in wanted}, share_inputs=True)
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise ModelError(f"OpenVINO cannot run the model on {shapes}: {_reason(error)}") from error
+        return {name: np.array(results[at]) for at, name in enumerate(names)}
+
+    return call
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last of OpenVINO's lines that says something: the first ones are places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (telling or [first_line(error)])[-1][-300:]

@@ -1,0 +1,33 @@
+"""PyTorch as a runtime: the checkpoint that everything is compared with, and a peer of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxfuse.architecture import OUTPUTS
+from onnxfuse.runtime.settings import Feeds, Outputs, Runner
+
+if TYPE_CHECKING:
+    from onnxfuse.exporters import Checkpoint
+
+
+def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = False, bfloat16: bool = False) -> Runner:
+    """A checkpoint's module as a function from feeds to outputs (float32).
+
+    Args:
+        compiled: through torch.compile, which compiles anew for each new shape; it needs a C++ compiler.
+        bfloat16: under autocast.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
+    module = torch.compile(checkpoint.module, dynamic=False) if compiled else checkpoint.module
+
+    def call(feeds: Feeds) -> Outputs:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            results = module(*(torch.from_numpy(feeds[name]) for name in names))
+        return {name: value.float().numpy() for name, value in zip(outputs, results, strict=True)}
+
+    return call

@@ -1,0 +1,136 @@
+"""Runtimes: the same file gives the same answer in each, options arrive where they should, bad input gets one line."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import onnxfuse
+from onnxfuse import OptimizePlan, QuantizePlan, parity, pipeline, storage, targets
+from onnxfuse.errors import MissingExtraError, ModelError, UsageError
+from onnxfuse.runtime import Settings, open_runner, open_session
+from tests.conftest import parse
+
+IDS = np.arange(1, 9).reshape(1, 8)
+FEEDS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS), "token_type_ids": np.zeros_like(IDS)}
+
+
+@pytest.fixture(scope="module")
+def folder(bert_export, tmp_path_factory):
+    """A folder with the export, the optimized and the int8 model."""
+    home = tmp_path_factory.mktemp("models")
+    for name in ("model.onnx", "config.json"):
+        (home / name).write_bytes((bert_export / "export" / name).read_bytes())
+    pipeline.optimize(OptimizePlan(home / "model.onnx", home / "model_optimized.onnx"))
+    pipeline.quantize(QuantizePlan(home / "model_optimized.onnx", home / "model_quantized.onnx"))
+    return home
+
+
+def add(tmp_path, scale=1.0):
+    path = tmp_path / "add.onnx"
+    storage.save(parse(f"g (float[B] x) => (float[B] y) <float one = {{{scale}}}> {{ y = Mul(x, one) }}"), path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "kind"), [("model.onnx", "reassociate"), ("model_optimized.onnx", "reassociate"),
+                                            ("model_quantized.onnx", "int8")])
+def test_openvino_gives_what_onnx_runtime_gives(folder, name, kind):
+    cases = pipeline.grid(folder / "model.onnx", json.loads((folder / "config.json").read_text()))
+    expected = parity.reference(open_runner(folder / name), cases)
+    parity.compare(expected, open_runner(folder / name, Settings("openvino", 1)), kind).require("OpenVINO differs")
+
+
+def test_load_takes_the_best_file_and_the_targets_options(folder):
+    model = onnxfuse.load(folder)
+    assert model.path.name == "model_quantized.onnx"
+    assert model.settings == targets.find("cpu").session
+    assert model.settings.denormals_as_zero
+    assert "denormals as zero" in str(model)
+    assert model.inputs == ("input_ids", "attention_mask", "token_type_ids")
+    np.testing.assert_array_equal(model(**FEEDS)["logits"], model.run(FEEDS)["logits"])
+
+
+def test_load_obeys(folder):
+    model = onnxfuse.load(folder / "model_optimized.onnx", threads=1, runtime="openvino")
+    assert (model.path.name, model.settings.threads, model.settings.runtime) == ("model_optimized.onnx", 1, "openvino")
+    plain = open_runner(folder / "model.onnx")(FEEDS)["logits"]
+    np.testing.assert_allclose(model(**FEEDS)["logits"], plain, atol=1e-5 * np.abs(plain).max())
+
+
+def test_options_of_the_target_travel_in_the_file(folder, tmp_path):
+    content = targets.find("cpu").to_json() | {"name": "mine", "session": {"threads": 1, "spinning": False}}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    pipeline.optimize(OptimizePlan(folder / "model.onnx", tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), verify="off"))
+    assert onnxfuse.load(tmp_path / "o.onnx").settings == Settings(threads=1, spinning=False)
+
+
+def test_a_model_of_others_gets_the_defaults(tmp_path):
+    assert onnxfuse.load(add(tmp_path)).settings == targets.find("cpu").session
+
+
+def test_denormals_as_zero_reaches_the_session(tmp_path):
+    tiny = np.full(4, 1e-38, np.float32)
+    path = add(tmp_path, 0.01)
+    for value in (False, True, False):
+        got = open_runner(path, Settings(denormals_as_zero=value))({"x": tiny})["y"]
+        assert (got == 0).all() == value
+        assert (tiny * np.float32(0.01) > 0).all()  # the caller's own arithmetic is as before
+
+
+def test_the_first_session_of_a_process_leaves_its_thread_as_it_was(tmp_path):
+    code = ("import numpy as np, sys; from pathlib import Path; from onnxfuse.runtime import *; "
+            "r = open_runner(Path(sys.argv[1]), Settings(denormals_as_zero=True)); x = np.full(4, 1e-38, np.float32); "
+            "print((r({'x': x})['y'] == 0).all(), (x * np.float32(0.01) > 0).all())")
+    result = subprocess.run([sys.executable, "-c", code, str(add(tmp_path, 0.01))], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "True"]
+
+
+def test_spinning_and_threads_reach_the_session(tmp_path):
+    session = open_session(add(tmp_path), Settings(threads=1, spinning=False))
+    options = session.get_session_options()
+    assert options.intra_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize("runtime", ["ort", "openvino"])
+def test_a_missing_input_is_an_error(folder, runtime):
+    model = onnxfuse.load(folder / "model_optimized.onnx", runtime=runtime)
+    model(**FEEDS)
+    with pytest.raises(ModelError, match="attention_mask"):
+        model(input_ids=IDS)
+
+
+def test_openvino_says_what_it_does_not_know(tmp_path):
+    path = tmp_path / "odd.onnx"
+    model = parse("g (float[B,S,8] x) => (float[B,S,8] y) { y = com.microsoft.GatedRelativePositionBias<num_heads = 2>(x, x, x, x, x, x) }")
+    path.write_bytes(ir.to_proto(model).SerializeToString())
+    with pytest.raises(ModelError, match=r"OpenVINO .* cannot open .*odd\.onnx: .*GatedRelativePositionBias"):
+        open_runner(path, Settings("openvino"))
+
+
+def test_no_such_runtime(tmp_path):
+    with pytest.raises(UsageError, match="no runtime named 'tpu'; choose one of ort, openvino"):
+        open_runner(add(tmp_path), Settings("tpu"))
+
+
+def test_bfloat16_only_where_the_cpu_has_it(folder):
+    import openvino
+
+    path = folder / "model_optimized.onnx"
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        got, wanted = (open_runner(path, Settings(name))(FEEDS)["logits"] for name in ("openvino-bf16", "openvino"))
+        assert 0 < np.abs(got - wanted).max() < 0.05 * np.abs(wanted).max()
+    else:
+        with pytest.raises(ModelError, match="no bfloat16 products"):
+            open_runner(path, Settings("openvino-bf16"))
+
+
+def test_openvino_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert importlib.util.find_spec("onnxfuse.runtime.openvino")
+    with pytest.raises(MissingExtraError, match=r"onnxfuse\[openvino\]"):
+        open_runner(add(tmp_path), Settings("openvino"))

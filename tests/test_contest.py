@@ -1,0 +1,115 @@
+"""Side by side: every peer can be made, who fails is named, and each speed stands beside a parity that can fail."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from onnxfuse import contest, peers, pipeline
+from onnxfuse.contest import Candidate
+from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.plan import BenchmarkPlan, OptimizePlan
+from onnxfuse.samples import row_lengths
+from tests.test_cli import expect_one_line
+
+PLAN = BenchmarkPlan(batch=2, length=8, threads=1, rounds=1)
+
+
+def model(bert_export):
+    return bert_export / "export" / "model.onnx"
+
+
+def test_files_runtimes_and_peers(bert_export, tmp_path):
+    step = pipeline.optimize(OptimizePlan(model(bert_export), tmp_path / "o.onnx"))
+    outcome = contest.hold([model(bert_export), step.path], PLAN, runtimes=("ort", "openvino"),
+                           against=("torch", "ort-optimizer", "quantize-dynamic"))
+    assert not outcome.failed
+    names = [f"{path} in {runtime}" for path in (model(bert_export), step.path) for runtime in ("ort", "openvino")]
+    assert list(outcome.rows) == [*names, "torch", "ort-optimizer", "quantize-dynamic"]
+    first, *others = outcome.rows.values()
+    assert first.parity is None
+    assert all(row.parity.passed for row in others)
+    assert [row.candidate.ours for row in outcome.rows.values()] == [False, False, True, True, False, False, False]
+    assert outcome.rows["quantize-dynamic"].candidate.kind == "int8"
+    assert all(row.size and row.peak_memory for row in list(outcome.rows.values())[:4])
+
+
+@pytest.mark.slow
+def test_every_peer_takes_part_or_says_why(bert_export):
+    outcome = contest.hold([model(bert_export)], PLAN, against=tuple(peers.PEERS))
+    refusals = {"openvino-bf16": "no bfloat16 products"}
+    for name, why in outcome.failed.items():
+        assert refusals.get(name, "nothing") in why, (name, why)
+    assert len(outcome.rows) + len(outcome.failed) == 1 + len(peers.PEERS)
+    for name in set(peers.PEERS) & set(outcome.rows):
+        assert outcome.rows[name].parity.cosine > 0.9, name
+
+
+def runner(change):
+    def run(feeds):
+        return {"y": feeds["x"] * 2 + change, "more": feeds["x"]} if change is not None else {}
+    return run
+
+
+def test_a_wrong_or_failing_candidate_is_not_hidden():
+    def fail(feeds):
+        raise ModelError("cannot")
+
+    inputs = [{"x": np.random.default_rng(seed).standard_normal((2, 3))} for seed in range(2)]
+    entries = [Candidate("first", "fp32", lambda feeds: {"y": feeds["x"] * 2}), Candidate("same", "fp32", runner(0.0)),
+               Candidate("off", "fp32", runner(0.1)), Candidate("silent", "fp32", runner(None)), Candidate("broken", "fp32", fail)]
+    failed = {}
+    rows = contest.measure(entries, inputs, 1, failed)
+    assert set(rows) == {"first", "same", "off"}
+    assert rows["same"].parity.passed
+    assert not rows["off"].parity.passed
+    assert failed == {"silent": "the outputs are [], wanted ['y']", "broken": "cannot"}
+
+
+def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
+    result = cli("benchmark", model(bert_export), "--against", "quantize-dynamic,openvino-bf16", "--length", 8, "--rounds", 1,
+                 "--threads", 1, "--real", 0.5, "--plot", "speed.svg")
+    assert result.returncode == 0, result.stderr
+    assert "quantize-dynamic" in result.stdout
+    assert "cosine" in result.stdout
+    assert "quantize-dynamic" in (tmp_path / "speed.svg").read_text()
+    result = cli("benchmark", model(bert_export), "--against", "openvino", "--length", 8, "--rounds", 1, "--json")
+    assert json.loads(result.stdout)["openvino"]["parity"]["passed"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--against", "tensorrt"), "no peer named tensorrt; choose all, or some of torch"),
+    (("--against", ","), "no peer named ','"),
+    (("--runtime", "tpu"), "no runtime named 'tpu'"),
+    (("--plot", "speed.gif", "--rounds", "1", "--length", "8"), "wanted a file ending in .svg, .png, .pdf"),
+])
+def test_wrong_usage(cli, bert_export, arguments, words):
+    expect_one_line(cli("benchmark", model(bert_export), *arguments), 2, words)
+
+
+def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
+    outcome = contest.hold([tmp_path / "model.onnx"], PLAN, against=("torch",))
+    assert "does not say which checkpoint model.onnx came from" in outcome.failed["torch"]
+
+
+def test_peers_are_chosen_by_name():
+    assert peers.choose("all") == list(peers.PEERS)
+    assert peers.choose("torch, openvino") == ["torch", "openvino"]
+    with pytest.raises(UsageError):
+        peers.choose("")
+
+
+@pytest.mark.parametrize(("batch", "real"), [(8, 0.4), (8, 0.9), (3, 0.5), (1, 0.25)])
+def test_row_lengths_keep_their_share(batch, real):
+    lengths = row_lengths(batch, 128, real)
+    assert len(lengths) == batch
+    assert abs(sum(lengths) / (128 * batch) - real) < 0.02
+    assert lengths == tuple(sorted(lengths, reverse=True))
+    assert batch == 1 or lengths[0] == 128
+
+
+def test_no_name_of_a_registry_or_of_this_machine(bert_export):
+    text = json.dumps(contest.hold([model(bert_export)], PLAN).to_json()).replace(str(model(bert_export)), "")
+    assert not re.search("/root|/home|/tmp", text)
