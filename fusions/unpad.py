@@ -2,7 +2,8 @@
 
 Seen in:   encoders with an attention mask whose outputs show only the first token (classifiers, [CLS] pooling) or a masked mean.
 Computes:  f(x)[b, s] = f(x[b, s]) for norms, linear layers, Gelu and residuals, so they run on [1,T,D], T real tokens.
-           Attention sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
+           Attention sees [P,C,D]: short rows behind each other in one, each token still among its own row's alone. Where only
+           the first token asks it sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
 Shapes:    x [B,S,D], mask [B,S] of integers (0: padding), its bias [B,1,1,S].
 Numerics:  rounding only (tolerance row "reassociate") where the outputs do not show padding. A row without any token gives finite
            numbers, others than before: see README.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -259,8 +261,22 @@ def _same_for_all(node: ir.Node, at: int, facts: Facts) -> bool:
 # Rewriting -------------------------------------------------------------------------------------------------------
 
 
+FOLDS = (1, 2, 3, 4, 6, 8)
+"""How many times fewer rows attention may run on; ties go to the first."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where attention stands: ``index`` of its slots into T, ``back`` from T into its slots [1,T], and its ``bias``."""
+
+    index: ir.Value
+    back: ir.Value | None
+    bias: ir.Value
+
+
 class _Packing:
-    """The indices between three layouts: [B,S] as given, [1,T] real tokens, [B,L] real tokens at the front of their rows."""
+    """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
+    [P,C], several short rows behind each other in one, for attention in which every token asks."""
 
     def __init__(self, graph: ir.Graph, region: Region, facts: Facts) -> None:
         mask = next(value for value in graph.inputs if value.name == MASK)
@@ -270,24 +286,71 @@ class _Packing:
         self._flat = op.constant([-1], "flat")
         self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
         last, zero, one = self._flat, self._zero, self._one
-        columns = op.Range(zero, op.Squeeze(op.Shape(mask, start=1, end=2)), one)
+        self._length = op.Squeeze(op.Shape(mask, start=1, end=2))
+        columns = op.Range(zero, self._length, one)
         keep = op.Or(op.Cast(mask, to=ir.DataType.BOOL), op.Equal(columns, zero))  # [B,S]
-        counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
-        longest = op.ReduceMax(counts, keepdims=0)
+        self._counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
         self._mask, self._keep = mask, keep
-        self._first = op.CumSum(counts, zero, exclusive=1)  # [B,1] into T
-        slots = op.Range(zero, longest, one)  # [L]
-        filled = op.Less(slots, counts)  # [B,L]
-        end = op.Sub(op.ReduceSum(counts, keepdims=0), one)
+        self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
         self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
-        self.back = op.NonZero(op.Reshape(filled, last))  # [1,T] into B*L
-        self.front = op.Min(op.Add(self._first, slots), end)  # [B,L] into T; unfilled slots hold some other token
         assert region.bias is not None
         shut = _scalar(region.bias, mask, 0, facts)
-        row = op.Where(filled, self.take(self.take(region.bias, self.kept), self.front), op.constant(float(shut or 0), "shut"))
-        self.row = op.Unsqueeze(row, op.constant([1, 2], "heads"))  # [B,1,1,L]
-        ones = op.constant([1], "ones")
-        self.square = op.Expand(self.row, op.Concat(ones, ones, op.Reshape(longest, ones), ones, axis=0))  # [B,1,L,L]
+        self._shut = op.constant(float(shut or 0), "shut")
+        self._bias = self.take(region.bias, self.kept)  # [1,T]
+
+    @cached_property
+    def rows_only(self) -> _Layout:
+        """[B,L]: a row to each row, L the longest one's number of real tokens. Attention's bias is [B,1,1,L]."""
+        op = self.op
+        slots = op.Range(self._zero, op.ReduceMax(self._counts, keepdims=0), self._one)  # [L]
+        end = op.Sub(op.ReduceSum(self._counts, keepdims=0), self._one)
+        front = op.Min(op.Add(self._first, slots), end)  # [B,L] into T; unfilled slots hold some other token
+        row = op.Where(op.Less(slots, self._counts), self.take(self._bias, front), self._shut)
+        return _Layout(front, None, op.Unsqueeze(row, op.constant([1, 2], "heads")))
+
+    @cached_property
+    def packed(self) -> _Layout:
+        """[P,C]: short rows share one, so that attention has P*C*C scores instead of B*L*L. Its bias is [P,1,C,C].
+
+        Row number r, by falling length, goes to place r mod 2P counted forth and back over P places. C is the fullest place's
+        number of tokens. Of P = B, B/2, B/3 and so on (``FOLDS``) the one with the fewest scores is taken, while running.
+        """
+        op, zero = self.op, self._zero
+        flat = self._flat
+        counts = op.Reshape(self._counts, flat)  # [B]
+        batch = op.Shape(counts)
+        numbers = op.Range(zero, op.Squeeze(batch), self._one)
+        other = op.Unsqueeze(counts, flat)  # [B,1]
+        earlier = op.And(op.Equal(counts, other), op.Less(numbers, op.Unsqueeze(numbers, flat)))
+        before = op.Or(op.Greater(counts, other), earlier)  # [B,B]: whether the row across comes first
+        rank = op.ReduceSum(op.Cast(before, to=ir.DataType.INT64), flat, keepdims=0)
+        folds = op.constant(np.array(FOLDS).reshape(-1, 1), "folds")
+        places = op.Div(op.Sub(op.Add(batch, folds), self._one), folds)  # [F,1]
+        period = op.Mul(places, op.constant(np.array(2), "two"))
+        forth = op.Mod(rank, period)
+        place = op.Min(forth, op.Sub(op.Sub(period, self._one), forth))  # [F,B]
+        shared = op.Equal(op.Unsqueeze(place, op.constant([1], "across")), op.Unsqueeze(place, flat))  # [F,B,B]
+        ahead = op.Where(op.And(shared, before), counts, zero)
+        offset = op.ReduceSum(ahead, flat, keepdims=0)  # [F,B]: tokens of the rows ahead in the same place
+        sizes = op.ReduceMax(op.Add(offset, counts), flat, keepdims=1)  # [F,1]
+        best = op.ArgMin(op.Mul(op.Mul(places, sizes), sizes), axis=0, keepdims=0)  # [1]
+        size, count = op.Gather(sizes, best), op.Gather(places, best)  # [1,1]
+        start = op.Add(op.Mul(op.Gather(place, best), size), op.Gather(offset, best))  # [1,B] into P*C
+        shift = op.Reshape(op.Sub(start, op.Reshape(self._first, op.constant([1, -1], "line"))), flat)  # [B]
+        kept = op.Reshape(self.kept, flat)
+        row = op.Div(kept, self._length)  # [T]
+        tokens = op.Range(zero, op.Squeeze(op.Shape(kept)), self._one)
+        slots = op.Add(tokens, op.Gather(shift, row))  # [T] into P*C
+        shape = op.Concat(op.Reshape(count, flat), op.Reshape(size, flat), axis=0)
+        total = op.Reshape(op.Mul(count, size), flat)
+        nothing = op.ConstantOfShape(total, value=ir.tensor(np.array([0])))
+        index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T; unfilled slots hold the first token
+        owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # 0: unfilled
+        silent = op.ConstantOfShape(total, value=ir.tensor(np.array([0], dtype=np.float32)))
+        bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
+        asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
+        same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]
+        return _Layout(index, op.Unsqueeze(slots, zero), op.Where(same, op.Unsqueeze(bias, asked), self._shut))
 
     def take(self, x: ir.Value, index: ir.Value) -> ir.Value:
         """Elements of x, flattened, at ``index``."""
@@ -342,12 +405,13 @@ def _rewrite(graph: ir.Graph, region: Region, facts: Facts) -> None:
         node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))
     for node in region.attentions:
         every = node.inputs[0] in region.values
+        layout = packing.packed if every else packing.rows_only
         for at in (0, 1, 2) if every else (1, 2):
-            node.replace_input_with(at, packing.rows(node.inputs[at], packing.front))
-        node.replace_input_with(3, packing.square if every else packing.row)
-        if every:
+            node.replace_input_with(at, packing.rows(node.inputs[at], layout.index))
+        node.replace_input_with(3, layout.bias)
+        if layout.back is not None:
             for reader, at in readers[node.outputs[0]]:
-                reader.replace_input_with(at, packing.rows(node.outputs[0], packing.back))
+                reader.replace_input_with(at, packing.rows(node.outputs[0], layout.back))
     for node, at in region.exits:
         node.replace_input_with(at, packing.whole(node.inputs[at]))
     for at, value in enumerate(graph.outputs):

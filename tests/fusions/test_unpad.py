@@ -59,7 +59,7 @@ def test_a_random_mask_of_any_integers_stays():
 
 
 def test_only_real_tokens_are_computed():
-    """The linear layer behind attention sees one row of real tokens; attention the longest row's number of them."""
+    """The linear layer behind attention sees one row of real tokens; attention the longest row and, in a second one, the others."""
     after = model()
     assert unpad(after, facts_of(after)) == Padding()
     attention = next(node for node in after.graph if node.op_type == "Attention")
@@ -72,8 +72,28 @@ def test_only_real_tokens_are_computed():
     kept = np.maximum(mask, np.arange(11) == 0)
     got = outputs(after, mask)
     assert got[inner["s"].name].shape == (1, kept.sum(), 8)
-    assert got[inner["a"].name].shape == (3, kept.sum(axis=1).max(), 8)
-    assert ops(after).count("NonZero") == 2
+    assert got[inner["a"].name].shape == (2, kept.sum(axis=1).max(), 8)
+    assert ops(after).count("NonZero") == 1
+
+
+@pytest.mark.parametrize(("lengths", "wanted"), [
+    ((12,) * 4, (4, 12)),  # nothing padded: as it was
+    ((12,), (1, 12)),
+    ((12, 1, 1, 1, 1, 1, 1, 1), (1, 19)),  # one after the other
+    ((12, 8, 6, 5, 4, 3, 2, 1), (4, 13)),
+    ((1, 2, 3, 4, 5, 6, 8, 12), (4, 13)),
+    ((12, 11, 10), (3, 12)),  # two in a row would be longer than it is worth
+])
+def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wanted):
+    before, after = model(), model()
+    assert unpad(after, facts_of(after)) == Padding()
+    attention = next(node for node in after.graph if node.op_type == "Attention").outputs[0]
+    attention.type = ir.TensorType(ir.DataType.FLOAT)
+    after.graph.outputs.append(attention)
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    got = outputs(after, mask)
+    assert got[attention.name].shape == (*wanted, 8)
+    np.testing.assert_allclose(got["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
 
 def test_a_split_of_rows_is_not_taken_for_one_of_columns():

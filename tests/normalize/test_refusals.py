@@ -11,7 +11,7 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     int64[5] five = {0, 0, 3, 2, 2}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
-    int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}>"""
+    int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
          "int64[B,S] ids, float[12,6] w, float[6] b, float e, int64 i"
@@ -99,6 +99,10 @@ CASES = [
     ("gather-row-major", RANGES + "f = Flatten<axis = 2>(longer)  k = Mul(b2, ns)  at = Add(k, s2)  y = Gather(f, at)",
      "the indices do not cover the source"),
     ("gather-row-major", "f = Flatten<axis = 3>(x)  y = Gather(f, ids)", "the indices are not arithmetic of ranges"),
+    ("gather-coordinates", "y = GatherND(o12, swapped)", "the indices are not every element in order"),
+    ("gather-coordinates", "y = GatherND(ids, swapped)", "a size is B, wanted a number"),
+    ("gather-row-major", "f = Flatten<axis = 2>(o123)  y = Gather(f, back_first)", "the indices are not every element in order"),
+    ("gather-row-major", "f = Flatten<axis = 2>(x)  y = Gather(f, back_first)", "a size is"),
     # scale
     ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
     ("division-to-multiplication", "y = Div(f3, f2)", "a constant expression"),
@@ -126,7 +130,7 @@ CASES = [
 ]
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
-       "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1"
+       "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123"
 
 
 @pytest.mark.parametrize(("name", "body", "reason"), CASES)

@@ -104,6 +104,16 @@ def test_masks_built_from_indices_become_a_reshape(body):
     assert_same(before, after, {"B": 2, "S": 5})
 
 
+@pytest.mark.parametrize("body", ["c = GatherND(m, pairs)", "f = Flatten<axis = 2>(m)  c = Gather(f, rows)"])
+def test_masks_of_a_fixed_size_become_a_reshape(body):
+    constants = "<int64[1,1,1,4,2] pairs = {0, 0, 0, 1, 0, 2, 0, 3}, int64[1,1,1,4] rows = {0, 1, 2, 3}, float z = {0.0}, float low = {-inf}>"
+    text = f"g (bool[1,4] m, float[1,1,4,4] x) => (float[P] y) {constants} {{ {body}  w = Where(c, z, low)  y = Add(x, w) }}"
+    before, after = parse(text), parse(text)
+    apply((), after)
+    assert ops(after) == ["Add", "Reshape", "Where"]
+    assert_same(before, after, {})
+
+
 @pytest.mark.parametrize(("old", "new", "reason"), [
     ("at = Concat<axis = -1>(fb, fs)", "at = Concat<axis = -1>(fs, fb)", "the axes are permuted or repeated"),
     ("rs = Range(zero, n, one)", "rs = Range(zero, b, one)", "the indices do not cover the source"),
