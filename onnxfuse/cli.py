@@ -25,7 +25,7 @@ from rich.progress import Progress as Bar
 from onnxfuse import files
 from onnxfuse import plan as plans
 from onnxfuse import view as viewer
-from onnxfuse.errors import INTERRUPTED, OnnxfuseError, StorageError, UsageError
+from onnxfuse.errors import INTERRUPTED, InterruptedWorkError, OnnxfuseError, StorageError, UsageError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan, TunePlan
 from onnxfuse.progress import Progress
 
@@ -232,8 +232,11 @@ def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onn
     paths = [path for model in models for path in _models_in(model)]
 
     from onnxfuse import contest, peers, report
+    from onnxfuse import plot as plots
 
     others = peers.choose(against) if against else []
+    if plot is not None:
+        plots.require_format(plot)
     with _progress() as progress:
         outcome = contest.hold(paths, BenchmarkPlan(batch, length, threads, rounds, real), runtimes=tuple(runtime or ("ort",)),
                                against=others, progress=progress)
@@ -268,8 +271,11 @@ def tune(model: Model = None, output: Annotated[Path | None, typer.Option("-o", 
     from onnxfuse import report
     from onnxfuse import tune as tuner
 
-    with _progress() as progress:
-        outcome = tuner.tune(plan, progress)
+    try:
+        with _progress() as progress:
+            outcome = tuner.tune(plan, progress)
+    except KeyboardInterrupt as error:
+        raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
     _print(as_json, outcome.target.to_json(), f"{source} on this machine, from target {target}", *report.tune_lines(outcome),
            f"{plan.out}: use it with onnxfuse optimize --target {plan.out}")
 
@@ -281,7 +287,11 @@ def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, le
     source = plans.source_file(model, plans.MODEL)
 
     from onnxfuse import ablate as ablation
+    from onnxfuse import plot as plots
     from onnxfuse import report
+
+    if plot is not None:
+        plots.require_format(plot)
 
     with _progress() as progress:
         results = ablation.ablate(source, target, BenchmarkPlan(batch, length, threads, rounds), progress)

@@ -60,3 +60,9 @@ class StorageError(OnnxfuseError):
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells define it (128 + SIGINT)."""
+
+
+class InterruptedWorkError(OnnxfuseError):
+    """Ctrl-C where something worth keeping was kept."""
+
+    exit_code = INTERRUPTED

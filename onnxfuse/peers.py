@@ -8,11 +8,7 @@ Source: the tools' own documentation; ``onnxruntime.transformers.optimizer``, ``
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +19,7 @@ from onnxfuse import plan as plans
 from onnxfuse import samples, storage
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.files import first_line
+from onnxfuse.quiet import quiet
 from onnxfuse.runtime import Runner, Settings, open_runner
 from onnxfuse.runtime.pytorch import torch_runner
 
@@ -63,7 +60,7 @@ class Bench:
         if name not in self._made:
             path = self.folder / name / plans.MODEL
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _silence():
+            with quiet():
                 try:
                     make(self, path)
                 except ImportError as error:
@@ -199,17 +196,3 @@ def choose(names: str) -> list[str]:
         raise UsageError(f"--against {names}: no peer named {', '.join(unknown) or repr(names)}; "
                          f"choose all, or some of {', '.join(PEERS)}")
     return chosen
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Tools print, log and warn about their own workings; what matters comes as an exception."""
-    root = logging.getLogger()
-    before = root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

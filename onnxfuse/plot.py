@@ -24,6 +24,12 @@ class Bar:
     ours: bool = False
 
 
+def require_format(path: Path) -> None:
+    """Raises UsageError when ``path`` is no .svg, .png or .pdf file: to be asked before a long measurement."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--plot {path}: wanted a file ending in {', '.join(SUFFIXES)}")
+
+
 def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: float | None = None) -> None:
     """Draw one bar a line, in order, into ``path``; ``mark`` draws a line at that value.
 
@@ -32,8 +38,7 @@ def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: fl
         MissingExtraError: matplotlib is not installed.
         StorageError: the file cannot be written.
     """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"--plot {path}: wanted a file ending in {', '.join(SUFFIXES)}")
+    require_format(path)
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

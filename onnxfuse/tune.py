@@ -78,6 +78,9 @@ def tune(plan: TunePlan, progress: Progress = silent) -> Tuned:
     known = _Known(plan)
     base = targets.find(plan.target)
     base = replace(base, session=replace(base.session, threads=plan.threads))
+    for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
+        if value_of(base, thing) not in asked:
+            base = chosen_with(base, thing, asked[0])
     workshop = _Workshop(plan)
     chosen, trials = base, []
     things = list(_alternatives(base, plan))

@@ -1,6 +1,5 @@
 """Side by side: every peer can be made, who fails is named, and each speed stands beside a parity that can fail."""
 
-import json
 import re
 
 import numpy as np
@@ -22,17 +21,15 @@ def model(bert_export):
 
 def test_files_runtimes_and_peers(bert_export, tmp_path):
     step = pipeline.optimize(OptimizePlan(model(bert_export), tmp_path / "o.onnx"))
-    outcome = contest.hold([model(bert_export), step.path], PLAN, runtimes=("ort", "openvino"),
-                           against=("torch", "ort-optimizer", "quantize-dynamic"))
+    outcome = contest.hold([step.path, model(bert_export)], PLAN, runtimes=("openvino",), against=("quantize-dynamic",))
     assert not outcome.failed
-    names = [f"{path} in {runtime}" for path in (model(bert_export), step.path) for runtime in ("ort", "openvino")]
-    assert list(outcome.rows) == [*names, "torch", "ort-optimizer", "quantize-dynamic"]
+    assert list(outcome.rows) == [f"{step.path} in openvino", f"{model(bert_export)} in openvino", "quantize-dynamic"]
     first, *others = outcome.rows.values()
     assert first.parity is None
     assert all(row.parity.passed for row in others)
-    assert [row.candidate.ours for row in outcome.rows.values()] == [False, False, True, True, False, False, False]
-    assert outcome.rows["quantize-dynamic"].candidate.kind == "int8"
-    assert all(row.size and row.peak_memory for row in list(outcome.rows.values())[:4])
+    assert [row.candidate.ours for row in outcome.rows.values()] == [True, False, False]
+    assert [row.candidate.kind for row in outcome.rows.values()] == ["fp32", "fp32", "int8"]
+    assert all(row.size and row.peak_memory for row in list(outcome.rows.values())[:2])
 
 
 @pytest.mark.slow
@@ -68,21 +65,19 @@ def test_a_wrong_or_failing_candidate_is_not_hidden():
 
 
 def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
-    result = cli("benchmark", model(bert_export), "--against", "quantize-dynamic,openvino-bf16", "--length", 8, "--rounds", 1,
+    result = cli("benchmark", model(bert_export), "--against", "torch,quantize-dynamic", "--length", 8, "--rounds", 1,
                  "--threads", 1, "--real", 0.5, "--plot", "speed.svg")
     assert result.returncode == 0, result.stderr
-    assert "quantize-dynamic" in result.stdout
-    assert "cosine" in result.stdout
+    assert re.search("torch .* max diff", result.stdout)
+    assert re.search("quantize-dynamic .* cosine", result.stdout)
     assert "quantize-dynamic" in (tmp_path / "speed.svg").read_text()
-    result = cli("benchmark", model(bert_export), "--against", "openvino", "--length", 8, "--rounds", 1, "--json")
-    assert json.loads(result.stdout)["openvino"]["parity"]["passed"]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("--against", "tensorrt"), "no peer named tensorrt; choose all, or some of torch"),
     (("--against", ","), "no peer named ','"),
     (("--runtime", "tpu"), "no runtime named 'tpu'"),
-    (("--plot", "speed.gif", "--rounds", "1", "--length", "8"), "wanted a file ending in .svg, .png, .pdf"),
+    (("--plot", "speed.gif"), "wanted a file ending in .svg, .png, .pdf"),
 ])
 def test_wrong_usage(cli, bert_export, arguments, words):
     expect_one_line(cli("benchmark", model(bert_export), *arguments), 2, words)
@@ -90,8 +85,8 @@ def test_wrong_usage(cli, bert_export, arguments, words):
 
 def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):
     (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
-    outcome = contest.hold([tmp_path / "model.onnx"], PLAN, against=("torch",))
-    assert "does not say which checkpoint model.onnx came from" in outcome.failed["torch"]
+    with pytest.raises(UsageError, match=r"does not say which checkpoint model\.onnx came from"):
+        peers.PEERS["torch"].open(peers.Bench(tmp_path / "model.onnx", "bert", tmp_path))
 
 
 def test_peers_are_chosen_by_name():
@@ -108,8 +103,3 @@ def test_row_lengths_keep_their_share(batch, real):
     assert abs(sum(lengths) / (128 * batch) - real) < 0.02
     assert lengths == tuple(sorted(lengths, reverse=True))
     assert batch == 1 or lengths[0] == 128
-
-
-def test_no_name_of_a_registry_or_of_this_machine(bert_export):
-    text = json.dumps(contest.hold([model(bert_export)], PLAN).to_json()).replace(str(model(bert_export)), "")
-    assert not re.search("/root|/home|/tmp", text)

@@ -71,6 +71,21 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
     assert all(trial in kept for trials in before.values() for trial in trials)
 
 
+def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune._Workshop, "measure", interrupt)
+    expect_one_line(cli("tune", bert_export / "export", "-o", "t.json"), 130, "run the same command to go on")
+
+
+def test_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune._Workshop, "measure", lambda self, thing, chosen, variants, folder: [trial(NOISE, 1, 1, 1)])
+    wanted = replace(plan(bert_export, tmp_path), precisions=("int8",), runtimes=("openvino",))
+    target = tune.tune(wanted).target
+    assert (target.precision, target.session.runtime) == ("int8", "openvino")
+
+
 def test_another_plan_starts_anew(bert_export, tmp_path):
     first = tune._Known(plan(bert_export, tmp_path))
     first.add("gelu", [trial("a", 1, 1, 1)])

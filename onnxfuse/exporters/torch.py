@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +12,7 @@ from onnxfuse.architecture import OUTPUTS, TOKENS
 from onnxfuse.errors import ExportError, UsageError
 from onnxfuse.exporters.sources import Checkpoint
 from onnxfuse.normalize.structure import forget_origins
+from onnxfuse.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +41,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
     """
     opset = choose_opset(exporter, opset)
     with files.replacing(path) as staged:
-        with _silence():
+        with quiet():
             try:
                 _WRITERS[exporter](checkpoint, staged, opset)
             except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
@@ -130,19 +126,3 @@ def _name_outputs(model: ir.Model) -> None:
         if value.shape is not None:
             value.shape = ir.Shape([ir.SymbolicDim(TOKENS[axis]) if axis in TOKENS and not isinstance(dim, int) else dim
                                     for axis, dim in enumerate(value.shape.dims)])
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Exporters print, log and warn about their own workings; what matters comes as an exception."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

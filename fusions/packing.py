@@ -1,0 +1,150 @@
+"""The layouts that ``unpad`` moves tokens between, as index arithmetic in the graph: what is padding is known only while running.
+
+Shapes:    [B,S] as given, [1,T] real tokens, [B,L] real tokens at the front of their rows, [P,C] short rows behind each other.
+Source:    packing by folding a sorted list, as in scheduling; rows are never cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.rewrite import Facts, Op
+from onnxfuse.rewrite.facts import attribute
+
+FOLDS = (1, 2, 3, 4, 6, 8)
+"""How many times fewer rows attention may run on; ties go to the first."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where attention stands: ``index`` of its slots into T, ``back`` from T into its slots [1,T], and its ``bias``."""
+
+    index: ir.Value
+    back: ir.Value | None
+    bias: ir.Value
+
+
+class Packing:
+    """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
+    [P,C], several short rows behind each other in one, for attention in which every token asks."""
+
+    def __init__(self, graph: ir.Graph, facts: Facts, mask: ir.Value, bias: ir.Value, shut: float) -> None:
+        """``mask``: [B,S]; ``bias``: attention's, [B,1,1,S], made from it; ``shut``: what ``bias`` is at padding."""
+        self.op = op = Op(graph, "unpad")
+        self._facts = facts
+        self._moved: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+        self._flat = op.constant([-1], "flat")
+        self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
+        last, zero, one = self._flat, self._zero, self._one
+        self._length = op.Squeeze(op.Shape(mask, start=1, end=2))
+        columns = op.Range(zero, self._length, one)
+        keep = op.Or(op.Cast(mask, to=ir.DataType.BOOL), op.Equal(columns, zero))  # [B,S]
+        self._counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
+        self._mask, self._keep = mask, keep
+        self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
+        self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
+        self._shut = op.constant(shut, "shut")
+        self._bias = self.take(bias, self.kept)  # [1,T]
+
+    @cached_property
+    def rows_only(self) -> Layout:
+        """[B,L]: a row to each row, L the longest one's number of real tokens. Attention's bias is [B,1,1,L]."""
+        op = self.op
+        slots = op.Range(self._zero, op.ReduceMax(self._counts, keepdims=0), self._one)  # [L]
+        end = op.Sub(op.ReduceSum(self._counts, keepdims=0), self._one)
+        front = op.Min(op.Add(self._first, slots), end)  # [B,L] into T; unfilled slots hold some other token
+        row = op.Where(op.Less(slots, self._counts), self.take(self._bias, front), self._shut)
+        return Layout(front, None, op.Unsqueeze(row, op.constant([1, 2], "heads")))
+
+    @cached_property
+    def packed(self) -> Layout:
+        """[P,C]: short rows share one, so that attention has P*C*C scores instead of B*L*L. Its bias is [P,1,C,C].
+
+        Row number r, by falling length, goes to place r mod 2P counted forth and back over P places. C is the fullest place's
+        number of tokens. Of P = B, B/2, B/3 and so on (``FOLDS``) the one with the fewest scores is taken, while running.
+        """
+        op, zero = self.op, self._zero
+        flat = self._flat
+        counts = op.Reshape(self._counts, flat)  # [B]
+        batch = op.Shape(counts)
+        numbers = op.Range(zero, op.Squeeze(batch), self._one)
+        other = op.Unsqueeze(counts, flat)  # [B,1]
+        earlier = op.And(op.Equal(counts, other), op.Less(numbers, op.Unsqueeze(numbers, flat)))
+        before = op.Or(op.Greater(counts, other), earlier)  # [B,B]: whether the row across comes first
+        rank = op.ReduceSum(op.Cast(before, to=ir.DataType.INT64), flat, keepdims=0)
+        folds = op.constant(np.array(FOLDS).reshape(-1, 1), "folds")
+        places = op.Div(op.Sub(op.Add(batch, folds), self._one), folds)  # [F,1]
+        period = op.Mul(places, op.constant(np.array(2), "two"))
+        forth = op.Mod(rank, period)
+        place = op.Min(forth, op.Sub(op.Sub(period, self._one), forth))  # [F,B]
+        shared = op.Equal(op.Unsqueeze(place, op.constant([1], "across")), op.Unsqueeze(place, flat))  # [F,B,B]
+        ahead = op.Where(op.And(shared, before), counts, zero)
+        offset = op.ReduceSum(ahead, flat, keepdims=0)  # [F,B]: tokens of the rows ahead in the same place
+        sizes = op.ReduceMax(op.Add(offset, counts), flat, keepdims=1)  # [F,1]
+        best = op.ArgMin(op.Mul(op.Mul(places, sizes), sizes), axis=0, keepdims=0)  # [1]
+        size, count = op.Gather(sizes, best), op.Gather(places, best)  # [1,1]
+        start = op.Add(op.Mul(op.Gather(place, best), size), op.Gather(offset, best))  # [1,B] into P*C
+        shift = op.Reshape(op.Sub(start, op.Reshape(self._first, op.constant([1, -1], "line"))), flat)  # [B]
+        kept = op.Reshape(self.kept, flat)
+        row = op.Div(kept, self._length)  # [T]
+        tokens = op.Range(zero, op.Squeeze(op.Shape(kept)), self._one)
+        slots = op.Add(tokens, op.Gather(shift, row))  # [T] into P*C
+        shape = op.Concat(op.Reshape(count, flat), op.Reshape(size, flat), axis=0)
+        total = op.Reshape(op.Mul(count, size), flat)
+        nothing = op.ConstantOfShape(total, value=ir.tensor(np.array([0])))
+        index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T; unfilled slots hold the first token
+        owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # 0: unfilled
+        silent = op.ConstantOfShape(total, value=ir.tensor(np.array([0], dtype=np.float32)))
+        bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
+        asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
+        same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]
+        return Layout(index, op.Unsqueeze(slots, zero), op.Where(same, op.Unsqueeze(bias, asked), self._shut))
+
+    def take(self, x: ir.Value, index: ir.Value) -> ir.Value:
+        """Elements of x, flattened, at ``index``."""
+        return self.op.Gather(self.op.Reshape(x, self._flat), index, axis=0)
+
+    def rows(self, x: ir.Value | None, index: ir.Value) -> ir.Value:
+        """Rows of x, its first axes flattened, at ``index``; made once for each pair."""
+        assert x is not None
+        if (x, index) not in self._moved:
+            self._moved[x, index] = self._gathered(x, index)
+        return self._moved[x, index]
+
+    def whole(self, x: ir.Value | None) -> ir.Value:
+        """[B,S,D] again, with zeros at padding."""
+        assert x is not None
+        op = self.op
+        if (x, self._keep) in self._moved:
+            return self._moved[x, self._keep]
+        at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
+        index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
+        real = op.Unsqueeze(op.Cast(self._mask, to=ir.DataType.BOOL), self._flat)
+        whole = op.Where(real, self._gathered(x, index), op.constant(0.0, "nothing"))
+        return self._moved.setdefault((x, self._keep), whole)
+
+    def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:
+        """The first token of each row: [B,1,D], or [B,D]."""
+        assert x is not None
+        return self._gathered(x, self._first if keep_axis else self.op.Reshape(self._first, self._flat))
+
+    def _gathered(self, x: ir.Value, index: ir.Value) -> ir.Value:
+        """Rows of x at ``index``. A part of an even Split is every n-th row of the whole, so that the Split need not be made."""
+        split, width = x.producer(), self._width(x)
+        by_column = split is not None and split.op_type == "Split" and attribute(split, "axis", self._facts.opset) in (-1, 2)
+        if split is not None and by_column and all(self._width(part) == width for part in split.outputs):
+            whole, count, part = split.inputs[0], len(split.outputs), x.index()
+            assert whole is not None
+            first_part = self.op.Mul(index, self.op.constant(np.array(count), "parts"))
+            x, index = whole, self.op.Add(first_part, self.op.constant(np.array(part), "part"))
+        return self.op.Gather(self.op.Reshape(x, self.op.constant([-1, width], "rows")), index, axis=0)
+
+    def _width(self, x: ir.Value) -> int:
+        shape = self._facts.shape(x)
+        assert shape is not None
+        assert shape[-1].number is not None
+        return shape[-1].number
