@@ -72,23 +72,24 @@ class Packing:
         counts = op.Reshape(self._counts, flat)  # [B]
         batch = op.Shape(counts)
         numbers = op.Range(zero, op.Squeeze(batch), self._one)
-        other = op.Unsqueeze(counts, flat)  # [B,1]
-        earlier = op.And(op.Equal(counts, other), op.Less(numbers, op.Unsqueeze(numbers, flat)))
-        before = op.Or(op.Greater(counts, other), earlier)  # [B,B]: whether the row across comes first
+        earlier = op.And(op.Equal(counts, self._counts), op.Less(numbers, op.Reshape(numbers, op.constant([-1, 1], "column"))))
+        before = op.Or(op.Greater(counts, self._counts), earlier)  # [B,B]: whether the row across comes first
         rank = op.ReduceSum(op.Cast(before, to=ir.DataType.INT64), flat, keepdims=0)
         folds = op.constant(np.array(FOLDS).reshape(-1, 1), "folds")
         places = op.Div(op.Sub(op.Add(batch, folds), self._one), folds)  # [F,1]
         period = op.Mul(places, op.constant(np.array(2), "two"))
         forth = op.Mod(rank, period)
         place = op.Min(forth, op.Sub(op.Sub(period, self._one), forth))  # [F,B]
-        shared = op.Equal(op.Unsqueeze(place, op.constant([1], "across")), op.Unsqueeze(place, flat))  # [F,B,B]
+        across, down = op.constant([len(FOLDS), 1, -1], "across"), op.constant([len(FOLDS), -1, 1], "down")
+        shared = op.Equal(op.Reshape(place, across), op.Reshape(place, down))  # [F,B,B]
         ahead = op.Where(op.And(shared, before), counts, zero)
         offset = op.ReduceSum(ahead, flat, keepdims=0)  # [F,B]: tokens of the rows ahead in the same place
         sizes = op.ReduceMax(op.Add(offset, counts), flat, keepdims=1)  # [F,1]
         best = op.ArgMin(op.Mul(op.Mul(places, sizes), sizes), axis=0, keepdims=0)  # [1]
         size, count = op.Gather(sizes, best), op.Gather(places, best)  # [1,1]
         start = op.Add(op.Mul(op.Gather(place, best), size), op.Gather(offset, best))  # [1,B] into P*C
-        shift = op.Reshape(op.Sub(start, op.Reshape(self._first, op.constant([1, -1], "line"))), flat)  # [B]
+        line = op.constant([1, -1], "line")
+        shift = op.Reshape(op.Sub(start, op.Reshape(self._first, line)), flat)  # [B]
         kept = op.Reshape(self.kept, flat)
         row = op.Div(kept, self._length)  # [T]
         tokens = op.Range(zero, op.Squeeze(op.Shape(kept)), self._one)
@@ -102,7 +103,7 @@ class Packing:
         bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
         asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
         same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]
-        return Layout(index, op.Unsqueeze(slots, zero), op.Where(same, op.Unsqueeze(bias, asked), self._shut))
+        return Layout(index, op.Reshape(slots, line), op.Where(same, op.Unsqueeze(bias, asked), self._shut))
 
     def take(self, x: ir.Value, index: ir.Value) -> ir.Value:
         """Elements of x, flattened, at ``index``."""

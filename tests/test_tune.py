@@ -33,31 +33,33 @@ def plan(bert_export, tmp_path, **options):
                     precisions=("fp32", "int8"), runtimes=("ort", "openvino"), **options)
 
 
-def test_tune_writes_a_target_that_works(bert_export, tmp_path):
-    outcome = tune.tune(plan(bert_export, tmp_path))
+def test_tune_from_the_command_line(cli, bert_export, tmp_path):
+    """One real run, from the arguments to a target file that optimizes."""
+    source = bert_export / "export" / "model.onnx"
+    result = cli("tune", source, "-o", "mine.json", "--length", 8, "--rounds", 1, "--threads", 1, "--real", 0.5,
+                 "--precision", "fp32", "--precision", "int8", "--runtime", "ort", "--runtime", "openvino")
+    assert result.returncode == 0, result.stderr
+    assert "attention: MultiHeadAttention:" in result.stdout
+    assert "chosen: attention " in result.stdout
     target = targets.find(str(tmp_path / "mine.json"))
-    assert target == outcome.target
     assert (target.name, target.measured["from"], target.measured["rule"]) == ("mine", "cpu", tune.RULE)
     assert target.measured["machine"]
     things = {trial["thing"] for trial in target.measured["trials"]}
     assert things >= {"precision", "runtime", "attention", "qkv", "gelu", "residual", "padding", "denormals_as_zero", "spinning"}
     assert "threads" not in things  # given
     assert not (tmp_path / "mine.json.partial").exists()
-    step = pipeline.optimize(OptimizePlan(bert_export / "export" / "model.onnx", tmp_path / "o.onnx",
-                                          target=str(tmp_path / "mine.json"), require=("all",)))
-    assert step.parity.passed
+    assert pipeline.optimize(OptimizePlan(source, tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), require=("all",))).parity.passed
+    expect_one_line(cli("tune", source, "--precision", "fp16"), 2, "no precision named 'fp16'; choose from fp32, int8")
 
 
 def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatch):
     measured = []
-    measure = tune._Workshop.measure
 
-    def until_gelu(self, thing, *rest):
-        if thing == "gelu" and "gelu" not in measured:
-            measured.append("gelu")
-            raise KeyboardInterrupt
+    def until_gelu(self, thing, chosen, variants, folder):
         measured.append(thing)
-        return measure(self, thing, *rest)
+        if measured.count("gelu") == 1 and thing == "gelu":
+            raise KeyboardInterrupt
+        return [Trial(thing, NOISE, 9.0, Ratio(1.0, 1.0, 1.0)), *(Trial(thing, name, 9.0, Ratio(0.9, 0.9, 0.9)) for name in variants)]
 
     monkeypatch.setattr(tune._Workshop, "measure", until_gelu)
     with pytest.raises(KeyboardInterrupt):
@@ -69,6 +71,7 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
     assert not {"precision", "runtime", "attention", "qkv"} & set(measured[5:])
     kept = [trial.to_json() for trial in outcome.trials]
     assert all(trial in kept for trials in before.values() for trial in trials)
+    assert not (tmp_path / "mine.json.partial").exists()
 
 
 def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
@@ -112,17 +115,6 @@ def test_what_a_runtime_rejects_is_said(bert_export, tmp_path):
     assert "the model has opset 17, target 'cpu' reads up to 10" in refused.refused
     assert refused.speed is None
     assert taken.speed.value > 0
-
-
-def test_tune_from_the_command_line(cli, bert_export, tmp_path):
-    result = cli("tune", bert_export / "export", "-o", "t.json", "--length", 8, "--rounds", 1, "--threads", 1, "--precision", "fp16")
-    expect_one_line(result, 2, "fp16", "fp32, int8")
-    result = cli("tune", bert_export / "export", "-o", "t.json", "--length", 8, "--rounds", 1, "--threads", 1, "--real", 0.5)
-    assert result.returncode == 0, result.stderr
-    assert "attention: MultiHeadAttention:" in result.stdout
-    assert "chosen: attention " in result.stdout
-    result = cli("optimize", bert_export / "export", "-o", "o.onnx", "--target", "t.json")
-    assert result.returncode == 0, result.stderr
 
 
 def test_unknown_runtime(bert_export, tmp_path):

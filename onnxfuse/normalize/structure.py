@@ -10,6 +10,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common
+from onnxscript import version_converter
 
 from onnxfuse.errors import ModelError
 from onnxfuse.files import first_line
@@ -63,8 +64,6 @@ def convert(model: ir.Model, opset: int) -> None:
     """
     if model.opset_imports.get("", 0) >= opset:
         return
-    from onnxscript import version_converter  # imports for half a second; most models need it, most commands do not
-
     try:
         with _errors_only("onnxscript.version_converter"):  # it reports that it falls back to onnx's own converter
             version_converter.convert_version(model, opset, fallback=True)

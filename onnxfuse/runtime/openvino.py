@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.files import first_line, require_file
+from onnxfuse.runtime import denormals
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
 
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
@@ -42,13 +43,14 @@ def open_runner(path: Path, settings: Settings) -> Runner:
     if settings.threads:
         options["INFERENCE_NUM_THREADS"] = settings.threads
     try:
-        request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+        with denormals.as_zero(settings.denormals_as_zero):
+            request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
     except RuntimeError as error:
         raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {path}: {_reason(error)}") from error
-    return _caller(request)
+    return _caller(request, settings.denormals_as_zero)
 
 
-def _caller(request: Any) -> Runner:
+def _caller(request: Any, denormals_as_zero: bool) -> Runner:
     model = request.get_compiled_model()
     wanted = {value.get_any_name() for value in model.inputs}
     names = [value.get_any_name() for value in model.outputs]
@@ -56,7 +58,8 @@ def _caller(request: Any) -> Runner:
     def call(feeds: Feeds) -> Outputs:
         require_inputs(wanted, feeds)  # for one that is missing, OpenVINO would take the last call's
         try:
-            results = request.infer({name: array for name, array in feeds.items() if name in wanted}, share_inputs=True)
+            with denormals.as_zero(denormals_as_zero):  # OpenVINO's own option stays on in the calling thread
+                results = request.infer({name: array for name, array in feeds.items() if name in wanted}, share_inputs=True)
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
             raise ModelError(f"OpenVINO cannot run the model on {shapes}: {_reason(error)}") from error
