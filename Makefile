@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 OLD := .venv-4.57
 TORCH := torch==2.13.0
 
+# Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-full check format graphs bench clean
 
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
