@@ -33,9 +33,11 @@ def test_files_runtimes_and_peers(bert_export, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # theirs, at the first call of what torch.compile compiles
 def test_every_peer_takes_part_or_says_why(bert_export):
     outcome = contest.hold([model(bert_export)], PLAN, against=tuple(peers.PEERS))
-    refusals = {"openvino-bf16": "no bfloat16 products"}
+    refusals = {"openvino-bf16": "no bfloat16 products",
+                "ort-optimizer-int8": "Unable to find data type"}  # ONNX Runtime 1.31, on TorchScript exports
     for name, why in outcome.failed.items():
         assert refusals.get(name, "nothing") in why, (name, why)
     assert len(outcome.rows) + len(outcome.failed) == 1 + len(peers.PEERS)
