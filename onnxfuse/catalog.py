@@ -18,8 +18,6 @@ from onnxfuse.targets import Target
 REMOVE_DROPOUT = "remove-dropout"
 """The one step of ``normalize.structure`` that can be left out by name."""
 
-MERGED_QKV = "merged-qkv"
-
 __all__ = ["REMOVE_DROPOUT", "UNPAD", "Padding", "Selection", "architecture", "checkpoint", "rule_names", "select", "unpad"]
 
 
@@ -54,7 +52,7 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
     unknown = sorted((only | without) - set(known))
     if unknown:
         raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
-    without |= {MERGED_QKV} if target.qkv == "separate" else set()
+    without |= {rule.name for rule in fusions.qkv.RULES} if target.qkv == "separate" else set()
     without |= {UNPAD} if target.padding == "kept" else set()
 
     def keep(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxfuse import plan as plans
 from onnxfuse import storage, targets
+from onnxfuse.errors import ModelError
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
 
 
@@ -64,13 +65,16 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
     """
     path = plans.source_file(Path(model), plans.QUANTIZED, plans.OPTIMIZED, plans.MODEL)
     graph = storage.load(path)
-    settings = _settings(graph)
+    settings = _settings(graph, path)
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
     inputs, outputs = (tuple(value.name or "" for value in values) for values in (graph.graph.inputs, graph.graph.outputs))
     return Model(path, settings, inputs, outputs, open_runner(path, settings))
 
 
-def _settings(model: ir.Model) -> Settings:
+def _settings(model: ir.Model, path: Path) -> Settings:
     """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize."""
-    known = json.loads(model.metadata_props.get(METADATA, "{}"))
-    return Settings(**known["session"]) if "session" in known else targets.find("cpu").session
+    try:
+        known = json.loads(model.metadata_props.get(METADATA, "{}"))
+        return Settings(**known["session"]) if "session" in known else targets.find("cpu").session
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); optimize it again") from error

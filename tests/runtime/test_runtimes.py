@@ -68,6 +68,23 @@ def test_options_of_the_target_travel_in_the_file(folder, tmp_path):
     assert onnxfuse.load(tmp_path / "o.onnx").settings == Settings(threads=1, spinning=False)
 
 
+@pytest.mark.parametrize("text", ["{", '{"session": {"spin": 1}}', '{"session": 3}', "7"])
+def test_metadata_of_others_is_refused(tmp_path, text):
+    model = parse("g (float[B] x) => (float[B] y) { y = Neg(x) }")
+    model.metadata_props["onnxfuse"] = text
+    storage.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"m\.onnx: its metadata 'onnxfuse' is not what onnxfuse writes"):
+        onnxfuse.load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("target", targets.NAMES)
+def test_openvino_runs_what_every_target_writes(bert_export, tmp_path, target):
+    source = bert_export / "export" / "model.onnx"
+    step = pipeline.optimize(OptimizePlan(source, tmp_path / "o.onnx", target=target, verify="off"))
+    wanted, got = open_runner(source)(FEEDS)["logits"], open_runner(step.path, Settings("openvino", 1))(FEEDS)["logits"]
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_a_model_of_others_gets_the_defaults(tmp_path):
     assert onnxfuse.load(add(tmp_path)).settings == targets.find("cpu").session
 
