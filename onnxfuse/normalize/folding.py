@@ -22,6 +22,9 @@ LARGEST = 1 << 22
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 
+STORED_SMALL = {"DequantizeLinear"}
+"""Operators that a runtime runs better than it reads their result: an int8 weight stays one."""
+
 
 def fold(model: ir.Model, facts: Facts) -> int:
     """Replace nodes whose result is known by initializers. Returns how many."""
@@ -29,7 +32,7 @@ def fold(model: ir.Model, facts: Facts) -> int:
     to_run: list[ir.Node] = []
     pending: set[ir.Value] = set()
     for node in model.graph:
-        if node.domain or len(node.outputs) != 1 or node.op_type in RANDOM or node.outputs[0].is_graph_output():
+        if node.domain or len(node.outputs) != 1 or node.op_type in RANDOM | STORED_SMALL or node.outputs[0].is_graph_output():
             continue
         output = node.outputs[0]
         tensor = _known_integers(facts, output) or _transposed(node, facts)

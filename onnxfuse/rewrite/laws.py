@@ -366,12 +366,17 @@ def _transpose(facts: Facts, node: ir.Node, output: int) -> Fact:
 
 @law("MatMul", "MatMulInteger")
 def _matmul(facts: Facts, node: ir.Node, output: int) -> Fact:
-    left, right = facts[node.inputs[0]], facts[node.inputs[1]]
-    dtype = left.dtype if node.op_type == "MatMul" else ir.DataType.INT32
+    dtype = facts[node.inputs[0]].dtype if node.op_type == "MatMul" else ir.DataType.INT32
+    return Fact(dtype, product_shape(facts, node.inputs[0], node.inputs[1]))
+
+
+def product_shape(facts: Facts, a: ir.Value | None, b: ir.Value | None) -> Shape | None:
+    """The shape of a matrix product of values of rank 2 and more."""
+    left, right = facts[a], facts[b]
     if left.shape is None or right.shape is None or min(len(left.shape), len(right.shape)) < 2:
-        return Fact(dtype)
+        return None
     lead = facts.broadcast([left.shape[:-2], right.shape[:-2]])
-    return Fact(dtype, None if lead is None else (*lead, left.shape[-2], right.shape[-1]))
+    return None if lead is None else (*lead, left.shape[-2], right.shape[-1])
 
 
 @law("Einsum")

@@ -81,3 +81,14 @@ def test_shape_laws(op, wanted):
     text = f"""g (float[B,S,4] x, float[4,6] w, float[1,S] one_row) => (float[P] y)
         <int64[1] last = {{-1}}, int64 zero = {{0}}, int64[1] first = {{0}}> {{ {op} }}"""
     assert fact(text, "y").shape == wanted
+
+
+def test_int8_operators_pass_shapes_on():
+    text = """g (float[B,S,12] x, float step, uint8 zero, int8[12,8] w, float[8] s) => (float[B,S,8] y, float[B,S,8] z, float[B,S,8] v)
+        { q = QuantizeLinear(x, step, zero)  d = DequantizeLinear(q, step, zero)  e = DequantizeLinear<axis = 1>(w, s)
+          y = MatMul(d, e)  r, t, o = DynamicQuantizeLinear(x)  i = MatMulInteger(r, w, o)  f = Cast<to = 1>(i)
+          m = Mul(t, s)  z = Mul(f, m)  v = com.microsoft.MatMulIntegerToFloat(q, w, step, s, zero) }"""
+    for name in ("y", "z", "v"):
+        assert fact(text, name).shape == (B, S, Dim(8))
+    assert fact(text, "t").shape == ()
+    assert fact(text, "q").dtype == fact(text, "o").dtype
