@@ -26,8 +26,12 @@ class Kept:
     sentences: int
 
 
-def tokenizer(folder: Path) -> Tokenize:
-    """The tokenizer in ``folder``, as a function from sentences to padded feeds. Raises MissingExtraError."""
+LONGEST = 256
+"""Tokens of a text that are kept."""
+
+
+def tokenizer(folder: Path, longest: int = LONGEST) -> Tokenize:
+    """The tokenizer in ``folder``: from texts to padded feeds of up to ``longest`` tokens. Raises MissingExtraError."""
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -35,7 +39,7 @@ def tokenizer(folder: Path) -> Tokenize:
     fast = AutoTokenizer.from_pretrained(folder)
 
     def tokenize(texts: Sequence[str]) -> Feeds:
-        batch = fast(list(texts), padding=True, truncation=True, max_length=256, return_tensors="np")
+        batch = fast(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
         return {name: np.asarray(array, dtype=np.int64) for name, array in batch.items()}
 
     return tokenize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +18,39 @@ WORDS = range(5, 60)
 def docstring_sentences(count: int) -> list[str]:
     """The first ``count`` distinct sentences of the standard library's docstrings, in a fixed order of modules."""
     found: dict[str, None] = {}
-    for text in _docstrings():
-        for sentence in re.split(r"(?<=[.!?])\s+", " ".join(text.split())):
-            words = sentence.split()
-            if len(words) in WORDS and sentence[0].isupper() and sentence.endswith((".", "!", "?")) and sentence.isascii():
-                found.setdefault(sentence)
+    for _, text in _docstrings():
+        for sentence in _sentences(text):
+            found.setdefault(sentence)
             if len(found) == count:
                 return list(found)
     return list(found)
 
 
-def _docstrings() -> Iterator[str]:
+def calibration_sentences(count: int) -> list[str]:
+    """``count`` sentences spread over the second half of all: none of those that ``docstring_sentences`` gives first."""
+    every = docstring_sentences(sys.maxsize)
+    half = every[len(every) // 2:]
+    return half[::max(1, len(half) // count)][:count]
+
+
+def sentences_by_module() -> dict[str, list[str]]:
+    """All distinct sentences of each module's docstrings; one that several modules hold counts for the first."""
+    owner: dict[str, str] = {}
+    for module, text in _docstrings():
+        for sentence in _sentences(text):
+            owner.setdefault(sentence, module)
+    return {module: [text for text, name in owner.items() if name == module] for module in dict.fromkeys(owner.values())}
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for sentence in re.split(r"(?<=[.!?])\s+", " ".join(text.split())):
+        whole = sentence[:1].isupper() and sentence.endswith((".", "!", "?")) and sentence.isascii()
+        if whole and len(sentence.split()) in WORDS:
+            yield sentence
+
+
+def _docstrings() -> Iterator[tuple[str, str]]:
+    """(module, docstring), in a fixed order."""
     root = Path(sysconfig.get_path("stdlib"))
     for folder in FOLDERS:
         for path in sorted((root / folder).glob("*.py")):
@@ -37,4 +60,4 @@ def _docstrings() -> Iterator[str]:
                 continue
             for node in ast.walk(tree):
                 if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                    yield ast.get_docstring(node) or ""
+                    yield ".".join((*Path(folder).parts, path.stem)), ast.get_docstring(node) or ""
