@@ -28,6 +28,7 @@ from onnxfuse import view as viewer
 from onnxfuse.errors import INTERRUPTED, InterruptedWorkError, OnnxfuseError, StorageError, UsageError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan, TunePlan
 from onnxfuse.progress import Progress
+from onnxfuse.quantize.scheme import Bars, Scheme
 
 if TYPE_CHECKING:
     from onnxfuse.pipeline import Step
@@ -165,7 +166,16 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
         step, f"fused: {report.fused_text(details['fused'], details['expected'])}", f"padding: {details['padding']}",
         f"nodes: {details['nodes']}",
         f"rewrites: {sum(details['trace']['rules'].values())}, proven one by one: {details['trace']['proven']}",
-        *(f"not done, wrong here: {rule} {why}" for rule, why in details["trace"]["rejected"].items())))
+        *(f"not done, wrong here: {rule} {why}" for rule, why in details["trace"]["rejected"].items()),
+        *_slow_lines(details, plan.out)))
+
+
+def _slow_lines(details: dict[str, Any], path: Path) -> list[str]:
+    slow = details.get("slow_types")
+    if slow is None:
+        return []
+    return [f"{slow['products']} products have u8 weights, which take {slow['factor']:.2f} times as long here as s8; make them "
+            f"s8 with: onnxfuse quantize --retype {path}"]
 
 
 @app.command()
@@ -186,21 +196,74 @@ def explain(model: Model = None, target: TargetName = "cpu", model_type: ModelTy
 
 @app.command()
 def quantize(model: Model = None, output: Output = None,
-             dynamic: Annotated[bool, typer.Option("--dynamic", help="Quantize activations while running (the default).")] = True,
+             static: Annotated[bool, typer.Option("--static/--dynamic", help="Scales of activations from calibration, or "
+                                                                            "measured in each run (the default).")] = False,
+             calibration: Annotated[str | None, typer.Option(help="Real inputs: a folder of .npy files, an .npz, .txt, .csv or "
+                                                                  ".jsonl file, or none. Sentences of Python's own documentation "
+                                                                  "for models with a tokenizer, when not given.")] = None,
+             ranges: Annotated[str, typer.Option(help="Of static scales: minmax, percentile or entropy.")] = "minmax",
+             form: Annotated[str, typer.Option(help="Of a static model: qdq, operator, or auto, the faster one here.")] = "auto",
+             smooth: Annotated[str, typer.Option(help="Move outliers into weights: auto, off, or SmoothQuant's alpha.")] = "auto",
+             rounding: Annotated[str, typer.Option(help="Of weights: gptq, or nearest.")] = "gptq",
+             max_drop: Annotated[str | None, typer.Option(help="Accuracy that may be lost on --data, such as 0.5%.")] = None,
+             min_cosine: Annotated[float | None, typer.Option(help="Mean cosine with float that must be kept.")] = None,
+             min_agreement: Annotated[str | None, typer.Option(help="Share of answers that must stay, as 99%.")] = None,
+             data: Annotated[Path | None, typer.Option(help="What those are measured on; else the calibration data.")] = None,
+             batch: Annotated[int, typer.Option(min=1, help="Rows in a batch of that data.")] = 8,
              keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Leave embedding tables in float.")] = False,
-             bits: Annotated[int | None, typer.Option(help="Of weights: 8, or 7 where 8 would clip; measured.")] = None,
-             as_json: Json = False) -> None:
-    """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the parity bar."""
+             clip_safe: Annotated[bool | None, typer.Option(help="Weights that no CPU clips; measured when not given.")] = None,
+             retype: Annotated[bool, typer.Option("--retype", help="Bring an int8 model to the fast types, u8 x s8.")] = False,
+             plot: Plot = None, as_json: Json = False) -> None:
+    """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the bars."""
+    if retype:
+        return _retype(model, output, as_json)
     source = plans.source_file(model, plans.OPTIMIZED, plans.MODEL)
-    plan = QuantizePlan(source, plans.output_file(source, output, plans.QUANTIZED), not keep_embeddings, bits)
+    alpha: str | float = smooth if smooth in ("auto", "off") else _share(smooth, "--smooth", "auto, off, or a number from 0 to 1")
+    scheme = Scheme(static, not keep_embeddings, clip_safe, alpha, rounding, ranges, form)
+    bars = Bars(None if max_drop is None else _share(max_drop, "--max-drop"), min_cosine,
+                None if min_agreement is None else _share(min_agreement, "--min-agreement"))
+    plan = QuantizePlan(source, plans.output_file(source, output, plans.QUANTIZED), scheme, calibration, data, bars, batch)
 
     from onnxfuse import pipeline, report
+    from onnxfuse import plot as plots
 
+    if plot is not None:
+        plots.require_format(plot)
     with _progress() as progress:
         step = pipeline.quantize(plan, progress)
     details = step.details
+    trade = details.get("gate")
+    if plot is not None and trade is not None:
+        report.gate_plot(trade, plot, f"{step.path}, batches of {batch}")
     _print(as_json, step.to_json(), f"{source} to int8", *_step_lines(
-        step, f"{report.int8_text(details)}; {details['size_ratio']:.3f} of the size"))
+        step, f"{report.int8_text(details)}; {details['size_ratio']:.3f} of the size",
+        *(f"kept in float: {role}" for role in details["float"])), *([report.gate_table(trade, batch)] if trade else []))
+    return None
+
+
+def _share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005") -> float:
+    """A share as people write it. Raises UsageError."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"{option} {text}: wanted {wanted}")
+    return share
+
+
+def _retype(model: Path | None, output: Path | None, as_json: bool) -> None:
+    source = plans.source_file(model, plans.QUANTIZED, plans.MODEL)
+    out = plans.output_file(source, output, f"{source.stem}_retyped.onnx")
+
+    from onnxfuse import pipeline
+
+    with _progress() as progress:
+        step = pipeline.retype(source, out, progress)
+    details = step.details
+    _print(as_json, step.to_json(), f"{source} to u8 x s8", *_step_lines(
+        step, f"{details['weights']} weights and {details['activations']} activations retyped",
+        f"{details['speed']['value']:.2f} times as fast ({details['speed']['low']:.2f} - {details['speed']['high']:.2f})"))
 
 
 @app.command()
@@ -299,6 +362,22 @@ def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, le
     if plot is not None:
         ablation.plot(results, plot, title.replace(" for target", "\nfor target"))
     _print(as_json, [result.to_json() for result in results], report.ablation_table(results, title))
+
+
+@app.command()
+def evaluate(models: Annotated[list[Path], typer.Argument(help="Folders or .onnx files; the first is the reference.")],
+             data: Annotated[Path, typer.Option(help="Real inputs, and labels: a folder of .npy files, .npz, .csv or .jsonl.")],
+             batch: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 8, threads: Threads = 0, rounds: Rounds = 20,
+             as_json: Json = False) -> None:
+    """Measure on real samples how good models are (accuracy, F1, closeness to the first), beside how fast."""
+    paths = [path for model in models for path in _models_in(model)]
+
+    from onnxfuse import pipeline, report
+
+    with _progress() as progress:
+        results = pipeline.evaluate(paths, data, BenchmarkPlan(batch, threads=threads, rounds=rounds), progress)
+    title = f"{data}, batches of {batch}, {threads or os.cpu_count()} threads, {rounds} rounds"
+    _print(as_json, {name: result.to_json() for name, result in results.items()}, report.evaluation_table(results, title))
 
 
 @app.command()

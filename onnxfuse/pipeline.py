@@ -6,10 +6,12 @@ Every step loads, works in memory, verifies, and saves last: what fails leaves n
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,23 @@ from onnxfuse import plan as plans
 from onnxfuse.architecture import MASK
 from onnxfuse.dump import Dump
 from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.quality import Quality, answer, judge
+from onnxfuse.evaluate.sources import dataset_for, default_calibration
 from onnxfuse.explain import Finding
 from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
 from onnxfuse.parity import Parity
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 from onnxfuse.progress import Progress, silent
-from onnxfuse.quantize import quantize_dynamic
-from onnxfuse.runtime import Feeds, Settings, open_runner
+from onnxfuse.quantize.forms import choose_form
+from onnxfuse.quantize.gate import pass_bars
+from onnxfuse.quantize.prepare import Prepared, clip_safe, prepare
+from onnxfuse.quantize.products import find_tables, integer_node
+from onnxfuse.quantize.retype import retype as retype_weights
+from onnxfuse.quantize.retype import slow_products
+from onnxfuse.quantize.write import write
+from onnxfuse.runtime import Feeds, Settings, open_runner, product_saturates, slow_factor
 from onnxfuse.runtime.model import METADATA
 from onnxfuse.runtime.pytorch import torch_runner
 from onnxfuse.samples import Case
@@ -116,6 +127,8 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     target = targets.find(plan.target)
     config = plans.read_config(plan.source)
     model = storage.load(plan.source)
+    kind = "reassociate" if integer_node(model) is None else "int8"  # a rounding step before int8 is a whole code behind it
+    slow = slow_products(model)
     family = model_type(model, config, plan.model_type)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
@@ -134,6 +147,8 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     _require(plan, fused.counts, expected)
     details = {"model_type": family, "target": target.name, "fused": fused.counts, "expected": expected,
                "padding": str(fused.padding), "nodes": len(model.graph), "trace": fused.trace.to_json()}
+    if slow:
+        details["slow_types"] = {"products": slow, "factor": round(slow_factor(), 2)}
     model.metadata_props[METADATA] = json.dumps({"target": target.name, "session": asdict(target.session), "fused": fused.counts,
                                                  "versions": plans.versions()})
     result = None
@@ -143,7 +158,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
         if plan.verify != "off":
             progress("comparing with the original")
             cases = list(samples.grid(_profile(plan.source, config).fixed(plan.batch, plan.length)))
-            result = compare_files(plan.source, staged, "reassociate", cases, zeros=fused.padding.zeros)
+            result = compare_files(plan.source, staged, kind, cases, zeros=fused.padding.zeros)
             result.require("optimizing changed the outputs")
             clock.lap("verify")
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
@@ -164,33 +179,140 @@ def explain(source: Path, target: str = "cpu", model_type_: str | None = None) -
 
 
 def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
-    """Quantize a float model to dynamic int8 and save it if it passes the int8 bar.
+    """Quantize a float model to int8 and save it if it passes the int8 tolerance, and the bars that the plan sets.
 
     Raises:
-        UsageError, ModelError; ParityError when the outputs fall under the bar.
+        UsageError, ModelError; ParityError when the outputs are too far away; RequirementError when ``plan.bars`` cannot be met.
     """
     clock = _Clock()
     model = storage.load(plan.source)
-    config = plans.read_config(plan.source)
+    calibration = None
+    if plan.calibration != "none":
+        calibration = default_calibration(plan.source, model) if plan.calibration is None else \
+            dataset_for(Path(plan.calibration), plan.source, model)
+    data = calibration if plan.data is None else dataset_for(plan.data, plan.source, model)
+    if plan.bars and data is None:
+        raise UsageError("the bars need inputs to be measured on; give --data FILE")
     clock.lap("load")
-    progress("quantizing weights")
-    counts = quantize_dynamic(model, embeddings=plan.embeddings, bits=plan.bits)
-    clock.lap("quantize")
-    scheme = {"scheme": "dynamic", "weights": "s8 per channel", "bits": counts.bits, "activations": "u8"}
-    model.metadata_props["onnxfuse.int8"] = json.dumps(scheme)
+    prepared = prepare(model, plan.scheme, None if calibration is None else partial(calibration.batches, plan.batch), progress)
+    clock.lap("prepare")
+    form, forms = choose_form(prepared, plan.batch, calibration, progress)
+    trade = None
+    if plan.bars and data is not None:
+        progress("comparing with float on the data")
+        trade = pass_bars(prepared, plan.source, form, data, plan.batch, plan.bars, progress)
+        clock.lap("gate")
+    kept = () if trade is None else trade.kept
+    details = _int8_details(plan, prepared, calibration, form, forms, kept)
     with files.replacing(plan.out) as staged:
-        storage.save(model, staged)
-        del model
+        quantized = write(prepared, kept, form)
+        quantized.metadata_props["onnxfuse.int8"] = json.dumps(details)
+        storage.save(quantized, staged)
+        del model, prepared, quantized
         clock.lap("save")
         progress("comparing with float")
-        result = compare_files(plan.source, staged, "int8", grid(plan.source, config))
-        result.require("the int8 model is not close enough to float")
+        result = compare_int8(plan, staged, calibration)
         clock.lap("verify")
-    ratio = files.model_bytes(plan.out) / files.model_bytes(plan.source)
-    details = {"matmuls": counts.matmuls, "embeddings": counts.embeddings, "bits": counts.bits, "size_ratio": round(ratio, 4)}
+    details["size_ratio"] = round(files.model_bytes(plan.out) / files.model_bytes(plan.source), 4)
+    if trade is not None:
+        details["gate"] = trade.to_json()
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
+
+
+def _int8_details(plan: QuantizePlan, prepared: Prepared, calibration: Dataset | None, form: str, forms: dict[str, float],
+                  kept: tuple[str, ...]) -> dict[str, Any]:
+    """What the int8 model is, for people and for its own metadata."""
+    roles = {product.name: product.role for product in prepared.products}
+    return {"scheme": "static" if plan.scheme.static else "dynamic", "form": form, "forms": forms, "weights": "s8 per channel",
+            "activations": "u8", "clip_safe": clip_safe(plan.scheme), "matmuls": len(roles) - len(kept),
+            "embeddings": len(find_tables(prepared.model)) if plan.scheme.embeddings else 0,
+            "calibration": None if calibration is None else calibration.name,
+            "smoothed": {roles[name]: alpha for name, alpha in prepared.smoothed.items()},
+            "float": [roles[name] for name in kept]}
+
+
+REAL = 8
+"""Calibration batches that a calibrated int8 model is compared on."""
+
+
+def compare_int8(plan: QuantizePlan, quantized: Path, calibration: Dataset | None) -> Parity:
+    """Hold an int8 file against its float source: within the int8 tolerance, unless it has passed the user's bars.
+
+    Calibrated models are judged on real inputs, since random ones lie outside the ranges that they were made for; on the random
+    grid they must only be finite.
+
+    Raises:
+        ParityError: it is too far away, or gives something that is not finite.
+    """
+    random = grid(plan.source, plans.read_config(plan.source))
+    what = "the int8 model is not close enough to float"
+    if calibration is None:
+        return compare_files(plan.source, quantized, "bars" if plan.bars else "int8", random).require(what)
+    compare_files(plan.source, quantized, "bars", random).require(what)
+    real = [Case(f"batch {at} of {calibration.name}", feeds)
+            for at, feeds in enumerate(itertools.islice(calibration.batches(plan.batch), REAL))]
+    return compare_files(plan.source, quantized, "bars" if plan.bars else "int8", real).require(what)
+
+
+def retype(source: Path, out: Path, progress: Progress = silent) -> Step:
+    """Bring an int8 model to u8 activations and s8 weights, and save it if its outputs are equal to the bit.
+
+    Raises:
+        UsageError, ModelError; ParityError when they are not, as on a machine that clips sums of u8 x s8 products.
+    """
+    clock = _Clock()
+    model = storage.load(source)
+    slow = slow_products(model)
+    counts = retype_weights(model)
+    profile = samples.profile_of(storage.load(source), plans.read_config(source))
+    with files.replacing(out) as staged:
+        storage.save(model, staged)
+        clock.lap("retype")
+        progress("comparing with the original")
+        result = compare_files(source, staged, "exact", list(samples.grid(profile)))
+        clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here" if product_saturates() else \
+            "retyping changed the outputs"
+        result.require(clips)
+        clock.lap("verify")
+        progress("measuring")
+        runners = {"before": open_runner(source), "after": open_runner(staged)}
+        timings = benchmark.measure(runners, [profile.feeds(1, min(128, profile.longest))], rounds=10, progress=progress)
+    details = {"weights": counts.weights, "activations": counts.activations, "slow": slow,
+               "speed": asdict(benchmark.ratio(timings["before"], timings["after"]))}
+    step = Step(out, files.model_bytes(out), clock.seconds, result, details)
+    plans.record(out.parent, "retype", {"source": source, "out": out}, step.to_json())
+    return step
+
+
+def evaluate(paths: list[Path], data: Path, plan: BenchmarkPlan, progress: Progress = silent) -> dict[str, Evaluated]:
+    """Measure on real samples how good models are, beside the first of them, and how fast, beside each other.
+
+    Raises:
+        UsageError, ModelError: see ``evaluate.dataset.read`` and ``evaluate.quality.judge``.
+    """
+    samples_ = dataset_for(data, paths[0])
+    runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}
+    answers = {}
+    for number, (name, run) in enumerate(runners.items()):
+        progress(f"answering with {name}", number / len(runners))
+        answers[name] = answer(run, samples_, plan.batch)
+    timings = benchmark.measure(runners, [next(samples_.batches(plan.batch))], rounds=plan.rounds, progress=progress)
+    return {str(path): Evaluated(judge(answers[str(path)], answers[str(paths[0])], samples_), timings[str(path)],
+                                 files.model_bytes(path)) for path in paths}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's quality on a data set, its latency on the set's first batch, and its size in bytes."""
+
+    quality: Quality
+    timing: benchmark.Timing
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        return self.quality.to_json() | {"latency": self.timing.to_json(), "size": self.size}
 
 
 def check(first: Path, second: Path, kind: str) -> Parity:

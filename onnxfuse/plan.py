@@ -6,13 +6,14 @@ import importlib.metadata
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnxfuse import files
 from onnxfuse.architecture import BATCH_SIZE, SEQUENCE_LENGTH
 from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.quantize.scheme import Bars, Scheme
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 EXPORTS = Path("onnx")
@@ -66,16 +67,20 @@ class OptimizePlan:
 
 @dataclass(frozen=True)
 class QuantizePlan:
-    """Which file to quantize into which.
+    """Which file to quantize into which, and what it must keep.
 
-    ``embeddings``: store embedding tables in int8 too. ``bits``: of the products' weights, 8 or 7; None measures what this
-    machine multiplies without clipping.
+    ``calibration``: a data set (see ``evaluate.dataset``), "none", or None for sentences from the standard library where a
+    tokenizer lies beside the model. ``data``: what ``bars`` are measured on; None takes the calibration data. ``batch``: rows at
+    a time in both.
     """
 
     source: Path
     out: Path
-    embeddings: bool = True
-    bits: int | None = None
+    scheme: Scheme = field(default_factory=Scheme)
+    calibration: str | None = None
+    data: Path | None = None
+    bars: Bars = field(default_factory=Bars)
+    batch: int = 8
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def record(folder: Path, step: str, plan: Any, results: dict[str, Any]) -> None:
     """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out."""
     path = folder / RECORD
     known = recorded(folder)
-    known[step] = {"plan": plain(asdict(plan)), "versions": versions(), **plain(results)}
+    known[step] = {"plan": plain(plan if isinstance(plan, dict) else asdict(plan)), "versions": versions(), **plain(results)}
     files.save_json(known, path)
 
 

@@ -1,13 +1,18 @@
-"""Bars with intervals, as .svg, .png or .pdf."""
+"""Bars with intervals, and curves over a count, as .svg, .png or .pdf."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxfuse import files
 from onnxfuse.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OURS, OTHERS = "#c8553d", "#4878a8"
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -38,14 +43,7 @@ def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: fl
         MissingExtraError: matplotlib is not installed.
         StorageError: the file cannot be written.
     """
-    require_format(path)
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plots", "plot") from error
-    with rc_context({"svg.hashsalt": "onnxfuse"}):
-        figure = Figure(figsize=(8, 0.3 * len(content) + 1.2), layout="constrained")
+    with _figure(path, height=0.3 * len(content) + 1.2) as figure:
         axes = figure.subplots()
         around = [[bar.value - bar.low for bar in content], [bar.high - bar.value for bar in content]]
         axes.barh([bar.name for bar in content], [bar.value for bar in content], xerr=around,
@@ -55,5 +53,31 @@ def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: fl
         axes.invert_yaxis()
         axes.set_xlabel(label)
         axes.set_title(title, loc="left")
+
+
+def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: Path, *, title: str, label: str) -> None:
+    """Draw one panel for each entry of ``content`` above each other, all over ``counts``. Raises as ``bars`` does."""
+    with _figure(path, height=1.8 * len(content) + 0.8) as figure:
+        panels = figure.subplots(len(content), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (name, values) in zip(panels, content.items(), strict=True):
+            axes.plot(counts, values, color=OURS, marker="o")
+            axes.set_ylabel(name)
+        panels[0].set_title(title, loc="left")
+        panels[-1].set_xlabel(label)
+        panels[-1].set_xticks(counts)
+
+
+@contextmanager
+def _figure(path: Path, *, height: float) -> Iterator[Figure]:
+    """A figure that lands in ``path`` when the block ends well."""
+    require_format(path)
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots", "plot") from error
+    with rc_context({"svg.hashsalt": "onnxfuse"}):
+        figure = Figure(figsize=(8, height), layout="constrained")
+        yield figure
         with files.replacing(path) as staged:
             figure.savefig(staged, metadata={"Date": None} if path.suffix == ".svg" else None)

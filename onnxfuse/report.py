@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from onnxfuse import files
 from onnxfuse import plan as plans
+from onnxfuse import plot as plots
 from onnxfuse.ablate import Result
 from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.contest import Contest, Row
 from onnxfuse.explain import Finding
 from onnxfuse.parity import Parity
-from onnxfuse.pipeline import PYTORCH, VARIANTS, Run
+from onnxfuse.pipeline import PYTORCH, VARIANTS, Evaluated, Run
 from onnxfuse.targets import CHOICES
 from onnxfuse.tune import Tuned
 
@@ -36,9 +38,40 @@ def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
 
 
 def int8_text(details: Mapping[str, Any]) -> str:
-    """What was quantized, and why weights are coarser where they are."""
-    coarse = ", weights in 7 bits: this machine clips products of 8" if details["bits"] == 7 else ""
-    return f"{details['matmuls']} products, {details['embeddings']} tables in int8{coarse}"
+    """What was quantized and how, in a line."""
+    form = "" if details["scheme"] == details["form"] else f", {details['form']}"
+    parts = [f"{details['scheme']}{form}: {details['matmuls']} products, {details['embeddings']} embedding tables in int8"]
+    if details["float"]:
+        parts.append(f"{len(details['float'])} products float")
+    parts.append(f"calibrated on {details['calibration']}, {len(details['smoothed'])} products smoothed"
+                 if details["calibration"] else "not calibrated")
+    if details["clip_safe"]:
+        parts.append("weights that no CPU clips")
+    return ", ".join(parts)
+
+
+def gate_table(trade: Mapping[str, Any], batch: int) -> Table:
+    """What keeping products in float brought and cost: one row for each model that was judged."""
+    table = Table(title=f"products kept in float, batches of {batch}", title_justify="left")
+    for column in ("float", "cosine", "agreement", "accuracy", "p50 ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for attempt in trade["attempts"]:
+        quality = attempt["quality"]
+        table.add_row(str(len(attempt["kept"])), f"{quality['cosine']:.5f}", f"{quality['agreement']:.2%}",
+                      "" if quality["accuracy"] is None else f"{quality['accuracy']:.2%}",
+                      "" if attempt["p50"] is None else f"{attempt['p50']:.2f}")
+    return table
+
+
+def gate_plot(trade: Mapping[str, Any], path: Path, title: str) -> None:
+    """Draw what keeping products in float brought and cost. Raises as ``plot.curves`` does."""
+    attempts = [attempt for attempt in trade["attempts"] if attempt["p50"] is not None]
+    if not attempts:  # it passed at once
+        attempts = [trade["attempts"][0] | {"p50": 0.0}]
+    names = [name for name in ("accuracy", "cosine") if attempts[0]["quality"][name] is not None]
+    content = {name: [attempt["quality"][name] for attempt in attempts] for name in names}
+    content["p50 ms"] = [attempt["p50"] for attempt in attempts]
+    plots.curves([len(attempt["kept"]) for attempt in attempts], content, path, title=title, label="products kept in float")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -69,7 +102,7 @@ def parity_text(result: Parity | None) -> str:
     """A parity result in a few characters."""
     if result is None:
         return "not checked"
-    return f"cosine {result.cosine:.4f}" if result.kind == "int8" else f"max diff {result.error:.1e}"
+    return f"cosine {result.cosine:.4f}" if result.kind in ("int8", "bars") else f"max diff {result.error:.1e}"
 
 
 def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, Mapping[str, str]] | None = None) -> Table:
@@ -102,6 +135,23 @@ def agreement_text(row: Row) -> str:
     if row.parity is None:
         return ""
     return parity_text(row.parity) + ("" if row.parity.passed else ", too far")
+
+
+def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Table:
+    """One row for each model: accuracy, F1, what it lost of the first one's accuracy, closeness to it, size and latency."""
+    first = next(iter(results.values()))
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", overflow="fold")
+    for column in ("accuracy", "F1", "drop", "cosine", "agreement", "size", "p50 ms", "speed-up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, result in results.items():
+        quality, right = result.quality, ("", "", "")
+        if quality.accuracy is not None and first.quality.accuracy is not None:
+            drop = (first.quality.accuracy - quality.accuracy) * 100
+            right = f"{quality.accuracy:.2%}", f"{quality.f1:.4f}", f"{drop:.2f} points"
+        table.add_row(name, *right, f"{quality.cosine:.5f}", f"{quality.agreement:.2%}", megabytes(result.size),
+                      f"{result.timing.p50:.2f}", f"{ratio(first.timing, result.timing).value:.2f}x")
+    return table
 
 
 def tune_lines(outcome: Tuned) -> list[str]:

@@ -24,7 +24,9 @@ from onnxfuse.errors import ModelError, OnnxfuseError, UsageError
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import TunePlan
 from onnxfuse.progress import Progress, silent
-from onnxfuse.quantize import quantize_dynamic
+from onnxfuse.quantize.prepare import prepare
+from onnxfuse.quantize.scheme import Scheme
+from onnxfuse.quantize.write import write
 from onnxfuse.runtime import RUNTIMES, Feeds, Settings, open_runner
 from onnxfuse.targets import CHOICES, Target
 
@@ -188,7 +190,7 @@ class _Workshop:
             self.family.name_inputs(model)
             fuse(model, target)
             if target.precision == "int8":
-                quantize_dynamic(model)
+                model = write(prepare(model, Scheme()))
             storage.save(model, path)
         return path
 

@@ -184,8 +184,9 @@ def _with(selection, rule):
 
 
 def test_int8_under_the_bar_is_never_saved(bert_export, tmp_path, monkeypatch):
-    from onnxfuse.quantize import dynamic
-    monkeypatch.setattr(dynamic, "LEVELS", {7: 1, 8: 1})
+    from onnxfuse.quantize import weights
+    monkeypatch.setattr(weights, "LARGEST", 1)
+    monkeypatch.setattr(weights, "PAIR", 2)
     with pytest.raises(ParityError, match="the int8 model is not close enough"):
         pipeline.quantize(QuantizePlan(bert_export / "export" / "model.onnx", tmp_path / "q.onnx"))
     assert not list(tmp_path.iterdir())

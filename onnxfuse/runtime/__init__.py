@@ -14,14 +14,15 @@ from pathlib import Path
 
 from onnxfuse.errors import UsageError
 from onnxfuse.runtime import openvino, ort
-from onnxfuse.runtime.ort import open_session, product_saturates, run
+from onnxfuse.runtime.ort import open_session, product_saturates, run, slow_factor
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings
 
 RUNTIMES: dict[str, Callable[[Path, Settings], Runner]] = {
     "ort": ort.open_runner, **dict.fromkeys(openvino.PRECISIONS, openvino.open_runner)}
 """How each runtime opens a file."""
 
-__all__ = ["RUNTIMES", "Feeds", "Outputs", "Runner", "Settings", "open_runner", "open_session", "product_saturates", "run"]
+__all__ = ["RUNTIMES", "Feeds", "Outputs", "Runner", "Settings", "open_runner", "open_session", "product_saturates", "run",
+           "slow_factor"]
 
 
 def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen

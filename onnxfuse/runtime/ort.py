@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,24 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> Outputs:
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model on {shapes}: {first_line(error)[-300:]}; "
                          "a config.json beside it tells which lengths and sizes it takes") from error
     return dict(zip(names, outputs, strict=True))
+
+
+@functools.cache
+def slow_factor() -> float:
+    """How many times as long a product of u8 activations with u8 weights takes here as one with s8 weights."""
+    seconds = {}
+    for dtype in ("uint8", "int8"):
+        text = f"""<ir_version: 8, opset_import: ["": 17]> g (uint8[128,768] x) => (int32[128,768] y)
+            <{dtype}[1] code = {{3}}, int64[2] shape = {{768, 768}}> {{ w = Expand(code, shape)  y = MatMulInteger(x, w) }}"""
+        session = open_session(onnx.parser.parse_model(text).SerializeToString())
+        feeds = {"x": np.full((128, 768), 3, np.uint8)}
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            run(session, feeds)
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = float(np.median(times))
+    return seconds["uint8"] / seconds["int8"]
 
 
 @functools.cache

@@ -1,0 +1,168 @@
+"""What activations look like on real inputs: run the float model, watch the inputs of its products, keep summaries only.
+
+Memory does not grow with the number of samples: of each watched value stay its range by channel, the ranges of at most
+``BATCHES`` batches, and, where they are asked for, second moments [K, K] or a histogram.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse import storage
+from onnxfuse.errors import ModelError
+from onnxfuse.progress import Progress, silent
+from onnxfuse.rewrite import Op
+from onnxfuse.runtime import Feeds, open_session, run
+
+BATCHES = 64
+"""Batches whose ranges are kept one by one: what a batch's own scale would have been."""
+
+BINS = 2048
+
+MOMENT_BYTES = 1 << 30
+"""Second moments held at a time; a model with more of them is run again for the rest."""
+
+Batches = Callable[[], Iterable[Feeds]]
+"""Gives the calibration batches, from the start, each time it is called."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A value [..., K] over all calibration samples.
+
+    Args:
+        low, high: by channel [K].
+        batch_low, batch_high: the same of single batches [at most BATCHES, K].
+        square: the mean of x_j**2 [K].
+        moments: the mean of x_i * x_j [K, K], or None.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    batch_low: np.ndarray
+    batch_high: np.ndarray
+    square: np.ndarray
+    moments: np.ndarray | None
+
+    @property
+    def largest(self) -> np.ndarray:
+        """The largest absolute value by channel [K]."""
+        return np.maximum(-self.low, self.high).clip(min=0)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value of all; zero lies between them."""
+        return min(0.0, float(self.low.min())), max(0.0, float(self.high.max()))
+
+    def divided(self, scale: np.ndarray) -> Activations:
+        """The same of x / scale, scale [K] > 0."""
+        moments = None if self.moments is None else self.moments / scale[:, None] / scale
+        return Activations(self.low / scale, self.high / scale, self.batch_low / scale, self.batch_high / scale,
+                           self.square / scale**2, moments)
+
+
+class _Watched:
+    """The running summary of one value."""
+
+    def __init__(self, moments: bool) -> None:
+        self.lows: list[np.ndarray] = []
+        self.highs: list[np.ndarray] = []
+        self.low = self.high = self.square = None
+        self.moments: np.ndarray | None = None
+        self.wanted, self.count = moments, 0
+
+    def add(self, rows: np.ndarray) -> None:
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        square = np.einsum("nk,nk->k", rows, rows, dtype=np.float64)
+        if self.low is None:
+            self.low, self.high, self.square = low, high, square
+            self.moments = rows.T @ rows if self.wanted else None
+        else:
+            self.low, self.high, self.square = np.minimum(self.low, low), np.maximum(self.high, high), self.square + square
+            if self.moments is not None:
+                self.moments += rows.T @ rows
+        if len(self.lows) < BATCHES:
+            self.lows.append(low)
+            self.highs.append(high)
+        self.count += len(rows)
+
+    def summary(self) -> Activations:
+        assert self.low is not None and self.high is not None and self.square is not None
+        if self.moments is not None:
+            self.moments /= self.count
+        return Activations(self.low, self.high, np.stack(self.lows), np.stack(self.highs), self.square / self.count, self.moments)
+
+
+def observe(model: ir.Model, widths: Mapping[str, int], batches: Batches, *, moments: bool,
+            progress: Progress = silent) -> dict[str, Activations]:
+    """Run ``model`` over the calibration batches and summarize the values named in ``widths``, which holds their K.
+
+    Raises:
+        ModelError: an activation is not finite, or the model cannot run on the data.
+    """
+    found: dict[str, Activations] = {}
+    for part in _parts(widths, moments):
+        watched = {name: _Watched(moments) for name in part}
+        for outputs in _watch(model, {name: widths[name] for name in part}, batches):
+            progress(f"calibrating, batch {len(next(iter(watched.values())).lows) + 1}")
+            for name, array in outputs.items():
+                watched[name].add(array)
+        found |= {name: entry.summary() for name, entry in watched.items()}
+    for name, activations in found.items():
+        if not (np.isfinite(activations.low).all() and np.isfinite(activations.high).all()):
+            raise ModelError(f"activation {name} is not finite on the calibration data; the checkpoint or the data is broken")
+    return found
+
+
+def histograms(model: ir.Model, widths: Mapping[str, int], ranges: Mapping[str, tuple[float, float]],
+               batches: Batches) -> dict[str, np.ndarray]:
+    """Counts in BINS equal bins over each value's range, of the values named in ``widths``."""
+    counts = {name: np.zeros(BINS, np.int64) for name in ranges}
+    for outputs in _watch(model, widths, batches):
+        for name, array in outputs.items():
+            counts[name] += np.histogram(array, BINS, ranges[name])[0]
+    return counts
+
+
+def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iterator[dict[str, np.ndarray]]:
+    """The values named in ``widths`` on every batch, each as rows [rows, K]."""
+    watching = model.clone()
+    values = {value.name: value for node in watching.graph for value in node.outputs} | {v.name: v for v in watching.graph.inputs}
+    shown = {}
+    for name, width in widths.items():
+        op = Op(watching.graph, name)
+        rows = op.Reshape(values[name], op.constant([-1, width], "rows"))
+        for constant in op.initializers:
+            watching.graph.register_initializer(constant)
+        watching.graph.extend(op.nodes)
+        rows.type, rows.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None, width])
+        watching.graph.outputs.append(rows)
+        shown[name] = rows.name or ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "watching.onnx"
+        storage.save(watching, path)
+        session = open_session(path)
+        for feeds in batches():
+            outputs = run(session, feeds)
+            yield {name: outputs[rows] for name, rows in shown.items()}
+
+
+def _parts(widths: Mapping[str, int], moments: bool) -> Iterator[list[str]]:
+    """The names in groups whose second moments fit into MOMENT_BYTES."""
+    part: list[str] = []
+    held = 0
+    for name, width in widths.items():
+        size = 4 * width**2 if moments else 0
+        if part and held + size > MOMENT_BYTES:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size
+    if part:
+        yield part

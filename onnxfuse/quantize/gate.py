@@ -1,0 +1,145 @@
+"""The bar that an int8 model must pass, and what is given up where it does not: the products that lose most stay float.
+
+Each product's sensitivity is measured by itself: one file holds every product in both forms, with a switch for each, and runs
+once for each product with that one alone in int8. The worst k stay float, with k doubled until the model passes and then halved
+back to the fewest that do. What is judged each time is a file as it would be saved.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxfuse import benchmark, storage
+from onnxfuse.errors import RequirementError
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.quality import Answers, Quality, answer, judge
+from onnxfuse.progress import Progress, silent
+from onnxfuse.quantize.prepare import Prepared
+from onnxfuse.quantize.scheme import Bars
+from onnxfuse.quantize.write import SWITCHES, write
+from onnxfuse.runtime import Runner, open_runner
+
+RANKED = 64
+"""Samples that a product's sensitivity is measured on."""
+
+ROUNDS = 10
+"""Timed rounds of the attempts, beside each other."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A model that was judged: which products it kept float, its quality, and its speed in milliseconds for a batch."""
+
+    kept: tuple[str, ...]
+    quality: Quality
+    p50: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kept": self.kept, "quality": self.quality.to_json(), "p50": self.p50}
+
+
+@dataclass(frozen=True)
+class Trade:
+    """The outcome: the products that stay float, every attempt with fewer first, and each product's loss of cosine alone."""
+
+    kept: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    sensitivity: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kept": self.kept, "attempts": [attempt.to_json() for attempt in self.attempts], "sensitivity": self.sensitivity}
+
+
+Judge = Callable[[tuple[str, ...]], Quality]
+"""The quality of the model that keeps these products float."""
+
+Rank = Callable[[], dict[str, float]]
+"""Each product's loss when it alone is int8."""
+
+
+def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, reference: Quality,
+           progress: Progress = silent) -> Trade:
+    """Find the fewest products that must stay float for the model to pass.
+
+    Raises:
+        RequirementError: it does not pass with every product in float; the text tells the best found.
+        UsageError: see ``Bars.misses``.
+    """
+    tried: dict[int, Quality] = {0: judge(())}
+    if not bars.misses(tried[0], reference):
+        return Trade((), (Attempt((), tried[0]),), {})
+    losses = rank()
+    order = sorted(products, key=lambda name: -losses[name])
+
+    def passes(count: int) -> bool:
+        if count not in tried:
+            progress(f"keeping {count} of {len(order)} products in float")
+            tried[count] = judge(tuple(order[:count]))
+        return not bars.misses(tried[count], reference)
+
+    fails, enough = 0, 1
+    while not passes(enough):
+        if enough == len(order):
+            best = max(tried.values(), key=lambda quality: (-len(bars.misses(quality, reference)), quality.cosine))
+            raise RequirementError(f"int8 does not pass, with every product in float either: {bars.misses(best, reference)[0]}; "
+                                   f"the best found has a cosine of {best.cosine:.4f}; nothing was saved")
+        fails, enough = enough, min(2 * enough, len(order))
+    while enough - fails > 1:
+        middle = (fails + enough) // 2
+        fails, enough = (fails, middle) if passes(middle) else (middle, enough)
+    attempts = tuple(Attempt(tuple(order[:count]), tried[count]) for count in sorted(tried))
+    return Trade(tuple(order[:enough]), attempts, {name: losses[name] for name in order})
+
+
+def pass_bars(prepared: Prepared, source: Path, form: str, data: Dataset, batch: int, bars: Bars,
+              progress: Progress = silent) -> Trade:
+    """Find which products of a prepared model must stay float, judged by ``data`` against the float file ``source``.
+
+    Raises:
+        RequirementError, UsageError: see ``search``.
+    """
+    names = [product.name for product in prepared.products]
+    expected = answer(open_runner(source), data, batch)
+    with tempfile.TemporaryDirectory() as folder:
+        files: dict[tuple[str, ...], Path] = {}
+
+        def judge_kept(kept: tuple[str, ...]) -> Quality:
+            files[kept] = Path(folder) / f"{len(kept)}.onnx"
+            storage.save(write(prepared, kept, form), files[kept])
+            return judge(answer(open_runner(files[kept]), data, batch), expected, data)
+
+        def rank() -> dict[str, float]:
+            path = Path(folder) / "switched.onnx"
+            storage.save(write(prepared, form=form, switched=True), path)
+            return sensitivity(open_runner(path), names, data.first(RANKED), batch, progress)
+
+        trade = search(names, judge_kept, rank, bars, judge(expected, expected, data), progress)
+        if len(trade.attempts) == 1:
+            return trade
+        runners = {str(len(attempt.kept)): open_runner(files[attempt.kept]) for attempt in trade.attempts}
+        timings = benchmark.measure(runners, [next(data.batches(batch))], rounds=ROUNDS, progress=progress)
+    timed = tuple(replace(attempt, p50=timings[str(len(attempt.kept))].p50) for attempt in trade.attempts)
+    return replace(trade, attempts=timed)
+
+
+def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, progress: Progress = silent) -> dict[str, float]:
+    """What each product costs alone: one less the mean cosine of the answers, with it in int8 and the others in float.
+
+    Args:
+        run: a model written with ``switched``.
+    """
+    def switched(at: int | None) -> Answers:
+        switches = np.arange(len(names)) == (-1 if at is None else at)
+        return answer(lambda feeds: run(feeds | {SWITCHES: switches}), data, batch)
+
+    expected, losses = switched(None), {}
+    for at, name in enumerate(names):
+        progress(f"measuring the sensitivity of product {at + 1} of {len(names)}", at / len(names))
+        losses[name] = 1 - judge(switched(at), expected, data).cosine
+    return losses

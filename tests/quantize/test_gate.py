@@ -1,0 +1,77 @@
+"""The bars, and the search for the fewest products that must stay float."""
+
+import numpy as np
+import pytest
+
+from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.quality import Quality
+from onnxfuse.quantize.gate import search, sensitivity
+from onnxfuse.quantize.scheme import Bars
+from onnxfuse.quantize.write import SWITCHES
+
+FLOAT = Quality(1.0, 1.0, 0.9, 0.9, 100)
+NAMES = [f"p{number}" for number in range(12)]
+LOSS = dict(zip(NAMES, [1, 5, 2, 40, 1, 30, 1, 1, 20, 3, 1, 1], strict=True))
+
+
+def judge(kept, seen=None):
+    if seen is not None:
+        seen.append(len(kept))
+    lost = sum(LOSS[name] for name in NAMES if name not in kept)
+    return Quality(1 - lost / 1000, 1 - lost / 500, 0.9 - lost / 10_000, 0.9, 100)
+
+
+@pytest.mark.parametrize(("bars", "kept"), [
+    (Bars(min_cosine=0.85), []), (Bars(min_cosine=0.93), ["p3"]), (Bars(min_cosine=0.98), ["p3", "p5", "p8"]),
+    (Bars(min_agreement=0.966), ["p3", "p5", "p8"]), (Bars(max_drop=0.0037), ["p3", "p5"]),
+    (Bars(min_cosine=0.985), ["p3", "p5", "p8", "p1"]), (Bars(min_cosine=1.0), sorted(NAMES, key=lambda name: -LOSS[name]))])
+def test_the_fewest_and_worst_stay_float(bars, kept):
+    trade = search(NAMES, judge, lambda: LOSS, bars, FLOAT)
+    assert list(trade.kept) == kept
+    assert [len(attempt.kept) for attempt in trade.attempts] == sorted({len(attempt.kept) for attempt in trade.attempts})
+    assert not bars.misses(judge(trade.kept), FLOAT)
+
+
+def test_few_models_are_judged():
+    seen = []
+    search(NAMES, lambda kept: judge(kept, seen), lambda: LOSS, Bars(min_cosine=0.985), FLOAT)
+    assert seen == [0, 1, 2, 4, 3]
+
+
+def test_no_sensitivity_is_measured_where_all_passes():
+    def never():
+        raise AssertionError
+    assert search(NAMES, judge, never, Bars(min_cosine=0.5), FLOAT).kept == ()
+
+
+def test_what_cannot_be_met_tells_the_best():
+    with pytest.raises(RequirementError, match=r"cosine is 1\.0000, wanted 2; the best found has a cosine of 1\.0000; nothing was saved"):
+        search(NAMES, judge, lambda: LOSS, Bars(min_cosine=2), FLOAT)
+
+
+def test_a_drop_needs_labels():
+    with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
+        Bars(max_drop=0.1).misses(Quality(1, 1, None, None, 3), FLOAT)
+
+
+def test_bars_say_what_they_miss():
+    bars = Bars(max_drop=0.005, min_cosine=0.999, min_agreement=0.99)
+    assert bars.misses(Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
+        "accuracy falls by 5.00 points, allowed 0.5", "cosine is 0.9000, wanted 0.999", "agreement is 0.8000, wanted 0.99"]
+    assert not bars.misses(Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
+    assert not Bars()
+    assert bars
+
+
+def test_sensitivity_is_measured_one_at_a_time():
+    rng = np.random.default_rng(0)
+    data = Dataset("numbers", {"x": rng.standard_normal((20, 4)).astype(np.float32)})
+    noise = np.array([0.0, 0.3, 0.01])
+
+    def run(feeds):
+        assert feeds[SWITCHES].sum() <= 1
+        return {"logits": feeds["x"] + (feeds[SWITCHES] * noise).sum() * rng.standard_normal(feeds["x"].shape)}
+    losses = sensitivity(run, ["a", "b", "c"], data, 8)
+    assert losses["a"] == pytest.approx(0, abs=1e-12)
+    assert losses["b"] > losses["c"] > losses["a"]
