@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-full check format graphs bench clean
+.PHONY: demo test test-full check format graphs bench int8 clean
 
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
 # all of torch's beforehand would take a minute.
@@ -47,6 +47,10 @@ graphs: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python scripts/bench.py
+
+int8: $(VENV)/.installed
+	$(BIN)/python scripts/make_checkpoints.py build/checkpoints
+	$(BIN)/python scripts/measure_int8.py build/checkpoints
 
 clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx

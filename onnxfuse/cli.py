@@ -216,7 +216,7 @@ def quantize(model: Model = None, output: Output = None,
              plot: Plot = None, as_json: Json = False) -> None:
     """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the bars."""
     if retype:
-        return _retype(model, output, as_json)
+        return _retype(model, output, clip_safe is False, as_json)
     source = plans.source_file(model, plans.OPTIMIZED, plans.MODEL)
     alpha: str | float = smooth if smooth in ("auto", "off") else _share(smooth, "--smooth", "auto, off, or a number from 0 to 1")
     scheme = Scheme(static, not keep_embeddings, clip_safe, alpha, rounding, ranges, form)
@@ -252,14 +252,14 @@ def _share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005"
     return share
 
 
-def _retype(model: Path | None, output: Path | None, as_json: bool) -> None:
+def _retype(model: Path | None, output: Path | None, elsewhere: bool, as_json: bool) -> None:
     source = plans.source_file(model, plans.QUANTIZED, plans.MODEL)
     out = plans.output_file(source, output, f"{source.stem}_retyped.onnx")
 
     from onnxfuse import pipeline
 
     with _progress() as progress:
-        step = pipeline.retype(source, out, progress)
+        step = pipeline.retype(source, out, progress, elsewhere=elsewhere)
     details = step.details
     _print(as_json, step.to_json(), f"{source} to u8 x s8", *_step_lines(
         step, f"{details['weights']} weights and {details['activations']} activations retyped",

@@ -256,8 +256,11 @@ def compare_int8(plan: QuantizePlan, quantized: Path, calibration: Dataset | Non
     return compare_files(plan.source, quantized, "bars" if plan.bars else "int8", real).require(what)
 
 
-def retype(source: Path, out: Path, progress: Progress = silent) -> Step:
+def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: bool = False) -> Step:
     """Bring an int8 model to u8 activations and s8 weights, and save it if its outputs are equal to the bit.
+
+    Args:
+        elsewhere: it will run on a machine that does not clip sums of u8 x s8 products, and is compared as it computes there.
 
     Raises:
         UsageError, ModelError; ParityError when they are not, as on a machine that clips sums of u8 x s8 products.
@@ -271,10 +274,9 @@ def retype(source: Path, out: Path, progress: Progress = silent) -> Step:
         storage.save(model, staged)
         clock.lap("retype")
         progress("comparing with the original")
-        result = compare_files(source, staged, "exact", list(samples.grid(profile)))
-        clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here" if product_saturates() else \
-            "retyping changed the outputs"
-        result.require(clips)
+        result = compare_files(source, staged, "exact", list(samples.grid(profile)), settings=Settings(unclipped=elsewhere))
+        clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-clip-safe"
+        result.require(clips if product_saturates() else "retyping changed the outputs")
         clock.lap("verify")
         progress("measuring")
         runners = {"before": open_runner(source), "after": open_runner(staged)}
@@ -375,9 +377,10 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
 # Runners and comparisons -----------------------------------------------------------------------------------------
 
 
-def compare_files(first: Path, second: Path, kind: str, cases: list[Case], zeros: tuple[str, ...] = ()) -> Parity:
+def compare_files(first: Path, second: Path, kind: str, cases: list[Case], zeros: tuple[str, ...] = (),
+                  settings: Settings = Settings()) -> Parity:  # noqa: B008 - frozen
     """Compare two files, holding one of them in memory at a time. ``zeros``: outputs that are wanted to be zero at padding."""
-    runner = open_runner(first)
+    runner = open_runner(first, settings)
     expected = parity.reference(runner, cases)
     for case, outputs in expected:
         for name in zeros:
@@ -385,7 +388,7 @@ def compare_files(first: Path, second: Path, kind: str, cases: list[Case], zeros
             outputs[name] = np.where(mask.reshape(mask.shape + (1,) * (outputs[name].ndim - 2)), outputs[name], 0)
     del runner
     gc.collect()
-    return parity.compare(expected, open_runner(second), kind)
+    return parity.compare(expected, open_runner(second, settings), kind)
 
 
 def grid(path: Path, config: dict[str, Any]) -> list[Case]:

@@ -2,6 +2,7 @@
 
 digits-vit    a small ViT on scikit-learn's handwritten digits
 docs-bert     all-MiniLM-L6-v2 with a head that tells which module of the standard library a docstring's sentence is from
+docs-bert-outliers    the same function, with channels of one layer made hundreds of times as large as the others
 
 Each folder under OUT is a checkpoint as transformers saves it, with its test set in test/ and training inputs in calibration/
 (one .npy file for each input, and labels.npy).
@@ -83,6 +84,16 @@ def fit(model: torch.nn.Module, inputs: Arrays, labels: np.ndarray, *, epochs: i
     model.eval()
 
 
+def add_outliers(model: torch.nn.Module, layer: int = 2, channels: tuple[int, ...] = (5, 70, 200), factor: float = 300.0) -> None:
+    """Make channels of a layer's values, and so of its context, larger, and what reads them smaller: the function stays."""
+    attention = model.bert.encoder.layer[layer].attention
+    index = list(channels)
+    with torch.no_grad():
+        attention.self.value.weight[index] *= factor
+        attention.self.value.bias[index] *= factor
+        attention.output.dense.weight[:, index] /= factor
+
+
 def save(model: torch.nn.Module, folder: Path, sets: dict[str, tuple[Arrays, np.ndarray]]) -> None:
     """The checkpoint, and each set of samples in a folder of its own."""
     model.save_pretrained(folder)
@@ -107,7 +118,11 @@ def main() -> int:
         accuracy, f1 = score(answers, wanted)
         some = slice(0, CALIBRATION)
         calibration = {column: array[some] for column, array in train.items()}
-        save(model, arguments.output / name, {"test": (test, wanted), "calibration": (calibration, labels[some])})
+        sets = {"test": (test, wanted), "calibration": (calibration, labels[some])}
+        save(model, arguments.output / name, sets)
+        if name == "docs-bert":
+            add_outliers(model)
+            save(model, arguments.output / f"{name}-outliers", sets)
         sys.stdout.write(f"{name}: accuracy {accuracy:.4f}, F1 {f1:.4f} on {len(wanted)} test samples, "
                          f"{time.perf_counter() - start:.0f} s\n")
     return 0

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx_ir as ir
@@ -235,10 +237,13 @@ def test_retype_refuses_what_this_machine_would_clip(cli, slow_int8, tmp_path):
     storage.save(model, tmp_path / "wide.onnx")
     result = cli("quantize", "--retype", tmp_path / "wide.onnx", "-o", tmp_path / "fast.onnx")
     if product_saturates():
-        expect_one_line(result, 5, "this machine clips sums of u8 x s8 products")
+        expect_one_line(result, 5, "this machine clips sums of u8 x s8 products", "--no-clip-safe")
         assert not (tmp_path / "fast.onnx").exists()
     else:
         assert result.returncode == 0, result.stderr
+    result = cli("quantize", "--retype", tmp_path / "wide.onnx", "-o", tmp_path / "elsewhere.onnx", "--no-clip-safe", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["parity"]["error"] == 0.0
 
 
 def test_optimize_takes_int8_models_and_warns_of_slow_types(cli, slow_int8, tmp_path):
@@ -256,3 +261,52 @@ def test_optimize_fuses_around_quantize_and_dequantize(bert_export, data, tmp_pa
     before, after = (storage.load(tmp_path / name) for name in ("q.onnx", "o.onnx"))
     assert ops(after).count("DequantizeLinear") >= ops(before).count("DequantizeLinear") - 2  # equal inputs are quantized once
     assert step.size < 1.1 * (tmp_path / "q.onnx").stat().st_size
+
+
+# Full size ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_weights_above_two_gigabytes_go_through_the_whole_chain(tmp_path):
+    """bert-large with twice its layers: 2.5 GB of weights, in a file beside the model."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(hidden_size=1024, num_attention_heads=16, intermediate_size=4096, num_hidden_layers=48)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    exported, _ = pipeline.export(pipeline.ExportPlan("large", tmp_path), source=model)
+    del model
+    assert exported.size > 2**31
+    optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
+    assert (tmp_path / "model_optimized.onnx.data").stat().st_size > 2**31
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 30000, (8, 16))
+    np.savez(tmp_path / "data.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
+    quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "model_quantized.onnx", Scheme(rounding="nearest"),
+                                               str(tmp_path / "data.npz")))
+    assert quantized.size < 0.27 * exported.size
+    assert pipeline.check(optimized.path, quantized.path, "int8").cosine > 0.9
+
+
+@pytest.mark.slow
+def test_peak_memory_of_calibration_does_not_grow(bert_export, tmp_path):
+    """The whole process, ONNX Runtime included, over 100 and over 1,000 samples."""
+    script = """
+import sys
+from pathlib import Path
+from onnxfuse import QuantizePlan, pipeline
+from onnxfuse.benchmark import peak_so_far
+from onnxfuse.quantize.scheme import Scheme
+pipeline.quantize(QuantizePlan(Path(sys.argv[1]), Path(sys.argv[2]), Scheme(static=True, form="qdq"), sys.argv[3]))
+print(peak_so_far())
+"""
+    rng, peaks = np.random.default_rng(0), []
+    for count in (100, 1000):
+        ids = rng.integers(0, 500, (count, 64))
+        (tmp_path / str(count)).mkdir()
+        for name, array in (("input_ids", ids), ("attention_mask", np.ones_like(ids)), ("token_type_ids", np.zeros_like(ids))):
+            np.save(tmp_path / str(count) / f"{name}.npy", array)
+        command = [sys.executable, "-c", script, bert_export / "export" / "model.onnx", tmp_path / "q.onnx", tmp_path / str(count)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < 1.1 * peaks[0]

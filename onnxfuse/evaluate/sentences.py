@@ -33,6 +33,14 @@ def calibration_sentences(count: int) -> list[str]:
     return half[::max(1, len(half) // count)][:count]
 
 
+def reference_sentences(count: int) -> list[str]:
+    """The first ``count`` distinct sentences of the language reference that Python's help() shows: another kind of prose."""
+    from pydoc_data.topics import topics
+
+    found = dict.fromkeys(sentence for name in sorted(topics) for sentence in _sentences(" ".join(topics[name].split())))
+    return list(found)[:count]
+
+
 def sentences_by_module() -> dict[str, list[str]]:
     """All distinct sentences of each module's docstrings; one that several modules hold counts for the first."""
     owner: dict[str, str] = {}

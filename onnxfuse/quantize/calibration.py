@@ -23,6 +23,9 @@ from onnxfuse.runtime import Feeds, open_session, run
 BATCHES = 64
 """Batches whose ranges are kept one by one: what a batch's own scale would have been."""
 
+ROWS = 1024
+"""Rows multiplied at a time: adding up matrices [K, K] costs as much as multiplying few rows."""
+
 BINS = 2048
 
 MOMENT_BYTES = 1 << 30
@@ -71,32 +74,41 @@ class _Watched:
     """The running summary of one value."""
 
     def __init__(self, moments: bool) -> None:
+        self.waiting: list[np.ndarray] = []
         self.lows: list[np.ndarray] = []
         self.highs: list[np.ndarray] = []
-        self.low = self.high = self.square = None
-        self.moments: np.ndarray | None = None
+        self.low: np.ndarray | None = None
+        self.high: np.ndarray | None = None
+        self.total: np.ndarray | None = None  # of products x_i * x_j, or of squares alone
         self.wanted, self.count = moments, 0
 
     def add(self, rows: np.ndarray) -> None:
         low, high = rows.min(axis=0), rows.max(axis=0)
-        square = np.einsum("nk,nk->k", rows, rows, dtype=np.float64)
-        if self.low is None:
-            self.low, self.high, self.square = low, high, square
-            self.moments = rows.T @ rows if self.wanted else None
-        else:
-            self.low, self.high, self.square = np.minimum(self.low, low), np.maximum(self.high, high), self.square + square
-            if self.moments is not None:
-                self.moments += rows.T @ rows
+        self.low = low if self.low is None else np.minimum(self.low, low)
+        self.high = high if self.high is None else np.maximum(self.high, high)
+        self.waiting.append(rows)
+        if sum(map(len, self.waiting)) >= ROWS:
+            self.multiply()
         if len(self.lows) < BATCHES:
             self.lows.append(low)
             self.highs.append(high)
         self.count += len(rows)
 
+    def multiply(self) -> None:
+        """Take the waiting rows into the total."""
+        rows = np.concatenate(self.waiting)
+        total = rows.T @ rows if self.wanted else np.einsum("nk,nk->k", rows, rows)
+        self.total = total if self.total is None else np.add(self.total, total, out=self.total)
+        self.waiting = []
+
     def summary(self) -> Activations:
-        assert self.low is not None and self.high is not None and self.square is not None
-        if self.moments is not None:
-            self.moments /= self.count
-        return Activations(self.low, self.high, np.stack(self.lows), np.stack(self.highs), self.square / self.count, self.moments)
+        if self.waiting:
+            self.multiply()
+        assert self.low is not None and self.high is not None and self.total is not None
+        self.total /= self.count
+        square = np.diag(self.total).copy() if self.wanted else self.total
+        return Activations(self.low, self.high, np.stack(self.lows), np.stack(self.highs), square,
+                           self.total if self.wanted else None)
 
 
 def observe(model: ir.Model, widths: Mapping[str, int], batches: Batches, *, moments: bool,

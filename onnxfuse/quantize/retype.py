@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError
-from onnxfuse.normalize import structure
 from onnxfuse.rewrite.facts import is_constant
 
 WEIGHTS = {"MatMulInteger": (1, 3), "ConvInteger": (1, 3), "QLinearMatMul": (3, 5), "QLinearConv": (3, 5), "QGemm": (3, 5),
@@ -46,8 +46,7 @@ def retype(model: ir.Model) -> Retyped:
     if not moved and not activations:
         raise ModelError(f"the model {model.graph.name!r} has no u8 weight and no s8 activation in an int8 operator; "
                          "there is nothing to retype")
-    structure.merge_duplicates(model)
-    structure.tidy(model)
+    common.RemoveUnusedNodesPass()(model)  # nothing else is touched: the loader's own fusions must stay what they were
     return Retyped(moved, activations)
 
 

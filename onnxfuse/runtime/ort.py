@@ -36,6 +36,8 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
     options.intra_op_num_threads = settings.threads
     if settings.denormals_as_zero:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if settings.unclipped:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not settings.spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = QUIET

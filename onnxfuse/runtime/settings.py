@@ -22,6 +22,7 @@ class Settings:
         runtime: a key of ``runtime.RUNTIMES``.
         threads: for one call; 0 leaves the choice to the runtime.
         denormals_as_zero: floats under 1.2e-38 count as zero. Softmax under a mask makes them, and they are slow.
+        unclipped: u8 x s8 products are exact where the CPU clips them (before VNNI), as slow as u8 x u8.
         spinning: threads wait for the next call awake for some milliseconds: faster calls, a busier machine.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     threads: int = 0
     denormals_as_zero: bool = False
     spinning: bool = True
+    unclipped: bool = False
 
     def __str__(self) -> str:
         denormals = "as zero" if self.denormals_as_zero else "kept"

@@ -6,7 +6,7 @@ import pytest
 from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
 from onnxfuse.errors import ParityError
 from onnxfuse.evaluate import embeddings
-from onnxfuse.evaluate.sentences import docstring_sentences
+from onnxfuse.evaluate.sentences import calibration_sentences, docstring_sentences
 from onnxfuse.runtime import open_runner
 
 
@@ -35,12 +35,13 @@ def test_int8_minilm_keeps_real_sentences(tmp_path):
     optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
     quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "model_quantized.onnx"))
     assert quantized.size <= 0.27 * exported.size
-    texts, tokenize = docstring_sentences(500), embeddings.tokenizer(tmp_path)
+    texts, tokenize = docstring_sentences(800), embeddings.tokenizer(tmp_path)
+    assert not set(texts) & set(calibration_sentences(512))
     float32, int8 = (embeddings.embed(open_runner(step.path), tokenize, texts) for step in (optimized, quantized))
     assert np.allclose(np.linalg.norm(float32, axis=1), 1)  # modules.json asks for Normalize
     kept = embeddings.compare(float32, int8)
-    assert kept.cosine >= 0.99
-    assert kept.neighbours >= 0.88
+    assert kept.cosine >= 0.998  # plain per-channel int8: 0.993 and 0.91
+    assert kept.neighbours >= 0.95
     few = texts[:50]
     plain = embeddings.embed(open_runner(exported.path), tokenize, few)
     assert embeddings.compare(plain, float32[:50]).cosine > 1 - 1e-9
