@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,15 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
     """
     opset = choose_opset(exporter, opset)
     with files.replacing(path) as staged:
+        raw = staged.with_name("raw") / staged.name  # large weights come in files of the exporter's own naming
+        raw.parent.mkdir()
         with quiet():
             try:
-                _WRITERS[exporter](checkpoint, staged, opset)
+                _WRITERS[exporter](checkpoint, raw, opset)
             except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
                 raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {files.first_line(error)}; "
                                   f"try --exporter {'torchscript' if exporter == 'dynamo' else 'dynamo'}") from error
-        model = storage.load(staged)
+        model = storage.load(raw)
         written = model.opset_imports[""]
         if written != opset:
             raise ExportError(f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
@@ -55,9 +58,8 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str = "dynamo", opse
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
-        storage.save(model, staged.with_name("named") / staged.name)
-        (staged.with_name("named") / staged.name).replace(staged)
-        staged.with_name("named").rmdir()
+        storage.save(model, staged)
+        shutil.rmtree(raw.parent)
 
 
 def choose_opset(exporter: str, opset: int | None) -> int:
