@@ -206,7 +206,8 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
     details = _int8_details(plan, prepared, calibration, form, forms, kept)
     with files.replacing(plan.out) as staged:
         quantized = write(prepared, kept, form)
-        quantized.metadata_props["onnxfuse.int8"] = json.dumps(details)
+        said = None if calibration is None else Path(calibration.name).name  # a path would tell whose machine it was
+        quantized.metadata_props["onnxfuse.int8"] = json.dumps(details | {"calibration": said})
         storage.save(quantized, staged)
         del model, prepared, quantized
         clock.lap("save")

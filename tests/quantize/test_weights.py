@@ -5,6 +5,7 @@ import onnx.parser
 import pytest
 
 from onnxfuse.errors import ModelError
+from onnxfuse.quantize import weights
 from onnxfuse.quantize.weights import LARGEST, PAIR, gptq, nearest
 from onnxfuse.runtime import open_session, run
 
@@ -60,6 +61,14 @@ def test_gptq_keeps_the_product_closer_than_nearest():
     for found in (nearest(weight, "w"), gptq(weight, moments_of(CORRELATED), 0.0, "w")):
         errors.append(np.square(CORRELATED @ (found.codes * found.scale - weight)).mean())
     assert errors[1] < errors[0] / 2
+
+
+def test_gptq_does_not_depend_on_its_blocks(monkeypatch):
+    weight = RNG.standard_normal((64, 32)).astype(np.float32)
+    whole = gptq(weight, moments_of(CORRELATED), 0.0, "w").codes
+    monkeypatch.setattr(weights, "BLOCK", 10)
+    parts = gptq(weight, moments_of(CORRELATED), 0.0, "w").codes
+    assert (whole == parts).mean() > 0.99  # sums in another order may round a code the other way
 
 
 def test_gptq_of_independent_channels_is_nearest():
