@@ -66,8 +66,7 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
         progress("rounding weights")
         return Prepared(model, scheme, tuple(products), {p.name: _nearest(p, scheme) for p in products})
     compensated = scheme.rounding == "gptq"
-    widths = {product.input.name or "": len(product.matrix()) for product in products}
-    seen = observe(model, widths, batches, moments=compensated, progress=progress)
+    seen = observe(model, _widths(products), batches, moments=compensated, progress=progress)
     of_product = {product.name: seen[product.input.name or ""] for product in products}
     changed = {}
     if scheme.smooth != "off":
@@ -89,6 +88,11 @@ def clip_safe(scheme: Scheme) -> bool:
     return product_saturates() if scheme.clip_safe is None else scheme.clip_safe
 
 
+def _widths(products: list[Product]) -> dict[str, int]:
+    """The inputs of products by name, with their K."""
+    return {product.input.name or "": len(product.matrix()) for product in products}
+
+
 def _nearest(product: Product, scheme: Scheme) -> Codes:
     return weights.nearest(product.matrix(), product.weight.name or "", pairs=clip_safe(scheme))
 
@@ -107,7 +111,6 @@ def _steps(model: ir.Model, scheme: Scheme, products: list[Product], seen: Mappi
     ranges = {product.input.name or "": seen[product.name].range for product in products}
     if scheme.ranges != "minmax":
         progress(f"finding ranges by {scheme.ranges}")
-        widths = {product.input.name or "": len(product.matrix()) for product in products}
-        counts = histograms(model, widths, ranges, batches)
+        counts = histograms(model, _widths(products), ranges, batches)
         ranges = {name: narrowed(counts[name], *ranges[name], scheme.ranges) for name in ranges}
     return {product.name: scale_and_zero(*ranges[product.input.name or ""]) for product in products}

@@ -67,9 +67,10 @@ def test_a_histogram_counts_every_number():
 def test_zero_is_exact():
     for low, high in ((-1.0, 3.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)):
         step, zero = scale_and_zero(low, high)
+        codes = [(code - int(zero)) * float(step) for code in (0, 255)]  # the values that the outermost codes stand for
         assert step > 0
-        assert 0 <= zero <= 255
-        assert (int(zero) - 255) * step - step / 2 <= -max(high, 0) + 1e-6 or high <= 0
+        assert codes[0] <= min(low, 0) + step / 2
+        assert codes[1] >= max(high, 0) - step / 2
     assert scale_and_zero(-1.0, 1.55)[1] == 100
 
 

@@ -92,7 +92,6 @@ def test_tied_embeddings_are_stored_once():
 
 def test_embeddings_can_stay_float():
     model = quantized(fill(parse(TIED), table=(300, 64)), embeddings=False)
-    assert "DequantizeLinear" not in ops(model)
     assert any(v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size == 300 * 64 for v in model.graph.initializers.values())
 
 
