@@ -78,6 +78,11 @@ def architecture(model_type: str) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
+def families() -> list[Architecture]:
+    """Every family that onnxfuse knows."""
+    return list(ARCHITECTURES.values())
+
+
 def checkpoint(name: str) -> tuple[Architecture, dict[str, Any]]:
     """The family and config fields of a hub id that needs no download. Raises UsageError."""
     for family in ARCHITECTURES.values():

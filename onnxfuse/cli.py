@@ -40,12 +40,15 @@ WIDTH = 160
 
 out, err = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
 
+SOURCE = "A hub id, a checkpoint's folder, a SavedModel's folder, a .keras file or a KerasHub preset's folder."
 Model = Annotated[Path | None, typer.Argument(help="A folder or an .onnx file; else the current folder or the newest export.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where the result goes: a folder, or a file for one model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Task = Annotated[str | None, typer.Option(help="feature-extraction, fill-mask, text-classification, token-classification, "
                                                "question-answering, sentence-similarity or image-classification.")]
-Exporter = Annotated[str, typer.Option(help="dynamo (torch.export) or torchscript.")]
+Framework = Annotated[str | None, typer.Option(help="pt (PyTorch) or tf (TensorFlow, Keras); read off the source when not given.")]
+Exporter = Annotated[str | None, typer.Option(help="Of PyTorch: dynamo (torch.export, the default) or torchscript; of TensorFlow: "
+                                                   "tf2onnx.")]
 Opset = Annotated[int | None, typer.Option(help="Opset of the export; the exporter's own when not given.")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Build a known architecture without any download.")]
 TargetName = Annotated[str, typer.Option("--target", help="cpu, standard (opset 17 to 20), ort-contrib "
@@ -123,21 +126,24 @@ def _step_lines(step: Step, *parts: str) -> list[str]:
 
 
 @app.command()
-def export(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint's folder.")], output: Output = None,
-           task: Task = None, exporter: Exporter = "dynamo", opset: Opset = None, model_type: ModelType = None,
+def export(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = None,
+           task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None, model_type: ModelType = None,
            random_weights: RandomWeights = False, as_json: Json = False) -> None:
     """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
-    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights)
+    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
+                      framework=framework)
 
     from onnxfuse import pipeline
 
     with _progress() as progress:
         step, _ = pipeline.export(plan, progress)
-    _print(as_json, step.to_json(), *_step_lines(step, f"task: {step.details['task']}"))
+    _print(as_json, step.to_json(), *_step_lines(step, f"task: {step.details['task']}",
+                                                     f"from: {step.details['from']}, with {step.details['exporter']}"))
 
 
 def _export_folder(source: str) -> Path:
-    return plans.EXPORTS / (Path(source).resolve().name if Path(source).is_dir() else source)
+    path = Path(source)
+    return plans.EXPORTS / (path.stem if path.suffix == ".keras" else path.resolve().name if path.is_dir() else source)
 
 
 @app.command()
@@ -391,12 +397,13 @@ def view(model: Model = None, no_browser: Annotated[bool, typer.Option("--no-bro
 
 
 @app.command()
-def run(source: Annotated[str, typer.Argument(help="A hub id, or a checkpoint's folder.")], output: Output = None,
-        task: Task = None, exporter: Exporter = "dynamo", opset: Opset = None, model_type: ModelType = None,
+def run(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = None,
+        task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None, model_type: ModelType = None,
         random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = 1, length: Length = 128,
         threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
-    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights)
+    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
+                      framework=framework)
 
     from onnxfuse import pipeline, report
 

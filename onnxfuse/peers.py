@@ -83,7 +83,7 @@ def checkpoint_of(model: Path) -> Checkpoint:
         raise UsageError(f"{model.with_name(plans.RECORD)} does not say which checkpoint {model.name} came from; "
                          "PyTorch can be measured beside what onnxfuse export wrote")
     return open_checkpoint(plan["source"], task=plan["task"], model_type=plan["model_type"],
-                           random_weights=plan["random_weights"], seed=plan["seed"])
+                           random_weights=plan["random_weights"], seed=plan["seed"], framework="pt")
 
 
 # What the tools write --------------------------------------------------------------------------------------------

@@ -39,9 +39,8 @@ from onnxfuse.quantize.products import find_tables, integer_node
 from onnxfuse.quantize.retype import retype as retype_weights
 from onnxfuse.quantize.retype import slow_products
 from onnxfuse.quantize.write import write
-from onnxfuse.runtime import Feeds, Settings, open_runner, product_saturates, slow_factor
+from onnxfuse.runtime import Feeds, Settings, checkpoint_runner, open_runner, product_saturates, slow_factor
 from onnxfuse.runtime.model import METADATA
-from onnxfuse.runtime.pytorch import torch_runner
 from onnxfuse.samples import Case
 from onnxfuse.targets import Target
 
@@ -82,34 +81,38 @@ class _Clock:
 
 
 def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) -> tuple[Step, Checkpoint]:
-    """Export a checkpoint to ``plan.out/model.onnx`` and compare it with PyTorch.
+    """Export a checkpoint to ``plan.out/model.onnx`` and compare it with its own framework.
 
     Args:
-        source: a ``transformers`` model to export instead of ``plan.source``.
+        source: a ``transformers`` or KerasHub model to export instead of ``plan.source``.
 
     Raises:
-        OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what PyTorch does.
+        OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what the framework does.
     """
-    from onnxfuse.exporters import choose_opset, open_checkpoint
+    from onnxfuse.exporters import LABELS, choose_exporter, choose_opset, framework_of, open_checkpoint
     from onnxfuse.exporters import export as write
 
-    opset = choose_opset(plan.exporter, plan.opset)
+    source = source or plan.source
+    framework = framework_of(source, plan.framework)
+    exporter = choose_exporter(plan.exporter, framework)
+    opset = choose_opset(exporter, plan.opset)
     clock = _Clock()
     progress(f"loading {plan.source}")
-    checkpoint = open_checkpoint(source or plan.source, task=plan.task, model_type=plan.model_type,
+    checkpoint = open_checkpoint(source, framework=framework, task=plan.task, model_type=plan.model_type,
                                  random_weights=plan.random_weights, seed=plan.seed)
     clock.lap("load")
-    progress(f"exporting with {plan.exporter}")
+    progress(f"exporting with {exporter}")
     path = plan.out / plans.MODEL
     with files.replacing(path) as staged:
-        write(checkpoint, staged, exporter=plan.exporter, opset=opset)
+        write(checkpoint, staged, exporter=exporter, opset=opset)
         clock.lap("export")
-        progress("comparing with PyTorch")
-        expected = parity.reference(torch_runner(checkpoint), grid(staged, checkpoint.config))
-        result = parity.compare(expected, open_runner(staged), "reassociate").require("the export differs from PyTorch")
+        progress(f"comparing with {LABELS[framework]}")
+        expected = parity.reference(checkpoint_runner(checkpoint), grid(staged, checkpoint.config))
+        result = parity.compare(expected, open_runner(staged), "reassociate").require(f"the export differs from {LABELS[framework]}")
         clock.lap("verify")
     checkpoint.save_beside(plan.out)
-    step = Step(path, files.model_bytes(path), clock.seconds, result, {"task": checkpoint.task})
+    details = {"task": checkpoint.task, "from": str(checkpoint), "exporter": exporter}
+    step = Step(path, files.model_bytes(path), clock.seconds, result, details)
     plans.record(plan.out, "export", plan, step.to_json())
     return step, checkpoint
 
@@ -335,6 +338,7 @@ class Run:
     parity: dict[str, Parity]
     timings: dict[str, benchmark.Timing]
     plan: BenchmarkPlan
+    framework: str
 
     def to_json(self) -> dict[str, Any]:
         return {"export": self.export.to_json(), "optimize": self.optimize.to_json(), "quantize": self.quantize.to_json(),
@@ -343,34 +347,35 @@ class Run:
 
 
 VARIANTS = {"ONNX": plans.MODEL, "optimized": plans.OPTIMIZED, "int8": plans.QUANTIZED}
-PYTORCH = "PyTorch"
-
 
 def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Progress = silent,
             feeds: Callable[[Checkpoint], list[Feeds]] | None = None) -> Run:
-    """Export, optimize, quantize, check against PyTorch, and measure: everything lands in ``plan.out``.
+    """Export, optimize, quantize, check against the model's own framework, and measure: everything lands in ``plan.out``.
 
     Args:
         feeds: real inputs to measure with, given the checkpoint; random ones of ``measure``'s shape when None.
     """
+    from onnxfuse.exporters import LABELS
+
     exported, checkpoint = export(plan, progress)
     optimized = optimize(OptimizePlan(exported.path, plan.out / plans.OPTIMIZED, target), progress)
     quantized = quantize(QuantizePlan(optimized.path, plan.out / plans.QUANTIZED), progress)
     paths = {name: plan.out / file for name, file in VARIANTS.items()}
 
-    progress("comparing all with PyTorch")
-    torch_run = torch_runner(checkpoint, measure.threads)
-    expected = parity.reference(torch_run, grid(exported.path, checkpoint.config))
+    framework = LABELS[checkpoint.framework]
+    progress(f"comparing all with {framework}")
+    original = checkpoint_runner(checkpoint, measure.threads)
+    expected = parity.reference(original, grid(exported.path, checkpoint.config))
     results = {name: parity.compare(expected, open_runner(path), "int8" if name == "int8" else "reassociate")
-               .require(f"{path} differs from PyTorch") for name, path in paths.items()}
+               .require(f"{path} differs from {framework}") for name, path in paths.items()}
 
     progress("measuring")
     profile = samples.profile_of(storage.load(exported.path), checkpoint.config)
     inputs = feeds(checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
     settings = Settings(threads=measure.threads)
-    runners = {PYTORCH: torch_run} | {name: open_runner(path, settings) for name, path in paths.items()}
+    runners = {framework: original} | {name: open_runner(path, settings) for name, path in paths.items()}
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
-    outcome = Run(exported, optimized, quantized, results, timings, measure)
+    outcome = Run(exported, optimized, quantized, results, timings, measure, framework)
     plans.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
     return outcome
 

@@ -19,21 +19,25 @@ MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "mod
 EXPORTS = Path("onnx")
 """Where ``export`` puts a model when no folder is given."""
 
-RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "transformers", "numpy")
+RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "transformers", "tensorflow", "keras", "keras-hub", "tf2onnx", "numpy")
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What to export and how. ``out`` is the folder that receives model.onnx."""
+    """What to export and how. ``out`` is the folder that receives model.onnx.
+
+    ``framework``: ``pt`` or ``tf``; None takes what the source's files show. ``exporter``: None takes the framework's first.
+    """
 
     source: str
     out: Path
     task: str | None = None
     model_type: str | None = None
-    exporter: str = "dynamo"
+    exporter: str | None = None
     opset: int | None = None
     random_weights: bool = False
     seed: int = 0
+    framework: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.contest import Contest, Row
 from onnxfuse.explain import Finding
 from onnxfuse.parity import Parity
-from onnxfuse.pipeline import PYTORCH, VARIANTS, Evaluated, Run
+from onnxfuse.pipeline import VARIANTS, Evaluated, Run
 from onnxfuse.targets import CHOICES
 from onnxfuse.tune import Tuned
 
@@ -168,13 +168,13 @@ def tune_lines(outcome: Tuned) -> list[str]:
 
 
 def run_table(outcome: Run, title: str) -> Table:
-    """The table at the end of ``run``: size, latency, speed-up, parity with PyTorch, and what was fused."""
+    """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
     sizes = {name: megabytes(files.model_bytes(folder / file)) for name, file in VARIANTS.items()}
-    agrees = {PYTORCH: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
+    agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
     steps = {"optimized": fused, "int8": int8_text(outcome.quantize.details)}
-    table = timing_table(outcome.timings, title, {"size": sizes, "against PyTorch": agrees})
+    table = timing_table(outcome.timings, title, {"size": sizes, f"against {outcome.framework}": agrees})
     table.caption = "\n".join(f"{name}: {text}" for name, text in steps.items()) + f"\nfiles and record: {folder}/{plans.RECORD}"
     table.caption_justify = "left"
     return table

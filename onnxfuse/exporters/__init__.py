@@ -1,11 +1,16 @@
 """From a checkpoint to ``model.onnx``: find and load it, wrap it for its task, export it, and compare both.
 
-    sources   hub id, local folder, random weights or a model object -> a loaded checkpoint
-    heads     the module that is exported: a task's outputs in order, or pooling for sentence embeddings
-    torch     torch.export and TorchScript
+    checkpoint    a loaded model, ready to export
+    sources       which framework opens a source
+    pytorch       hub id, local folder, random weights or a model object, with heads: a task's outputs, or pooling
+    tf_weights    TensorFlow's weights read without TensorFlow
+    tensorflow    transformers' TensorFlow classes and SavedModels, with tf_function: what is exported of them
+    keras_hub     KerasHub's encoders: .keras files and presets
+    write         the exporters, and what is the same behind all: torch (torch.export, TorchScript), tf2onnx
 """
 
-from onnxfuse.exporters.sources import Checkpoint, open_checkpoint
-from onnxfuse.exporters.torch import EXPORTERS, choose_opset, export
+from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
+from onnxfuse.exporters.sources import framework_of, open_checkpoint
+from onnxfuse.exporters.write import EXPORTERS, choose_exporter, choose_opset, export
 
-__all__ = ["EXPORTERS", "Checkpoint", "choose_opset", "export", "open_checkpoint"]
+__all__ = ["EXPORTERS", "LABELS", "Checkpoint", "choose_exporter", "choose_opset", "export", "framework_of", "open_checkpoint"]

@@ -1,224 +1,69 @@
-"""Find a checkpoint and load it: a hub id, a local folder, random weights, or a model that is already in memory."""
+"""Which framework opens a source, and the checkpoint it becomes."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from onnxfuse import catalog
 from onnxfuse import plan as plans
-from onnxfuse.architecture import Architecture
-from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
-from onnxfuse.exporters import heads
-from onnxfuse.files import first_line
+from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.exporters import tf_weights
+from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
 
-if TYPE_CHECKING:
-    import torch
-
-PROCESSOR_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json",
-    "preprocessor_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
-)
-"""Files beside a checkpoint that a user of the exported model needs."""
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""What a folder's weights are read from: one file, or the index of several."""
+SAVED_MODEL = "saved_model.pb"
+"""The file that makes a folder a SavedModel."""
 
 
-@dataclass
-class Checkpoint:
-    """A loaded model, ready to export.
+def framework_of(source: Any, asked: str | None = None) -> str:
+    """The framework that will run ``source``: as asked, or as its files show.
 
-    Args:
-        name: what the user called it.
-        module: the module to export; its forward takes the family's inputs in order and returns the task's outputs.
-        family: its architecture.
-        task: one of the family's tasks.
-        config: config.json as a dict.
-        files: processor files to lay beside the exported model, by their relative names.
+    A checkpoint of ``transformers`` whose weights TensorFlow wrote is read into PyTorch's class where TensorFlow is not installed.
+
+    Raises:
+        UsageError: no such framework.
+        MissingExtraError: TensorFlow is needed and not installed.
     """
-
-    name: str
-    module: torch.nn.Module
-    family: Architecture
-    task: str
-    config: dict[str, Any]
-    files: dict[str, Path]
-
-    def save_beside(self, folder: Path) -> None:
-        """Write config.json, with the task, and copy the tokenizer or image-processor files into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.config | {"onnxfuse_task": self.task}, indent=2)
-        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-        for name, path in self.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / name)
+    if asked is not None and asked not in LABELS:
+        raise UsageError(f"--framework {asked}: wanted one of {', '.join(LABELS)}")
+    if asked == "pt" or (asked is None and not of_tensorflow(source)):
+        return "pt"
+    if importlib.util.find_spec("tensorflow") is not None:
+        return "tf"
+    if isinstance(source, (str, Path)) and tf_weights.find(Path(source)) is not None:
+        return "pt"
+    raise MissingExtraError(f"exporting {source} from TensorFlow", "tf")
 
 
-def open_checkpoint(source: str | Path | torch.nn.Module, *, task: str | None = None, model_type: str | None = None,
+def of_tensorflow(source: Any) -> bool:
+    """Whether a source is TensorFlow's or Keras' by its files, or is a model object of theirs."""
+    if not isinstance(source, (str, Path)):
+        return any(base.__module__.split(".")[0] in ("keras", "tf_keras") for base in type(source).__mro__)
+    path = Path(source)
+    return (path.suffix == ".keras" or (path / SAVED_MODEL).is_file() or tf_weights.find(path) is not None
+            or "registered_name" in plans.read_json(path / "config.json"))
+
+
+def open_checkpoint(source: Any, *, framework: str | None = None, task: str | None = None, model_type: str | None = None,
                     random_weights: bool = False, attention: str = "sdpa", seed: int = 0) -> Checkpoint:
-    """Load ``source`` for export. Weights come from safetensors only; no code from the checkpoint runs.
+    """Load ``source`` for export. No code from a checkpoint runs; a SavedModel's graph does, so export only those you trust.
 
     Args:
-        source: a folder, a hub id, or a ``transformers`` model.
+        source: a checkpoint's folder, a hub id, a SavedModel, a .keras file, a KerasHub preset's folder, or a model object.
+        framework: ``pt`` or ``tf``; None takes what the source's files show.
         task: None takes the one that the checkpoint was saved for.
         model_type: overrides config.json.
         random_weights: build the architecture that ``source`` names, without any download.
-        attention: ``sdpa`` or ``eager``: which of transformers' attention implementations to export.
+        attention: ``sdpa`` or ``eager``: which of transformers' PyTorch attentions to export.
         seed: of the random weights.
 
     Raises:
-        MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).
+        MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task or framework).
     """
-    if random_weights:
-        family, _ = catalog.checkpoint(str(source))
-        _checked(task or next(iter(family.tasks)), family)
-    elif isinstance(source, (str, Path)):
-        _require_checkpoint(str(source), task, model_type)
-    transformers = require_torch()
-    with _quiet(transformers):
-        if not isinstance(source, (str, Path)):
-            return _from_object(source, task)
-        if random_weights:
-            return _random(str(source), task, attention, seed)
-        return _pretrained(str(source), task, model_type, attention)
+    if framework_of(source, framework) == "pt":
+        from onnxfuse.exporters.pytorch import open_pytorch
 
+        return open_pytorch(source, task=task, model_type=model_type, random_weights=random_weights, attention=attention, seed=seed)
+    from onnxfuse.exporters.tensorflow import open_tensorflow
 
-def require_torch() -> Any:
-    """The ``transformers`` module. Raises MissingExtraError when it or torch is not installed."""
-    try:
-        importlib.import_module("torch")
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise MissingExtraError("exporting a PyTorch checkpoint", "torch") from error
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """transformers' loading reports and bars are noise beside ours."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _from_object(model: Any, task: str | None) -> Checkpoint:
-    config = model.config.to_dict()
-    family = catalog.architecture(config.get("model_type", "none"))
-    chosen = task or _task_of(type(model).__name__, family)
-    return Checkpoint(type(model).__name__, heads.wrap(model, family, chosen, None), family, chosen, config, {})
-
-
-def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoint:
-    import torch
-    import transformers
-
-    family, fields = catalog.checkpoint(name)
-    classify = next(task for task in family.tasks if task in ("text-classification", "image-classification"))
-    chosen = _checked(task or classify, family)
-    config = transformers.AutoConfig.for_model(family.model_type, **fields)
-    torch.manual_seed(seed)
-    model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=attention)
-    _disturb(model)
-    as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
-    return Checkpoint(name, heads.wrap(model, family, chosen, None), family, chosen, as_dict, {})
-
-
-def _disturb(model: torch.nn.Module) -> None:
-    """Give biases and norms random values too: zeros and ones would hide a bias that a rewrite drops or swaps."""
-    import torch
-
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter), alpha=0.02)
-
-
-def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:
-    import transformers
-
-    config = _guarded(source, lambda: transformers.AutoConfig.from_pretrained(source, trust_remote_code=False))
-    family = catalog.architecture(model_type or config.model_type)
-    if config.model_type != family.model_type:
-        raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
-    files = _processor_files(source)
-    pooling = heads.read_pooling(files, source)
-    chosen = _checked(task or _default_task(config, family, pooling), family)
-    loader = getattr(transformers, family.tasks[chosen])
-    model = _guarded(source, lambda: loader.from_pretrained(
-        source, use_safetensors=True, trust_remote_code=False, attn_implementation=attention, dtype="float32"))
-    return Checkpoint(source, heads.wrap(model, family, chosen, pooling), family, chosen, config.to_dict(), files)
-
-
-def _require_checkpoint(source: str, task: str | None, model_type: str | None) -> None:
-    """Refuse what can be neither a usable folder nor a hub id, before anything slow is imported."""
-    folder = Path(source)
-    if folder.is_file():
-        raise UsageError(f"{source} is a file; export takes a checkpoint's folder or a hub id")
-    if folder.is_dir():
-        family = catalog.architecture(model_type or plans.read_config(folder / WEIGHTS[0]).get("model_type", "none"))
-        if task is not None:
-            _checked(task, family)
-        if not any((folder / name).is_file() for name in WEIGHTS):
-            raise ExportError(f"cannot load the checkpoint in {source}: it has no {WEIGHTS[0]}; save the model again with "
-                              "save_pretrained (weights are read from safetensors alone, pickled ones can run code)")
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
-
-
-def _guarded(source: str, load: Any) -> Any:
-    """Run a ``from_pretrained`` and turn its failures into one line that says what to do."""
-    local = Path(source).is_dir()
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if local:
-            raise ExportError(f"cannot load the checkpoint in {source}: {first_line(error)}; it needs config.json and "
-                              "model.safetensors that fit each other") from error
-        raise ExportError(f"cannot load {source!r} from the hub or its cache ({first_line(error)[:120]}); check the name and the "
-                          "connection, give a local folder, or add --random-weights to try the architecture") from error
-
-
-def _processor_files(source: str) -> dict[str, Path]:
-    from transformers.utils import cached_file
-
-    found = {}
-    for name in PROCESSOR_FILES:
-        path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
-                           _raise_exceptions_for_connection_errors=False)
-        if path is not None:
-            found[name] = Path(path)
-    return found
-
-
-def _checked(task: str, family: Architecture) -> str:
-    if task not in family.tasks:
-        raise UsageError(f"{family.model_type} has no task {task!r}; choose one of {', '.join(family.tasks)}")
-    return task
-
-
-def _default_task(config: Any, family: Architecture, pooling: heads.Pooling | None) -> str:
-    if pooling is not None:
-        return "sentence-similarity"
-    name = (config.architectures or [""])[0]
-    return _task_of(name, family)
-
-
-def _task_of(class_name: str, family: Architecture) -> str:
-    """The task that a model class was made for; its features when it has no head."""
-    suffixes = {"ForMaskedLM": "fill-mask", "ForSequenceClassification": "text-classification",
-                "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering",
-                "ForImageClassification": "image-classification"}
-    return next((task for suffix, task in suffixes.items() if class_name.endswith(suffix)), "feature-extraction")
+    return open_tensorflow(source, task=task, model_type=model_type, random_weights=random_weights, seed=seed)

@@ -1,0 +1,103 @@
+"""A loaded model, ready to export, whichever framework it came from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxfuse.architecture import Architecture
+from onnxfuse.errors import ExportError, UsageError
+from onnxfuse.files import first_line
+
+LABELS = {"pt": "PyTorch", "tf": "TensorFlow"}
+"""The frameworks as ``--framework`` names them, and as people do."""
+
+PROCESSOR_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json",
+    "preprocessor_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
+)
+"""Files beside a checkpoint that a user of the exported model needs."""
+
+
+@dataclass
+class Checkpoint:
+    """A loaded model, ready to export.
+
+    Args:
+        name: what the user called it.
+        module: what is exported: takes the family's inputs in order and returns the task's outputs in order; a
+            ``torch.nn.Module``, or a ``tf.function`` with its signature.
+        family: its architecture.
+        task: one of the family's tasks.
+        config: config.json as a dict.
+        files: processor files to lay beside the exported model, by their relative names.
+        framework: ``pt`` or ``tf``: what runs ``module``.
+        origin: what it was read as, for people; empty when that is the framework's own class.
+    """
+
+    name: str
+    module: Any
+    family: Architecture
+    task: str
+    config: dict[str, Any]
+    files: dict[str, Path]
+    framework: str = "pt"
+    origin: str = ""
+
+    def __str__(self) -> str:
+        """The framework, and how the weights came to it."""
+        return f"{LABELS[self.framework]}{self.origin and ', '}{self.origin}"
+
+    def save_beside(self, folder: Path) -> None:
+        """Write config.json, with the task, and copy the tokenizer or image-processor files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.config | {"onnxfuse_task": self.task}, indent=2)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        for name, path in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+
+
+def processor_files(folder: Path) -> dict[str, Path]:
+    """The processor files of a local checkpoint, by their relative names."""
+    return {name: folder / name for name in PROCESSOR_FILES if (folder / name).is_file()}
+
+
+def guarded(source: str, load: Any, wanted: str = "config.json and model.safetensors that fit each other") -> Any:
+    """Run a ``from_pretrained`` and turn its failures into one line that says what to do."""
+    local = Path(source).is_dir()
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if local:
+            raise ExportError(f"cannot load the checkpoint in {source}: {first_line(error)}; it needs {wanted}") from error
+        raise ExportError(f"cannot load {source!r} from the hub or its cache ({first_line(error)[:120]}); check the name and the "
+                          "connection, give a local folder, or add --random-weights to try the architecture") from error
+
+
+def checked(task: str, family: Architecture) -> str:
+    """``task`` itself when the family has it. Raises UsageError."""
+    if task not in family.tasks:
+        raise UsageError(f"{family.model_type} has no task {task!r}; choose one of {', '.join(family.tasks)}")
+    return task
+
+
+def classification(family: Architecture) -> str:
+    """The family's classification of whole inputs: what random weights are made for unless told otherwise."""
+    return next(task for task in family.tasks if task in ("text-classification", "image-classification"))
+
+
+def task_of(class_name: str, family: Architecture) -> str:
+    """The task that a model class was made for; its features when it has no head."""
+    suffixes = {"ForMaskedLM": "fill-mask", "ForSequenceClassification": "text-classification",
+                "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering",
+                "ForImageClassification": "image-classification"}
+    return next((task for suffix, task in suffixes.items() if class_name.endswith(suffix)), "feature-extraction")
+
+
+def default_task(architectures: list[str] | None, family: Architecture, *, pooled: bool) -> str:
+    """The task that config.json's ``architectures`` names, or sentence embeddings where the checkpoint pools."""
+    return "sentence-similarity" if pooled else task_of((architectures or [""])[0], family)

@@ -1,0 +1,104 @@
+"""Keras models: KerasHub's encoders under Hugging Face's names, from .keras files, preset folders or memory.
+
+Source: KerasHub 0.32 (BertBackbone, DistilBertBackbone, ViTBackbone and the classifiers on them), Keras 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import catalog
+from onnxfuse.errors import ExportError, MissingExtraError, UsageError
+from onnxfuse.exporters.checkpoint import Checkpoint, checked, classification
+from onnxfuse.exporters.tf_function import function
+from onnxfuse.files import first_line
+
+INPUTS = {"input_ids": "token_ids", "attention_mask": "padding_mask", "token_type_ids": "segment_ids", "pixel_values": "images"}
+"""Hugging Face's names of inputs, and KerasHub's. Images are [B,H,W,C] there."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone class of KerasHub: its family, and config.json's fields by the names in its own config."""
+
+    model_type: str
+    fields: Mapping[str, str]
+
+
+TEXT = {"vocabulary_size": "vocab_size", "max_sequence_length": "max_position_embeddings"}
+WIDE = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "hidden_dim": "hidden_size"}
+BACKBONES = {
+    "BertBackbone": Backbone("bert", TEXT | WIDE | {"intermediate_dim": "intermediate_size", "num_segments": "type_vocab_size"}),
+    "DistilBertBackbone": Backbone("distilbert", TEXT | {"num_layers": "n_layers", "num_heads": "n_heads", "hidden_dim": "dim",
+                                                         "intermediate_dim": "hidden_dim"}),
+    "ViTBackbone": Backbone("vit", WIDE | {"mlp_dim": "intermediate_size", "patch_size": "patch_size",
+                                           "layer_norm_epsilon": "layer_norm_eps"}),
+}
+
+
+def load(source: Path) -> Any:
+    """A .keras file, or a preset's folder. Code that a file carries does not run (Keras' safe mode).
+
+    Raises:
+        MissingExtraError: KerasHub is not installed.
+        UsageError, ExportError: nothing is there, or it cannot be loaded.
+    """
+    try:
+        import keras
+        import keras_hub
+    except ImportError as error:
+        raise MissingExtraError(f"reading {source}", "tf") from error
+    if not source.exists():
+        raise UsageError(f"{source} is not there; give a .keras file or a KerasHub preset's folder")
+    try:
+        if source.is_file():
+            return keras.saving.load_model(source, compile=False, safe_mode=True)
+        kind = keras_hub.models.Task if (source / "task.json").is_file() else keras_hub.models.Backbone
+        return kind.from_preset(str(source))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ExportError(f"cannot load {source} with Keras {keras.__version__}: {first_line(error)}; save the model again") from error
+
+
+def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
+    """A KerasHub encoder, or a classifier on one, as a checkpoint. Raises ExportError for another kind of Keras model."""
+    import tensorflow as tf
+
+    backbone = getattr(model, "backbone", model)
+    known = BACKBONES.get(type(backbone).__name__)
+    if known is None:
+        raise ExportError(f"{name} is a Keras model of class {type(model).__name__}; onnxfuse exports KerasHub's "
+                          f"{', '.join(BACKBONES)} and classifiers on them; export others as a SavedModel with Hugging Face's inputs")
+    family = catalog.architecture(known.model_type)
+    config = _config(backbone, known)
+    taken = [value.name for value in model.inputs]
+    if sorted(taken) != sorted(INPUTS[ours] for ours in family.inputs):
+        raise ExportError(f"{name} ({type(model).__name__}) takes {', '.join(taken)}; onnxfuse exports models that take "
+                          f"{', '.join(INPUTS[ours] for ours in family.inputs)} alone")
+    chosen = checked(task or ("feature-extraction" if backbone is model else classification(family)), family)
+    if chosen not in ("feature-extraction", classification(family)) or (backbone is model) != (chosen == "feature-extraction"):
+        raise UsageError(f"{name} is a {type(model).__name__}, which has no outputs for task {chosen}; leave --task out")
+
+    def call(inputs: dict[str, Any]) -> dict[str, Any]:
+        if "pixel_values" in inputs:
+            result = model(tf.transpose(inputs["pixel_values"], [0, 2, 3, 1]), training=False)
+        else:
+            result = model({INPUTS[ours]: tf.cast(value, tf.int32) for ours, value in inputs.items()}, training=False)
+        if backbone is not model:
+            return {"logits": result}
+        return {"last_hidden_state": result["sequence_output"] if isinstance(result, dict) else result}
+
+    module = function(call, family, chosen, config)
+    return Checkpoint(name, module, family, chosen, config, {}, "tf", f"KerasHub's {type(model).__name__}")
+
+
+def _config(backbone: Any, known: Backbone) -> dict[str, Any]:
+    """config.json's fields of a backbone."""
+    theirs = backbone.get_config()
+    config = {ours: theirs[name] for name, ours in known.fields.items() if name in theirs}
+    if "image_shape" in theirs:
+        height, width, channels = theirs["image_shape"]
+        config |= {"image_size": [height, width], "num_channels": channels, "patch_size": list(config["patch_size"])}
+    return {"model_type": known.model_type} | config

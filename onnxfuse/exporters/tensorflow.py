@@ -1,0 +1,246 @@
+"""Load a TensorFlow model: transformers' TensorFlow classes, SavedModels, Keras files and KerasHub's backbones.
+
+Whatever it is, it becomes one ``tf.function`` with Hugging Face's inputs in order (ids and masks int64 [B,S], pixels float32
+[B,C,H,W]) that returns the task's outputs in order. Source: transformers 4.57 (5 has no TensorFlow classes), ``tf.saved_model``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxfuse import catalog
+from onnxfuse import plan as plans
+from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
+from onnxfuse.exporters import heads, keras_hub, tf_weights
+from onnxfuse.exporters.checkpoint import (
+    Checkpoint,
+    checked,
+    classification,
+    default_task,
+    guarded,
+    processor_files,
+    task_of,
+)
+from onnxfuse.exporters.sources import SAVED_MODEL
+from onnxfuse.exporters.tf_function import Tensors, function
+from onnxfuse.files import first_line
+from onnxfuse.quiet import silent
+
+SIGNATURE = "serving_default"
+"""The signature of a SavedModel that is exported, where it has several."""
+
+
+def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | None = None, random_weights: bool = False,
+                    seed: int = 0) -> Checkpoint:
+    """Load ``source`` for export; arguments as of ``sources.open_checkpoint``.
+
+    Raises:
+        MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).
+    """
+    with silent():
+        require_tensorflow()
+        if not isinstance(source, (str, Path)):
+            return _from_object(source, task)
+        if random_weights:
+            return _random(str(source), task, seed)
+        folder = Path(source)
+        if folder.suffix == ".keras" or "registered_name" in plans.read_json(folder / "config.json"):
+            return _from_keras(folder, task)
+        if (folder / SAVED_MODEL).is_file():
+            return _saved_model(folder, task, model_type)
+        if folder.is_file() or (folder.is_dir() and not (folder / "config.json").is_file()):
+            raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and tf_model.h5 or model.safetensors, "
+                             f"a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub preset's folder")
+        return _pretrained(str(source), task, model_type)
+
+
+def require_tensorflow() -> Any:
+    """The ``tensorflow`` module, told to be quiet. Raises MissingExtraError when it is not installed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise MissingExtraError("exporting a TensorFlow model", "tf") from error
+    return tensorflow
+
+
+def require_transformers() -> Any:
+    """``transformers`` with its TensorFlow classes. Raises MissingExtraError for 5, which has none."""
+    try:
+        import tf_keras  # noqa: F401 - what they are made of
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("exporting transformers' TensorFlow classes", "tf") from error
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        raise MissingExtraError(f"transformers {transformers.__version__} has no TensorFlow classes; exporting them", "tf")
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+# transformers ----------------------------------------------------------------------------------------------------
+
+
+def _from_object(model: Any, task: str | None) -> Checkpoint:
+    if not hasattr(model, "base_model_prefix"):
+        return keras_hub.checkpoint(model, type(model).__name__, task)
+    config = model.config.to_dict()
+    family = catalog.architecture(config.get("model_type", "none"))
+    chosen = checked(task or task_of(type(model).__name__, family), family)
+    return _of_transformers(type(model).__name__, model, family, chosen, config, None)
+
+
+def _random(name: str, task: str | None, seed: int) -> Checkpoint:
+    import tensorflow
+
+    family, fields = catalog.checkpoint(name)
+    chosen = checked(task or classification(family), family)
+    transformers = require_transformers()
+    config = transformers.AutoConfig.for_model(family.model_type, **fields)
+    tensorflow.random.set_seed(seed)
+    model = getattr(transformers, f"TF{family.tasks[chosen]}").from_config(config)
+    model.build_in_name_scope()
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:  # zeros and ones would hide a bias that a rewrite drops or swaps
+        if weight.shape.rank == 1:
+            weight.assign_add(rng.normal(0, 0.02, weight.shape).astype(np.float32))
+    architecture = type(model).__name__.removeprefix("TF")
+    return _of_transformers(name, model, family, chosen, config.to_dict() | {"architectures": [architecture]}, None)
+
+
+def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkpoint:
+    transformers = require_transformers()
+    wanted = "config.json and tf_model.h5 or model.safetensors that fit each other"
+    config = guarded(source, lambda: transformers.AutoConfig.from_pretrained(source, trust_remote_code=False), wanted)
+    family = catalog.architecture(model_type or config.model_type)
+    if config.model_type != family.model_type:
+        raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
+    files = processor_files(Path(source))
+    pooling = heads.read_pooling(files, source)
+    chosen = checked(task or default_task(config.architectures, family, pooled=pooling is not None), family)
+    loader = getattr(transformers, f"TF{family.tasks[chosen]}")
+    model, report = guarded(source, lambda: loader.from_pretrained(source, config=config, trust_remote_code=False,
+                                                                   output_loading_info=True), wanted)
+    unused = tf_weights.UNUSED.get(chosen, ())
+    missing = [name for name in report["missing_keys"] if not any(part in name for part in unused)]
+    if missing:
+        raise ExportError(f"{source} has no weights for {missing[0]} ({len(missing)} missing) of task {chosen}; choose the --task "
+                          "that it was saved for")
+    return _of_transformers(source, model, family, chosen, config.to_dict(), pooling, files)
+
+
+def _of_transformers(name: str, model: Any, family: Architecture, task: str, config: dict[str, Any],
+                     pooling: heads.Pooling | None, files: dict[str, Path] | None = None) -> Checkpoint:
+    def call(inputs: Tensors) -> Tensors:
+        result = model(inputs, training=False)
+        if task != "sentence-similarity":
+            return dict(result)
+        tokens = result["last_hidden_state"]
+        return {"token_embeddings": tokens, "sentence_embedding": _pool(tokens, inputs["attention_mask"], pooling or heads.Pooling())}
+
+    module = function(call, family, task, config)
+    return Checkpoint(name, module, family, task, config, files or {}, "tf", f"{type(model).__name__}")
+
+
+def _pool(tokens: Any, mask: Any, pooling: heads.Pooling) -> Any:
+    """``heads.pool`` in TensorFlow."""
+    import tensorflow as tf
+
+    if pooling.mode == "cls":
+        pooled = tokens[:, 0]
+    else:
+        kept = tf.cast(mask, tokens.dtype)[:, :, None]
+        if pooling.mode == "max":
+            pooled = tf.reduce_max(tf.where(kept > 0, tokens, tokens.dtype.min), axis=1)
+        else:
+            pooled = tf.reduce_sum(tokens * kept, axis=1) / tf.maximum(tf.reduce_sum(kept, axis=1), 1e-9)
+    if not pooling.normalize:
+        return pooled
+    return pooled / tf.maximum(tf.norm(pooled, axis=-1, keepdims=True), 1e-12)
+
+
+# SavedModels -----------------------------------------------------------------------------------------------------
+
+
+def _saved_model(folder: Path, task: str | None, model_type: str | None) -> Checkpoint:
+    """A SavedModel by its signature; config.json is read from the folder, or two above as ``save_pretrained`` lays it."""
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError) as error:
+        raise ExportError(f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with tf.saved_model.save") from error
+    signatures = dict(loaded.signatures)
+    chosen = SIGNATURE if SIGNATURE in signatures else next(iter(signatures), None)
+    if chosen is None:
+        raise ExportError(f"the SavedModel {folder} has no signature; save it with signatures={{'{SIGNATURE}': function}}")
+    signature = signatures[chosen]
+    where = f"the signature {chosen} of {folder}"
+    specs = {spec.name: spec for spec in signature.structured_input_signature[1].values()}
+    names = _hugging_face_names(specs, where)
+    home = next((place for place in (folder, folder.parent.parent) if (place / "config.json").is_file()), folder)
+    config = plans.read_config(home / "model")
+    family = catalog.architecture(model_type or config.get("model_type") or _family_of(names.values()))
+    if set(names.values()) != set(family.inputs):
+        raise ExportError(f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it again "
+                          "with those inputs")
+    outputs = {name: spec.name for name, spec in signature.structured_outputs.items()}
+    task = checked(task or config.get("onnxfuse_task") or _task_of(set(outputs), config, family, where), family)
+
+    def call(inputs: Tensors) -> Tensors:
+        given = {theirs: tf.cast(inputs[ours], specs[theirs].dtype) for theirs, ours in names.items()}
+        return dict(loaded.signatures[chosen](**given))  # through what keeps its variables alive
+
+    module = function(call, family, task, {"num_channels": 3} | _sizes(specs) | config)
+    return Checkpoint(str(folder), module, family, task, {"model_type": family.model_type} | _sizes(specs) | config,
+                      processor_files(home), "tf", f"{where}")
+
+
+def _hugging_face_names(specs: dict[str, Any], where: str) -> dict[str, str]:
+    """For each input of a signature the Hugging Face name. Raises ExportError for what no encoder takes."""
+    wanted = "input_ids, attention_mask and token_type_ids as int32 or int64 [None, None], or pixel_values as float32 [None, C, H, W]"
+    known = {ours: axes for family in catalog.families() for ours, axes in family.inputs.items()}
+    for name, spec in specs.items():
+        if spec.dtype == "string":
+            raise ExportError(f"{where} takes text (the string {name}): its tokenizer is inside, and ONNX has none; save the encoder "
+                              f"behind the tokenizer, with {wanted}")
+        if name not in known:
+            raise ExportError(f"{where} takes {', '.join(specs)}; {name} is no input of an encoder; save it again with {wanted}")
+        rank = spec.shape.rank
+        fixed = rank is None or any(spec.shape[axis] is not None for axis in known[name] if axis < rank)
+        if fixed or rank != (4 if name == "pixel_values" else 2) or not (spec.dtype.is_integer or name == "pixel_values"):
+            raise ExportError(f"{where} takes {name} as {spec.dtype.name} {spec.shape}; save it again with {wanted}")
+    return {name: name for name in specs}
+
+
+def _sizes(specs: dict[str, Any]) -> dict[str, Any]:
+    """What a signature tells of config.json's fields."""
+    pixels = specs.get("pixel_values")
+    return {} if pixels is None else {"num_channels": pixels.shape[1], "image_size": [pixels.shape[2], pixels.shape[3]]}
+
+
+def _family_of(inputs: Any) -> str:
+    return "vit" if "pixel_values" in inputs else "bert" if "token_type_ids" in inputs else "distilbert"
+
+
+def _task_of(outputs: set[str], config: dict[str, Any], family: Architecture, where: str) -> str:
+    """The task whose outputs a signature has; logits are those of config.json's class, or of a classification."""
+    named = config.get("architectures")
+    told = [task_of(named[0], family)] if named else []
+    for task in (*told, classification(family), *family.tasks):
+        if set(OUTPUTS[task]) <= outputs:
+            return task
+    raise ExportError(f"{where} returns {', '.join(sorted(outputs))}; onnxfuse knows "
+                      f"{'; '.join(sorted({', '.join(OUTPUTS[task]) for task in family.tasks}))}; save it again with those names")
+
+
+# Keras -----------------------------------------------------------------------------------------------------------
+
+
+def _from_keras(source: Path, task: str | None) -> Checkpoint:
+    return keras_hub.checkpoint(keras_hub.load(source), str(source), task)

@@ -1,0 +1,30 @@
+"""The function that is exported from TensorFlow: the family's inputs in order, the task's outputs in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from onnxfuse.architecture import OUTPUTS, Architecture
+
+Tensors = dict[str, Any]
+Call = Callable[[Tensors], Tensors]
+"""A model on named tensors. What it returns may hold more than a task shows."""
+
+
+def function(call: Call, family: Architecture, task: str, config: dict[str, Any]) -> Any:
+    """``call`` as a ``tf.function``: ids and masks int64 [B,S], pixels float32 [B,C,H,W], by Hugging Face's names; a tuple out."""
+    import tensorflow as tf
+
+    names, outputs = tuple(family.inputs), OUTPUTS[task]
+    size = config.get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = tf.TensorSpec([None, config.get("num_channels", 3), height, width], tf.float32, name="pixel_values")
+    signature = [pixels if name == "pixel_values" else tf.TensorSpec([None, None], tf.int64, name=name) for name in names]
+
+    @tf.function(input_signature=signature)
+    def exported(*inputs: Any) -> tuple[Any, ...]:
+        results = call(dict(zip(names, inputs, strict=True)))
+        return tuple(tf.identity(results[name], name=name) for name in outputs)
+
+    return exported

@@ -1,0 +1,112 @@
+"""Write a checkpoint as ONNX, through the exporter of its framework."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxfuse import files, storage
+from onnxfuse.architecture import TOKENS
+from onnxfuse.errors import ExportError, UsageError
+from onnxfuse.exporters import tf2onnx, torch
+from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
+from onnxfuse.normalize.structure import forget_origins
+from onnxfuse.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One way to ONNX.
+
+    Args:
+        framework: whose models it takes, ``pt`` or ``tf``.
+        opset: what it writes unless told otherwise: the newest that all runtimes of 2025 read, or that it knows.
+        opsets: what may be asked for.
+        write: writes a checkpoint to a path at an opset.
+    """
+
+    framework: str
+    opset: int
+    opsets: range
+    write: Callable[[Checkpoint, Path, int], None]
+
+
+EXPORTERS = {
+    "dynamo": Exporter("pt", 20, range(14, 24), torch.dynamo),  # it writes opset 18 and converts it down where it can
+    "torchscript": Exporter("pt", 17, range(14, 21), torch.torchscript),
+    "tf2onnx": Exporter("tf", 18, range(14, 19), tf2onnx.write),
+}
+"""The exporters by name; a framework's first one is its default."""
+
+
+def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, opset: int | None = None) -> None:
+    """Write ``checkpoint`` to ``path`` as an ONNX model with dynamic batch and length.
+
+    Args:
+        exporter: a key of ``EXPORTERS``; None takes the first of the checkpoint's framework.
+        opset: None takes the exporter's own.
+
+    Raises:
+        UsageError: an exporter or opset that does not exist.
+        ExportError: the exporter failed; its own words follow.
+    """
+    exporter = choose_exporter(exporter, checkpoint.framework)
+    opset = choose_opset(exporter, opset)
+    with files.replacing(path) as staged:
+        raw = staged.with_name("raw") / staged.name  # large weights come in files of the exporter's own naming
+        raw.parent.mkdir()
+        with quiet():
+            try:
+                EXPORTERS[exporter].write(checkpoint, raw, opset)
+            except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
+                others = [name for name in _of_framework(checkpoint.framework) if name != exporter]
+                advice = f"try --exporter {others[0]}" if others else f"export it with {LABELS['pt']} instead"
+                raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {files.first_line(error)}; "
+                                  f"{advice}") from error
+        model = storage.load(raw)
+        written = model.opset_imports[""]
+        if written != opset:
+            raise ExportError(f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
+                              f"its converter does not reach it; use --opset {written}")
+        _name_outputs(model)
+        checkpoint.family.name_inputs(model)
+        forget_origins(model)
+        storage.save(model, staged)
+        shutil.rmtree(raw.parent)
+
+
+def choose_exporter(exporter: str | None, framework: str) -> str:
+    """The exporter to use for a framework. Raises UsageError for one that does not exist or takes another framework's models."""
+    fitting = _of_framework(framework)
+    if exporter is None:
+        return fitting[0]
+    if exporter not in EXPORTERS:
+        raise UsageError(f"no exporter named {exporter!r}; choose one of {', '.join(EXPORTERS)}")
+    if exporter not in fitting:
+        raise UsageError(f"--exporter {exporter} takes {LABELS[EXPORTERS[exporter].framework]} models, this one is {LABELS[framework]}'s; "
+                         f"choose {' or '.join(fitting)}")
+    return exporter
+
+
+def _of_framework(framework: str) -> list[str]:
+    return [name for name, exporter in EXPORTERS.items() if exporter.framework == framework]
+
+
+def choose_opset(exporter: str, opset: int | None) -> int:
+    """The opset to export with. Raises UsageError for an opset that the exporter does not write."""
+    chosen = EXPORTERS[exporter]
+    if opset is not None and opset not in chosen.opsets:
+        raise UsageError(f"the {exporter} exporter writes opset {chosen.opsets[0]} to {chosen.opsets[-1]}, not {opset}")
+    return opset or chosen.opset
+
+
+def _name_outputs(model: ir.Model) -> None:
+    """Name dynamic dimensions of outputs as those of the inputs, however the exporter called them."""
+    for value in model.graph.outputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([ir.SymbolicDim(TOKENS[axis]) if axis in TOKENS and not isinstance(dim, int) else dim
+                                    for axis, dim in enumerate(value.shape.dims)])
