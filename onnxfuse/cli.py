@@ -46,9 +46,9 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where the r
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Task = Annotated[str | None, typer.Option(help="feature-extraction, fill-mask, text-classification, token-classification, "
                                                "question-answering, sentence-similarity or image-classification.")]
-Framework = Annotated[str | None, typer.Option(help="pt (PyTorch) or tf (TensorFlow, Keras); read off the source when not given.")]
-Exporter = Annotated[str | None, typer.Option(help="Of PyTorch: dynamo (torch.export, the default) or torchscript; of TensorFlow: "
-                                                   "tf2onnx.")]
+Framework = Annotated[str | None, typer.Option(help="pt (PyTorch) or tf (TensorFlow, Keras); the source's when not given.")]
+Exporter = Annotated[str | None, typer.Option(help="Of PyTorch: dynamo (torch.export, the default) or torchscript; of "
+                                                        "TensorFlow: tf2onnx.")]
 Opset = Annotated[int | None, typer.Option(help="Opset of the export; the exporter's own when not given.")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Build a known architecture without any download.")]
 TargetName = Annotated[str, typer.Option("--target", help="cpu, standard (opset 17 to 20), ort-contrib "
@@ -127,8 +127,8 @@ def _step_lines(step: Step, *parts: str) -> list[str]:
 
 @app.command()
 def export(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = None,
-           task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None, model_type: ModelType = None,
-           random_weights: RandomWeights = False, as_json: Json = False) -> None:
+           task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None,
+           model_type: ModelType = None, random_weights: RandomWeights = False, as_json: Json = False) -> None:
     """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
     plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
                       framework=framework)
@@ -398,9 +398,9 @@ def view(model: Model = None, no_browser: Annotated[bool, typer.Option("--no-bro
 
 @app.command()
 def run(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = None,
-        task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None, model_type: ModelType = None,
-        random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = 1, length: Length = 128,
-        threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
+        task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None,
+        model_type: ModelType = None, random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = 1,
+        length: Length = 128, threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
     plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
                       framework=framework)

@@ -76,12 +76,13 @@ class Bench:
 
 def checkpoint_of(model: Path) -> Checkpoint:
     """The checkpoint that ``onnxfuse export`` made a model from, by the record beside it. Raises UsageError, ExportError."""
-    from onnxfuse.exporters import open_checkpoint
+    from onnxfuse.exporters import LABELS, open_checkpoint
 
-    plan = plans.recorded(model.parent).get("export", {}).get("plan")
-    if plan is None:
-        raise UsageError(f"{model.with_name(plans.RECORD)} does not say which checkpoint {model.name} came from; "
-                         "PyTorch can be measured beside what onnxfuse export wrote")
+    export = plans.recorded(model.parent).get("export", {})
+    plan = export.get("plan")
+    if plan is None or str(export.get("from", LABELS["pt"])).startswith(LABELS["tf"]):
+        raise UsageError(f"{model.with_name(plans.RECORD)} does not say which PyTorch checkpoint {model.name} came from; "
+                         "PyTorch can be measured beside what onnxfuse export wrote from it")
     return open_checkpoint(plan["source"], task=plan["task"], model_type=plan["model_type"],
                            random_weights=plan["random_weights"], seed=plan["seed"], framework="pt")
 

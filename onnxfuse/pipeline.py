@@ -108,7 +108,8 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         clock.lap("export")
         progress(f"comparing with {LABELS[framework]}")
         expected = parity.reference(checkpoint_runner(checkpoint), grid(staged, checkpoint.config))
-        result = parity.compare(expected, open_runner(staged), "reassociate").require(f"the export differs from {LABELS[framework]}")
+        result = parity.compare(expected, open_runner(staged), "reassociate")
+        result.require(f"the export differs from {LABELS[framework]}")
         clock.lap("verify")
     checkpoint.save_beside(plan.out)
     details = {"task": checkpoint.task, "from": str(checkpoint), "exporter": exporter}

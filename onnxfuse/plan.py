@@ -19,7 +19,8 @@ MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "mod
 EXPORTS = Path("onnx")
 """Where ``export`` puts a model when no folder is given."""
 
-RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "transformers", "tensorflow", "keras", "keras-hub", "tf2onnx", "numpy")
+RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "transformers", "tensorflow",
+            "tf2onnx", "keras", "keras-hub", "numpy")
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,12 @@ def feeds_for(model: ir.Model, sizes: dict[str, int], seed: int = 1) -> dict[str
     return feeds
 
 
-def assert_same(before: ir.Model, after: ir.Model, sizes: dict[str, int], tolerance: float = 1e-5) -> None:
-    """Both compute the same without the loader's rewrites, to ``tolerance`` (float32 sums in another order)."""
-    feeds = feeds_for(before, sizes)
+def assert_same(before: ir.Model, after: ir.Model, sizes: dict[str, int], tolerance: float = 1e-5, **given: np.ndarray) -> None:
+    """Both compute the same without the loader's rewrites, to ``tolerance`` (float32 sums in another order).
+
+    ``given``: inputs that are not random.
+    """
+    feeds = feeds_for(before, sizes) | given
     wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds) for m in (before, after))
     assert set(wanted) == set(got)
     for name, array in wanted.items():
@@ -132,7 +135,7 @@ def small_model(family: str, head: str, layers: int | None = None):
     import torch
     import transformers
 
-    from onnxfuse.exporters.sources import _disturb
+    from onnxfuse.exporters.pytorch import _disturb
 
     name, fields = SMALL[family]
     depth = {} if layers is None else {"n_layers" if family == "distilbert" else "num_hidden_layers": layers}

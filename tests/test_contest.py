@@ -87,7 +87,7 @@ def test_wrong_usage(cli, bert_export, arguments, words):
 
 def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):
     (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
-    with pytest.raises(UsageError, match=r"does not say which checkpoint model\.onnx came from"):
+    with pytest.raises(UsageError, match=r"does not say which PyTorch checkpoint model\.onnx came from"):
         peers.PEERS["torch"].open(peers.Bench(tmp_path / "model.onnx", "bert", tmp_path))
 
 

@@ -59,7 +59,7 @@ def load(source: Path) -> Any:
         kind = keras_hub.models.Task if (source / "task.json").is_file() else keras_hub.models.Backbone
         return kind.from_preset(str(source))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"cannot load {source} with Keras {keras.__version__}: {first_line(error)}; save the model again") from error
+        raise ExportError(f"cannot load {source} with Keras {keras.__version__}: {first_line(error)}; save it again") from error
 
 
 def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
@@ -70,7 +70,7 @@ def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
     known = BACKBONES.get(type(backbone).__name__)
     if known is None:
         raise ExportError(f"{name} is a Keras model of class {type(model).__name__}; onnxfuse exports KerasHub's "
-                          f"{', '.join(BACKBONES)} and classifiers on them; export others as a SavedModel with Hugging Face's inputs")
+                          f"{', '.join(BACKBONES)} and classifiers on them; save it as a SavedModel with Hugging Face's inputs")
     family = catalog.architecture(known.model_type)
     config = _config(backbone, known)
     taken = [value.name for value in model.inputs]

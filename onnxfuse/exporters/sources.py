@@ -18,7 +18,7 @@ SAVED_MODEL = "saved_model.pb"
 def framework_of(source: Any, asked: str | None = None) -> str:
     """The framework that will run ``source``: as asked, or as its files show.
 
-    A checkpoint of ``transformers`` whose weights TensorFlow wrote is read into PyTorch's class where TensorFlow is not installed.
+    A ``transformers`` checkpoint with TensorFlow's weights is read into PyTorch's class where TensorFlow is not installed.
 
     Raises:
         UsageError: no such framework.
@@ -63,7 +63,8 @@ def open_checkpoint(source: Any, *, framework: str | None = None, task: str | No
     if framework_of(source, framework) == "pt":
         from onnxfuse.exporters.pytorch import open_pytorch
 
-        return open_pytorch(source, task=task, model_type=model_type, random_weights=random_weights, attention=attention, seed=seed)
+        return open_pytorch(source, task=task, model_type=model_type, random_weights=random_weights, attention=attention,
+                            seed=seed)
     from onnxfuse.exporters.tensorflow import open_tensorflow
 
     return open_tensorflow(source, task=task, model_type=model_type, random_weights=random_weights, seed=seed)

@@ -54,8 +54,9 @@ def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | N
         if (folder / SAVED_MODEL).is_file():
             return _saved_model(folder, task, model_type)
         if folder.is_file() or (folder.is_dir() and not (folder / "config.json").is_file()):
-            raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and tf_model.h5 or model.safetensors, "
-                             f"a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub preset's folder")
+            raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and {tf_weights.H5} or "
+                             f"{tf_weights.SAFETENSORS}, a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub "
+                             "preset's folder")
         return _pretrained(str(source), task, model_type)
 
 
@@ -129,8 +130,8 @@ def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkp
     unused = tf_weights.UNUSED.get(chosen, ())
     missing = [name for name in report["missing_keys"] if not any(part in name for part in unused)]
     if missing:
-        raise ExportError(f"{source} has no weights for {missing[0]} ({len(missing)} missing) of task {chosen}; choose the --task "
-                          "that it was saved for")
+        raise ExportError(f"{source} has no weights for {missing[0]} ({len(missing)} missing) of task {chosen}; choose the "
+                          "--task that it was saved for")
     return _of_transformers(source, model, family, chosen, config.to_dict(), pooling, files)
 
 
@@ -141,7 +142,8 @@ def _of_transformers(name: str, model: Any, family: Architecture, task: str, con
         if task != "sentence-similarity":
             return dict(result)
         tokens = result["last_hidden_state"]
-        return {"token_embeddings": tokens, "sentence_embedding": _pool(tokens, inputs["attention_mask"], pooling or heads.Pooling())}
+        sentence = _pool(tokens, inputs["attention_mask"], pooling or heads.Pooling())
+        return {"token_embeddings": tokens, "sentence_embedding": sentence}
 
     module = function(call, family, task, config)
     return Checkpoint(name, module, family, task, config, files or {}, "tf", f"{type(model).__name__}")
@@ -174,7 +176,8 @@ def _saved_model(folder: Path, task: str | None, model_type: str | None) -> Chec
     try:
         loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError) as error:
-        raise ExportError(f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with tf.saved_model.save") from error
+        raise ExportError(f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with "
+                          "tf.saved_model.save") from error
     signatures = dict(loaded.signatures)
     chosen = SIGNATURE if SIGNATURE in signatures else next(iter(signatures), None)
     if chosen is None:
@@ -187,8 +190,8 @@ def _saved_model(folder: Path, task: str | None, model_type: str | None) -> Chec
     config = plans.read_config(home / "model")
     family = catalog.architecture(model_type or config.get("model_type") or _family_of(names.values()))
     if set(names.values()) != set(family.inputs):
-        raise ExportError(f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it again "
-                          "with those inputs")
+        raise ExportError(f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it "
+                          "again with those inputs")
     outputs = {name: spec.name for name, spec in signature.structured_outputs.items()}
     task = checked(task or config.get("onnxfuse_task") or _task_of(set(outputs), config, family, where), family)
 
@@ -203,12 +206,12 @@ def _saved_model(folder: Path, task: str | None, model_type: str | None) -> Chec
 
 def _hugging_face_names(specs: dict[str, Any], where: str) -> dict[str, str]:
     """For each input of a signature the Hugging Face name. Raises ExportError for what no encoder takes."""
-    wanted = "input_ids, attention_mask and token_type_ids as int32 or int64 [None, None], or pixel_values as float32 [None, C, H, W]"
+    wanted = "input_ids, attention_mask and token_type_ids as integers [None, None], or pixel_values as float32 [None, C, H, W]"
     known = {ours: axes for family in catalog.families() for ours, axes in family.inputs.items()}
     for name, spec in specs.items():
         if spec.dtype == "string":
-            raise ExportError(f"{where} takes text (the string {name}): its tokenizer is inside, and ONNX has none; save the encoder "
-                              f"behind the tokenizer, with {wanted}")
+            raise ExportError(f"{where} takes text (the string {name}): its tokenizer is inside, and ONNX has none; save the "
+                              f"encoder behind the tokenizer, with {wanted}")
         if name not in known:
             raise ExportError(f"{where} takes {', '.join(specs)}; {name} is no input of an encoder; save it again with {wanted}")
         rank = spec.shape.rank

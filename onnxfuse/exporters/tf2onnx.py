@@ -65,7 +65,7 @@ def _convert(concrete: Any, opset: int) -> tuple[onnx.ModelProto, Weights]:
     with tf.Graph().as_default():
         tf.import_graph_def(frozen, name="")
         frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
-    handlers = {"Erfc": (_erfc, []), "SelectV2": (_where, [])}
+    handlers: dict[str, Any] = {"Erfc": (_erfc, []), "SelectV2": (_where, [])}
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
         converted = process_tf_graph(graph, opset=opset, input_names=inputs, output_names=outputs, continue_on_error=True,
@@ -80,12 +80,13 @@ def _lift(graph: Any) -> Weights:
 
     weights = {}
     for node in graph.node:
-        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum and node.attr["value"].tensor.tensor_shape.dim:
-            tensor = node.attr["value"].tensor
+        if node.op != "Const" or node.attr["dtype"].type != tf.float32.as_datatype_enum:
+            continue
+        tensor = node.attr["value"].tensor
+        if tensor.tensor_shape.dim:
             weights[node.name] = tf.make_ndarray(tensor)
-            shape = tensor.tensor_shape
             node.op = "Placeholder"
-            node.attr["shape"].shape.CopyFrom(shape)
+            node.attr["shape"].shape.CopyFrom(tensor.tensor_shape)
             del node.attr["value"]
     return weights
 

@@ -13,7 +13,7 @@ Call = Callable[[Tensors], Tensors]
 
 
 def function(call: Call, family: Architecture, task: str, config: dict[str, Any]) -> Any:
-    """``call`` as a ``tf.function``: ids and masks int64 [B,S], pixels float32 [B,C,H,W], by Hugging Face's names; a tuple out."""
+    """``call`` as a ``tf.function`` by Hugging Face's names: ids and masks int64 [B,S], pixels float32 [B,C,H,W]; a tuple out."""
     import tensorflow as tf
 
     names, outputs = tuple(family.inputs), OUTPUTS[task]

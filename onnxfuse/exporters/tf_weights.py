@@ -1,4 +1,4 @@
-"""TensorFlow weights without TensorFlow: tf_model.h5, or safetensors that TensorFlow wrote, into the PyTorch class of the same name.
+"""TensorFlow weights without TensorFlow: tf_model.h5, or safetensors that TensorFlow wrote, into the PyTorch class.
 
 transformers' TensorFlow classes name a layer as PyTorch's do, with / for the dot; a kernel is a transposed weight, gamma and beta
 are a norm's weight and bias. Source: HDF5 files and safetensors of transformers 4.57; Keras stores Conv2D kernels as

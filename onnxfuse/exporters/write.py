@@ -87,8 +87,8 @@ def choose_exporter(exporter: str | None, framework: str) -> str:
     if exporter not in EXPORTERS:
         raise UsageError(f"no exporter named {exporter!r}; choose one of {', '.join(EXPORTERS)}")
     if exporter not in fitting:
-        raise UsageError(f"--exporter {exporter} takes {LABELS[EXPORTERS[exporter].framework]} models, this one is {LABELS[framework]}'s; "
-                         f"choose {' or '.join(fitting)}")
+        raise UsageError(f"--exporter {exporter} takes {LABELS[EXPORTERS[exporter].framework]} models, this one is "
+                         f"{LABELS[framework]}'s; choose {' or '.join(fitting)}")
     return exporter
 
 

@@ -2,17 +2,18 @@
 
 In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, ONNX Runtime's fused
 operators taken apart, constants folded, then the
-rules of ``shapes``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
+rules of ``shapes``, ``indices``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxfuse.normalize import arithmetic, contrib, einsum, folding, linear, masks, scale, shapes, structure
+from onnxfuse.normalize import arithmetic, contrib, einsum, folding, indices, linear, masks, scale, shapes, structure
 from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
 
-RULES: tuple[Rule, ...] = (*shapes.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES, *linear.RULES, *einsum.RULES)
+RULES: tuple[Rule, ...] = (*shapes.RULES, *indices.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES, *linear.RULES,
+                           *einsum.RULES)
 
 
 def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False,

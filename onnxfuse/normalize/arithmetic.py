@@ -73,9 +73,65 @@ def multiply(op: Op, x, factor, dtype, **_):
     return op.Mul(x, scalar_like(op, factor, dtype))
 
 
+# -x * y = -(x * y), x + -y = x - y, x - y * c = x + y * -c: a sign goes outwards until an addition or a constant takes it
+
+
+def negated_factor(op, x, y):
+    return op.Mul(op.Neg(x), y)
+
+
+def guard_activations(match: Match) -> None:
+    need_float(match, match["x"])
+    match.need(not is_constant(match["y"]), "the constant takes the sign", match["y"])
+
+
+def negated_product(op: Op, x, y):
+    return op.Neg(op.Mul(x, y))
+
+
+def plus_negated(op, x, y):
+    return op.Add(x, op.Neg(y))
+
+
+def guard_float(match: Match) -> None:
+    need_float(match, match["x"])
+
+
+def minus(op: Op, x, y):
+    return op.Sub(x, y)
+
+
+def minus_scaled(op, x, y, c):
+    return op.Sub(x, op.Mul(y, c))
+
+
+def plus_scaled(op: Op, x, y, factor, dtype, **_):
+    return op.Add(x, op.Mul(y, scalar_like(op, factor, dtype)))
+
+
+# The mean over given axes does not depend on what it is over none
+
+
+def reduce_mean(op, x, axes, keepdims, noop):
+    return op.ReduceMean(x, axes, keepdims=keepdims, noop_with_empty_axes=noop)
+
+
+def guard_axes(match: Match) -> None:
+    match.need(match["noop"], "it is already the default")
+    match.need(match.fact("axes").data, "the axes are not known to be any", match["axes"])
+
+
+def mean(op: Op, x, axes, keepdims, **_):
+    return op.ReduceMean(x, axes, keepdims=keepdims)
+
+
 RULES = (
+    Rule("mean-over-axes", reduce_mean, guard_axes, mean, exact=True),
     Rule("power-product", power, guard_power, product),
     Rule("one-over", one_over, guard_one, reciprocal),
     Rule("reciprocal-division", times_reciprocal, guard_quotient, quotient),
     Rule("sign-in-factor", negated, guard_negated, multiply, exact=True),
+    Rule("sign-in-factor", minus_scaled, guard_negated, plus_scaled, exact=True),
+    Rule("sign-outwards", negated_factor, guard_activations, negated_product, exact=True),
+    Rule("sign-outwards", plus_negated, guard_float, minus, exact=True),
 )

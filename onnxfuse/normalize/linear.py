@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from onnxfuse.normalize.shapes import need_target
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.normalize.shapes import constant_target, need_target
+from onnxfuse.rewrite import Match, NoMatch, Op, Rule
+from onnxfuse.rewrite.facts import ONE, is_constant
 
 # Gemm(x, w, b) = MatMul(x, w) + b
 
@@ -26,7 +29,7 @@ def linear(op: Op, x, weight, swapped, bias):
     return product if bias is None else op.Add(product, bias)
 
 
-# Reshape(Reshape(x, [-1, D]) @ w + b, [B, S, D']) = x @ w + b
+# Reshape(Reshape(x, [-1, D]) @ w + b, [B, S, ...]) = Reshape(Reshape(x, [B, S, D]) @ w + b, [B, S, ...])
 
 
 def flat_with_bias(op, x, flat, weight, bias, back, zero, inner_zero):
@@ -37,24 +40,35 @@ def flat(op, x, flat, weight, back, zero, inner_zero):
     return op.Reshape(op.MatMul(op.Reshape(x, flat, allowzero=inner_zero), weight), back, allowzero=zero)
 
 
-def guard_flat(match: Match) -> None:
+def guard_flat(match: Match) -> dict:
+    """The leading dimensions that stay are those which both Reshapes leave whole: all but what makes up D, and the result."""
     match.need_constant("weight")
     depth, width = match.need_shape("weight", rank=2)
     source, wanted = match.need_shape("x"), match.need_shape(match.output)
-    match.need(source[-1] == depth, "the first Reshape does not keep the last dimension", match["x"])
-    match.need(wanted == (*source[:-1], width), "the last Reshape does not restore the first ones", match.output)
+    inner = next(node for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match["x"])
+    match.need_shape(inner.outputs[0], rank=2)
+    kept = next((at for at in range(len(source)) if math.prod(source[at:], start=ONE) == depth), None)
+    if kept is None or kept < 2:
+        raise NoMatch("the first Reshape does not keep the last dimension", match["x"])
+    lead, rest = source[:kept], math.prod(wanted[kept:], start=ONE)
+    match.need(wanted[:kept] == lead and rest == width, "the last Reshape does not restore the first ones", match.output)
     if "bias" in match.bindings:
         match.need_constant("bias")
         match.need(match.need_shape("bias") == (width,), f"the bias is not [{width}]", match["bias"])
     for node in match.nodes:
         value = node.outputs[0]
         single = len(value.uses()) == 1 and not value.is_graph_output()
-        match.need(single or node is match.root or node.op_type == "Reshape", "the flat product is read elsewhere", value)
+        match.need(single or node is match.root or node is inner, "the flat product is read elsewhere", value)
+    targets = {"before": constant_target(source, (*lead, depth)), "behind": constant_target((*lead, width), wanted)}
+    return {"before": None if source == (*lead, depth) else targets["before"],
+            "behind": None if wanted == (*lead, width) else targets["behind"]}
 
 
-def whole(op: Op, x, weight, bias=None, **_):
+def whole(op: Op, x, weight, before, behind, bias=None, **_):
+    x = x if before is None else op.Reshape(x, op.constant(before, "before"))
     product = op.MatMul(x, weight)
-    return product if bias is None else op.Add(product, bias)
+    result = product if bias is None else op.Add(product, bias)
+    return result if behind is None else op.Reshape(result, op.constant(behind, "behind"))
 
 
 # Gather(Transpose(x, perm), i, axis) = Transpose(Gather(x, i, perm[axis]), what is left of perm)
@@ -99,6 +113,27 @@ def split(op: Op, x, at, widths, target, **_):
     return op.Reshape(parts[at], op.constant(target, "shape"))
 
 
+# Transpose(a @ b) = Transpose(b) @ Transpose(a), the last two dimensions swapped, for products of activations
+
+
+def transposed_product(op, a, b, perm):
+    return op.Transpose(op.MatMul(a, b), perm=perm)
+
+
+def guard_transposed_product(match: Match) -> dict:
+    rank = len(match.need_shape("a"))
+    swap = [*range(rank - 2), rank - 1, rank - 2]
+    match.need(match["perm"] == swap and rank >= 3, "other dimensions than the last two are swapped", match.output)
+    match.need_shape("b", rank=rank)
+    for name in ("a", "b"):
+        match.need(not is_constant(match[name]), f"{name} is a weight", match[name])
+    return {"swap": swap}
+
+
+def product_transposed(op: Op, a, b, swap, **_):
+    return op.MatMul(op.Transpose(b, perm=swap), op.Transpose(a, perm=swap))
+
+
 # Squeeze(Split(x)[i]) = x[i]
 
 
@@ -132,5 +167,6 @@ RULES = (
     Rule("flat-linear", flat, guard_flat, whole, shared=True),
     *(Rule("split-squeeze", part(at), guard_part(at), pick, shared=True, exact=True) for at in range(PARTS)),
     Rule("gather-transpose", picked_transpose, guard_picked, transpose_picked, shared=True, exact=True),
+    Rule("product-transposed", transposed_product, guard_transposed_product, product_transposed),
     Rule("packed-projections", packed, guard_packed, split, shared=True, exact=True),
 )

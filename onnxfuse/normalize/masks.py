@@ -1,4 +1,4 @@
-"""Normal form of masks: one additive bias of the smallest shape, built without index arithmetic, and no NaN repair."""
+"""Normal form of masks: one additive bias of the smallest shape, and no repair of rows or weights behind the softmax."""
 
 from __future__ import annotations
 
@@ -8,55 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.normalize.scale import need_float, scalar_like
-from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import LOWEST_FILL, ONE, Facts, constant
-
-# GatherND(x, coordinates of every element in order) = Reshape(x)
-
-
-def gather_coordinates(op, x, where):
-    return op.GatherND(x, where)
-
-
-def guard_coordinates(match: Match) -> dict:
-    source, where = match.need_shape("x"), match.need_shape("where")
-    if (array := constant(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
-        sizes = [match.need_number(dim, "a size") for dim in source[:array.shape[-1]]]
-        every = np.indices(sizes).reshape(len(sizes), -1).T
-        match.need(np.array_equal(array.reshape(-1, array.shape[-1]), every), "the indices are not every element in order")
-        return {"target": need_target(match, match["x"])}
-    parts = match.fact("where").coordinates or ()
-    match.need(parts, "the indices are not plain coordinates", match["where"])
-    match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
-    axes = [part[0][0] for part in parts]
-    match.need(axes == sorted(set(axes)), "the axes are permuted or repeated", match["where"])
-    match.need(tuple(where[axis] for axis in axes) == source[:len(axes)], "the indices do not cover the source", match["where"])
-    match.need(all(where[i] == ONE for i in range(len(where) - 1) if i not in axes), "an index is repeated", match["where"])
-    return {"target": need_target(match, match["x"])}
-
-
-# Gather(Flatten(x), row-major index of every element) = Reshape(x)
-
-
-def gather_row_major(op, x, where, axis):
-    return op.Gather(op.Flatten(x, axis=axis), where)
-
-
-def guard_row_major(match: Match) -> dict:
-    flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Flatten"))
-    if (array := constant(match["where"])) is not None:
-        every = np.arange(match.need_number(flat[0], "a size"))
-        match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
-        return {"target": need_target(match, match["x"])}
-    where, terms = match.need_shape("where"), match.fact("where").index or ()
-    match.need(terms, "the indices are not arithmetic of ranges", match["where"])
-    strides = [math.prod(where[i + 1:], start=ONE) for i in range(len(where))]
-    match.need(dict(terms) == {i: strides[i] for i, dim in enumerate(where) if dim != ONE},
-               "the indices are not in row-major order", match["where"])
-    match.need(math.prod(where, start=ONE) == flat[0], "the indices do not cover the source", match["where"])
-    return {"target": need_target(match, match["x"])}
-
 
 # And(x, true) = x, expanded to the common shape
 
@@ -227,6 +180,50 @@ def dropped_bias(op: Op, drop, x, axis, zero, lowest, **_):
     return op.Softmax(op.Add(x, op.Where(drop, op.constant(lowest, "lowest"), op.constant(zero, "zero"))), axis=axis)
 
 
+# Softmax(x + c) = Softmax(x) for a number c, and so for Softmax(x + (m + c))
+
+
+def shifted_scores(op, x, c, axis):
+    return op.Softmax(op.Add(x, c), axis=axis)
+
+
+def shifted_mask(op, x, m, c, axis):
+    return op.Softmax(op.Add(x, op.Add(m, c)), axis=axis)
+
+
+def guard_shift(match: Match) -> None:
+    match.need(math.isfinite(match.scalar("c")), "the number is not finite", match["c"])
+    match.need(match.need_shape("x") == match.need_shape(match.output), "the number has more dimensions", match.output)
+
+
+def scores(op: Op, x, axis, **_):
+    return op.Softmax(x, axis=axis)
+
+
+def masked_scores(op: Op, x, m, axis, **_):
+    return op.Softmax(op.Add(x, m), axis=axis)
+
+
+# Where(keep, p, 0) = p for p = Softmax(x + Where(keep, 0, low)), in every row that keeps something
+
+
+def cleared_weights(op, x, keep, none, low, zero, axis):
+    return op.Where(keep, op.Softmax(op.Add(x, op.Where(keep, none, low)), axis=axis), zero)
+
+
+def guard_cleared(match: Match) -> None:
+    """As with a repair of NaN: a row that keeps nothing has no right answer (see the README)."""
+    match.need_scalar("none", 0.0)
+    match.need_scalar("zero", 0.0)
+    match.need(match.scalar("low") <= LOWEST_FILL, f"the fill value is above {LOWEST_FILL:g}", match["low"])
+    match.need(match["axis"] in (-1, len(match.need_shape(match.output)) - 1), "the softmax is not over the keys", match.output)
+    match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
+
+
+def biased(op: Op, x, keep, none, low, axis, **_):
+    return op.Softmax(op.Add(x, op.Where(keep, none, low)), axis=axis)
+
+
 # Where(IsNaN(p), 0, p) = p for p = Softmax(finite scores)
 
 
@@ -300,8 +297,6 @@ def masked_context(op: Op, v, **parts):
 
 
 RULES = (
-    Rule("gather-coordinates", gather_coordinates, guard_coordinates, reshape, exact=True),
-    Rule("gather-row-major", gather_row_major, guard_row_major, reshape, shared=True, exact=True),
     Rule("and-true", and_true, guard_true, expanded, exact=True),
     Rule("where-true", where_true, guard_true, expanded, exact=True),
     Rule("where-false", where_false, guard_false, itself, exact=True),
@@ -315,6 +310,9 @@ RULES = (
     Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True),
     Rule("mask-where", kept_scores, guard_fill, kept_bias, shared=True),
     Rule("mask-where", dropped_scores, guard_fill, dropped_bias, shared=True),
+    Rule("softmax-shift", shifted_scores, guard_shift, scores),
+    Rule("softmax-shift", shifted_mask, guard_shift, masked_scores, shared=True),
+    Rule("weights-cleared", cleared_weights, guard_cleared, biased, shared=True),
     Rule("nan-repair", nan_repair, guard_nan_repair, softmax),
     Rule("row-repair", repaired_weights, guard_row_repair, masked_softmax, shared=True),
     Rule("row-repair", repaired_context, guard_row_repair, masked_context, shared=True),

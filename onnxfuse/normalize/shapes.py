@@ -95,6 +95,25 @@ def guard_batched(match: Match) -> dict:
     return {"perm": [*range(rank - 2), rank - 1, rank - 2]}
 
 
+# Reshape(Transpose(x[B,C,...], channels last), [B, -1, C]) = Transpose(Reshape(x, [B, C, -1]), 0 2 1)
+
+
+def channels_last(op, x, perm, shape, zero):
+    return op.Reshape(op.Transpose(x, perm=perm), shape, allowzero=zero)
+
+
+def guard_channels(match: Match) -> dict:
+    source, wanted = match.need_shape("x"), match.need_shape(match.output, rank=3)
+    rank = len(source)
+    match.need(rank > 3 and match["perm"] == [0, *range(2, rank), 1], "the channels do not move last", match.output)
+    match.need((wanted[0], wanted[2]) == source[:2], "the Reshape does not keep batch and channels", match.output)
+    return {"target": constant_target(source, (source[0], source[1], wanted[1]))}
+
+
+def channels_first(op: Op, x, target, **_):
+    return op.Transpose(op.Reshape(x, op.constant(target, "shape")), perm=[0, 2, 1])
+
+
 # Unsqueeze(Unsqueeze(x)) and Unsqueeze of known rank = Reshape when its target is constant
 
 
@@ -181,6 +200,7 @@ RULES = (
     Rule("transpose-batched", batched_transpose, guard_batched, transpose, shared=True, exact=True),
     Rule("reshape-nested", nested_reshape, guard_nested, reshape, shared=True, exact=True),
     Rule("reshape-flatten", flat_reshape, guard_nested, reshape, shared=True, exact=True),
+    Rule("channels-last", channels_last, guard_channels, channels_first, exact=True),
     Rule("unsqueeze-reshape", unsqueeze, guard_unsqueeze, reshape, exact=True),
     Rule("transpose-nested", nested_transpose, guard_nested_transpose, transpose, shared=True, exact=True),
     Rule("reshape-constant", computed_reshape, guard_computed, reshape, exact=True),

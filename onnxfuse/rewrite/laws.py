@@ -56,11 +56,16 @@ def _unbounded(part: Fact) -> bool:
 
 
 def _elementwise(facts: Facts, op: str, left: tuple[Dim, ...], right: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+    pairs = _pairs(left, right)
+    return None if pairs is None else tuple(_scalar(facts, op, a, b) for a, b in pairs)
+
+
+def _pairs(left: tuple[Dim, ...], right: tuple[Dim, ...]) -> list[tuple[Dim, Dim]] | None:
+    """The elements that meet when one is broadcast to the other; None when they do not fit."""
     count = max(len(left), len(right))
     if {len(left), len(right)} - {1, count}:
         return None
-    pairs = zip(left * (count // len(left)), right * (count // len(right)), strict=True)
-    return tuple(_scalar(facts, op, a, b) for a, b in pairs)
+    return list(zip(left * (count // len(left)), right * (count // len(right)), strict=True))
 
 
 def _scalar(facts: Facts, op: str, a: Dim, b: Dim) -> Dim:
@@ -98,8 +103,8 @@ def _comparison(facts: Facts, node: ir.Node, output: int) -> Fact:
     left, right = (facts[value] for value in node.inputs)
     shape = facts.broadcast([left.shape, right.shape])
     fact = Fact(ir.DataType.BOOL, shape)
-    if node.op_type == "Equal" and left.data and right.data and len(left.data) == len(right.data):
-        answers = [_equal(a, b) for a, b in zip(left.data, right.data, strict=True)]
+    if node.op_type == "Equal" and left.data and right.data and (pairs := _pairs(left.data, right.data)) is not None:
+        answers = [_equal(a, b) for a, b in pairs]
         if None not in answers:
             fact = replace(fact, data=tuple(Dim(int(bool(answer))) for answer in answers))
     nonnegative = left.index is not None and all(coef.nonnegative for _, coef in left.index)
@@ -317,6 +322,15 @@ def _flatten(facts: Facts, node: ir.Node, output: int) -> Fact:
 
 def _count(shape: Shape) -> Dim:
     return math.prod(shape, start=ONE)
+
+
+@law("Tile")
+def _tile(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source, repeats = facts[node.inputs[0]], facts[node.inputs[1]].data
+    if source.shape is None or repeats is None:
+        return Fact(source.dtype)
+    shape = tuple(dim * times for dim, times in zip(source.shape, repeats, strict=True))
+    return Fact(source.dtype, shape, uniform=source.uniform)
 
 
 @law("Expand")

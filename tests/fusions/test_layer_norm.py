@@ -25,6 +25,26 @@ def test_every_spelling_becomes_one_node(body):
     assert_same(before, after, {"B": 2, "S": 3})
 
 
+TENSORFLOW = "m = ReduceMean(x, axes)  d = Sub(x, m)  p = Mul(d, d)  v = ReduceMean(p, axes)  e = Add(v, eps)  s = Sqrt(e)  " \
+             "r = Reciprocal(s)  f = Mul(r, w)  a = Mul(x, f)  "
+
+
+@pytest.mark.parametrize("body", [
+    TENSORFLOW + "c = Mul(m, f)  k = Sub(b, c)  y = Add(a, k)",
+    (TENSORFLOW + "c = Mul(m, f)  k = Sub(b, c)  y = Add(a, k)").replace("(x, axes)", "<noop_with_empty_axes = 1>(x, axes)"),
+    TENSORFLOW + "n = Neg(m)  c = Mul(n, f)  k = Add(c, b)  y = Add(a, k)",
+    TENSORFLOW + "c = Mul(m, f)  k = Neg(c)  y = Add(a, k)",
+])
+@pytest.mark.parametrize("shape", ["8", "1,1,8"])
+def test_every_spelling_of_tensorflow_becomes_one_node(body, shape):
+    wide = tuple(map(int, shape.split(",")))
+    before, after = (fill(parse(f"{HEAD} {body} }}".replace("[8] w", f"[{shape}] w").replace("[8] b", f"[{shape}] b")), w=wide, b=wide)
+                     for _ in range(2))
+    apply(layer_norm.RULES, after)
+    assert "LayerNormalization" in ops(after) and set(ops(after)) <= {"LayerNormalization", "Reshape"}
+    assert_same(before, after, {"B": 2, "S": 3})
+
+
 @pytest.mark.parametrize(("body", "reason"), [
     (POW.replace("ReduceMean(x, axes)", "ReduceMean(x, other)"), "axes is not the last dimension"),
     (POW.replace("ReduceMean(p, axes)", "ReduceMean(p, other)"), "axes2 is not the last dimension"),
@@ -41,7 +61,7 @@ def test_a_look_alike_is_refused(body, reason):
 
 
 def test_a_gain_of_another_shape_is_refused():
-    model = fill(parse(f"{HEAD} {POW} }}".replace("float[8] w", "float[1,1,8] w")), w=(1, 1, 8), b=(8,))
+    model = fill(parse(f"{HEAD} {POW} }}".replace("float[8] w", "float[1,2,8] w").replace("[B,S,8] x", "[B,2,8] x")), w=(1, 2, 8), b=(8,))
     trace = apply(layer_norm.RULES, model)
     assert "LayerNormalization" not in ops(model)
     assert trace.misses["layer-norm"]["seen"] == "gain is not [8]"

@@ -11,7 +11,9 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     int64[5] five = {0, 0, 3, 2, 2}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
-    int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0}>"""
+    int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0},
+    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6},
+    float[3,4,2] c3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
          "int64[B,S] ids, float[12,6] w, float[6] b, float e, int64 i"
@@ -20,6 +22,10 @@ LEAD = "sx = Shape(x)  two_sizes = Slice(sx, v0, v2)  lead = Concat<axis = 0>(tw
 
 ROWS = "c = Cast<to = 1>(k4)  wide_count = Expand(c, four)  sum = ReduceSum(wide_count, last)  none = Less(sum, f1)  nk = Not(k4)  " \
        "cn = Cast<to = 1>(nk)  lowest = Mul(cn, low)  sc = Add(s4, lowest)  p = Softmax<axis = -1>(sc)  y = Where(none, f0, p)"
+
+CLEARED = "m = Where(kept, f0, low)  a = Add(s4, m)  p = Softmax<axis = -1>(a)  y = Where(kept, p, f0)"
+
+WRAPPED = "c = Cast<to = 1>(ids)  neg = Less(c, f0)  up = Add(ids, twelve)  at = Where(neg, up, ids)  y = Gather(w, at)"
 
 RANGES = "sh = Shape(ids)  nb = Gather(sh, zero)  ns = Gather(sh, one)  rb = Range(zero, nb, one)  rs = Range(zero, ns, one)  " \
          "b2 = Unsqueeze(rb, v1)  s2 = Unsqueeze(rs, v0)  bu = Unsqueeze(b2, v2)  su = Unsqueeze(s2, v2)  nbv = Unsqueeze(nb, v0)  " \
@@ -36,6 +42,12 @@ CASES = [
     ("one-over", "y = Div(one4, x)", "the 1 has more dimensions"),
     ("reciprocal-division", "q = Reciprocal(f2)  y = Mul(x, q)", "a constant expression"),
     ("sign-in-factor", "n = Neg(x)  y = Mul(n, e)", "c is not a constant scalar"),
+    ("sign-in-factor", "m = Mul(r, e)  y = Sub(x, m)", "c is not a constant scalar"),
+    ("sign-outwards", "n = Neg(ids)  y = Mul(n, i)", "the type is INT64"),
+    ("sign-outwards", "n = Neg(x)  y = Mul(n, f2)", "the constant takes the sign"),
+    ("sign-outwards", "n = Neg(ids)  y = Add(n, i)", "the type is INT64"),
+    ("mean-over-axes", "y = ReduceMean(x, last)", "it is already the default"),
+    ("mean-over-axes", "y = ReduceMean<noop_with_empty_axes = 1>(x, wide1)", "the axes are not known to be any"),
     # Einsum
     ("einsum-product", 'y = Einsum<equation = "...d,de->...e">(x, w)', "has no plain output"),
     ("einsum-product", 'y = Einsum<equation = "bsd,de">(x, w)', "has no plain output"),
@@ -52,6 +64,11 @@ CASES = [
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, b6)  y = Reshape(a, lead)", "bias is not a constant"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, f1)  y = Reshape(a, lead)", "the bias is not [6]"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  y = Reshape(m, lead)  z = Relu(m)", "the flat product is read elsewhere"),
+    ("flat-linear", "f = Reshape(x, flat3)  m = MatMul(f, w4)  y = Reshape(m, back)", "has rank 3, wanted 2"),
+    ("product-transposed", "m = MatMul(s34, t34)  y = Transpose<perm = [1, 0, 2, 3]>(m)", "other dimensions than the last two"),
+    ("product-transposed", "m = MatMul(ids2, ids2)  y = Transpose<perm = [1, 0]>(m)", "other dimensions than the last two"),
+    ("product-transposed", "m = MatMul(x, e2)  y = Transpose<perm = [0, 2, 1]>(m)", "e2 has rank 2, wanted 3"),
+    ("product-transposed", "m = MatMul(x3, c3)  y = Transpose<perm = [0, 2, 1]>(m)", "b is a weight"),
     ("gather-transpose", "t = Transpose<perm = [1, 0, 2]>(x)  y = Gather<axis = 0>(t, i)", "index is not a constant"),
     ("gather-transpose", "t = Transpose<perm = [1, 0, 2]>(x)  y = Gather<axis = 0>(t, two_ids)", "two_ids has rank 1, wanted 0"),
     ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 2>(p, i)", "index is not a constant"),
@@ -78,6 +95,13 @@ CASES = [
     ("mask-finite", "m = Where(kept, f0, low)  a = Add(s4, m)  y = Softmax(a)", "the fill value is finite"),
     ("mask-where", "m = Where(kept, s4, f5)  y = Softmax(m)", "the fill value is -5.0, wanted at most -10000"),
     ("mask-where", "m = Where(kept, e, low)  y = Softmax(m)", "the mask widens the scores"),
+    ("softmax-shift", "a = Add(s4, minus_inf)  y = Softmax(a)", "the number is not finite"),
+    ("softmax-shift", "a = Add(x3, two4)  y = Softmax(a)", "the number has more dimensions"),
+    ("weights-cleared", CLEARED.replace("Where(kept, f0, low)", "Where(kept, f1, low)"), "none is 1.0, wanted 0.0"),
+    ("weights-cleared", CLEARED.replace("Where(kept, p, f0)", "Where(kept, p, f1)"), "zero is 1.0, wanted 0.0"),
+    ("weights-cleared", CLEARED.replace("f0, low)", "f0, f5)"), "the fill value is above"),
+    ("weights-cleared", CLEARED.replace("Softmax<axis = -1>", "Softmax<axis = 2>"), "the softmax is not over the keys"),
+    ("weights-cleared", CLEARED.replace("Add(s4, m)", "Add(e, m)"), "the mask widens the scores"),
     ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f1, p)", "zero is 1.0, wanted 0.0"),
     ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
     ("row-repair", ROWS.replace("Less(sum, f1)", "Less(sum, f2)"), "one is 2.0, wanted 1.0"),
@@ -103,6 +127,13 @@ CASES = [
     ("gather-coordinates", "y = GatherND(ids, swapped)", "a size is B, wanted a number"),
     ("gather-row-major", "f = Flatten<axis = 2>(o123)  y = Gather(f, back_first)", "the indices are not every element in order"),
     ("gather-row-major", "f = Flatten<axis = 2>(x)  y = Gather(f, back_first)", "a size is"),
+    ("gather-wrapped", WRAPPED.replace("Less(c, f0)", "Less(c, f1)"), "zero is 1.0, wanted 0.0"),
+    ("gather-wrapped", WRAPPED.replace("Cast<to = 1>", "Cast<to = 6>").replace("f0", "zero32"), "the comparison is not in float"),
+    ("gather-wrapped", WRAPPED.replace("Add(ids, twelve)", "Add(ids, three)"), "the indices are wrapped by another number than 12"),
+    ("gather-cast", "c = Cast<to = 7>(e)  y = Gather(x, c)", "the indices change their kind"),
+    ("tile-expand", "y = Tile(tile4, wide4)", "the repeats are not known"),
+    ("tile-expand", "y = Tile(x3, turned3)", "3 is repeated 2 times"),
+    ("tile-expand", "y = Tile(tile4, none4)", "nothing is left"),
     # scale
     ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
     ("division-to-multiplication", "y = Div(f3, f2)", "a constant expression"),
@@ -117,6 +148,8 @@ CASES = [
      "the first Reshape does not keep the last two dimensions"),
     ("transpose-batched", "f = Reshape(s34, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, flat3)",
      "the last Reshape does not restore the batch"),
+    ("channels-last", "t = Transpose<perm = [0, 3, 2, 1]>(s34)  y = Reshape(t, cube)", "the channels do not move last"),
+    ("channels-last", "t = Transpose<perm = [0, 2, 3, 1]>(s34)  y = Reshape(t, cube)", "the Reshape does not keep batch and channels"),
     ("unsqueeze-reshape", "y = Unsqueeze(e, v0)", "a scalar: shape arithmetic"),
     ("reshape-noop", "y = Reshape(x, heads)", "it changes the shape"),
     ("transpose-noop", "y = Transpose<perm = [0, 2, 1]>(x)", "it permutes"),
@@ -130,12 +163,13 @@ CASES = [
 ]
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
-       "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123"
+       "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, " \
+       "float[4,6] w4, float[B,2,4,3] t34, float[1,1,1,1] tile4"
 
 
 @pytest.mark.parametrize(("name", "body", "reason"), CASES)
 def test_a_guard_line_refuses(name, body, reason):
-    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,))
+    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,), w4=(4, 6))
     rules = [rule for rule in RULES if rule.name == name]
     trace = Trace()
     facts = facts_of(model)

@@ -1,0 +1,118 @@
+"""Normal form of indices: gathers of everything in order are Reshapes, tables are read by ids as they come, Tile is Expand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.normalize.shapes import need_target, reshape
+from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite.facts import ONE, constant
+
+# GatherND(x, coordinates of every element in order) = Reshape(x)
+
+
+def gather_coordinates(op, x, where):
+    return op.GatherND(x, where)
+
+
+def guard_coordinates(match: Match) -> dict:
+    source, where = match.need_shape("x"), match.need_shape("where")
+    if (array := constant(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
+        sizes = [match.need_number(dim, "a size") for dim in source[:array.shape[-1]]]
+        every = np.indices(sizes).reshape(len(sizes), -1).T
+        match.need(np.array_equal(array.reshape(-1, array.shape[-1]), every), "the indices are not every element in order")
+        return {"target": need_target(match, match["x"])}
+    parts = match.fact("where").coordinates or ()
+    match.need(parts, "the indices are not plain coordinates", match["where"])
+    match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
+    axes = [part[0][0] for part in parts]
+    match.need(axes == sorted(set(axes)), "the axes are permuted or repeated", match["where"])
+    match.need(tuple(where[axis] for axis in axes) == source[:len(axes)], "the indices do not cover the source", match["where"])
+    match.need(all(where[i] == ONE for i in range(len(where) - 1) if i not in axes), "an index is repeated", match["where"])
+    return {"target": need_target(match, match["x"])}
+
+
+# Gather(Flatten(x), row-major index of every element) = Reshape(x)
+
+
+def gather_row_major(op, x, where, axis):
+    return op.Gather(op.Flatten(x, axis=axis), where)
+
+
+def guard_row_major(match: Match) -> dict:
+    flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Flatten"))
+    if (array := constant(match["where"])) is not None:
+        every = np.arange(match.need_number(flat[0], "a size"))
+        match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
+        return {"target": need_target(match, match["x"])}
+    where, terms = match.need_shape("where"), match.fact("where").index or ()
+    match.need(terms, "the indices are not arithmetic of ranges", match["where"])
+    strides = [math.prod(where[i + 1:], start=ONE) for i in range(len(where))]
+    match.need(dict(terms) == {i: strides[i] for i, dim in enumerate(where) if dim != ONE},
+               "the indices are not in row-major order", match["where"])
+    match.need(math.prod(where, start=ONE) == flat[0], "the indices do not cover the source", match["where"])
+    return {"target": need_target(match, match["x"])}
+
+
+# Gather(x, Where(i < 0, i + n, i)) = Gather(x, i) for n rows: Gather counts negative indices from the end itself
+
+
+def gather_wrapped(op, x, i, zero, rows, to, axis):
+    return op.Gather(x, op.Where(op.Less(op.Cast(i, to=to), zero), op.Add(i, rows), i), axis=axis)
+
+
+def guard_wrapped(match: Match) -> None:
+    """The comparison is in a float type (tf2onnx casts), which keeps the sign."""
+    match.need_scalar("zero", 0.0)
+    match.need(match["to"] in (ir.DataType.FLOAT, ir.DataType.DOUBLE), "the comparison is not in float", match["i"])
+    size = match.need_shape("x")[match["axis"]]
+    match.need(match.scalar("rows") == size.number, f"the indices are wrapped by another number than {size}", match["rows"])
+
+
+def gather(op: Op, x, i, axis, **_):
+    return op.Gather(x, i, axis=axis)
+
+
+# Gather(x, Cast(i)) = Gather(x, i) for integers: an index that a cast would change is out of range
+
+
+def gather_cast(op, x, i, to, axis, saturate, round_mode):
+    return op.Gather(x, op.Cast(i, to=to, saturate=saturate, round_mode=round_mode), axis=axis)
+
+
+INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
+
+
+def guard_cast(match: Match) -> None:
+    match.need(match["to"] in INTEGERS and match.fact("i").dtype in INTEGERS, "the indices change their kind", match["i"])
+
+
+# Tile(x, repeats) = Expand(x, repeats) where what is repeated has size 1
+
+
+def tile(op, x, repeats):
+    return op.Tile(x, repeats)
+
+
+def guard_tile(match: Match) -> None:
+    shape, repeats = match.need_shape("x"), match.fact("repeats").data
+    match.need(repeats is not None, "the repeats are not known", match["repeats"])
+    for dim, times in zip(shape, repeats or (), strict=True):
+        match.need(ONE in (dim, times), f"{dim} is repeated {times} times", match["x"])
+        match.need(times.nonnegative and times.number != 0, "nothing is left", match["repeats"])
+
+
+def expand(op: Op, x, repeats):
+    return op.Expand(x, repeats)
+
+
+RULES = (
+    Rule("gather-coordinates", gather_coordinates, guard_coordinates, reshape, exact=True),
+    Rule("gather-row-major", gather_row_major, guard_row_major, reshape, shared=True, exact=True),
+    Rule("gather-wrapped", gather_wrapped, guard_wrapped, gather, shared=True, exact=True),
+    Rule("gather-cast", gather_cast, guard_cast, gather, shared=True, exact=True),
+    Rule("tile-expand", tile, guard_tile, expand, exact=True),
+)
