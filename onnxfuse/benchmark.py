@@ -127,9 +127,10 @@ from pathlib import Path
 from onnxfuse.benchmark import peak_so_far
 from onnxfuse import samples, storage
 from onnxfuse.runtime import Settings, open_runner
-path, runtime, batch, length, threads = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
-config = path.with_name("config.json")
-profile = samples.profile_of(storage.load(path), json.loads(config.read_text()) if config.is_file() else {})
+path, like, runtime = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+batch, length, threads = map(int, sys.argv[4:])
+config = like.with_name("config.json")
+profile = samples.profile_of(storage.load(like), json.loads(config.read_text()) if config.is_file() else {})
 before = peak_so_far()
 run = open_runner(path, Settings(runtime, threads))
 for seed in range(3):
@@ -138,13 +139,16 @@ json.dump(peak_so_far() - before, sys.stdout)
 """
 
 
-def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: str = "ort") -> int:
+def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: str = "ort", like: Path | None = None) -> int:
     """Peak resident bytes of a process of its own that loads a model and runs it three times, less what it held before.
+
+    Args:
+        like: an ONNX model that takes the same inputs, where the file itself is none.
 
     Raises:
         ModelError: the process failed.
     """
-    command = [sys.executable, "-c", _CHILD, str(path), runtime, str(batch), str(length), str(threads)]
+    command = [sys.executable, "-c", _CHILD, str(path), str(like or path), runtime, str(batch), str(length), str(threads)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode:
         raise ModelError(f"{path} failed while its memory was measured: {result.stderr.strip().splitlines()[-1:]}")

@@ -128,15 +128,20 @@ def _step_lines(step: Step, *parts: str) -> list[str]:
 @app.command()
 def export(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = None,
            task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None,
-           model_type: ModelType = None, random_weights: RandomWeights = False, as_json: Json = False) -> None:
+           model_type: ModelType = None, random_weights: RandomWeights = False,
+           format: Annotated[str, typer.Option(help="onnx, or tflite (LiteRT, from TensorFlow).")] = "onnx",
+           precision: Annotated[str, typer.Option(help="Of tflite: fp32, fp16 or int8 (dynamic).")] = "fp32",
+           as_json: Json = False) -> None:
     """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
     plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
-                      framework=framework)
+                      framework=framework, format=format, precision=precision)
 
     from onnxfuse import pipeline
 
+    if plan.format not in pipeline.FORMATS:
+        raise UsageError(f"--format {plan.format}: wanted one of {', '.join(pipeline.FORMATS)}")
     with _progress() as progress:
-        step, _ = pipeline.export(plan, progress)
+        step = pipeline.export_tflite(plan, progress) if plan.format == "tflite" else pipeline.export(plan, progress)[0]
     _print(as_json, step.to_json(), *_step_lines(step, f"task: {step.details['task']}",
                                                      f"from: {step.details['from']}, with {step.details['exporter']}"))
 
@@ -317,10 +322,10 @@ def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onn
 
 
 def _models_in(model: Path) -> list[Path]:
-    """The file itself, or every model of ours in a folder."""
+    """The file itself, or every model of ours in a folder, LiteRT's last."""
     if not model.is_dir():
         return [files.require_file(model)]
-    found = [model / name for name in (plans.MODEL, plans.OPTIMIZED, plans.QUANTIZED) if (model / name).is_file()]
+    found = [model / name for name in (plans.MODEL, plans.OPTIMIZED, plans.QUANTIZED, *plans.LITERT) if (model / name).is_file()]
     return found or [plans.source_file(model, plans.MODEL)]
 
 

@@ -11,24 +11,21 @@ from typing import Any
 from onnxfuse import benchmark, files, parity, peers, pipeline, plot, samples, storage
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Timing
-from onnxfuse.errors import OnnxfuseError
+from onnxfuse.errors import OnnxfuseError, UsageError
 from onnxfuse.parity import Parity
 from onnxfuse.plan import BenchmarkPlan
 from onnxfuse.progress import Progress, silent
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
 from onnxfuse.runtime.model import METADATA
 from onnxfuse.samples import Case
 
 COMPARED = 8
 """Inputs that parity is measured on, of the very shape that is timed: what compiles for each shape need not do so again."""
 
-KINDS = {"fp32": "reassociate", "bf16": "int8", "int8": "int8"}
-"""The row of ``parity.TOLERANCES`` that each precision is judged by."""
-
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run the model. ``kind``: fp32, bf16 or int8; ``path``: its file, if any; ``ours``: made by onnxfuse."""
+    """One way to run the model. ``kind``: a key of ``parity.OF_PRECISION``; ``path``: its file; ``ours``: made by onnxfuse."""
 
     name: str
     kind: str
@@ -87,13 +84,15 @@ def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str]
     Raises:
         OnnxfuseError: one of the files cannot be measured. A peer that fails is named in the result instead.
     """
+    if models[0].suffix == litert.SUFFIX:
+        raise UsageError(f"{models[0]} is a LiteRT model; give an ONNX model first, as the reference that tells the inputs")
     config = plans.read_config(models[0])
     model = storage.load(models[0])
     profile = samples.profile_of(model, config)
     entries = [from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads))
-               for path in models for runtime in runtimes]
+               for path in models for runtime in (runtimes if path.suffix != litert.SUFFIX else ("ort",))]
     memory = {entry.name: benchmark.peak_memory(entry.path, batch=plan.batch, length=plan.length, threads=plan.threads,
-                                                runtime=entry.runtime) for entry in entries if entry.path}
+                                                runtime=entry.runtime, like=models[0]) for entry in entries if entry.path}
     with tempfile.TemporaryDirectory() as folder:
         bench = peers.Bench(models[0], pipeline.model_type(model, config, None), Path(folder), plan.threads)
         failed = {}
@@ -129,7 +128,7 @@ def compare(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[
     agrees = {}
     for entry in entries[1:]:
         try:
-            agrees[entry.name] = parity.compare(expected, _only(entry.run, names), KINDS[entry.kind])
+            agrees[entry.name] = parity.compare(expected, _only(entry.run, names), parity.OF_PRECISION[entry.kind])
         except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a peer's own
             failed[entry.name] = files.first_line(error)
     return agrees
@@ -143,7 +142,7 @@ def _only(run: Runner, names: tuple[str, ...]) -> Runner:
 
 
 def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
-    return str(path) if tuple(runtimes) == ("ort",) else f"{path} in {runtime}"
+    return str(path) if tuple(runtimes) == ("ort",) or path.suffix == litert.SUFFIX else f"{path} in {runtime}"
 
 
 INTEGER = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QuantizeLinear"})
@@ -151,6 +150,8 @@ INTEGER = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", 
 
 def from_file(path: Path, name: str, settings: Settings) -> Candidate:
     """A model file in a runtime; its precision and who made it are read off the file. Raises as ``open_runner``."""
+    if path.suffix == litert.SUFFIX:
+        return Candidate(name, litert.precision(path), open_runner(path, settings), path, "litert")
     model = storage.load(path)
     kind = "int8" if any(node.op_type in INTEGER for node in model.graph) else "fp32"
     if settings.runtime == "openvino-bf16" and kind == "fp32":

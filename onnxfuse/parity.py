@@ -39,11 +39,17 @@ TOLERANCES = {
     "exact": Tolerance(0.0, None, None, "the same operations in the same order"),
     "reassociate": Tolerance(1e-5, None, None,
                              "float32 sums in another order: 12 to 24 layers of rounding at 6e-8 each; measured 1e-6 to 3e-6"),
+    "half": Tolerance(1e-2, None, None,
+                      "weights rounded to float16, 5e-4 of each: 12 layers of them; measured 1e-3 to 3e-3"),
     "int8": Tolerance(None, 0.98, None,
                       "8 bits for weights and activations; per-tensor activation scales cost about 0.007 of cosine on trained "
                       "sentence encoders, and a dropped bias or swapped scale costs more than 0.05"),
     "bars": Tolerance(None, None, None, "int8 that has passed the user's bars on real inputs: on these it must only be finite"),
 }
+
+
+OF_PRECISION = {"fp32": "reassociate", "fp16": "half", "bf16": "int8", "int8": "int8"}
+"""The row that a model of each precision is held to when it is compared with float32."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -116,6 +117,47 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
     step = Step(path, files.model_bytes(path), clock.seconds, result, details)
     plans.record(plan.out, "export", plan, step.to_json())
     return step, checkpoint
+
+
+FORMATS = ("onnx", "tflite")
+
+
+def export_tflite(plan: ExportPlan, progress: Progress = silent) -> Step:
+    """Convert a TensorFlow checkpoint for LiteRT, compare both, and save it in ``plan.out`` under the precision's name.
+
+    Raises:
+        OnnxfuseError: see ``exporters``; ParityError when LiteRT does not compute what TensorFlow does.
+    """
+    from onnxfuse.exporters import LABELS, framework_of, open_checkpoint
+    from onnxfuse.exporters.tflite import FILES, convert
+
+    if plan.precision not in FILES:
+        raise UsageError(f"--precision {plan.precision}: wanted one of {', '.join(FILES)}")
+    if framework_of(plan.source, plan.framework) != "tf":
+        raise UsageError(f"--format tflite converts {LABELS['tf']} models; {plan.source} is {LABELS['pt']}'s; "
+                         "give one of the other's, or --framework tf where the tf extra is installed")
+    clock = _Clock()
+    progress(f"loading {plan.source}")
+    checkpoint = open_checkpoint(plan.source, framework="tf", task=plan.task, model_type=plan.model_type,
+                                 random_weights=plan.random_weights, seed=plan.seed)
+    clock.lap("load")
+    progress("converting for LiteRT")
+    path = plan.out / FILES[plan.precision]
+    with files.replacing(path) as staged, tempfile.TemporaryDirectory(dir=staged.parent.parent) as scratch:
+        convert(checkpoint, staged, plan.precision, Path(scratch))
+        clock.lap("convert")
+        progress(f"comparing with {LABELS['tf']}")
+        profile = samples.profile_of_family(checkpoint.family, checkpoint.config)
+        expected = parity.reference(checkpoint_runner(checkpoint), list(samples.grid(profile)))
+        result = parity.compare(expected, open_runner(staged), parity.OF_PRECISION[plan.precision])
+        result.require(f"LiteRT differs from {LABELS['tf']}")
+        clock.lap("verify")
+    checkpoint.save_beside(plan.out)
+    details = {"task": checkpoint.task, "from": str(checkpoint), "exporter": "TensorFlow's converter",
+               "precision": plan.precision}
+    step = Step(path, files.model_bytes(path), clock.seconds, result, details)
+    plans.record(plan.out, f"export {plan.format} {plan.precision}", plan, step.to_json())
+    return step
 
 
 VERIFY = ("off", "final", "each")

@@ -16,6 +16,7 @@ from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize.scheme import Bars, Scheme
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
+LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
 EXPORTS = Path("onnx")
 """Where ``export`` puts a model when no folder is given."""
 
@@ -28,6 +29,7 @@ class ExportPlan:
     """What to export and how. ``out`` is the folder that receives model.onnx.
 
     ``framework``: ``pt`` or ``tf``; None takes what the source's files show. ``exporter``: None takes the framework's first.
+    ``format``: ``onnx`` or ``tflite``. ``precision``: of LiteRT models, a key of ``exporters.tflite.FILES``.
     """
 
     source: str
@@ -39,6 +41,8 @@ class ExportPlan:
     random_weights: bool = False
     seed: int = 0
     framework: str | None = None
+    format: str = "onnx"
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ModelError
 from onnxfuse.rewrite.facts import is_constant
 from onnxfuse.runtime import Feeds
@@ -150,6 +151,16 @@ def profile_of(model: ir.Model, config: dict[str, Any] | None = None) -> Profile
         raise ModelError(f"the model {model.graph.name!r} has no inputs; there is nothing to run it with")
     longest = int(config.get("max_position_embeddings", 0)) or _positions(model)
     return Profile(inputs, longest)
+
+
+def profile_of_family(family: Architecture, config: dict[str, Any]) -> Profile:
+    """The profile of a family's inputs, where there is no ONNX graph to read it off."""
+    values = []
+    for name, axes in family.inputs.items():
+        rank, dtype = (4, ir.DataType.FLOAT) if name == "pixel_values" else (2, ir.DataType.INT64)
+        shape = ir.Shape([ir.SymbolicDim(axes.get(axis, f"size_{axis}")) for axis in range(rank)])
+        values.append(ir.Value(name=name, shape=shape, type=ir.TensorType(dtype)))
+    return Profile(tuple(_read_input(value, config) for value in values), int(config.get("max_position_embeddings", LONGEST)))
 
 
 def _read_input(value: ir.Value, config: dict[str, Any]) -> Input:

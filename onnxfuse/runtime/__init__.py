@@ -2,6 +2,7 @@
 
     ort         ONNX Runtime sessions, with the options that users get or with measured ones
     openvino    OpenVINO, in float32 or bfloat16
+    litert      LiteRT, for .tflite files
     pytorch     PyTorch and
     tensorflow  TensorFlow: what an export is compared with
     denormals   floats too small to be normal, as zero in the calling thread
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxfuse.errors import UsageError
-from onnxfuse.runtime import openvino, ort
+from onnxfuse.runtime import litert, openvino, ort
 from onnxfuse.runtime.ort import open_session, product_saturates, run, slow_factor
 from onnxfuse.runtime.pytorch import torch_runner
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings
@@ -34,12 +35,14 @@ __all__ = ["RUNTIMES", "Feeds", "Outputs", "Runner", "Settings", "checkpoint_run
 
 
 def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen
-    """A model file as a function from feeds to outputs.
+    """A model file as a function from feeds to outputs. A .tflite file runs in LiteRT, whatever the runtime.
 
     Raises:
         UsageError: no runtime of that name.
         MissingExtraError, ModelError: the runtime is not installed, or cannot open the file.
     """
+    if path.suffix == litert.SUFFIX:
+        return litert.open_runner(path, settings)
     if settings.runtime not in RUNTIMES:
         raise UsageError(f"no runtime named {settings.runtime!r}; choose one of {', '.join(RUNTIMES)}")
     return RUNTIMES[settings.runtime](path, settings)

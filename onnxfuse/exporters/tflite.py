@@ -1,0 +1,64 @@
+"""LiteRT (TensorFlow Lite) beside ONNX: the same TensorFlow checkpoint through TensorFlow's own converter.
+
+Source: ``tf.lite.TFLiteConverter`` of TensorFlow 2.21: post-training float16, and dynamic-range int8 (weights int8, activations
+measured in each run).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import files
+from onnxfuse import plan as plans
+from onnxfuse.architecture import OUTPUTS
+from onnxfuse.errors import ExportError
+from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.quiet import silent
+
+FILES = dict(zip(("fp32", "fp16", "int8"), plans.LITERT, strict=True))
+"""The file of each precision."""
+
+SIGNATURE = "serving_default"
+
+
+def convert(checkpoint: Checkpoint, path: Path, precision: str, scratch: Path) -> None:
+    """Write a TensorFlow checkpoint as a LiteRT model with dynamic batch and length and a signature by Hugging Face's names.
+
+    Args:
+        precision: a key of ``FILES``.
+        scratch: an empty folder for the SavedModel on the way, as large as the weights.
+
+    Raises:
+        ExportError: the converter failed; its own words follow.
+    """
+    import tensorflow as tf
+
+    with silent():
+        _save(checkpoint, scratch)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch), signature_keys=[SIGNATURE])
+        if precision != "fp32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "fp16":
+            converter.target_spec.supported_types = [tf.float16]
+        try:
+            content = converter.convert()
+        except (RuntimeError, ValueError, tf.errors.OpError, tf.lite.experimental.authoring.ConverterError) as error:
+            raise ExportError(f"TensorFlow's converter failed on {checkpoint.name}: {files.first_line(error)}; export it as ONNX "
+                              "instead") from error
+    path.write_bytes(content)
+
+
+def _save(checkpoint: Checkpoint, folder: Path) -> None:
+    """A SavedModel whose signature has the names: the converter reads them from there alone."""
+    import tensorflow as tf
+
+    outputs = OUTPUTS[checkpoint.task]
+
+    @tf.function(input_signature=checkpoint.module.input_signature)
+    def named(*inputs: Any) -> dict[str, Any]:
+        return dict(zip(outputs, checkpoint.module(*inputs), strict=True))
+
+    holder = tf.Module()
+    holder.weights = list(checkpoint.module.get_concrete_function().graph.variables)
+    tf.saved_model.save(holder, str(folder), signatures={SIGNATURE: named})
