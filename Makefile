@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 OLD := .venv-4.57
+TF := .venv-tf
 TORCH := torch==2.13.0
 
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-full check format graphs bench int8 clean
+.PHONY: demo test test-tf test-full check format graphs bench int8 clean
 
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
 # all of torch's beforehand would take a minute.
@@ -22,13 +23,21 @@ $(OLD)/.installed: pyproject.toml Makefile
 	$(OLD)/bin/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) 'transformers==4.57.*' pytest --editable .
 	touch $@
 
+$(TF)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(TF)
+	$(TF)/bin/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) pytest pytest-xdist --editable '.[tf]'
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m 'not slow' -n 2
 
-test-full: $(VENV)/.installed $(OLD)/.installed
+test-tf: $(TF)/.installed
+	$(TF)/bin/python -m pytest tests/tensorflow -n 2
+
+test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 	$(BIN)/python -m pytest
 	$(BIN)/python scripts/coverage.py
 	$(BIN)/python scripts/splice.py
@@ -53,4 +62,4 @@ int8: $(VENV)/.installed
 	$(BIN)/python scripts/measure_int8.py build/checkpoints
 
 clean:
-	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx
+	rm -rf $(VENV) $(OLD) $(TF) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx

@@ -127,7 +127,7 @@ def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkp
     loader = getattr(transformers, f"TF{family.tasks[chosen]}")
     model, report = guarded(source, lambda: loader.from_pretrained(source, config=config, trust_remote_code=False,
                                                                    output_loading_info=True), wanted)
-    unused = tf_weights.UNUSED.get(chosen, ())
+    unused = (*tf_weights.UNUSED.get(chosen, ()), "dropout")  # a layer without weights counts as missing too
     missing = [name for name in report["missing_keys"] if not any(part in name for part in unused)]
     if missing:
         raise ExportError(f"{source} has no weights for {missing[0]} ({len(missing)} missing) of task {chosen}; choose the "

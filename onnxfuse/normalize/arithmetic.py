@@ -125,7 +125,23 @@ def mean(op: Op, x, axes, keepdims, **_):
     return op.ReduceMean(x, axes, keepdims=keepdims)
 
 
+# GlobalAveragePool(x) = ReduceMean(x) over all but the first two dimensions
+
+
+def global_pool(op, x):
+    return op.GlobalAveragePool(x)
+
+
+def guard_pool(match: Match) -> dict:
+    return {"rank": len(match.need_shape("x"))}
+
+
+def mean_of_rest(op: Op, x, rank):
+    return op.ReduceMean(x, op.constant(list(range(2, rank)), "axes"))
+
+
 RULES = (
+    Rule("pool-mean", global_pool, guard_pool, mean_of_rest),
     Rule("mean-over-axes", reduce_mean, guard_axes, mean, exact=True),
     Rule("power-product", power, guard_power, product),
     Rule("one-over", one_over, guard_one, reciprocal),

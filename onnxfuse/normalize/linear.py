@@ -71,6 +71,26 @@ def whole(op: Op, x, weight, before, behind, bias=None, **_):
     return result if behind is None else op.Reshape(result, op.constant(behind, "behind"))
 
 
+# Reshape(x, [B, S, N, H]) + b[N, H] = Reshape(x + Reshape(b, [N*H]), [B, S, N, H])
+
+
+def biased_heads(op, x, shape, bias, zero):
+    return op.Add(op.Reshape(x, shape, allowzero=zero), bias)
+
+
+def guard_heads(match: Match) -> dict:
+    match.need_constant("bias")
+    source, wanted = match.need_shape("x"), match.need_shape(match.output)
+    bias = match.need_shape("bias", rank=2)
+    match.need(wanted == (*source[:-1], *bias), "the Reshape does not split the last dimension as the bias is", match.output)
+    width = match.need_number(source[-1], "the width")
+    return {"width": width, "target": need_target(match, match["x"])}
+
+
+def heads_of_biased(op: Op, x, bias, width, target, **_):
+    return op.Reshape(op.Add(x, op.Reshape(bias, op.constant([width], "width"))), op.constant(target, "heads"))
+
+
 # Gather(Transpose(x, perm), i, axis) = Transpose(Gather(x, i, perm[axis]), what is left of perm)
 
 
@@ -165,6 +185,7 @@ RULES = (
     Rule("gemm-linear", gemm, guard_gemm, linear),
     Rule("flat-linear", flat_with_bias, guard_flat, whole, shared=True),
     Rule("flat-linear", flat, guard_flat, whole, shared=True),
+    Rule("bias-of-heads", biased_heads, guard_heads, heads_of_biased, exact=True),
     *(Rule("split-squeeze", part(at), guard_part(at), pick, shared=True, exact=True) for at in range(PARTS)),
     Rule("gather-transpose", picked_transpose, guard_picked, transpose_picked, shared=True, exact=True),
     Rule("product-transposed", transposed_product, guard_transposed_product, product_transposed),

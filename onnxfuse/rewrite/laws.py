@@ -429,6 +429,12 @@ def _reduce(facts: Facts, node: ir.Node, output: int) -> Fact:
     return Fact(source.dtype, shape, uniform=source.uniform * count if known else None)  # type: ignore[operator]
 
 
+@law("GlobalAveragePool")
+def _pool(facts: Facts, node: ir.Node, output: int) -> Fact:
+    source = facts[node.inputs[0]]
+    return Fact(source.dtype, None if source.shape is None else source.shape[:2] + (ONE,) * (len(source.shape) - 2))
+
+
 @law("Split")
 def _split(facts: Facts, node: ir.Node, output: int) -> Fact:
     source = facts[node.inputs[0]]

@@ -12,7 +12,7 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
     int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0},
-    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6},
+    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6},
     float[3,4,2] c3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
@@ -46,6 +46,7 @@ CASES = [
     ("sign-outwards", "n = Neg(ids)  y = Mul(n, i)", "the type is INT64"),
     ("sign-outwards", "n = Neg(x)  y = Mul(n, f2)", "the constant takes the sign"),
     ("sign-outwards", "n = Neg(ids)  y = Add(n, i)", "the type is INT64"),
+    ("pool-mean", 'u = Einsum<equation = "...d->...d">(x)  y = GlobalAveragePool(u)', "is not known"),
     ("mean-over-axes", "y = ReduceMean(x, last)", "it is already the default"),
     ("mean-over-axes", "y = ReduceMean<noop_with_empty_axes = 1>(x, wide1)", "the axes are not known to be any"),
     # Einsum
@@ -64,6 +65,9 @@ CASES = [
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, b6)  y = Reshape(a, lead)", "bias is not a constant"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, f1)  y = Reshape(a, lead)", "the bias is not [6]"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  y = Reshape(m, lead)  z = Relu(m)", "the flat product is read elsewhere"),
+    ("bias-of-heads", "q = Reshape(x, heads)  y = Add(q, open_bias)", "bias is not a constant"),
+    ("bias-of-heads", "q = Reshape(x, heads)  y = Add(q, e4)", "e4 has rank 1, wanted 2"),
+    ("bias-of-heads", "q = Reshape(x, odd)  y = Add(q, e34)", "the Reshape does not split the last dimension as the bias is"),
     ("flat-linear", "f = Reshape(x, flat3)  m = MatMul(f, w4)  y = Reshape(m, back)", "has rank 3, wanted 2"),
     ("product-transposed", "m = MatMul(s34, t34)  y = Transpose<perm = [1, 0, 2, 3]>(m)", "other dimensions than the last two"),
     ("product-transposed", "m = MatMul(ids2, ids2)  y = Transpose<perm = [1, 0]>(m)", "other dimensions than the last two"),
@@ -164,12 +168,12 @@ CASES = [
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
        "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, " \
-       "float[4,6] w4, float[B,2,4,3] t34, float[1,1,1,1] tile4"
+       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4"
 
 
 @pytest.mark.parametrize(("name", "body", "reason"), CASES)
 def test_a_guard_line_refuses(name, body, reason):
-    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,), w4=(4, 6))
+    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,), w4=(4, 6), e4=(4,), e34=(3, 4))
     rules = [rule for rule in RULES if rule.name == name]
     trace = Trace()
     facts = facts_of(model)

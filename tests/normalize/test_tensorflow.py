@@ -23,6 +23,7 @@ def check(text: str, wanted: list[str], **weights):
     ("n = Neg(x)  m = Mul(n, r)  y = Add(m, x)", ["Mul", "Sub"]),
     ("m = Mul(r, two)  y = Sub(x, m)", ["Add", "Mul"]),
     ("y = ReduceMean<noop_with_empty_axes = 1>(x, last)", ["ReduceMean"]),
+    ("y = GlobalAveragePool(x)", ["ReduceMean"]),
     ("a = Add(x, two)  y = Softmax(a)", ["Softmax"]),
     ("b = Add(two, r)  a = Add(x, b)  y = Softmax(a)", ["Add", "Softmax"]),
 ])
@@ -55,6 +56,12 @@ def test_a_product_of_flat_rows_is_one_of_batches(flat, back, x, bias, wanted):
     product = next(node for node in model.graph if node.op_type == "MatMul")
     assert Facts(23).shape(product.outputs[0])[-1].number == 6
     assert len(Facts(23).shape(product.outputs[0])) == 3
+
+
+def test_a_bias_of_heads_is_added_before_they_are_split():
+    text = """g (float[B,S,12] x, float[3,4] b) => (float[P] y) <int64[4] heads = {0, 0, 3, 4}> { q = Reshape(x, heads)  y = Add(q, b) }"""
+    model = check(text, ["Add", "Reshape"], b=(3, 4))
+    assert [node.op_type for node in model.graph] == ["Add", "Reshape"]
 
 
 def test_scores_that_are_computed_the_other_way_round():

@@ -1,0 +1,167 @@
+"""TensorFlow and Keras models become ONNX that computes the same, and fuses as PyTorch's do."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, catalog, parity, pipeline, samples, storage
+from onnxfuse.exporters import open_checkpoint
+from onnxfuse.quiet import silent
+from onnxfuse.runtime import checkpoint_runner, open_runner
+from tests.conftest import SMALL
+from tests.tensorflow.conftest import keras_model, tf_model
+
+FAMILIES = list(SMALL)
+
+
+def whole_chain(source, out, **options):
+    """Export, optimize with every expected count required, quantize. Each step compares outputs and raises."""
+    exported, checkpoint = pipeline.export(ExportPlan(str(source), out, **options))
+    assert exported.parity.passed and exported.parity.cases > 1
+    optimized = pipeline.optimize(OptimizePlan(exported.path, out / "model_optimized.onnx", require=("all",)))
+    quantized = pipeline.quantize(QuantizePlan(optimized.path, out / "model_quantized.onnx", calibration="none"))
+    assert optimized.parity.passed and quantized.parity.passed
+    assert quantized.details["matmuls"] >= 8
+    return exported, optimized, checkpoint
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["h5", "safetensors", "saved_model"])
+def test_every_way_to_save_a_model(checkpoints, tmp_path, family, form):
+    source = checkpoints / family
+    if form == "saved_model":
+        source = source / "saved_model" / "1"
+    elif form == "safetensors":
+        with silent():
+            tf_model(family).save_pretrained(tmp_path / "source", safe_serialization=True)
+        source = tmp_path / "source"
+    exported, optimized, checkpoint = whole_chain(source, tmp_path / "out")
+    assert checkpoint.framework == "tf"
+    assert exported.details["from"].startswith("TensorFlow, ")
+    assert optimized.details["fused"] == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
+    model = storage.load(exported.path)
+    wanted = catalog.architecture(family).inputs
+    assert [value.name for value in model.graph.inputs] == list(wanted)
+    assert all(str(value.shape[axis]) == name for value in model.graph.inputs for axis, name in wanted[value.name].items())
+    assert {str(value.dtype) for value in model.graph.inputs} == {"FLOAT" if family == "vit" else "INT64"}
+    assert [value.name for value in model.graph.outputs] == ["logits"]
+
+
+@pytest.mark.parametrize(("family", "layers"), [("bert", 12), ("distilbert", 6), ("vit", 12)])
+def test_as_many_fuse_as_from_pytorch(tmp_path, family, layers):
+    with silent():
+        tf_model(family, layers=None).save_pretrained(tmp_path / "source")
+    _, optimized, _ = whole_chain(tmp_path / "source", tmp_path / "out")
+    assert optimized.details["fused"] == {"attention": layers, "qkv": layers, "layer_norm": 2 * layers + 1, "gelu": layers, "unfused": 0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["keras", "preset", "object"])
+def test_keras_hub(tmp_path, family, form):
+    model = keras_model(family)
+    source = tmp_path / ("model.keras" if form == "keras" else "preset")
+    with silent():
+        (model.save if form == "keras" else model.save_to_preset)(str(source))
+    if form == "object":
+        step, checkpoint = pipeline.export(ExportPlan("memory", tmp_path / "out"), source=model)
+        assert step.parity.passed
+        return
+    _, optimized, checkpoint = whole_chain(source, tmp_path / "out")
+    assert optimized.details["fused"] == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
+    assert checkpoint.task == "feature-extraction"
+
+
+def test_a_keras_hub_classifier(tmp_path):
+    with silent():
+        import keras_hub
+
+        model = keras_hub.models.BertTextClassifier(keras_model("bert"), num_classes=3)
+        model.save(str(tmp_path / "classifier.keras"))
+    _, optimized, checkpoint = whole_chain(tmp_path / "classifier.keras", tmp_path / "out")
+    assert checkpoint.task == "text-classification"
+    assert storage.load(optimized.path).graph.outputs[0].shape[1] == 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pytorch_and_tensorflow_from_the_same_weights(checkpoints, tmp_path, family):
+    """Four computations of one model: TensorFlow, its export, PyTorch with TensorFlow's weights, its export."""
+    source = str(checkpoints / family)
+    runs = {}
+    for framework in ("tf", "pt"):
+        step, checkpoint = pipeline.export(ExportPlan(source, tmp_path / framework, framework=framework))
+        runs |= {framework: checkpoint_runner(checkpoint), f"{framework} export": open_runner(step.path)}
+    assert "TensorFlow's weights" in step.details["from"]
+    cases = list(samples.grid(samples.profile_of(storage.load(step.path), checkpoint.config)))
+    expected = parity.reference(runs.pop("tf"), cases)
+    for name, run in runs.items():
+        parity.compare(expected, run, "reassociate").require(f"{name} differs from TensorFlow")
+    assert pipeline.optimize(OptimizePlan(tmp_path / "tf" / "model.onnx", tmp_path / "tf.onnx")).details["fused"] == \
+        pipeline.optimize(OptimizePlan(tmp_path / "pt" / "model.onnx", tmp_path / "pt.onnx")).details["fused"]
+
+
+@pytest.mark.parametrize(("family", "head", "task", "outputs"), [
+    ("bert", "TFAutoModel", "feature-extraction", ["last_hidden_state"]),
+    ("distilbert", "TFAutoModelForMaskedLM", "fill-mask", ["logits"]),
+    ("bert", "TFAutoModelForMaskedLM", "fill-mask", ["logits"]),
+    ("distilbert", "TFAutoModelForTokenClassification", "token-classification", ["logits"]),
+    ("bert", "TFAutoModelForQuestionAnswering", "question-answering", ["start_logits", "end_logits"]),
+    ("vit", "TFAutoModel", "feature-extraction", ["last_hidden_state"]),
+])
+def test_every_task(tmp_path, family, head, task, outputs):
+    with silent():
+        tf_model(family, head).save_pretrained(tmp_path / "source")
+    _, optimized, checkpoint = whole_chain(tmp_path / "source", tmp_path / "out")
+    assert checkpoint.task == task
+    assert [value.name for value in storage.load(optimized.path).graph.outputs] == outputs
+    torch_step, _ = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "pt", framework="pt"))
+    assert pipeline.check(optimized.path, torch_step.path, "reassociate").passed
+
+
+@pytest.mark.parametrize("pooling", [{"pooling_mode_mean_tokens": True}, {"pooling_mode_cls_token": True}, {"pooling_mode_max_tokens": True}])
+def test_sentence_embeddings(tmp_path, pooling):
+    import json
+
+    with silent():
+        tf_model("bert", "TFAutoModel").save_pretrained(tmp_path / "source")
+    (tmp_path / "source" / "1_Pooling").mkdir()
+    (tmp_path / "source" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    kinds = ("Transformer", "Pooling", "Normalize")
+    (tmp_path / "source" / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]))
+    steps = [pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / framework, framework=framework))[0] for framework in ("tf", "pt")]
+    assert [value.name for value in storage.load(steps[0].path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
+    assert pipeline.check(steps[0].path, steps[1].path, "reassociate").passed
+
+
+def test_opsets(checkpoints, tmp_path):
+    for opset in (14, 16):
+        step, _ = pipeline.export(ExportPlan(str(checkpoints / "bert"), tmp_path / str(opset), opset=opset))
+        assert storage.load(step.path).opset_imports[""] == opset
+        optimized = pipeline.optimize(OptimizePlan(step.path, tmp_path / f"{opset}.onnx", require=("all",)))
+        assert optimized.parity.passed
+
+
+def test_random_weights_from_the_command_line(cli, tmp_path):
+    result = cli("run", "distilbert-base-cased", "--framework", "tf", "--random-weights", "--length", "8", "--rounds", "1", "-o", "out")
+    assert result.returncode == 0, result.stderr
+    assert "TensorFlow" in result.stdout and "attention 6/6" in result.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.onnx", "model_optimized.onnx", "model_quantized.onnx"}
+
+
+def test_what_stood_in_two_places_is_stored_once(tmp_path):
+    """A tied decoder reads the embedding table; TensorFlow's graph names it twice."""
+    with silent():
+        model = tf_model("bert", "TFAutoModelForMaskedLM")
+        model.save_pretrained(tmp_path / "source")
+    step, _ = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "out"))
+    count = sum(int(np.prod(weight.shape)) for weight in {id(weight): weight for weight in model.weights}.values())
+    assert step.size < 4 * count * 1.1 + 200_000
+
+
+def test_a_model_that_moved_still_runs(checkpoints, tmp_path):
+    """A SavedModel alone, without config.json two folders above: its inputs tell the family."""
+    shutil.copytree(checkpoints / "vit" / "saved_model" / "1", tmp_path / "alone")
+    checkpoint = open_checkpoint(tmp_path / "alone")
+    assert (checkpoint.family.model_type, checkpoint.task) == ("vit", "image-classification")
+    step, _ = pipeline.export(ExportPlan(str(tmp_path / "alone"), tmp_path / "out"))
+    assert step.parity.passed
