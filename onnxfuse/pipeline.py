@@ -40,7 +40,7 @@ from onnxfuse.quantize.products import find_tables, integer_node
 from onnxfuse.quantize.retype import retype as retype_weights
 from onnxfuse.quantize.retype import slow_products
 from onnxfuse.quantize.write import write
-from onnxfuse.runtime import Feeds, Settings, checkpoint_runner, open_runner, product_saturates, slow_factor
+from onnxfuse.runtime import Feeds, Settings, checkpoint_runner, limit_threads, open_runner, product_saturates, slow_factor
 from onnxfuse.runtime.model import METADATA
 from onnxfuse.samples import Case
 from onnxfuse.targets import Target
@@ -400,6 +400,8 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
     """
     from onnxfuse.exporters import LABELS
 
+    if measure.threads:
+        limit_threads(measure.threads)
     exported, checkpoint = export(plan, progress)
     optimized = optimize(OptimizePlan(exported.path, plan.out / plans.OPTIMIZED, target), progress)
     quantized = quantize(QuantizePlan(optimized.path, plan.out / plans.QUANTIZED), progress)

@@ -21,7 +21,7 @@ EXPORTS = Path("onnx")
 """Where ``export`` puts a model when no folder is given."""
 
 RECORDED = ("onnxfuse", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "nncf", "torch", "transformers", "tensorflow",
-            "tf2onnx", "keras", "keras-hub", "numpy")
+            "tf2onnx", "keras", "keras-hub", "ai-edge-litert", "numpy")
 
 
 @dataclass(frozen=True)

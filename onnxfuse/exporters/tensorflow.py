@@ -97,21 +97,28 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
 
 
 def _random(name: str, task: str | None, seed: int) -> Checkpoint:
+    family, _ = catalog.checkpoint(name)
+    chosen = checked(task or classification(family), family)
+    model = random_model(name, chosen, seed)
+    architecture = type(model).__name__.removeprefix("TF")
+    return _of_transformers(name, model, family, chosen, model.config.to_dict() | {"architectures": [architecture]}, None)
+
+
+def random_model(name: str, task: str, seed: int = 0) -> Any:
+    """A TensorFlow model of ``transformers`` of a known architecture, random in every weight; nothing is downloaded."""
     import tensorflow
 
     family, fields = catalog.checkpoint(name)
-    chosen = checked(task or classification(family), family)
     transformers = require_transformers()
     config = transformers.AutoConfig.for_model(family.model_type, **fields)
     tensorflow.random.set_seed(seed)
-    model = getattr(transformers, f"TF{family.tasks[chosen]}").from_config(config)
+    model = getattr(transformers, f"TF{family.tasks[task]}").from_config(config)
     model.build_in_name_scope()
     rng = np.random.default_rng(seed)
     for weight in model.weights:  # zeros and ones would hide a bias that a rewrite drops or swaps
         if weight.shape.rank == 1:
             weight.assign_add(rng.normal(0, 0.02, weight.shape).astype(np.float32))
-    architecture = type(model).__name__.removeprefix("TF")
-    return _of_transformers(name, model, family, chosen, config.to_dict() | {"architectures": [architecture]}, None)
+    return model
 
 
 def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkpoint:

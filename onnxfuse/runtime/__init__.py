@@ -21,7 +21,7 @@ from onnxfuse.runtime import litert, openvino, ort
 from onnxfuse.runtime.ort import open_session, product_saturates, run, slow_factor
 from onnxfuse.runtime.pytorch import torch_runner
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings
-from onnxfuse.runtime.tensorflow import tensorflow_runner
+from onnxfuse.runtime.tensorflow import limit_threads, tensorflow_runner
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
@@ -30,8 +30,8 @@ RUNTIMES: dict[str, Callable[[Path, Settings], Runner]] = {
     "ort": ort.open_runner, **dict.fromkeys(openvino.PRECISIONS, openvino.open_runner)}
 """How each runtime opens a file."""
 
-__all__ = ["RUNTIMES", "Feeds", "Outputs", "Runner", "Settings", "checkpoint_runner", "open_runner", "open_session",
-           "product_saturates", "run", "slow_factor"]
+__all__ = ["RUNTIMES", "Feeds", "Outputs", "Runner", "Settings", "checkpoint_runner", "limit_threads", "open_runner",
+           "open_session", "product_saturates", "run", "slow_factor"]
 
 
 def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen

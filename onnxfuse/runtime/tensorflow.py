@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from onnxfuse import machine
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ModelError
 from onnxfuse.files import first_line
@@ -13,19 +15,26 @@ if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
 
 
+def limit_threads(threads: int) -> None:
+    """Give TensorFlow this many threads, before it first runs something in this process; it cannot be told later."""
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
+
+
 def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
     """A checkpoint's ``tf.function`` as a function from feeds to outputs (float32).
 
     Args:
-        threads: for every model in this process, settled when TensorFlow first runs one; 0 leaves the choice to it.
+        threads: what it must have been given (see ``limit_threads``); 0 does not ask.
+
+    Raises:
+        ModelError: TensorFlow runs with another number of threads already.
     """
     import tensorflow as tf
 
-    if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        try:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-        except RuntimeError as error:
-            raise ModelError(f"TensorFlow runs with another number of threads already: {first_line(error)}") from error
+    given = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
+    if threads not in (0, given):
+        raise ModelError(f"TensorFlow runs with {given} threads in this process, wanted {threads}; set TF_NUM_INTRAOP_THREADS="
+                         f"{threads} and start again")
     names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
     concrete = checkpoint.module.get_concrete_function()
 
