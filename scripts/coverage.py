@@ -1,6 +1,7 @@
-"""Write the README's coverage table: what fuses in every exporter's graphs, and whether it still computes what PyTorch does.
+"""Write the README's coverage table: what fuses in every exporter's graphs, and whether it still computes what it came from does.
 
-    python scripts/coverage.py                       measure here, and with transformers 4.57 if its environment is there
+    python scripts/coverage.py                       measure here, and with transformers 4.57 and TensorFlow if their environments
+                                                     are there
     python scripts/coverage.py --rows FILE           measure in this environment alone, and write the rows as JSON
 
 Models are two layers deep and narrow; counts grow with the layers. Exit code 1 when a cell falls under its expected count.
@@ -9,6 +10,7 @@ Models are two layers deep and narrow; counts grow with the layers. Exit code 1 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -21,18 +23,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import onnx  # noqa: E402
+
 from onnxfuse import OptimizePlan, parity, pipeline, report  # noqa: E402
+from onnxfuse.architecture import OUTPUTS  # noqa: E402
 from onnxfuse.errors import OnnxfuseError  # noqa: E402
 from onnxfuse.exporters import Checkpoint, export, open_checkpoint  # noqa: E402
-from onnxfuse.runtime import open_runner  # noqa: E402
-from onnxfuse.runtime.pytorch import torch_runner  # noqa: E402
+from onnxfuse.runtime import checkpoint_runner, open_runner  # noqa: E402
 from tests.conftest import small_model  # noqa: E402
 
 HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
          "vit": "AutoModelForImageClassification"}
 OPSETS = (14, 17, 18, 20, 23)
-OLD = ROOT / ".venv-4.57" / "bin" / "python"
-"""The environment with transformers 4.57, made by ``make test-full``."""
+OTHERS = (ROOT / ".venv-4.57" / "bin" / "python", ROOT / ".venv-tf" / "bin" / "python")
+"""The environments with transformers 4.57 and with TensorFlow, made by ``make test-full``."""
 
 BEGIN, END = "<!-- coverage: written by scripts/coverage.py -->", "<!-- end of coverage -->"
 
@@ -45,7 +49,7 @@ class Row:
     writer: str
     attention: str
     opset: str
-    transformers: str
+    source: str
     fused: str = ""
     complete: bool = True
     error: float = 0.0
@@ -66,11 +70,47 @@ def measure(folder: Path) -> list[Row]:
                 for opset in OPSETS:
                     def write(path: Path, c=checkpoint, w=writer, o=opset) -> None:
                         export(c, path, exporter=w, opset=o)
-                    row = Row(family, writer, attention, str(opset), transformers.__version__)
+                    row = Row(family, writer, attention, str(opset), f"transformers {transformers.__version__}")
                     rows.append(_cell(row, checkpoint, write, folder))
         if int(transformers.__version__.split(".")[0]) >= 5:
-            rows += _peers(family, open_checkpoint(saved), transformers.__version__, folder)
+            rows += _peers(family, open_checkpoint(saved), f"transformers {transformers.__version__}", folder)
     return rows
+
+
+def measure_tensorflow(folder: Path) -> list[Row]:
+    """Every cell of TensorFlow's environment: our way through tf2onnx, and tf2onnx as it comes but for Erfc, which it has not."""
+    import keras_hub
+    import transformers
+
+    from tests.tensorflow.conftest import keras_model, tf_model
+
+    rows: list[Row] = []
+    sources = {f"transformers {transformers.__version__}": tf_model, f"KerasHub {keras_hub.__version__}": keras_model}
+    for family in HEADS:
+        for source, build in sources.items():
+            checkpoint = open_checkpoint(build(family))
+            for opset in OPSETS:
+                def write(path: Path, c=checkpoint, o=opset) -> None:
+                    export(c, path, opset=o)
+                rows.append(_cell(Row(family, "tf2onnx", "eager", str(opset), source), checkpoint, write, folder))
+            row = Row(family, "tf2onnx alone", "eager", "18", source)
+            rows.append(_cell(row, checkpoint, lambda path, c=checkpoint: _tf2onnx(c, path), folder))
+    return rows
+
+
+def _tf2onnx(checkpoint: Checkpoint, path: Path) -> None:
+    import tf2onnx
+
+    from onnxfuse.exporters.tf2onnx import erfc
+    from onnxfuse.quiet import silent
+
+    with silent():
+        proto, _ = tf2onnx.convert.from_function(checkpoint.module, checkpoint.module.input_signature, opset=18,
+                                                 custom_op_handlers={"Erfc": (erfc, [])})
+    for value, name in zip(proto.graph.output, OUTPUTS[checkpoint.task], strict=True):
+        proto.graph.node.add(op_type="Identity", input=[value.name], output=[name])
+        value.name = name
+    onnx.save(proto, path)
 
 
 def _peers(family: str, checkpoint: Checkpoint, version: str, folder: Path) -> list[Row]:
@@ -106,7 +146,7 @@ def _ort_optimizer(checkpoint: Checkpoint, path: Path, writer: str) -> None:
 
 
 def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folder: Path) -> Row:
-    """Write the graph, optimize it, and compare it with PyTorch."""
+    """Write the graph, optimize it, and compare it with the checkpoint."""
     home = folder / "cell"
     home.mkdir(exist_ok=True)
     checkpoint.save_beside(home)
@@ -118,7 +158,7 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
     step = pipeline.optimize(OptimizePlan(path, home / "model_optimized.onnx"))
     counts, expected = step.details["fused"], step.details["expected"]
     cases = pipeline.grid(path, checkpoint.config)
-    expected_outputs = parity.reference(torch_runner(checkpoint), cases)
+    expected_outputs = parity.reference(checkpoint_runner(checkpoint), cases)
     agrees = parity.compare(expected_outputs, open_runner(step.path), "reassociate")
     complete = counts["unfused"] == 0 and agrees.passed and all(counts[name] >= wanted for name, wanted in expected.items())
     return Row(**asdict(row) | {"fused": report.fused_text(counts, expected), "complete": complete, "error": agrees.error})
@@ -126,11 +166,11 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
 
 def table(rows: list[Row]) -> str:
     """Markdown: one line for each writer and version, families and opsets folded where they agree."""
-    lines = ["| graph from | attention | transformers | opsets | bert | distilbert | vit | largest difference from PyTorch |",
+    lines = ["| graph from | attention | model from | opsets | bert | distilbert | vit | largest difference |",
              "|---|---|---|---|---|---|---|---|"]
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.writer, row.attention, row.transformers), []).append(row)
+        groups.setdefault((row.writer, row.attention, row.source), []).append(row)
     for (writer, attention, version), members in groups.items():
         done = [row for row in members if not row.refused]
         cells = [_families(done, family) for family in HEADS]
@@ -155,13 +195,13 @@ def main() -> int:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder))
+        rows = measure_tensorflow(Path(folder)) if importlib.util.find_spec("tensorflow") else measure(Path(folder))
         if arguments.rows:
             arguments.rows.write_text(json.dumps([asdict(row) for row in rows]))
             return 0
-        if OLD.is_file():
+        for python in filter(Path.is_file, OTHERS):
             other = Path(folder) / "rows.json"
-            subprocess.run([OLD, __file__, "--rows", other], check=True)
+            subprocess.run([python, __file__, "--rows", other], check=True)
             rows += [Row(**row) for row in json.loads(other.read_text())]
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)

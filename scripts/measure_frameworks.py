@@ -120,8 +120,9 @@ def measure(name: str, rounds: int, threads: int, folder: Path, tell: Callable[[
 
 def table(forms: dict[tuple[str, str], tuple[Runner, int]], rows: dict[str, Row]) -> str:
     first = rows["PyTorch/fp32"].timing
-    lines = ["| framework | precision | size, MiB | p50 ms | 95 % interval | times as fast as PyTorch | outputs against PyTorch's |",
-             "| --- | --- | --- | --- | --- | --- | --- |"]
+    columns = ["framework", "precision", "size, MiB", "p50 ms", "95 % interval", "times as fast as PyTorch",
+               "outputs against PyTorch's"]
+    lines = [f"| {' | '.join(columns)} |", "| " + " | ".join(["---"] * len(columns)) + " |"]
     for key, (_, size) in forms.items():
         row = rows["/".join(key)]
         seen, timing = row.parity, row.timing
@@ -151,7 +152,8 @@ def main() -> None:
     arguments.out.parent.mkdir(exist_ok=True)
     files.save_text(f"""# One model in every framework
 
-Written by `make frameworks` (scripts/measure_frameworks.py) on {machine.cpu()}, {threads} threads, with {packages}.
+Written by `make frameworks` (scripts/measure_frameworks.py) on {machine.cpu()}, {threads} threads, with
+{packages}.
 
 Each table is one interleaved run over the same random weights: TensorFlow's checkpoint, which PyTorch reads too. Milliseconds
 are this machine's; ratios are within a table. int8 is each framework's own dynamic quantization: PyTorch's

@@ -61,9 +61,17 @@ class Checkpoint:
             shutil.copyfile(path, folder / name)
 
 
-def processor_files(folder: Path) -> dict[str, Path]:
-    """The processor files of a local checkpoint, by their relative names."""
-    return {name: folder / name for name in PROCESSOR_FILES if (folder / name).is_file()}
+def processor_files(source: str) -> dict[str, Path]:
+    """The processor files of a checkpoint's folder or hub id, by their relative names."""
+    from transformers.utils import cached_file
+
+    found = {}
+    for name in PROCESSOR_FILES:
+        path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+                           _raise_exceptions_for_connection_errors=False)
+        if path is not None:
+            found[name] = Path(path)
+    return found
 
 
 def guarded(source: str, load: Any, wanted: str = "config.json and model.safetensors that fit each other") -> Any:

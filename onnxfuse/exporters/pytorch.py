@@ -13,12 +13,12 @@ from onnxfuse import plan as plans
 from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters import heads, tf_weights
 from onnxfuse.exporters.checkpoint import (
-    PROCESSOR_FILES,
     Checkpoint,
     checked,
     classification,
     default_task,
     guarded,
+    processor_files,
     task_of,
 )
 
@@ -120,7 +120,7 @@ def _pretrained(source: str, task: str | None, model_type: str | None, attention
     family = catalog.architecture(model_type or config.model_type)
     if config.model_type != family.model_type:
         raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
-    files = _processor_files(source)
+    files = processor_files(source)
     pooling = heads.read_pooling(files, source)
     chosen = checked(task or default_task(config.architectures, family, pooled=pooling is not None), family)
     loader = getattr(transformers, family.tasks[chosen])
@@ -149,15 +149,3 @@ def _require_checkpoint(source: str, task: str | None, model_type: str | None) -
                               "model again with save_pretrained (pickled weights are not read, they can run code)")
     elif source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
-
-
-def _processor_files(source: str) -> dict[str, Path]:
-    from transformers.utils import cached_file
-
-    found = {}
-    for name in PROCESSOR_FILES:
-        path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
-                           _raise_exceptions_for_connection_errors=False)
-        if path is not None:
-            found[name] = Path(path)
-    return found

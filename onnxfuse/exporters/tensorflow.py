@@ -128,7 +128,7 @@ def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkp
     family = catalog.architecture(model_type or config.model_type)
     if config.model_type != family.model_type:
         raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
-    files = processor_files(Path(source))
+    files = processor_files(source)
     pooling = heads.read_pooling(files, source)
     chosen = checked(task or default_task(config.architectures, family, pooled=pooling is not None), family)
     loader = getattr(transformers, f"TF{family.tasks[chosen]}")
@@ -206,9 +206,9 @@ def _saved_model(folder: Path, task: str | None, model_type: str | None) -> Chec
         given = {theirs: tf.cast(inputs[ours], specs[theirs].dtype) for theirs, ours in names.items()}
         return dict(loaded.signatures[chosen](**given))  # through what keeps its variables alive
 
-    module = function(call, family, task, {"num_channels": 3} | _sizes(specs) | config)
-    return Checkpoint(str(folder), module, family, task, {"model_type": family.model_type} | _sizes(specs) | config,
-                      processor_files(home), "tf", f"{where}")
+    config = {"model_type": family.model_type} | _sizes(specs) | config
+    return Checkpoint(str(folder), function(call, family, task, config), family, task, config, processor_files(str(home)), "tf",
+                      where)
 
 
 def _hugging_face_names(specs: dict[str, Any], where: str) -> dict[str, str]:

@@ -65,7 +65,7 @@ def _convert(concrete: Any, opset: int) -> tuple[onnx.ModelProto, Weights]:
     with tf.Graph().as_default():
         tf.import_graph_def(frozen, name="")
         frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
-    handlers: dict[str, Any] = {"Erfc": (_erfc, []), "SelectV2": (_where, [])}
+    handlers: dict[str, Any] = {"Erfc": (erfc, []), "SelectV2": (_where, [])}
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
         converted = process_tf_graph(graph, opset=opset, input_names=inputs, output_names=outputs, continue_on_error=True,
@@ -101,7 +101,7 @@ def _store(model: ir.Model, weights: Weights) -> None:
                 model.graph.register_initializer(value)
 
 
-def _erfc(context: Any, node: Any, name: str, args: Any) -> Any:
+def erfc(context: Any, node: Any, name: str, args: Any) -> Any:
     """erfc(x) = 1 - erf(x)."""
     erf = context.make_node("Erf", list(node.input))
     one = context.make_const(f"{name}/one", np.ones((), dtype=np.float32))

@@ -33,20 +33,20 @@ def convert(checkpoint: Checkpoint, path: Path, precision: str, scratch: Path) -
         ExportError: the converter failed; its own words follow.
     """
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError  # it has no public name
 
     with silent():
-        _save(checkpoint, scratch)
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch), signature_keys=[SIGNATURE])
-        if precision != "fp32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision == "fp16":
-            converter.target_spec.supported_types = [tf.float16]
         try:
-            content = converter.convert()
-        except (RuntimeError, ValueError, tf.errors.OpError, tf.lite.experimental.authoring.ConverterError) as error:
+            _save(checkpoint, scratch)
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch), signature_keys=[SIGNATURE])
+            if precision != "fp32":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if precision == "fp16":
+                converter.target_spec.supported_types = [tf.float16]
+            path.write_bytes(converter.convert())
+        except (RuntimeError, ValueError, tf.errors.OpError, ConverterError) as error:
             raise ExportError(f"TensorFlow's converter failed on {checkpoint.name}: {files.first_line(error)}; export it as ONNX "
                               "instead") from error
-    path.write_bytes(content)
 
 
 def _save(checkpoint: Checkpoint, folder: Path) -> None:

@@ -90,6 +90,41 @@ def guard_cast(match: Match) -> None:
     match.need(match["to"] in INTEGERS and match.fact("i").dtype in INTEGERS, "the indices change their kind", match["i"])
 
 
+# Squeeze(Slice(x, i : i + 1)) = Gather(x, i)
+
+
+def sliced(op, x, starts, ends, axes, squeezed, steps=None):
+    return op.Squeeze(op.Slice(x, starts, ends, axes, steps), squeezed)
+
+
+WHOLE = 2**31 - 1
+"""An end from which on a slice is taken as open, as TensorFlow writes it; no dimension is as long."""
+
+
+def guard_sliced(match: Match) -> dict:
+    rank = len(match.need_shape("x"))
+    match.need(rank > 1, "shape arithmetic", match["x"])
+    starts, ends, axes, squeezed = (_need_numbers(match, name) for name in ("starts", "ends", "axes", "squeezed"))
+    if match["steps"] is not None:
+        match.need(set(_need_numbers(match, "steps")) == {1}, "it steps or reverses", match["steps"])
+    open_ = [start == 0 and end >= WHOLE for start, end in zip(starts, ends, strict=True)]
+    picked = [(axis % rank, start, end) for axis, start, end, whole in zip(axes, starts, ends, open_, strict=True) if not whole]
+    match.need(len(picked) == 1, f"{len(picked)} dimensions are cut, wanted one", match.output)
+    axis, start, end = picked[0]
+    match.need(start >= 0 and end == start + 1, f"{start} to {end} is not one from the front", match.output)
+    match.need([at % rank for at in squeezed] == [axis], "another dimension is squeezed", match["squeezed"])
+    return {"axis": axis, "index": start}
+
+
+def _need_numbers(match: Match, name: str) -> list[int]:
+    match.need_constant(name)
+    return [match.need_number(item, name) for item in match.fact(name).data or ()]
+
+
+def picked(op: Op, x, axis, index, **_):
+    return op.Gather(x, op.constant(np.array(index), "index"), axis=axis)
+
+
 # Tile(x, repeats) = Expand(x, repeats) where what is repeated has size 1
 
 
@@ -114,5 +149,6 @@ RULES = (
     Rule("gather-row-major", gather_row_major, guard_row_major, reshape, shared=True, exact=True),
     Rule("gather-wrapped", gather_wrapped, guard_wrapped, gather, shared=True, exact=True),
     Rule("gather-cast", gather_cast, guard_cast, gather, shared=True, exact=True),
+    Rule("slice-gather", sliced, guard_sliced, picked, exact=True),
     Rule("tile-expand", tile, guard_tile, expand, exact=True),
 )

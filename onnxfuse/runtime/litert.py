@@ -64,11 +64,10 @@ def precision(path: Path) -> str:
     """What most of a file's weights are stored in: fp32, fp16 or int8. Raises as ``open_runner``."""
     sizes = {"fp32": 0, "fp16": 0, "int8": 0}
     kinds = {np.float32: "fp32", np.float16: "fp16", np.int8: "int8"}
-    interpreter = _open(path, 1)
-    computed = {index for operator in interpreter._get_ops_details() for index in operator["outputs"]}
-    for detail in interpreter.get_tensor_details():
+    for detail in _open(path, 1).get_tensor_details():
+        dynamic = -1 in detail["shape_signature"] or not len(detail["shape_signature"])  # it depends on the inputs' sizes
         count = int(np.prod(detail["shape"], dtype=np.int64))
-        if detail["dtype"] in kinds and count >= WEIGHT and detail["index"] not in computed:
+        if detail["dtype"] in kinds and count >= WEIGHT and not dynamic:
             sizes[kinds[detail["dtype"]]] += count
     return max(sizes, key=lambda name: sizes[name])
 

@@ -12,7 +12,7 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
     int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0},
-    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6},
+    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[2] both0 = {0, 0}, int64[2] both1 = {1, 1}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6},
     float[3,4,2] c3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
@@ -135,6 +135,13 @@ CASES = [
     ("gather-wrapped", WRAPPED.replace("Cast<to = 1>", "Cast<to = 6>").replace("f0", "zero32"), "the comparison is not in float"),
     ("gather-wrapped", WRAPPED.replace("Add(ids, twelve)", "Add(ids, three)"), "the indices are wrapped by another number than 12"),
     ("gather-cast", "c = Cast<to = 7>(e)  y = Gather(x, c)", "the indices change their kind"),
+    ("slice-gather", "c = Slice(sizes, v0, v1, v0)  y = Squeeze(c, v0)", "shape arithmetic"),
+    ("slice-gather", "c = Slice(x, v0, v1, v1)  y = Squeeze(c, open1)", "squeezed is not a constant"),
+    ("slice-gather", "c = Slice(x, v1, v0, v1, last)  y = Squeeze(c, v1)", "it steps or reverses"),
+    ("slice-gather", "c = Slice(x, both0, both1, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
+    ("slice-gather", "c = Slice(x, last, v6, v1)  y = Squeeze(c, v1)", "-1 to 6 is not one from the front"),
+    ("slice-gather", "c = Slice(x, v1, v3, v1)  y = Squeeze(c, v1)", "1 to 3 is not one from the front"),
+    ("slice-gather", "c = Slice(x1, v0, v1, v0)  y = Squeeze(c, v1)", "another dimension is squeezed"),
     ("tile-expand", "y = Tile(tile4, wide4)", "the repeats are not known"),
     ("tile-expand", "y = Tile(x3, turned3)", "3 is repeated 2 times"),
     ("tile-expand", "y = Tile(tile4, none4)", "nothing is left"),
@@ -168,7 +175,7 @@ CASES = [
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
        "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, " \
-       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4"
+       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1"
 
 
 @pytest.mark.parametrize(("name", "body", "reason"), CASES)

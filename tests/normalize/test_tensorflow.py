@@ -92,6 +92,15 @@ def test_ids_that_are_wrapped_and_cast():
     assert_same(before, after, SIZES, ids=np.array([[0, 8, -1, -9, 4]]))
 
 
+@pytest.mark.parametrize("axes", [("0, 0", "2147483647, 1", "0, 1"), ("0", "1", "-2"), ("0, 0, 0", "2147483647, 1, 2147483647", "0, 1, 2")])
+def test_the_first_token_is_sliced_and_squeezed(axes):
+    starts, ends, along = (f"int64[{part.count(',') + 1}] {name} = {{{part}}}" for name, part in zip(("from", "to", "along"), axes, strict=True))
+    text = f"""g (float[B,S,4] x) => (float[P] y) <{starts}, {ends}, {along}, int64[1] one = {{1}}> {{
+        c = Slice(x, from, to, along)  y = Squeeze(c, one) }}"""
+    model = check(text, ["Gather"])
+    assert next(iter(model.graph)).attributes["axis"].value == 1
+
+
 def test_the_class_token_is_tiled():
     text = """g (float[B,S,4] x, float[1,1,4] token) => (float[P] y) <int64[1] zero = {0}, int64[1] one = {1}> {
         s = Shape(x)  b = Slice(s, zero, one)  r = Concat<axis = 0>(b, one, one)  t = Tile(token, r)  y = Concat<axis = 1>(t, x) }"""
