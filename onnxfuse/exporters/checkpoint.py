@@ -61,17 +61,25 @@ class Checkpoint:
             shutil.copyfile(path, folder / name)
 
 
-def processor_files(source: str) -> dict[str, Path]:
-    """The processor files of a checkpoint's folder or hub id, by their relative names."""
+def require_there(source: str) -> None:
+    """Refuse a path that is not there; what may be a hub id passes. Raises UsageError."""
+    if not Path(source).exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
+
+
+def checkpoint_file(source: str, name: str) -> Path | None:
+    """A file of a checkpoint's folder or hub id; None where there is none."""
     from transformers.utils import cached_file
 
-    found = {}
-    for name in PROCESSOR_FILES:
-        path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
-                           _raise_exceptions_for_connection_errors=False)
-        if path is not None:
-            found[name] = Path(path)
-    return found
+    path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+                       _raise_exceptions_for_connection_errors=False)
+    return None if path is None else Path(path)
+
+
+def processor_files(source: str) -> dict[str, Path]:
+    """The processor files of a checkpoint's folder or hub id, by their relative names."""
+    found = {name: checkpoint_file(source, name) for name in PROCESSOR_FILES}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def guarded(source: str, load: Any, wanted: str = "config.json and model.safetensors that fit each other") -> Any:
@@ -79,7 +87,7 @@ def guarded(source: str, load: Any, wanted: str = "config.json and model.safeten
     local = Path(source).is_dir()
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
         if local:
             raise ExportError(f"cannot load the checkpoint in {source}: {first_line(error)}; it needs {wanted}") from error
         raise ExportError(f"cannot load {source!r} from the hub or its cache ({first_line(error)[:120]}); check the name and the "

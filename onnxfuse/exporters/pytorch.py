@@ -19,6 +19,7 @@ from onnxfuse.exporters.checkpoint import (
     default_task,
     guarded,
     processor_files,
+    require_there,
     task_of,
 )
 
@@ -147,5 +148,4 @@ def _require_checkpoint(source: str, task: str | None, model_type: str | None) -
         if not any((folder / name).is_file() for name in (*WEIGHTS, tf_weights.H5)):
             raise ExportError(f"cannot load the checkpoint in {source}: it has no {WEIGHTS[0]} and no {tf_weights.H5}; save the "
                               "model again with save_pretrained (pickled weights are not read, they can run code)")
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
+    require_there(source)

@@ -7,6 +7,7 @@ Whatever it is, it becomes one ``tf.function`` with Hugging Face's inputs in ord
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from onnxfuse.exporters import heads, keras_hub, tf_weights
 from onnxfuse.exporters.checkpoint import (
     Checkpoint,
     checked,
+    checkpoint_file,
     classification,
     default_task,
     guarded,
     processor_files,
+    require_there,
     task_of,
 )
 from onnxfuse.exporters.sources import SAVED_MODEL
@@ -53,6 +56,7 @@ def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | N
             return _from_keras(folder, task)
         if (folder / SAVED_MODEL).is_file():
             return _saved_model(folder, task, model_type)
+        require_there(str(source))
         if folder.is_file() or (folder.is_dir() and not (folder / "config.json").is_file()):
             raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and {tf_weights.H5} or "
                              f"{tf_weights.SAFETENSORS}, a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub "
@@ -132,14 +136,28 @@ def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkp
     pooling = heads.read_pooling(files, source)
     chosen = checked(task or default_task(config.architectures, family, pooled=pooling is not None), family)
     loader = getattr(transformers, f"TF{family.tasks[chosen]}")
-    model, report = guarded(source, lambda: loader.from_pretrained(source, config=config, trust_remote_code=False,
-                                                                   output_loading_info=True), wanted)
+    theirs = checkpoint_file(source, tf_weights.SAFETENSORS)
+    if theirs is not None and tf_weights.format_of(theirs) == "pt":
+        model, report = guarded(source, lambda: _from_pytorch(loader.from_config(config), theirs), wanted)
+    else:
+        model, report = guarded(source, lambda: loader.from_pretrained(source, config=config, trust_remote_code=False,
+                                                                       output_loading_info=True), wanted)
     unused = (*tf_weights.UNUSED.get(chosen, ()), "dropout")  # a layer without weights counts as missing too
     missing = [name for name in report["missing_keys"] if not any(part in name for part in unused)]
     if missing:
         raise ExportError(f"{source} has no weights for {missing[0]} ({len(missing)} missing) of task {chosen}; choose the "
                           "--task that it was saved for")
     return _of_transformers(source, model, family, chosen, config.to_dict(), pooling, files)
+
+
+def _from_pytorch(model: Any, weights: Path) -> tuple[Any, dict[str, Any]]:
+    """A TensorFlow model with PyTorch's weights; transformers 4.57 itself cannot read them with safetensors 0.8."""
+    from safetensors.numpy import load_file
+    from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model
+
+    loaded: tuple[Any, dict[str, Any]] = load_pytorch_state_dict_in_tf2_model(
+        model, load_file(weights), allow_missing_keys=True, output_loading_info=True)
+    return loaded
 
 
 def _of_transformers(name: str, model: Any, family: Architecture, task: str, config: dict[str, Any],
@@ -199,39 +217,71 @@ def _saved_model(folder: Path, task: str | None, model_type: str | None) -> Chec
     if set(names.values()) != set(family.inputs):
         raise ExportError(f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it "
                           "again with those inputs")
-    outputs = {name: spec.name for name, spec in signature.structured_outputs.items()}
+    outputs = _outputs(signature.structured_outputs)
     task = checked(task or config.get("onnxfuse_task") or _task_of(set(outputs), config, family, where), family)
 
     def call(inputs: Tensors) -> Tensors:
         given = {theirs: tf.cast(inputs[ours], specs[theirs].dtype) for theirs, ours in names.items()}
-        return dict(loaded.signatures[chosen](**given))  # through what keeps its variables alive
+        if IMAGES in given:
+            given[IMAGES] = tf.transpose(given[IMAGES], [0, 2, 3, 1])
+        results = loaded.signatures[chosen](**given)  # through what keeps its variables alive
+        return {ours: results[theirs] for ours, theirs in outputs.items()}
 
-    config = {"model_type": family.model_type} | _sizes(specs) | config
+    config = {"model_type": family.model_type} | _sizes(specs, signature.graph.variables) | config
     return Checkpoint(str(folder), function(call, family, task, config), family, task, config, processor_files(str(home)), "tf",
                       where)
 
 
+IMAGES = keras_hub.INPUTS["pixel_values"]
+"""KerasHub's pixels, the channels last."""
+
+
 def _hugging_face_names(specs: dict[str, Any], where: str) -> dict[str, str]:
-    """For each input of a signature the Hugging Face name. Raises ExportError for what no encoder takes."""
+    """For each input of a signature, Hugging Face's or KerasHub's, the Hugging Face name.
+
+    Raises:
+        ExportError: what no encoder takes.
+    """
     wanted = "input_ids, attention_mask and token_type_ids as integers [None, None], or pixel_values as float32 [None, C, H, W]"
     known = {ours: axes for family in catalog.families() for ours, axes in family.inputs.items()}
-    for name, spec in specs.items():
+    names = {name: next((ours for ours, theirs in keras_hub.INPUTS.items() if theirs == name), name) for name in specs}
+    for name, ours in names.items():
+        spec = specs[name]
         if spec.dtype == "string":
             raise ExportError(f"{where} takes text (the string {name}): its tokenizer is inside, and ONNX has none; save the "
                               f"encoder behind the tokenizer, with {wanted}")
-        if name not in known:
+        if ours not in known:
             raise ExportError(f"{where} takes {', '.join(specs)}; {name} is no input of an encoder; save it again with {wanted}")
-        rank = spec.shape.rank
-        fixed = rank is None or any(spec.shape[axis] is not None for axis in known[name] if axis < rank)
-        if fixed or rank != (4 if name == "pixel_values" else 2) or not (spec.dtype.is_integer or name == "pixel_values"):
+        pixels, rank = ours == "pixel_values", spec.shape.rank
+        fixed = rank is None or any(spec.shape[axis] is not None for axis in known[ours] if axis < rank)
+        if fixed or rank != (4 if pixels else 2) or not (spec.dtype.is_integer or pixels):
             raise ExportError(f"{where} takes {name} as {spec.dtype.name} {spec.shape}; save it again with {wanted}")
-    return {name: name for name in specs}
+    return names
 
 
-def _sizes(specs: dict[str, Any]) -> dict[str, Any]:
-    """What a signature tells of config.json's fields."""
-    pixels = specs.get("pixel_values")
-    return {} if pixels is None else {"num_channels": pixels.shape[1], "image_size": [pixels.shape[2], pixels.shape[3]]}
+TABLES = {"vocab_size": "word|token_embed", "type_vocab_size": "token_type|segment", "max_position_embeddings": "position"}
+"""config.json's fields that are the rows of a table, and what such a table is called."""
+
+
+def _sizes(specs: dict[str, Any], variables: Any) -> dict[str, Any]:
+    """What a signature and the model's tables tell of config.json's fields."""
+    tables = [variable for variable in variables if variable.shape.rank == 2 and "embedding" in variable.name]
+    found = {field: next((table.shape[0] for table in tables if re.search(called, table.name)), None)
+             for field, called in TABLES.items()}
+    sizes = {field: rows for field, rows in found.items() if rows is not None}
+    for name, axes in (("pixel_values", (1, 2, 3)), (IMAGES, (3, 1, 2))):
+        if name in specs:
+            channels, height, width = (specs[name].shape[axis] for axis in axes)
+            return {"num_channels": channels, "image_size": [height, width]}
+    return sizes
+
+
+def _outputs(given: dict[str, Any]) -> dict[str, str]:
+    """A signature's outputs by Hugging Face's names; the only one of a Keras model is known by its rank."""
+    names = {"last_hidden_state" if name == "sequence_output" else name: name for name in given}
+    if list(given) == ["output_0"]:
+        names = {"logits" if given["output_0"].shape.rank == 2 else "last_hidden_state": "output_0"}
+    return names
 
 
 def _family_of(inputs: Any) -> str:

@@ -36,11 +36,11 @@ def find(folder: Path) -> Path | None:
     """The file in ``folder`` that holds TensorFlow's weights, or None. PyTorch's own weights come before tf_model.h5."""
     weights = folder / SAFETENSORS
     if weights.is_file():
-        return weights if _format(weights) == "tf" else None
+        return weights if format_of(weights) == "tf" else None
     return folder / H5 if (folder / H5).is_file() else None
 
 
-def _format(path: Path) -> str:
+def format_of(path: Path) -> str:
     """The framework that a safetensors file says it was written by; empty when it does not say, or is none."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

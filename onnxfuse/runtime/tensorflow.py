@@ -43,7 +43,15 @@ def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
             results = concrete(*(tf.constant(feeds[name]) for name in names))
         except tf.errors.OpError as error:
             shapes = ", ".join(f"{name} {list(feeds[name].shape)}" for name in names)
-            raise ModelError(f"TensorFlow cannot run the model on {shapes}: {first_line(error)}") from error
+            raise ModelError(f"TensorFlow cannot run the model on {shapes}: {_reason(error)}; a config.json beside it tells "
+                             "which lengths and sizes it takes") from error
         return {name: value.numpy() for name, value in zip(outputs, results, strict=True)}
 
     return call
+
+
+def _reason(error: Exception) -> str:
+    """The first line of TensorFlow's own that is not about where in the graph it happened."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    places = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
+    return next((line for line in lines if line and not line.startswith(places)), first_line(error))[:200]

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from onnxfuse.errors import ExportError, UsageError
+from onnxfuse.errors import ExportError, ModelError, UsageError
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.quiet import silent
+from onnxfuse.runtime import checkpoint_runner
 from tests.tensorflow.conftest import keras_model, saved_model, tf_model
 
 
@@ -114,6 +116,9 @@ def test_exporters_of_the_other_framework(cli, checkpoints):
 
 def test_sources_that_are_not_there(cli, tmp_path):
     refused(cli, "missing.keras", 2, "missing.keras is not there")
+    result = cli("export", "./missing", "--framework", "tf")
+    assert result.returncode == 2
+    assert "./missing is not there; give a checkpoint's folder or a hub id" in result.stderr
     (tmp_path / "broken.keras").write_bytes(b"no archive")
     refused(cli, "broken.keras", 4, "cannot load broken.keras with Keras")
     (tmp_path / "empty").mkdir()
@@ -138,3 +143,10 @@ def test_tasks_that_a_backbone_has_not():
         model = keras_hub.models.BertMaskedLM(keras_model("bert"))
     with pytest.raises(ExportError, match=r"takes .*mask_positions"):
         open_checkpoint(model)
+
+
+def test_inputs_that_tensorflow_refuses(checkpoints):
+    run = checkpoint_runner(open_checkpoint(checkpoints / "distilbert"))
+    ids = np.ones((1, 600), dtype=np.int64)
+    with pytest.raises(ModelError, match=r"TensorFlow cannot run the model on input_ids \[1, 600\].*: indices.* = 64 is not in \[0, 64\)"):
+        run({"input_ids": ids, "attention_mask": ids})

@@ -72,6 +72,32 @@ def test_keras_hub(tmp_path, family, form):
     assert checkpoint.task == "feature-extraction"
 
 
+@pytest.mark.parametrize(("family", "task"), [("bert", "feature-extraction"), ("vit", "feature-extraction"), ("vit", "image-classification")])
+def test_a_saved_model_that_keras_exports(tmp_path, family, task):
+    """``model.export``: KerasHub's names of inputs, the channels last, and outputs without a name."""
+    model = keras_model(family)
+    with silent():
+        if task == "image-classification":
+            import keras_hub
+            model = keras_hub.models.ViTImageClassifier(model, num_classes=3)
+        model.export(str(tmp_path / "saved"), verbose=False)
+    step, checkpoint = pipeline.export(ExportPlan(str(tmp_path / "saved"), tmp_path / "out"))
+    assert step.parity.passed
+    assert (checkpoint.family.model_type, checkpoint.task) == (family, task)
+    fused = pipeline.optimize(OptimizePlan(step.path, tmp_path / "out" / "model_optimized.onnx")).details["fused"]
+    assert (fused["attention"], fused["gelu"]) == (2, 2)
+
+
+def test_pytorch_weights_in_tensorflows_class(tmp_path):
+    from tests.conftest import small_model
+
+    small_model("distilbert", "AutoModelForSequenceClassification", layers=1).save_pretrained(tmp_path / "source")
+    steps = {framework: pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / str(framework), framework=framework))[0]
+             for framework in (None, "tf")}
+    assert steps[None].details["from"] == "PyTorch"
+    assert pipeline.check(steps[None].path, steps["tf"].path, "reassociate").passed
+
+
 def test_a_keras_hub_classifier(tmp_path):
     with silent():
         import keras_hub
