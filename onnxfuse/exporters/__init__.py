@@ -4,9 +4,9 @@
     sources       which framework opens a source
     pytorch       hub id, local folder, random weights or a model object, with heads: a task's outputs, or pooling
     tf_weights    TensorFlow's weights read without TensorFlow
-    tensorflow    transformers' TensorFlow classes and SavedModels, with tf_function: what is exported of them
-    keras_hub     KerasHub's encoders: .keras files and presets
+    tensorflow    transformers' TensorFlow classes, saved_model and keras_hub, with tf_function: what is exported of them
     write         the exporters, and what is the same behind all: torch (torch.export, TorchScript), tf2onnx
+    tflite        LiteRT instead of ONNX
 """
 
 from onnxfuse.exporters.checkpoint import LABELS, Checkpoint

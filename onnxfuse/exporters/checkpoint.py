@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxfuse import catalog
 from onnxfuse.architecture import Architecture
-from onnxfuse.errors import ExportError, UsageError
+from onnxfuse.errors import ExportError, ModelError, UsageError
+from onnxfuse.exporters import heads
 from onnxfuse.files import first_line
 
 LABELS = {"pt": "PyTorch", "tf": "TensorFlow"}
@@ -82,7 +85,41 @@ def processor_files(source: str) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def guarded(source: str, load: Any, wanted: str = "config.json and model.safetensors that fit each other") -> Any:
+@dataclass(frozen=True)
+class Described:
+    """What a ``transformers`` checkpoint says of itself: its config object, and what follows from it and from what is asked."""
+
+    config: Any
+    family: Architecture
+    task: str
+    pooling: heads.Pooling | None
+    files: dict[str, Path]
+
+
+def describe(source: str, task: str | None, model_type: str | None, wanted: str) -> Described:
+    """Read config.json and what lies beside it.
+
+    Args:
+        task: None takes the one that the checkpoint was saved for.
+        model_type: overrides config.json.
+        wanted: what a folder must hold, for the error when it does not.
+
+    Raises:
+        ExportError, ModelError (another architecture), UsageError (unknown task).
+    """
+    from transformers import AutoConfig
+
+    config = guarded(source, lambda: AutoConfig.from_pretrained(source, trust_remote_code=False), wanted)
+    family = catalog.architecture(model_type or config.model_type)
+    if config.model_type != family.model_type:
+        raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
+    files = processor_files(source)
+    pooling = heads.read_pooling(files, source)
+    saved_for = task_of((config.architectures or [""])[0], family) if pooling is None else "sentence-similarity"
+    return Described(config, family, checked(task or saved_for, family), pooling, files)
+
+
+def guarded(source: str, load: Callable[[], Any], wanted: str) -> Any:
     """Run a ``from_pretrained`` and turn its failures into one line that says what to do."""
     local = Path(source).is_dir()
     try:
@@ -112,8 +149,3 @@ def task_of(class_name: str, family: Architecture) -> str:
                 "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering",
                 "ForImageClassification": "image-classification"}
     return next((task for suffix, task in suffixes.items() if class_name.endswith(suffix)), "feature-extraction")
-
-
-def default_task(architectures: list[str] | None, family: Architecture, *, pooled: bool) -> str:
-    """The task that config.json's ``architectures`` names, or sentence embeddings where the checkpoint pools."""
-    return "sentence-similarity" if pooled else task_of((architectures or [""])[0], family)

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from onnxfuse import catalog
 from onnxfuse import plan as plans
-from onnxfuse.errors import ExportError, MissingExtraError, ModelError, UsageError
+from onnxfuse.errors import ExportError, MissingExtraError, UsageError
 from onnxfuse.exporters import heads, tf_weights
 from onnxfuse.exporters.checkpoint import (
     Checkpoint,
     checked,
     classification,
-    default_task,
+    describe,
     guarded,
-    processor_files,
     require_there,
     task_of,
 )
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """What a folder's weights are read from: one file, or the index of several."""
+
+WANTED = "config.json and model.safetensors that fit each other"
 
 
 def open_pytorch(source: str | Path | torch.nn.Module, *, task: str | None = None, model_type: str | None = None,
@@ -117,23 +118,19 @@ def _disturb(model: torch.nn.Module) -> None:
 def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:
     import transformers
 
-    config = guarded(source, lambda: transformers.AutoConfig.from_pretrained(source, trust_remote_code=False))
-    family = catalog.architecture(model_type or config.model_type)
-    if config.model_type != family.model_type:
-        raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
-    files = processor_files(source)
-    pooling = heads.read_pooling(files, source)
-    chosen = checked(task or default_task(config.architectures, family, pooled=pooling is not None), family)
+    told = describe(source, task, model_type, WANTED)
+    family, chosen = told.family, told.task
     loader = getattr(transformers, family.tasks[chosen])
     foreign = tf_weights.find(Path(source))
     if foreign is None:
         model = guarded(source, lambda: loader.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, attn_implementation=attention, dtype="float32"))
+            source, use_safetensors=True, trust_remote_code=False, attn_implementation=attention, dtype="float32"), WANTED)
     else:
-        model = loader.from_config(config, attn_implementation=attention, dtype="float32")
+        model = loader.from_config(told.config, attn_implementation=attention, dtype="float32")
         tf_weights.load_into(model, tf_weights.read(foreign), chosen, source)
     origin = "" if foreign is None else f"with TensorFlow's weights from {foreign.name}, read without TensorFlow"
-    return Checkpoint(source, heads.wrap(model, family, chosen, pooling), family, chosen, config.to_dict(), files, origin=origin)
+    module = heads.wrap(model, family, chosen, told.pooling)
+    return Checkpoint(source, module, family, chosen, told.config.to_dict(), told.files, origin=origin)
 
 
 def _require_checkpoint(source: str, task: str | None, model_type: str | None) -> None:
