@@ -128,3 +128,8 @@ def test_a_size_is_never_minus_one():
     assert [str(dim) for dim in Facts(23).shape(result)] == ["B", "S", "4"]
     assert "Equal" not in ops(model)
     assert isinstance(result, ir.Value)
+
+
+def test_the_shape_of_what_is_tiled():
+    model = parse("g (float[B,2,4] x) => (float[P] y) <int64[3] r = {1, 3, 1}> { y = Tile(x, r) }")
+    assert [str(dim) for dim in Facts(23).shape(model.graph.outputs[0])] == ["B", "6", "4"]
