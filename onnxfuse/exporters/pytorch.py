@@ -35,13 +35,7 @@ def open_pytorch(source: str | Path | torch.nn.Module, *, task: str | None = Non
                  random_weights: bool = False, attention: str = "sdpa", seed: int = 0) -> Checkpoint:
     """Load ``source`` for export. Weights come from safetensors or tf_model.h5; no code from the checkpoint runs.
 
-    Args:
-        source: a folder, a hub id, or a ``transformers`` model.
-        task: None takes the one that the checkpoint was saved for.
-        model_type: overrides config.json.
-        random_weights: build the architecture that ``source`` names, without any download.
-        attention: ``sdpa`` or ``eager``: which of transformers' attention implementations to export.
-        seed: of the random weights.
+    Arguments as of ``sources.open_checkpoint``; ``source``: a folder, a hub id, or a ``transformers`` model.
 
     Raises:
         MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).

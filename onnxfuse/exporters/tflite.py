@@ -14,12 +14,11 @@ from onnxfuse import plan as plans
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ExportError
 from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.exporters.saved_model import SIGNATURE
 from onnxfuse.quiet import silent
 
 FILES = dict(zip(("fp32", "fp16", "int8"), plans.LITERT, strict=True))
 """The file of each precision."""
-
-SIGNATURE = "serving_default"
 
 
 def convert(checkpoint: Checkpoint, path: Path, precision: str, scratch: Path) -> None:
