@@ -2,74 +2,115 @@
 
 Seen in:   torch.onnx.export below opset 17, TensorFlow, hand-written graphs.
 Computes:  y = (x - mean(x)) / sqrt(mean((x - mean(x))**2) + epsilon) * gain + bias, over the last dimension;
-           in normal form squares are products, and reciprocals divisions.
-Shapes:    x [..., D], gain and bias [D] or [1, ..., D], y as x. Where there is no bias, it is zero.
+           in normal form squares are products, and reciprocals divisions. The axes are an input from opset 18 on, an
+           attribute before.
+Shapes:    x [..., D], gain and bias [D] or [1, ..., D], y as x. Where there is no gain it is one, where no bias zero.
 Numerics:  rounding only (tolerance row "reassociate").
 Refuses:   other axes, keepdims=0, an exponent other than 2, an epsilon that is not a positive constant, a gain or bias
-           that is not [D], a mean or variance read elsewhere.
+           that is not [D], a mean or variance read elsewhere; without gain or bias also where one follows.
 Source:    ONNX operator LayerNormalization, opset 17.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import onnx_ir as ir
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.facts import ONE, Shape
+from onnxfuse.rewrite.laws import axes_of
 
 
-def parts(op, x, axes, axes2, epsilon):
+def parts(op, x, epsilon, listed, listed2, axes, axes2):
     """The mean, the centred x and the standard deviation."""
-    mean = op.ReduceMean(x, axes)
+    mean = op.ReduceMean(x, axes, axes=listed)
     d = op.Sub(x, mean)
-    return mean, d, op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2), epsilon))
+    return mean, d, op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2, axes=listed2), epsilon))
 
 
-def division_first(op, x, axes, axes2, epsilon, gain, bias):
-    _, d, deviation = parts(op, x, axes, axes2, epsilon)
+def division_first(op, x, epsilon, gain, bias, listed, listed2, axes=None, axes2=None):
+    _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Add(op.Mul(op.Div(d, deviation), gain), bias)
 
 
-def gain_first(op, x, axes, axes2, epsilon, gain, bias):
-    _, d, deviation = parts(op, x, axes, axes2, epsilon)
+def gain_first(op, x, epsilon, gain, bias, listed, listed2, axes=None, axes2=None):
+    _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Add(op.Mul(d, op.Div(gain, deviation)), bias)
 
 
-def mean_in_bias(op, x, axes, axes2, epsilon, gain, bias):
-    mean, _, deviation = parts(op, x, axes, axes2, epsilon)
+def mean_in_bias(op, x, epsilon, gain, bias, listed, listed2, axes=None, axes2=None):
+    mean, _, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     factor = op.Div(gain, deviation)
     return op.Add(op.Mul(x, factor), op.Sub(bias, op.Mul(mean, factor)))
 
 
-def mean_apart(op, x, axes, axes2, epsilon, gain):
-    mean, _, deviation = parts(op, x, axes, axes2, epsilon)
+def mean_apart(op, x, epsilon, gain, listed, listed2, axes=None, axes2=None):
+    mean, _, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     factor = op.Div(gain, deviation)
     return op.Sub(op.Mul(x, factor), op.Mul(mean, factor))
 
 
+def division_without_bias(op, x, epsilon, gain, listed, listed2, axes=None, axes2=None):
+    _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
+    return op.Mul(op.Div(d, deviation), gain)
+
+
+def gain_without_bias(op, x, epsilon, gain, listed, listed2, axes=None, axes2=None):
+    _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
+    return op.Mul(d, op.Div(gain, deviation))
+
+
+def without_gain(op, x, epsilon, bias, listed, listed2, axes=None, axes2=None):
+    _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
+    return op.Add(op.Div(d, deviation), bias)
+
+
+def bare(op, x, epsilon, listed, listed2, axes=None, axes2=None):
+    _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
+    return op.Div(d, deviation)
+
+
 def guard(match: Match) -> dict:
     shape = match.need_shape("x")
-    for name in ("axes", "axes2"):
-        axes = match.fact(name).data
-        match.need(axes is not None and len(axes) == 1 and axes[0].number in (-1, len(shape) - 1),
-                   f"{name} is not the last dimension", match[name])
+    for node in match.nodes:
+        if node.op_type == "ReduceMean":
+            axes = axes_of(match.facts, node)
+            match.need(axes in ([-1], [len(shape) - 1]), f"the axes are {axes}, wanted the last dimension", node.outputs[0])
     vectors = [name for name in ("gain", "bias") if name in match.bindings]
     for name in vectors:
-        given = match.need_shape(name)
-        flat = given[-1:] == shape[-1:] and set(given[:-1]) <= {ONE} and len(given) <= len(shape)
-        match.need(flat, f"{name} is not [{shape[-1]}]", match[name])
+        match.need(_is_vector(match.need_shape(name), shape), f"{name} is not [{shape[-1]}]", match[name])
     epsilon = match.scalar("epsilon")
     match.need(epsilon > 0, f"epsilon is {epsilon}, wanted above zero", match["epsilon"])
+    dtype = match.fact("epsilon").dtype
     width = match.need_number(shape[-1], "the width")
     wide = {name for name in vectors if len(match.need_shape(name)) > 1}
-    return {"learned_epsilon": epsilon, "width": width, "wide": wide, "dtype": match.facts[match["gain"]].dtype}
+    return {"learned_epsilon": epsilon, "width": width, "wide": wide, "dtype": dtype}
 
 
-def layer_norm(op: Op, x, gain, learned_epsilon, width, wide, dtype, bias=None, **_):
-    if bias is None:
-        bias = op.constant(np.zeros(width, dtype=dtype.numpy()), "bias")
-    gain, bias = (op.Reshape(value, op.constant([width], "width")) if name in wide else value
-                  for name, value in (("gain", gain), ("bias", bias)))
+def _is_vector(given: Shape | None, shape: Shape) -> bool:
+    """Whether ``given`` is [D] or [1, ..., D] for a value of ``shape`` [..., D]."""
+    return given is not None and given[-1:] == shape[-1:] and set(given[:-1]) <= {ONE} and len(given) <= len(shape)
+
+
+def guard_unless(*followers: str) -> Callable[[Match], dict]:
+    """``guard``, which refuses too where one of those operators brings the gain or bias that the pattern has not."""
+    def guard_end(match: Match) -> dict:
+        learned = guard(match)
+        shape, uses = match.need_shape("x"), list(match.output.uses())
+        user = uses[0].node if len(uses) == 1 and not match.output.is_graph_output() else None
+        others: list[ir.Value | None] = [value for value in user.inputs if value is not match.output] if user is not None else []
+        follows = user is not None and not user.domain and user.op_type in followers and len(others) == 1
+        match.need(not follows or not _is_vector(match.facts.shape(others[0]), shape), "a gain or bias follows", match.output)
+        return learned
+    return guard_end
+
+
+def layer_norm(op: Op, x, learned_epsilon, width, wide, dtype, gain=None, bias=None, **_):
+    gain, bias = (op.constant(np.full(width, default, dtype=dtype.numpy()), name) if value is None
+                  else op.Reshape(value, op.constant([width], "width")) if name in wide else value
+                  for name, value, default in (("gain", gain, 1), ("bias", bias, 0)))
     return op.LayerNormalization(x, gain, bias, axis=-1, epsilon=learned_epsilon)
 
 
@@ -78,4 +119,8 @@ RULES = (
     Rule("layer-norm", gain_first, guard, layer_norm),
     Rule("layer-norm", mean_in_bias, guard, layer_norm),  # TensorFlow's batch-norm form
     Rule("layer-norm", mean_apart, guard, layer_norm),  # the same where the bias is zero
+    Rule("layer-norm", division_without_bias, guard_unless("Add"), layer_norm),
+    Rule("layer-norm", gain_without_bias, guard_unless("Add"), layer_norm),
+    Rule("layer-norm", without_gain, guard, layer_norm),
+    Rule("layer-norm", bare, guard_unless("Add", "Mul"), layer_norm),
 )

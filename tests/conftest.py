@@ -56,6 +56,16 @@ def fill(model: ir.Model, seed: int = 0, **shapes: tuple[int, ...]) -> ir.Model:
     return model
 
 
+def retype(model: ir.Model, dtype: ir.DataType) -> ir.Model:
+    """Give what is float32 another floating-point type: inputs, outputs, initializers."""
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        if value.dtype == ir.DataType.FLOAT:
+            value.dtype = dtype
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().astype(dtype.numpy()))
+    return model
+
+
 def feeds_for(model: ir.Model, sizes: dict[str, int], seed: int = 1) -> dict[str, np.ndarray]:
     """Random inputs; symbolic dimensions take their number from ``sizes``."""
     rng = np.random.default_rng(seed)
