@@ -6,6 +6,9 @@ from onnxfuse.normalize.scale import need_float, scalar_like
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import is_constant
 
+AXES_INPUT = 18
+"""The first opset whose reductions take their axes as an input; before, they are an attribute."""
+
 # x ** 2 = x * x, x ** 3 = x * x * x
 
 
@@ -133,11 +136,11 @@ def global_pool(op, x):
 
 
 def guard_pool(match: Match) -> dict:
-    return {"rank": len(match.need_shape("x"))}
+    return {"axes": list(range(2, len(match.need_shape("x")))), "listed": match.facts.opset < AXES_INPUT}
 
 
-def mean_of_rest(op: Op, x, rank):
-    return op.ReduceMean(x, op.constant(list(range(2, rank)), "axes"))
+def mean_of_rest(op: Op, x, axes, listed):
+    return op.ReduceMean(x, axes=axes) if listed else op.ReduceMean(x, op.constant(axes, "axes"))
 
 
 RULES = (

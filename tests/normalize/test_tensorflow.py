@@ -1,6 +1,7 @@
 """How TensorFlow and Keras spell things, as text: normal form makes them what PyTorch's exports become."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -29,6 +30,15 @@ def check(text: str, wanted: list[str], **weights):
 ])
 def test_arithmetic(body, wanted):
     check(f"g (float[B,S,6] x, float[B,S,6] r) => (float[P] y) <float two = {{2.0}}, int64[1] last = {{2}}> {{ {body} }}", wanted)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_pool_is_a_mean_in_the_opset_of_the_model(opset):
+    before, after = (parse("g (float[B,S,6] x) => (float[B,S,1] y) { y = GlobalAveragePool(x) }", opset) for _ in range(2))
+    apply((), after)
+    assert ops(after) == ["ReduceMean"]
+    onnx.checker.check_model(ir.to_proto(after), full_check=True)
+    assert_same(before, after, SIZES)
 
 
 def test_a_mean_over_no_axes_stays_what_it_is():
