@@ -144,8 +144,8 @@ def infinite_mask(op, x, keep, zero, infinity, axis):
 def guard_infinite(match: Match) -> dict:
     match.need_scalar("zero", 0.0)
     match.need(match.scalar("infinity") == -math.inf, "the fill value is finite", match["infinity"])
-    dtype = need_float(match, match["infinity"]).numpy()
-    return {"lowest": np.array(np.finfo(dtype).min, dtype=dtype)}
+    dtype = need_float(match, match["infinity"])
+    return {"lowest": np.array(dtype.min, dtype=dtype.numpy())}
 
 
 def finite_mask(op: Op, x, keep, zero, axis, lowest, **_):
@@ -168,8 +168,8 @@ def guard_fill(match: Match) -> dict:
     fill = match.scalar("fill")
     match.need(fill <= LOWEST_FILL, f"the fill value is {fill}, wanted at most {LOWEST_FILL:g}", match["fill"])
     match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
-    dtype = need_float(match, match["fill"]).numpy()
-    return {"zero": np.array(0, dtype=dtype), "lowest": np.array(max(fill, np.finfo(dtype).min), dtype=dtype)}
+    dtype = need_float(match, match["fill"])
+    return {"zero": np.array(0, dtype=dtype.numpy()), "lowest": np.array(max(fill, dtype.min), dtype=dtype.numpy())}
 
 
 def kept_bias(op: Op, keep, x, axis, zero, lowest, **_):

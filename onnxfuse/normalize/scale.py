@@ -9,7 +9,7 @@ from onnxfuse.normalize.shapes import need_target
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
 from onnxfuse.rewrite.facts import is_constant
 
-FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
 
 def scalar_like(op: Op, number: float, dtype: ir.DataType) -> ir.Value:

@@ -90,11 +90,11 @@ class Match:
         return float(fact.uniform)
 
     def need_scalar(self, name: str, wanted: float) -> None:
-        """Refuses unless the value is this constant, to within one rounding step of its type."""
+        """Refuses unless the value is this constant as its type holds it, to within one rounding step."""
         seen = self.scalar(name)
         array = constant(self.bindings[name])
-        step = abs(np.spacing(np.asarray(wanted, dtype=array.dtype))) if array is not None else 0.0
-        if abs(seen - wanted) > step:
+        rounded = np.asarray(wanted, dtype=None if array is None else array.dtype)
+        if abs(seen - float(rounded)) > abs(float(np.spacing(rounded))):
             raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
 
 

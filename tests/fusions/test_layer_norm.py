@@ -161,6 +161,18 @@ def test_a_gain_of_another_shape_stays_behind_the_norm():
     assert_same(before, after, {"B": 2})
 
 
+@pytest.mark.parametrize(("vector", "body"), [
+    ("w", PARTS + "n = Div(w, s)  y = Mul(d, n)"), ("w", PARTS + "n = Div(w, s)  g = Mul(d, n)  y = Add(g, b)"),
+    ("b", TENSORFLOW + "c = Mul(m, f)  k = Sub(b, c)  y = Add(a, k)"),
+])
+def test_a_vector_of_another_shape_inside_is_refused(vector, body):
+    text = f"{HEAD} {body} }}".replace(f"float[8] {vector}", f"float[1,2,8] {vector}").replace("[B,S,8]", "[B,2,8]")
+    model = fill(parse(text), **{"w": (8,), "b": (8,)} | {vector: (1, 2, 8)})
+    trace = apply(layer_norm.RULES, model)
+    assert "LayerNormalization" not in ops(model)
+    assert trace.misses["layer-norm"]["seen"] == f"{'gain' if vector == 'w' else 'bias'} is not [8]"
+
+
 def test_keepdims_zero_is_refused():
     model = build(POW.replace("ReduceMean(p, axes)", "ReduceMean<keepdims = 0>(p, axes)").replace("[B,S,8] y", "[A,B,8] y"))
     trace = apply(layer_norm.RULES, model)
