@@ -377,7 +377,7 @@ LOOK_ALIKES = (
     # position ids, subgraphs, types
     Case("x is captured by an If", {"project": PARTS["project"].replace("qm = MatMul(x, wq)", """one1 = Identity(i1)  yes = Equal(one1, gate)
          qm = If (yes) <then_branch = then () => (float[P,Q,R] t) { t = MatMul(x, wq) }, else_branch = other () => (float[P,Q,R] f)
-         { f = MatMul(x, wk) }>""")}, inputs={"gate": "int64"}, counts=NO_ATTENTION | ONE_NORM),
+         { f = MatMul(x, wk) }>""")}, inputs={"gate": "int64"}, counts=NO_QKV),
     Case("scores are captured by an If", {"norm2": PARTS["norm2"] + """  yes = Equal(i1, gate)  z = If (yes) <
          then_branch = then () => (float t) { t = ReduceMax<keepdims = 0>(scaled) },
          else_branch = other () => (float f) { f = ReduceMax<keepdims = 0>(ue) }>"""}, inputs={"gate": "int64"}, outputs={"z": "float"},
@@ -409,7 +409,6 @@ ORT = {
     "variance over tokens": "wrong",
     "exponent 3": "wrong",
     "epsilon negative": "fails",
-    "epsilon is an input": "wrong",
     "mean minus x": "wrong",
     "variance is an output": "fails",
     "residual is twice the same": "fails",

@@ -3,7 +3,8 @@
 Exporters compute every Reshape target with Shape, Gather, Concat and friends, and build masks from Range and Gather.
 Evaluating those symbolically (a dimension is a number times a product of named sizes) turns them into constants or into
 plain reshapes. Annotations in the file are not trusted: they go stale. Only graph inputs, initializers and the operators'
-own laws count; what follows from neither gets a fresh name, equal to nothing else.
+own laws count, and for an operator without one (or where it says nothing) ONNX's shape inference; what follows from neither gets
+a fresh name, equal to nothing else.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+
+from onnxfuse.rewrite.inference import Inference, Size
 
 SMALL = 64
 """Integer tensors of at most this many elements are followed element by element."""
@@ -73,9 +76,9 @@ Shape = tuple[Dim, ...]
 class Fact:
     """What is known of one value; None means unknown.
 
-    ``data``: the elements of a small integer tensor, in row-major order. ``uniform``: the one value that every element
-    has. ``index``: the value at multi-index i is the sum of ``index[axis] * i[axis]`` (what Range and its broadcasts are).
-    ``coordinates``: along the last axis, one such ``index`` for each component (what GatherND reads).
+    ``data``: the elements of a small tensor of integers or booleans, in row-major order. ``uniform``: the one value that every
+    element has. ``index``: the value at multi-index i is the sum of ``index[axis] * i[axis]`` (what Range and its broadcasts
+    are). ``coordinates``: along the last axis, one such ``index`` for each component (what GatherND reads).
     """
 
     dtype: ir.DataType | None = None
@@ -144,6 +147,7 @@ class Facts:
         self._known: dict[ir.Value, Fact] = {}
         self._fresh = itertools.count()
         self._capped: dict[Dim, Dim] = {}
+        self._inference = Inference(opset)
 
     def scan(self, graph: ir.Graph) -> None:
         """Compute the facts of a whole graph in order, which keeps later look-ups from recursing deeply."""
@@ -178,8 +182,35 @@ class Facts:
         node = value.producer()
         if node is None:
             return self._of_input(value)
+        output = value.index() or 0
         known = LAWS.get((node.domain, node.op_type))
-        return UNKNOWN if known is None else known(self, node, value.index() or 0) or UNKNOWN
+        fact = known(self, node, output) if known is not None else None
+        fact = fact or UNKNOWN
+        return fact if fact.shape is not None and fact.dtype is not None else self._inferred(node, output, fact)
+
+    def _inferred(self, node: ir.Node, output: int, fact: Fact) -> Fact:
+        """``fact`` with what it lacks, from ONNX's shape inference."""
+        names: dict[Dim, str] = {}
+        inputs = [(value, self[value], _small_content(value)) for value in _read_by(node)]
+        dtype, sizes = self._inference.outputs(node, inputs, names)[output]
+        named = {name: dim for dim, name in names.items()}
+        shape = None if sizes is None else tuple(self._size(size, named) for size in sizes)
+        return replace(fact, dtype=fact.dtype or dtype, shape=shape if fact.shape is None else fact.shape)
+
+    def _size(self, size: Size, named: dict[str, Dim]) -> Dim:
+        if isinstance(size, int) and size > 0:  # onnx's inference of Attention tells 0 for a product that it cannot form
+            return Dim(size)
+        return named.get(size, self.size()) if isinstance(size, str) else self.size()
+
+    def unknown_since(self, value: ir.Value) -> ir.Value:
+        """Where the shape of ``value`` was lost: itself, or the first value behind it whose shape is not known either."""
+        node = value.producer()
+        while node is not None:
+            behind = next((read for read in _read_by(node) if self[read].shape is None), None)
+            if behind is None:
+                break
+            value, node = behind, behind.producer()
+        return value
 
     def _of_input(self, value: ir.Value) -> Fact:
         if value.shape is None:
@@ -207,6 +238,27 @@ class Facts:
         return numbers[0] if len(numbers) == 1 else self.size()
 
 
+def _read_by(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, once each; what its subgraphs read from outside too."""
+    captured = [value for attribute in node.attributes.values() for graph in _graphs(attribute)
+                for inner in ir.traversal.RecursiveGraphIterator(graph)
+                for value in inner.inputs if value is not None and value.graph is node.graph]
+    return list(dict.fromkeys(value for value in (*node.inputs, *captured) if value is not None))
+
+
+def _graphs(given: ir.Attr) -> tuple[ir.Graph, ...]:
+    """The subgraphs that an attribute holds."""
+    if given.type == ir.AttributeType.GRAPH:
+        return (given.value,)
+    return tuple(given.value) if given.type == ir.AttributeType.GRAPHS else ()
+
+
+def _small_content(value: ir.Value) -> ir.TensorProtocol | None:
+    """The content of a small constant, for inference; None for anything else."""
+    tensor = value.const_value if is_constant(value) else None
+    return tensor if tensor is not None and tensor.size <= SMALL else None
+
+
 def _of_constant(tensor: ir.TensorProtocol) -> Fact:
     shape = tuple(Dim(int(dim)) for dim in tensor.shape.numpy())
     count = math.prod(dim.coef for dim in shape)
@@ -216,6 +268,6 @@ def _of_constant(tensor: ir.TensorProtocol) -> Fact:
         return Fact(tensor.dtype, shape)
     array = tensor.numpy()
     flat = array.reshape(-1)
-    data = tuple(Dim(int(item)) for item in flat) if array.dtype.kind in "iu" and array.ndim <= 1 and count <= SMALL else None
+    data = tuple(Dim(int(item)) for item in flat) if array.dtype.kind in "iub" and array.ndim <= 1 and count <= SMALL else None
     uniform = flat[0].item() if (flat == flat[0]).all() else None
     return Fact(tensor.dtype, shape, data, uniform)

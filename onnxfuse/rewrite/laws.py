@@ -1,4 +1,7 @@
-"""The operators' laws: what is known of an operator's output, given the facts of its inputs."""
+"""The operators' laws: what is known of an operator's output, given the facts of its inputs.
+
+Only where symbolic arithmetic, content or a shape of several sizes multiplied is followed; ONNX's shape inference tells the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,18 @@ import onnx_ir as ir
 
 from onnxfuse.rewrite.facts import LAWS, ONE, SMALL, Dim, Fact, Facts, Law, Shape, attribute, plain
 
-CONTRIB = "com.microsoft"
 
-
-def law(*names: str, domain: str = "") -> Callable[[Law], Law]:
-    """Register the law of these operators."""
+def law(*names: str) -> Callable[[Law], Law]:
+    """Register the law of these operators of the default domain."""
     def register(rule: Law) -> Law:
-        LAWS.update({(domain, name): rule for name in names})
+        LAWS.update({("", name): rule for name in names})
         return rule
     return register
 
 
-@law("Identity", "Dropout", "Softmax", "Relu", "Gelu", "Erf", "Tanh", "Sqrt", "Reciprocal", "Exp", "Neg", "Abs", "Sigmoid",
-      "LayerNormalization", "LogSoftmax", "Clip", "Sign", "Floor", "Trunc")
-@law("FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization", domain=CONTRIB)
+@law("Identity", "Dropout")
 def _same(facts: Facts, node: ir.Node, output: int) -> Fact | None:
-    fact = facts[node.inputs[0]]
-    if node.op_type in ("Identity", "Dropout"):
-        return fact if output == 0 else None
-    return Fact(fact.dtype, fact.shape) if output == 0 else None
+    return facts[node.inputs[0]] if output == 0 else None
 
 
 @law("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Mod", "PRelu")
@@ -132,11 +128,11 @@ def _equal(a: Dim, b: Dim) -> bool | None:
     return None
 
 
-@law("Not", "IsNaN", "IsInf")
-def _predicate(facts: Facts, node: ir.Node, output: int) -> Fact:
+@law("Not")
+def _not(facts: Facts, node: ir.Node, output: int) -> Fact:
     source = facts[node.inputs[0]]
-    known = node.op_type == "Not" and source.uniform is not None
-    return Fact(ir.DataType.BOOL, source.shape, uniform=not source.uniform if known else None)
+    data = None if source.data is None else tuple(Dim(1 - item.coef) for item in source.data)
+    return Fact(ir.DataType.BOOL, source.shape, data, None if source.uniform is None else not source.uniform)
 
 
 @law("Where")
@@ -184,15 +180,6 @@ def _gather(facts: Facts, node: ir.Node, output: int) -> Fact | None:
     if source.data is not None and where.data is not None and all(item.number is not None for item in where.data):
         fact = replace(fact, data=tuple(source.data[item.coef] for item in where.data))
     return fact
-
-
-@law("GatherND")
-def _gather_nd(facts: Facts, node: ir.Node, output: int) -> Fact | None:
-    source, where = (facts[value] for value in node.inputs)
-    if source.shape is None or where.shape is None or attribute(node, "batch_dims", facts.opset):
-        return Fact(source.dtype)
-    depth = where.shape[-1].number
-    return Fact(source.dtype, None if depth is None else where.shape[:-1] + source.shape[depth:])
 
 
 @law("Slice")
@@ -378,19 +365,13 @@ def _transpose(facts: Facts, node: ir.Node, output: int) -> Fact:
     return Fact(source.dtype, tuple(source.shape[i] for i in perm), None, source.uniform, index)
 
 
-@law("MatMul", "MatMulInteger")
+@law("MatMul")
 def _matmul(facts: Facts, node: ir.Node, output: int) -> Fact:
-    dtype = facts[node.inputs[0]].dtype if node.op_type == "MatMul" else ir.DataType.INT32
-    return Fact(dtype, product_shape(facts, node.inputs[0], node.inputs[1]))
-
-
-def product_shape(facts: Facts, a: ir.Value | None, b: ir.Value | None) -> Shape | None:
-    """The shape of a matrix product of values of rank 2 and more."""
-    left, right = facts[a], facts[b]
+    left, right = facts[node.inputs[0]], facts[node.inputs[1]]
     if left.shape is None or right.shape is None or min(len(left.shape), len(right.shape)) < 2:
-        return None
+        return Fact(left.dtype)
     lead = facts.broadcast([left.shape[:-2], right.shape[:-2]])
-    return None if lead is None else (*lead, left.shape[-2], right.shape[-1])
+    return Fact(left.dtype, None if lead is None else (*lead, left.shape[-2], right.shape[-1]))
 
 
 @law("Einsum")
@@ -421,18 +402,13 @@ def _reduce(facts: Facts, node: ir.Node, output: int) -> Fact:
     source, axes = facts[node.inputs[0]], axes_of(facts, node)
     if source.shape is None or axes is None:
         return Fact(source.dtype)
-    gone = {axis % len(source.shape) for axis in axes}
+    every = not axes and not attribute(node, "noop_with_empty_axes", facts.opset)
+    gone = set(range(len(source.shape))) if every else {axis % len(source.shape) for axis in axes}
     keep = attribute(node, "keepdims", facts.opset)
     shape = tuple(ONE if i in gone else dim for i, dim in enumerate(source.shape) if keep or i not in gone)
     count = _count(tuple(source.shape[i] for i in gone)).number
-    known = node.op_type == "ReduceSum" and axes and count is not None and source.uniform is not None
+    known = node.op_type == "ReduceSum" and count is not None and source.uniform is not None
     return Fact(source.dtype, shape, uniform=source.uniform * count if known else None)  # type: ignore[operator]
-
-
-@law("GlobalAveragePool")
-def _pool(facts: Facts, node: ir.Node, output: int) -> Fact:
-    source = facts[node.inputs[0]]
-    return Fact(source.dtype, None if source.shape is None else source.shape[:2] + (ONE,) * (len(source.shape) - 2))
 
 
 @law("Split")
@@ -447,34 +423,6 @@ def _split(facts: Facts, node: ir.Node, output: int) -> Fact:
     return Fact(source.dtype, (*source.shape[:axis], size, *source.shape[axis + 1:]))
 
 
-@law("Conv")
-def _conv(facts: Facts, node: ir.Node, output: int) -> Fact:
-    source, kernel = facts[node.inputs[0]], facts[node.inputs[1]]
-    if source.shape is None or kernel.shape is None:
-        return Fact(source.dtype)
-    space = len(kernel.shape) - 2
-    strides = attribute(node, "strides", facts.opset) or [1] * space
-    pads = attribute(node, "pads", facts.opset) or [0] * 2 * space
-    dilations = attribute(node, "dilations", facts.opset) or [1] * space
-    plain = attribute(node, "auto_pad", facts.opset) in (None, "NOTSET", b"NOTSET")
-    dims = []
-    for i in range(space):
-        size, width = source.shape[2 + i].number, kernel.shape[2 + i].number
-        if not plain or size is None or width is None:
-            dims.append(facts.size())
-        else:
-            dims.append(Dim((size + pads[i] + pads[space + i] - dilations[i] * (width - 1) - 1) // strides[i] + 1))
-    return Fact(source.dtype, (source.shape[0], kernel.shape[0], *dims))
-
-
-@law("MultiHeadAttention", domain=CONTRIB)
-def _multi_head_attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
-    query, value = facts[node.inputs[0]], facts[node.inputs[2] if len(node.inputs) > 2 else None]
-    if output != 0 or query.rank != 3 or value.rank != 3 or query.shape is None or value.shape is None:
-        return None
-    return Fact(query.dtype, (*query.shape[:2], value.shape[2]))
-
-
 @law("Attention")
 def _attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
     query, value = facts[node.inputs[0]], facts[node.inputs[2]]
@@ -484,4 +432,4 @@ def _attention(facts: Facts, node: ir.Node, output: int) -> Fact | None:
         return Fact(query.dtype, (*query.shape[:3], value.shape[3]))
     heads, kv_heads = (attribute(node, name, facts.opset) for name in ("q_num_heads", "kv_num_heads"))
     size = value.shape[2].divide(Dim(kv_heads))
-    return None if size is None else Fact(query.dtype, (*query.shape[:2], size * Dim(heads)))
+    return Fact(query.dtype, (*query.shape[:2], facts.size() if size is None else size * Dim(heads)))

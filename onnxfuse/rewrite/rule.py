@@ -55,7 +55,7 @@ class Match:
         value = self.bindings[value] if isinstance(value, str) else value
         shape = self.facts.shape(value)
         if shape is None:
-            raise NoMatch(f"the shape of {pattern.name_of(value)} is not known", value)
+            raise NoMatch(f"the shape of {pattern.name_of(value)} is not known{_since(self.facts, value)}", value)
         if rank is not None and len(shape) != rank:
             raise NoMatch(f"{pattern.name_of(value)} has rank {len(shape)}, wanted {rank}", value)
         return shape
@@ -96,6 +96,18 @@ class Match:
         rounded = np.asarray(wanted, dtype=None if array is None else array.dtype)
         if abs(seen - float(rounded)) > abs(float(np.spacing(rounded))):
             raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
+
+
+def _since(facts: Facts, value: ir.Value | None) -> str:
+    """In words, what hides the shape of a value."""
+    if value is None:
+        return ""
+    lost = facts.unknown_since(value)
+    node = lost.producer()
+    if node is None:
+        return f": the graph input {lost.name} has none"
+    kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return f": no shape inference tells what {kind} at {pattern.name_of(lost)} gives"
 
 
 MARK = "~"

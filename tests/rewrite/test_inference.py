@@ -1,0 +1,140 @@
+"""What facts say of a value without running the model, held against what onnx's own tests of every operator give."""
+
+import itertools
+import warnings
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxfuse.rewrite import NoMatch
+from onnxfuse.rewrite.facts import Dim, Fact
+from onnxfuse.rewrite.rule import Match
+from tests.conftest import facts_of, parse
+
+
+def of(text: str, opset: int = 23) -> list[str] | None:
+    """The shape of the last node's first output."""
+    model = parse(text, opset)
+    shape = facts_of(model).shape(list(model.graph)[-1].outputs[0])
+    return None if shape is None else [str(dim) for dim in shape]
+
+
+@pytest.mark.parametrize(("body", "wanted"), [
+    ("y = Softplus(x)", ["B", "S", "8"]),
+    ("y = LeakyRelu(x)", ["B", "S", "8"]),
+    ("y = CumSum(x, one)", ["B", "S", "8"]),
+    ("y = GatherElements<axis = 1>(ids, more)", ["B", "T"]),
+    ("y = Trilu(x)", ["B", "S", "8"]),
+    ("y = Pad(x, pads)", None),
+    ("u = GatherElements<axis = 1>(ids, more)  y = Gather(table, u)", ["B", "T", "4"]),
+    ("y = com.microsoft.QuickGelu(x)", ["B", "S", "8"]),
+    ("y = com.microsoft.FusedMatMul<transB = 1>(x, table8)", ["B", "S", "9"]),
+    ("c = Equal(one, one)  y = If (c) <then_branch = t () => (float[P] a) { a = Relu(x) }, "
+     "else_branch = e () => (float[Q] b) { b = Neg(x) }>", ["B", "S", "8"]),
+])
+def test_what_has_no_law_is_inferred(body, wanted):
+    text = f"""g (float[B,S,8] x, int64[B,S] ids, int64[B,T] more, int64[6] pads) => (float[M] y)
+        <int64 one = {{1}}, float[5,4] table = {{{",".join("1" * 20)}}}, float[9,8] table8 = {{{",".join("1" * 72)}}}> {{ {body} }}"""
+    found = of(text)
+    if wanted is None:
+        assert found is not None and all(size.startswith("?") for size in found)
+    else:
+        assert found == wanted
+
+
+def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
+    model = parse("g (float[B,S,8] x) => (float[M] y) { a = com.acme.Blend(x)  b = Relu(a)  y = Neg(b) }")
+    facts = facts_of(model)
+    last = list(model.graph)[-1]
+    assert facts.unknown_since(last.inputs[0]).name == "a"
+    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, facts)
+    with pytest.raises(NoMatch, match=r"the shape of b is not known: no shape inference tells what com\.acme\.Blend at a gives"):
+        match.need_shape("x")
+
+
+def test_an_input_without_a_shape_is_named():
+    model = parse("g (float[B,S,8] x) => (float[M] y) { y = Relu(x) }")
+    model.graph.inputs[0].shape = None
+    facts, node = facts_of(model), list(model.graph)[-1]
+    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, facts)
+    with pytest.raises(NoMatch, match="the shape of y is not known: the graph input x has none"):
+        match.need_shape("x")
+
+
+def test_boolean_constants_are_followed():
+    model = parse("""g (int64[B,S] ids) => (int64[M] y) <bool[2] keep = {1, 0}, int64[2] one = {1, 1}> {
+        s = Shape(ids)  n = Not(keep)  w = Where(keep, s, one)  c = Cast<to = 7>(n)  y = Mul(w, c) }""")
+    facts = facts_of(model)
+    data = {node.outputs[0].name: [str(item) for item in facts[node.outputs[0]].data] for node in model.graph}
+    assert data == {"s": ["B", "S"], "n": ["0", "1"], "w": ["B", "1"], "c": ["0", "1"], "y": ["0", "1"]}
+
+
+def backend_cases():
+    """onnx's own test of every operator: a model with inputs and outputs for it."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the cases overflow on purpose
+        return load_model_tests(kind="node")
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return backend_cases()
+
+
+def _told(fact: Fact, sizes: dict[str, int], array: np.ndarray) -> list[str]:
+    """What a fact says that is not so."""
+    wrong = []
+
+    def known(dim: Dim) -> bool:
+        return set(dim.symbols) <= set(sizes)
+
+    if fact.dtype is not None and fact.dtype.numpy() != array.dtype:
+        wrong.append(f"type {fact.dtype} instead of {array.dtype}")
+    if fact.shape is not None:
+        if len(fact.shape) != array.ndim:
+            return [*wrong, f"rank {len(fact.shape)} instead of {array.ndim}"]
+        wrong += [f"size {dim} of {array.shape}" for dim, size in zip(fact.shape, array.shape, strict=True)
+                  if known(dim) and dim.value(sizes) != size]
+    if fact.data is not None:
+        flat = array.reshape(-1)
+        wrong += [f"content {item} instead of {seen}" for item, seen in itertools.zip_longest(fact.data, flat.tolist())
+                  if item is None or seen is None or (known(item) and item.value(sizes) != seen)]
+    if fact.uniform is not None and array.size and not (array == fact.uniform).all():
+        wrong.append(f"every element {fact.uniform}")
+    if fact.index is not None and all(known(coef) for _, coef in fact.index):
+        grid = np.indices(array.shape)
+        wanted = sum((grid[axis] * coef.value(sizes) for axis, coef in fact.index), np.zeros(array.shape))
+        if not np.array_equal(wanted, array):
+            wrong.append(f"index {fact.index}")
+    return wrong
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["every input open", "small integers known"])
+def test_facts_of_every_operator_are_true(cases, fixed):
+    """Sizes of inputs are named, one name for each size; what facts then say of outputs must hold for the case's own numbers."""
+    wrong, told = [], 0
+    for case in cases:
+        inputs, outputs = case.data_sets[0]
+        if not all(isinstance(array, np.ndarray) and array.dtype.kind in "fiub" for array in (*inputs, *outputs)):
+            continue
+        model = ir.from_proto(case.model)
+        if "" not in model.opset_imports or (len(model.graph.inputs), len(model.graph.outputs)) != (len(inputs), len(outputs)):
+            continue
+        sizes = {}
+        for value, array in zip(list(model.graph.inputs), inputs, strict=True):
+            names = [f"size{size}" for size in array.shape]
+            sizes |= dict(zip(names, array.shape, strict=True))
+            value.shape = ir.Shape(names)
+            if fixed and array.dtype.kind in "ib" and array.size <= 8 and not value.is_graph_output():
+                model.graph.inputs.remove(value)
+                value.const_value, value.shape = ir.tensor(array), ir.Shape(array.shape)
+                model.graph.register_initializer(value)
+        facts = facts_of(model)
+        for value, array in zip(model.graph.outputs, outputs, strict=True):
+            told += facts[value].shape is not None
+            wrong += [f"{case.name}: {value.name}: {what}" for what in _told(facts[value], sizes, array)]
+    assert wrong == []
+    assert told > 1000
