@@ -59,12 +59,24 @@ def compare(reference: np.ndarray, embeddings: np.ndarray) -> Kept:
     """
     if len(reference) < 2 or reference.shape != embeddings.shape:
         raise ParityError(f"embeddings of shape {embeddings.shape} cannot be compared with {reference.shape}")
-    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (reference, embeddings))
-    same = _nearest(a) == _nearest(b)
-    return Kept(float((a * b).sum(axis=1).mean()), float(same.mean()), len(a))
+    same = _nearest(reference) == _nearest(embeddings)
+    return Kept(float(cosines(reference, embeddings).mean()), float(same.mean()), len(reference))
 
 
-def _nearest(unit: np.ndarray) -> np.ndarray:
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of each row of a [n,D] with that of b: 0 where one is zero or not finite, 1 where both are zero."""
+    finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+    a, b = (np.where(finite[:, None], rows, 0) for rows in (a, b))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    nothing = finite & ~a.any(axis=1) & ~b.any(axis=1)
+    return np.where(norms > 0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1), nothing.astype(float))
+
+
+def _nearest(rows: np.ndarray) -> np.ndarray:
+    """The row with the largest cosine to each, itself left out; a row that is not finite is near to none."""
+    rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.where(norms > 0, norms, 1)
     similar = unit @ unit.T
     np.fill_diagonal(similar, -np.inf)
     return similar.argmax(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class Quality:
         agreement: the share of the rows whose largest class is the reference's; of sentence embeddings, the share whose
             nearest neighbour is.
         accuracy: the share of samples whose largest class is the label; None without labels or without logits [B, classes].
-        f1: F1 of each class, averaged without weights over the classes that occur; None as accuracy is.
+        f1: F1 of each class, averaged without weights over the classes that occur in labels or answers; None as accuracy is.
         count: how many samples.
     """
 
@@ -63,8 +64,8 @@ def judge(got: Answers, reference: Answers, data: Dataset) -> Quality:
     """The quality of a model's answers beside a reference model's.
 
     Raises:
-        ModelError: other outputs than the reference's.
-        UsageError: labels that the model has no class for.
+        ModelError: other outputs than the reference's, or a reference that is not finite.
+        UsageError: labels that are no classes of the model.
     """
     names = list(reference.batches[0][0])
     answers = [name for name in names if name not in HIDDEN] or names
@@ -78,10 +79,13 @@ def judge(got: Answers, reference: Answers, data: Dataset) -> Quality:
 
 
 def score(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Accuracy and F1 of answers [n] beside the true labels [n]."""
+    """Accuracy and F1 of answers [n] beside the true labels [n].
+
+    Source: scikit-learn's f1_score(average="macro"): a class that occurs in the answers alone counts as 0.
+    """
     right = answers == labels
     parts = []
-    for name in np.unique(labels):
+    for name in np.union1d(labels, answers):
         hits = int((right & (labels == name)).sum())
         parts.append(2 * hits / (int((answers == name).sum()) + int((labels == name).sum())))
     return float(right.mean()), float(np.mean(parts))
@@ -89,26 +93,67 @@ def score(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 def _classes(answers: Answers, labels: np.ndarray, name: str) -> np.ndarray:
     logits = answers.joined(LOGITS)
-    if labels.max() >= logits.shape[1]:
-        raise UsageError(f"{name} has labels up to {labels.max()}, the model {logits.shape[1]} classes")
+    if labels.ndim != 1:
+        raise UsageError(f"the labels of {name} have the shape {list(labels.shape)}, wanted one class for each sample")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise UsageError(f"{name} has labels from {labels.min()} to {labels.max()}, the model {logits.shape[1]} classes")
     return logits.argmax(axis=1)
 
 
 def _close(name: str, got: Answers, reference: Answers) -> tuple[float, float]:
     """Mean cosine and agreement of one output's rows."""
-    if name == embeddings.OUTPUT and len(reference.joined(name)) > 1:
-        kept = embeddings.compare(reference.joined(name), got.joined(name))
+    pairs = [(wanted[name], seen[name], mask)
+             for (wanted, mask), (seen, _) in zip(reference.batches, got.batches, strict=True)]
+    for wanted, seen, _ in pairs:
+        if wanted.shape != seen.shape:
+            raise ModelError(f"output {name!r} has the shape {list(seen.shape)}, wanted {list(wanted.shape)}")
+    if pairs[0][0].dtype.kind in "OSU":  # texts have no direction: they are equal or not
+        equal = float(np.concatenate([(wanted == seen).reshape(-1) for wanted, seen, _ in pairs]).mean())
+        return equal, equal
+    rows = _rows(name, pairs)
+    if not all(np.isfinite(np.where(keep, wanted, 0)).all() for wanted, _, keep in rows):
+        raise ModelError(f"output {name!r} of the model to compare with is not finite on the data; nothing can be judged by it")
+    if name == embeddings.OUTPUT and sum(len(wanted) for wanted, _, _ in rows) > 1:
+        kept = embeddings.compare(*(np.concatenate([row[at] for row in rows]) for at in (0, 1)))
         return kept.cosine, kept.neighbours
-    wanted, seen = (np.concatenate([_rows(outputs[name], mask) for outputs, mask in answers.batches])
-                    if reference.batches[0][0][name].ndim == 3 else answers.joined(name) for answers in (reference, got))
-    wanted, seen = (array.reshape(len(array), -1).astype(np.float64) for array in (wanted, seen))
-    if wanted.shape[1] == 1:  # one number a row has no direction: all rows are one
-        wanted, seen = wanted.T, seen.T
-    norms = np.linalg.norm(wanted, axis=1) * np.linalg.norm(seen, axis=1)
-    cosines = (wanted * seen).sum(axis=1) / np.where(norms == 0, 1, norms)
-    return float(cosines.mean()), float((wanted.argmax(axis=1) == seen.argmax(axis=1)).mean())
+    return _mean(rows)
 
 
-def _rows(output: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """[B, S, D] as the rows of the real tokens."""
-    return output.reshape(-1, output.shape[-1]) if mask is None or mask.shape != output.shape[:2] else output[mask.astype(bool)]
+ORDERS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (np.asarray, np.transpose, np.ravel)
+"""Of a mask [B,S], as the tokens of an output stand: [B,S,D], [S,B,D], [B*S,D]."""
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of one batch, wanted and seen [n, width], and which of their numbers count."""
+
+
+def _rows(name: str, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> list[Rows]:
+    """An output of any rank as rows: one for each real token where every batch has tokens, else one for each sample."""
+    def flat(output: np.ndarray) -> np.ndarray:
+        return output.reshape(len(output) if output.ndim else 1, -1).astype(np.float64)
+
+    masked = [(wanted, seen, mask.astype(bool)) for wanted, seen, mask in pairs if mask is not None]
+    if not masked or pairs[0][0].ndim < 2:
+        return [(flat(wanted), flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
+    if name != LOGITS and all(wanted.shape == mask.shape for wanted, _, mask in masked):
+        return [(flat(wanted), flat(seen), mask) for wanted, seen, mask in masked]  # a number for each token: one row a sample
+    for order in ORDERS:
+        if all(wanted.shape[:-1] == order(mask).shape for wanted, _, mask in masked):
+            return [(wanted[order(mask)].astype(np.float64), seen[order(mask)].astype(np.float64), np.ones(1, bool))
+                    for wanted, seen, mask in masked]
+    return [(flat(wanted), flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
+
+
+def _mean(rows: list[Rows]) -> tuple[float, float]:
+    """Mean cosine and agreement."""
+    if all(wanted.shape[1] == 1 for wanted, _, _ in rows):  # one number a row has no direction: all rows are one
+        wanted, seen = (np.concatenate([row[at] for row in rows]).T for at in (0, 1))
+        rows = [(wanted, seen, np.ones(1, bool))]
+    cosines = [embeddings.cosines(np.where(keep, wanted, 0), np.where(keep, seen, 0)) for wanted, seen, keep in rows]
+    agree = [_largest(wanted, keep) == _largest(seen, keep) for wanted, seen, keep in rows]
+    return float(np.concatenate(cosines).mean()), float(np.concatenate(agree).mean())
+
+
+def _largest(rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """The place of the largest number of each row that counts; of a row that is not finite, none that another has."""
+    finite = np.isfinite(np.where(keep, rows, 0)).all(axis=1)
+    return np.where(finite, np.where(keep, rows, -np.inf).argmax(axis=1), -1)

@@ -72,10 +72,10 @@ class Bars:
                 raise UsageError("--max-drop is measured on the labels of --data and a classifier's logits, and one is missing; "
                                  "use --min-cosine or --min-agreement")
             drop = reference.accuracy - quality.accuracy
-            if drop > self.max_drop:
+            if not drop <= self.max_drop:
                 found.append(f"accuracy falls by {drop * 100:.2f} points, allowed {self.max_drop * 100:g}")
         for name in ("cosine", "agreement"):
             seen, bar = getattr(quality, name), getattr(self, f"min_{name}")
-            if bar is not None and seen < bar:
+            if bar is not None and not seen >= bar:
                 found.append(f"{name} is {seen:.4f}, wanted {bar:g}")
         return found
