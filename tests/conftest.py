@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,25 @@ def process(tmp_path: Path) -> Cli:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
                               env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}, **options)
     return call
+
+
+HANGS = 1200
+"""Seconds after which a process that was told to end counts as hanging, on however busy a machine: a net under a test, which
+waits for the thing itself."""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start Python in an empty folder and go on; Ctrl-C reaches it also where the tests themselves run in the background."""
+    with contextlib.ExitStack() as stack:
+        def call(*arguments: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, *arguments], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+        yield call
 
 
 BERT = {"vocab_size": 500, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 64}

@@ -3,9 +3,6 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ import pytest
 from onnxfuse import files, storage
 from onnxfuse.errors import ModelError, StorageError, UsageError
 from onnxfuse.runtime import open_session
-from tests.conftest import fill, parse
+from tests.conftest import HANGS, fill, parse
 
 
 def small(path: Path, width: int = 64) -> ir.Model:
@@ -136,17 +133,30 @@ def test_a_full_disk_is_one_line_and_the_old_file_is_whole(tmp_path, process):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model_optimized.onnx"]
 
 
-def test_ctrl_c_in_the_middle_of_a_save_leaves_the_old_file(tmp_path):
-    small(tmp_path / "model.onnx", width=4096)
+INTERRUPTED = """
+import os, signal, sys
+from onnxfuse import cli
+
+moment = sys.argv.pop(1)
+
+def interrupt(event, arguments):
+    what = f"open {arguments[1]}" if event == "open" else event
+    if what == moment and ".onnxfuse-" in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+cli.main()
+"""
+"""The command line, which gets Ctrl-C at the moment when it is about to do a thing with a staged file."""
+
+
+@pytest.mark.parametrize("moment", ["open w", "open r", "os.rename"])
+def test_ctrl_c_in_the_middle_of_a_save_leaves_the_old_file(start, tmp_path, moment):
+    """Before the first byte, when it is written and read back, and when it is about to take the old one's place."""
+    small(tmp_path / "model.onnx")
     (tmp_path / "model_optimized.onnx").write_text("old")
-    command = [sys.executable, "-m", "onnxfuse", "optimize", "model.onnx", "--model-type", "bert"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               stdin=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".onnxfuse-*/*.onnx")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.0005)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    process = start("-c", INTERRUPTED, moment, "optimize", "model.onnx", "--model-type", "bert")
+    _, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 130, stderr
     assert stderr.strip() == "onnxfuse: interrupted; nothing was saved"
     assert (tmp_path / "model_optimized.onnx").read_text() == "old"
