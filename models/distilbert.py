@@ -8,6 +8,7 @@ ARCHITECTURE = Architecture(
     layers="n_layers",
     tasks=TEXT_TASKS,
     counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
+    activation="activation",
     heads={"fill-mask": {"layer_norm": 1, "gelu": 1}},
     checkpoints={
         "distilbert-base-uncased": {},

@@ -34,6 +34,7 @@ class Architecture:
         counts: what every export of it holds once fused.
         heads: what a task's head adds to ``counts``.
         checkpoints: for each hub id that ``--random-weights`` knows, the config fields that differ from the defaults.
+        activation: the config field that names the feed-forward's activation function; Gelu where it is absent.
     """
 
     model_type: str
@@ -43,11 +44,14 @@ class Architecture:
     counts: Mapping[str, Count]
     heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    activation: str = "hidden_act"
 
     def name_inputs(self, model: ir.Model, sizes: Mapping[str, int] | None = None) -> None:
         """Name dynamic dimensions of the inputs alike, however an exporter called them: equal names, equal sizes.
 
-        Exporters that see only one sample give the mask's batch a name of its own, as if it could differ from the ids'.
+        Exporters that see only one sample give the mask's batch a name of its own, as if it could differ from the ids'. A name
+        that is replaced in one input is replaced in all inputs and outputs, so that those called by other names keep what they
+        share with it.
 
         Args:
             sizes: numbers for some of the names, which fix those dimensions.
@@ -55,11 +59,17 @@ class Architecture:
         Raises:
             UsageError: no dynamic dimension has such a name.
         """
+        renamed: dict[str, str] = {}
         for value in model.graph.inputs:
             names = self.inputs.get(value.name or "", {})
             if value.shape is not None:
+                renamed |= {dim.value: names[axis] for axis, dim in enumerate(value.shape.dims)
+                            if axis in names and isinstance(dim, ir.SymbolicDim) and dim.value}
                 value.shape = ir.Shape([ir.SymbolicDim(names[axis]) if axis in names and not isinstance(dim, int) else dim
                                         for axis, dim in enumerate(value.shape.dims)])
+        for value in (*model.graph.inputs, *model.graph.outputs):
+            if value.shape is not None and not (value.name in self.inputs and value.is_graph_input()):
+                value.shape = ir.Shape([_renamed(dim, renamed) for dim in value.shape.dims])
         for name, size in (sizes or {}).items():
             _fix(model, name, size)
 
@@ -67,7 +77,21 @@ class Architecture:
         """The count of every fused thing in a model of this family."""
         head = self.heads.get(task or "", {})
         layers = int(config[self.layers])
-        return {name: count.total(layers) + head.get(name, 0) for name, count in self.counts.items()}
+        return {name: count.total(layers) + head.get(name, 0) for name, count in self.fusable(config).items()}
+
+    def fusable(self, config: Mapping[str, Any]) -> dict[str, Count]:
+        """What can be fused in a model with this config.json: an activation other than Gelu is not, and is not missed."""
+        gelu = str(config.get(self.activation, "gelu")).startswith("gelu")
+        return {name: count for name, count in self.counts.items() if gelu or name != "gelu"}
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.SymbolicDim:
+    """A dimension under its new name. Another one that has the new name already gets a name apart: they may differ."""
+    if isinstance(dim, int) or not dim.value:
+        return dim
+    if dim.value in names:
+        return ir.SymbolicDim(names[dim.value])
+    return ir.SymbolicDim(f"{dim.value}_other") if dim.value in names.values() else dim
 
 
 MASK = "attention_mask"

@@ -178,6 +178,7 @@ def optimize(model: Model = None, output: Output = None, target: TargetName = "c
         f"nodes: {details['nodes']}",
         f"rewrites: {sum(details['trace']['rules'].values())}, proven one by one: {details['trace']['proven']}",
         *(f"not done, wrong here: {rule} {why}" for rule, why in details["trace"]["rejected"].items()),
+        *(f"stopped, it undid another: {rule}" for rule in details["trace"]["endless"]),
         *_slow_lines(details, plan.out)))
 
 

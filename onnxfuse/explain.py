@@ -8,15 +8,15 @@ encoder uses (its anchor): Softmax, Erf or Tanh, ReduceMean.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxfuse import catalog
-from onnxfuse.architecture import Architecture
-from onnxfuse.fuse import canonical, one_split
+from onnxfuse.fuse import canonical, one_split, stands_for
+from onnxfuse.normalize.contrib import STAYS
 from onnxfuse.rewrite import Facts, Rule, Trace
 from onnxfuse.rewrite.driver import CONSENT, nearest_miss
 from onnxfuse.rewrite.pattern import Miss
@@ -70,8 +70,11 @@ class Finding:
         return asdict(self)
 
 
-def explain(model: ir.Model, target: Target, family: Architecture) -> list[Finding]:
+def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Finding]:
     """Fuse ``model`` in place, up to standard operators, and say what became of each layer.
+
+    Args:
+        things: what every layer is expected to have (see ``Architecture.fusable``).
 
     Raises:
         UsageError, ModelError: as ``fuse``.
@@ -82,13 +85,13 @@ def explain(model: ir.Model, target: Target, family: Architecture) -> list[Findi
     findings: list[Finding] = []
     for layer, nodes in _layers(model.graph):
         here = [finding for node in nodes for finding in _findings(layer, node, rules, facts)]
-        findings += [*_once(here), *_absent(layer, here, family)]
+        findings += [*_once(here), *_absent(layer, here, things)]
     return findings
 
 
 def _layers(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:
     """The nodes of interest, by layer."""
-    things = [node for node in graph if not node.domain and (node.op_type in DONE or node.op_type in ANCHORS)]
+    things = [node for node in graph if stands_for(node) or (not node.domain and node.op_type in (*DONE, *ANCHORS))]
     layers: list[list[ir.Node]] = [[]]
     for at, node in enumerate(things):
         led = len(layers) > 1 and len(layers[-1]) == 1 and _leads(layers[-1][0])
@@ -101,7 +104,7 @@ def _layers(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:
 
 
 def _attends(node: ir.Node) -> bool:
-    return node.op_type in ("Attention", "Softmax")
+    return "Attention" in (node.op_type, stands_for(node)) or node.op_type == "Softmax"
 
 
 def _leads(norm: ir.Node) -> bool:
@@ -119,6 +122,12 @@ def _once(findings: list[Finding]) -> list[Finding]:
 
 def _findings(layer: str, node: ir.Node, rules: Mapping[str, list[Rule]], facts: Facts) -> Iterator[Finding]:
     name = node.outputs[0].name or ""
+    if (operator := stands_for(node)) is not None:
+        own = f"{node.domain}.{node.op_type}"
+        why = node.metadata_props.get(STAYS, f"{own} is not taken apart")
+        advice = f"{own} runs in its own runtime alone; export the model again, without that runtime's optimizer"
+        yield Finding(layer, DONE[operator], False, name, 1, why, CONSENT, name, advice)
+        return
     if node.op_type in DONE:
         yield Finding(layer, DONE[node.op_type], True, name)
         if node.op_type == "Attention":
@@ -169,10 +178,10 @@ def _missed(layer: str, fusion: str, at: str, near: tuple[Miss, bool] | None) ->
     return Finding(layer, fusion, False, at, miss.matched, miss.seen, miss.wanted, miss.where, advice)
 
 
-def _absent(layer: str, here: list[Finding], family: Architecture) -> Iterator[Finding]:
-    """What the family has in every layer, and this one does not show at all."""
+def _absent(layer: str, here: list[Finding], things: Collection[str]) -> Iterator[Finding]:
+    """What every layer is expected to have, and this one does not show at all."""
     if layer == "embeddings":
         return
-    for fusion, count in family.counts.items():
-        if not any(finding.fusion == fusion for finding in here) and not (fusion == "qkv" and count.layer):
+    for fusion in things:
+        if not any(finding.fusion == fusion for finding in here) and fusion != "qkv":  # attention's finding tells of it
             yield Finding(layer, fusion, False, layer, advice="the model has another kind of layer here, or it was taken apart")

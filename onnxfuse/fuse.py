@@ -78,12 +78,21 @@ def canonical(model: ir.Model, target: Target, chosen: catalog.Selection, trace:
 
 
 def census(model: ir.Model) -> dict[str, int]:
-    """How many of each thing a graph of standard operators holds, by the names that ``models/`` uses."""
-    ops = Counter(node.op_type for node in model.graph)
-    attentions = [node for node in model.graph if node.op_type == "Attention"]
+    """How many of each thing a graph of standard operators holds, by the names that ``models/`` uses.
+
+    ``unfused``: operators that nothing else in an encoder uses, and a runtime's own that could not be taken apart.
+    """
+    ops = Counter(node.op_type for node in model.graph if not node.domain)
+    attentions = [node for node in model.graph if node.op_type == "Attention" and not node.domain]
+    own = sum(stands_for(node) is not None for node in model.graph)
     merged = [node for node in attentions if one_split(node)]
     return {"attention": len(attentions), "qkv": len(merged), "layer_norm": ops["LayerNormalization"], "gelu": ops["Gelu"],
-            "unfused": sum(ops[name] for name in ("Softmax", "Erf", "IsNaN", "ReduceMean"))}
+            "unfused": own + sum(ops[name] for name in ("Softmax", "Erf", "IsNaN", "ReduceMean"))}
+
+
+def stands_for(node: ir.Node) -> str | None:
+    """The standard operator whose work a runtime's own operator does, by its name: com.microsoft's BiasGelu is a Gelu."""
+    return next((name for name in ("Attention", "LayerNormalization", "Gelu") if node.domain and name in node.op_type), None)
 
 
 def one_split(node: ir.Node) -> bool:

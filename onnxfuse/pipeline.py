@@ -218,10 +218,10 @@ def explain(source: Path, target: str = "cpu", model_type_: str | None = None) -
     Raises:
         UsageError, ModelError.
     """
-    model = storage.load(source)
-    family = catalog.architecture(model_type(model, plans.read_config(source), model_type_))
+    model, config = storage.load(source), plans.read_config(source)
+    family = catalog.architecture(model_type(model, config, model_type_))
     family.name_inputs(model)
-    return findings(model, targets.find(target), family)
+    return findings(model, targets.find(target), tuple(family.fusable(config)))
 
 
 def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:

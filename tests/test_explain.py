@@ -8,15 +8,17 @@ import pytest
 
 from onnxfuse import catalog, storage
 from onnxfuse.explain import explain
+from onnxfuse.fuse import census as count
 from onnxfuse.fuse import fuse
 from onnxfuse.targets import find
+from tests.conftest import fill, parse
 from tests.layer import FULL, LOOK_ALIKES, SPELLINGS, Case
 
 CASES = {case.name: case for case in (*SPELLINGS, *LOOK_ALIKES)}
 
 
 def missing(case: Case) -> list:
-    findings = explain(case.build(), find("cpu"), catalog.architecture("bert"))
+    findings = explain(case.build(), find("cpu"), tuple(catalog.architecture("bert").counts))
     return [finding for finding in findings if not finding.done]
 
 
@@ -49,7 +51,7 @@ def test_one_edit_is_named(name, fusion, where, words):
 
 @pytest.mark.parametrize("case", [case for case in SPELLINGS if not case.counts], ids=lambda case: case.name)
 def test_nothing_is_missing_in_a_whole_layer(case):
-    findings = explain(case.build(), find("cpu"), catalog.architecture("bert"))
+    findings = explain(case.build(), find("cpu"), tuple(catalog.architecture("bert").counts))
     assert all(finding.done for finding in findings)
     assert sorted(finding.fusion for finding in findings) == sorted(name for name, count in FULL.items() for _ in range(count))
 
@@ -61,7 +63,7 @@ def test_another_activation_is_absent():
 
 
 def test_layers_of_every_family(bert_export):
-    findings = explain(storage.load(bert_export / "export" / "model.onnx"), find("cpu"), catalog.architecture("bert"))
+    findings = explain(storage.load(bert_export / "export" / "model.onnx"), find("cpu"), tuple(catalog.architecture("bert").counts))
     assert [(finding.layer, finding.fusion) for finding in findings if finding.layer != "layer 1"] == [
         ("embeddings", "layer_norm"), ("layer 0", "attention"), ("layer 0", "qkv"), ("layer 0", "layer_norm"), ("layer 0", "gelu"),
         ("layer 0", "layer_norm")]
@@ -99,3 +101,41 @@ def test_dump_holds_the_graph_after_each_rewrite(tmp_path):
     changes = (tmp_path / "changes.txt").read_text()
     assert f"{files[at].removesuffix('.onnx')} at cm\n  - " in changes
     assert "+ cm = Attention(q, k, v, " in changes
+
+
+def test_a_runtimes_own_operator_is_not_called_done():
+    """What com.microsoft's operators do is not fused for a target of standard operators, and is said where it stands."""
+    model = parse("""g (float[B,S,8] x, float[8,24] w, float[24] b, float[8] g1, float[8] b1) => (float[B,S,8] y, float[B,S,1] mean) {
+        a = com.microsoft.Attention<num_heads = 2, do_rotary = 1>(x, w, b)
+        y, mean = com.microsoft.SkipLayerNormalization(a, x, g1, b1) }""")
+    fill(model, w=(8, 24), b=(24,), g1=(8,), b1=(8,))
+    found = explain(model, find("cpu"), ("attention", "layer_norm"))
+    assert [finding.done for finding in found] == [False] * len(found)
+    assert {finding.fusion for finding in found} == {"attention", "layer_norm"}
+    said = next(str(finding) for finding in found if finding.fusion == "layer_norm")
+    assert "its output 1 is read, and has no standard operator; com.microsoft.SkipLayerNormalization runs in its own runtime" in said
+
+
+def test_a_runtimes_own_operator_does_not_count_as_fused():
+    model = parse("""g (float[B,S,8] x, float[8,24] w, float[24] b) => (float[B,S,8] y) {
+        y = com.microsoft.Attention<num_heads = 2, do_rotary = 1>(x, w, b) }""")
+    counts = count(fill(model, w=(8, 24), b=(24,)))
+    assert (counts["attention"], counts["qkv"], counts["unfused"]) == (0, 0, 1)
+
+
+def test_an_activation_that_is_no_gelu_is_not_missed():
+    case = next(case for case in SPELLINGS)
+    model = case.build()
+    found = explain(model, find("cpu"), ("attention", "layer_norm"))
+    assert not any(finding.fusion == "gelu" and not finding.done for finding in found)
+
+
+def test_the_operator_that_hides_a_shape_is_named():
+    model = parse("""g (float[B,S,8] x, float[8,8] w) => (float[B,S,8] y) <int64[4] heads = {0, 0, 2, 4}, int64[3] flat = {0, 0, 8}> {
+        h = com.acme.Blend(x)  q = MatMul(h, w)  q4 = Reshape(q, heads)  qt = Transpose<perm = [0, 2, 1, 3]>(q4)
+        k4 = Reshape(x, heads)  kt = Transpose<perm = [0, 2, 3, 1]>(k4)  s = MatMul(qt, kt)  p = Softmax<axis = -1>(s)
+        v4 = Reshape(x, heads)  vt = Transpose<perm = [0, 2, 1, 3]>(v4)  c = MatMul(p, vt)
+        ct = Transpose<perm = [0, 2, 1, 3]>(c)  y = Reshape(ct, flat) }""")
+    fill(model, w=(8, 8))
+    said = [str(finding) for finding in explain(model, find("cpu"), ("attention",)) if finding.fusion == "attention"]
+    assert any("no shape inference tells what com.acme.Blend at h gives" in line for line in said), said

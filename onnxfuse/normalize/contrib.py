@@ -13,6 +13,9 @@ from onnxfuse.rewrite import Op
 
 DOMAIN = "com.microsoft"
 
+STAYS = "onnxfuse.stays"
+"""The key of a node's metadata that says why an operator was not taken apart; ``explain`` tells it."""
+
 
 def take_apart(model: ir.Model) -> int:
     """Replace the operators of ``PARTS`` by their parts, in place; one with an output that has none stays. Returns how many."""
@@ -24,7 +27,9 @@ def take_apart(model: ir.Model) -> int:
         op = Op(model.graph, node.outputs[0].name or node.op_type)
         given = {at: value for at, value in enumerate(node.inputs) if value is not None}
         made = parts(op, given, node.attributes)
-        if any(at not in made and (value.uses() or value.is_graph_output()) for at, value in enumerate(node.outputs)):
+        read = [at for at, value in enumerate(node.outputs) if at not in made and (value.uses() or value.is_graph_output())]
+        if read:
+            node.metadata_props[STAYS] = f"its output {read[0]} is read, and has no standard operator"
             continue
         _put(model.graph, node, op, made)
         count += 1

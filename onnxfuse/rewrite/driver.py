@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ CONSENT = "the guard's consent"
 """What a miss wanted when the whole pattern matched."""
 
 SWEEPS = 50
-"""A group of rules that still fires after this many sweeps undoes itself: a defect, and an error."""
+"""Rules that still fire after this many sweeps undo each other: they are left out from then on, and named in the trace."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Trace:
     """What happened to a model, in order, and for each rule its nearest miss.
 
     ``proven`` counts the rewrites whose local proof held, and ``proof_seconds`` is what all proofs took. ``unproven`` and
-    ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done. ``listener`` is told
-    of each rewrite after it is made.
+    ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done. ``endless`` are rules
+    that undid each other and were stopped. ``listener`` is told of each rewrite after it is made.
     """
 
     applications: list[Application] = field(default_factory=list)
@@ -64,12 +64,13 @@ class Trace:
     proof_seconds: float = 0.0
     unproven: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    endless: set[str] = field(default_factory=set)
     listener: Listener | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
         return {"rules": dict(Counter(a.rule for a in self.applications)), "proven": self.proven,
-                "unproven": self.unproven, "rejected": self.rejected, "misses": self.misses}
+                "unproven": self.unproven, "rejected": self.rejected, "endless": sorted(self.endless), "misses": self.misses}
 
     def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
         self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))
@@ -95,21 +96,30 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, 
     """
     by_root: dict[tuple[str, str], list[Rule]] = defaultdict(list)
     for rule in rules:
-        by_root[rule.pattern.type, rule.pattern.domain].append(rule)
+        if rule.name not in trace.endless:
+            by_root[rule.pattern.type, rule.pattern.domain].append(rule)
     total = 0
     for _ in range(SWEEPS):
-        changed = 0
-        for node in model.graph:
-            if node.graph is None:
-                continue
-            for rule in by_root.get((node.op_type, node.domain), ()):
-                if apply_at(model, rule, node, facts, trace, prover):
-                    changed += 1
-                    break
-        total += changed
-        if not changed:
+        fired = _sweep(model, by_root, facts, trace, prover)
+        total += len(fired)
+        if not fired:
             return total
-    raise RuntimeError(f"rules {[rule.name for rule in rules]} still change the graph after {SWEEPS} sweeps")
+    trace.endless.update(fired)
+    return total
+
+
+def _sweep(model: ir.Model, by_root: Mapping[tuple[str, str], Sequence[Rule]], facts: Facts, trace: Trace,
+           prover: Prover | None) -> list[str]:
+    """Try every rule at every node once; the names of those that fired."""
+    fired = []
+    for node in model.graph:
+        if node.graph is None:
+            continue
+        for rule in by_root.get((node.op_type, node.domain), ()):
+            if apply_at(model, rule, node, facts, trace, prover):
+                fired.append(rule.name)
+                break
+    return fired
 
 
 def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss, tuple[ir.Node, ...]] | None:

@@ -1,8 +1,9 @@
 """Local proof: run the matched nodes and their replacement side by side on random inputs of the shapes they have.
 
 A region's inputs are what it reads from outside. Sizes get small numbers, one for each symbol; shape arithmetic, ranges and
-uniform masks take the content that their facts imply; everything else is random. A proof that fails names the difference; one
-that cannot be run (an unknown type or shape) says why, and the check of the whole model remains.
+uniform masks take the content that their facts imply; everything else is random. A proof that fails names the difference, or that
+the replacement cannot be run where the original could. One that cannot be made (an unknown type or shape, an original that does
+not run by itself) says why, and the check of the whole model remains.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-5, np.dtype(np
 SIZES = (2, 3, 5, 7, 11)
 """Sizes of symbols, in the order of their appearance; primes, so that no two products agree by chance."""
 
+NATIVE = frozenset("biuf")
+"""Kinds of numpy's own types that regions run on; bfloat16 and the like are not among them."""
+
 CANONICAL_OPSET = 23
 """Operators of the normal form that a model's own opset may lack (Attention, Gelu) run in this one."""
 
@@ -34,6 +38,13 @@ class Verdict:
 
     proven: bool | None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why ONNX Runtime could not run a region, in its own words."""
+
+    reason: str
 
 
 class Prover:
@@ -54,13 +65,12 @@ class Prover:
             feeds = {value: self._content(value, at) for at, value in enumerate(outside)}
         except ValueError as reason:
             return Verdict(None, str(reason))
-        try:
-            wanted = self._run(before, old, feeds)
-            got = feeds[new] if new not in made else self._run(op.nodes, new, feeds)
-        except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            return Verdict(None, f"ONNX Runtime cannot run the region: {str(error).splitlines()[0]}")
+        wanted = self._run(before, old, feeds)
+        if isinstance(wanted, _Failure):
+            return Verdict(None, f"ONNX Runtime cannot run the region: {wanted.reason}")
+        got = feeds[new] if new not in made else self._run(op.nodes, new, feeds)
+        if isinstance(got, _Failure):
+            return Verdict(False, f"ONNX Runtime cannot run the replacement: {got.reason}")
         return _judge(wanted, got, exact=rule.exact)
 
     def _size(self, dim: Dim) -> int:
@@ -69,10 +79,16 @@ class Prover:
         return dim.value(self._sizes)
 
     def _content(self, value: ir.Value, at: int) -> np.ndarray:
-        """What a region's input number ``at`` holds; inputs of one region differ from each other."""
+        """What a region's input number ``at`` holds; inputs of one region differ from each other.
+
+        Raises:
+            ValueError: nothing can be made for it, in words.
+        """
+        fact = self._facts[value]
+        if fact.dtype is not None and fact.dtype.numpy().kind not in NATIVE:
+            raise ValueError(f"{value.name} has type {fact.dtype.name}, which ONNX Runtime does not take from numpy")
         if is_constant(value) and value.const_value is not None:
             return value.const_value.numpy()
-        fact = self._facts[value]
         if fact.dtype is None or fact.shape is None:
             raise ValueError(f"the type or shape of {value.name} is not known")
         shape = tuple(self._size(dim) for dim in fact.shape)
@@ -99,7 +115,16 @@ class Prover:
                              for part in fact.coordinates], axis=-1)
         return None
 
-    def _run(self, nodes: Sequence[ir.Node], output: ir.Value, feeds: dict[ir.Value, np.ndarray]) -> np.ndarray:
+    def _run(self, nodes: Sequence[ir.Node], output: ir.Value, feeds: dict[ir.Value, np.ndarray]) -> np.ndarray | _Failure:
+        """What the nodes compute, or why they cannot be run."""
+        try:
+            return self._computed(nodes, output, feeds)
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            return _Failure(str(error).splitlines()[0])
+
+    def _computed(self, nodes: Sequence[ir.Node], output: ir.Value, feeds: dict[ir.Value, np.ndarray]) -> np.ndarray:
         """Run nodes in an order that suits them, with every value under a name of its own."""
         names: dict[ir.Value, str] = {}
         for node in nodes:

@@ -73,3 +73,54 @@ def test_what_cannot_be_run_is_made_and_said():
     rewrite(model, [Rule("clip", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))], facts, trace, Prover(facts))
     assert ops(model) == ["Max"]
     assert "the type or shape of x is not known" in trace.unproven["clip"]
+
+
+def test_a_replacement_that_cannot_run_is_rolled_back():
+    """The original runs, so what stands in its place must."""
+    narrow = lambda op, x: op.SkipLayerNormalization(op.Relu(x), x, op.constant(1.0), _domain="com.microsoft")  # noqa: E731
+    _, model, trace = apply(Rule("broken", relu, agree, narrow), TEXT)
+    assert ops(model) == ["Relu", "Sqrt", "Tanh"]
+    assert "ONNX Runtime cannot run the replacement: " in trace.rejected["broken"]
+    assert trace.unproven == {}
+
+
+def test_an_original_that_cannot_run_proves_nothing():
+    text = "g (float[B,S] x) => (float[B,S] y) { a = com.microsoft.Relu6(x)  y = Tanh(a) }"
+    rule = Rule("odd", lambda op, x: op.Tanh(op.Relu6(x, _domain="com.microsoft")), agree, lambda op, x: op.Tanh(x))
+    _, _model, trace = apply(rule, text)
+    assert "ONNX Runtime cannot run the region: " in trace.unproven["odd"]
+    assert trace.rejected == {}
+
+
+def test_types_that_numpy_lacks_are_said_to_be_unproven():
+    text = "g (bfloat16[B,S] x) => (bfloat16[B,S] y) { y = Relu(x) }"
+    _, _model, trace = apply(Rule("clip", relu, agree, lambda op, x: op.Abs(x)), text)
+    assert trace.unproven["clip"] == "x has type BFLOAT16, which ONNX Runtime does not take from numpy"
+
+
+def test_sizes_of_a_proof_tell_axes_apart():
+    """Rewrites that are right only where two sizes are equal, or a product of two is a third."""
+    text = "g (float[B,S] x, float[T,U] z) => (float[B,S] y) { a = Relu(x)  y = Tanh(a) }"
+    for after in (lambda op, x: op.Reshape(op.Relu(x), op.Concat(op.Shape(x, start=1), op.Shape(x, start=0, end=1), axis=0)),
+                  lambda op, x: op.Transpose(op.Relu(op.Transpose(x, perm=[1, 0])), perm=[0, 1])):
+        _, _, trace = apply(Rule("swapped", relu, agree, after), text)
+        assert "instead of" in trace.rejected["swapped"]
+
+
+@pytest.mark.parametrize(("factor", "held"), [(1 + 3e-6, True), (1 + 3e-5, False)])
+def test_a_proof_allows_rounding_and_no_more(factor, held):
+    scaled = lambda op, x: op.Mul(op.Relu(x), op.constant(factor))  # noqa: E731
+    _, _, trace = apply(Rule("scaled", relu, agree, scaled), TEXT)
+    assert bool(trace.proven) is held
+
+
+def test_rules_that_undo_each_other_are_stopped_and_named():
+    there = Rule("there", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))
+    back = Rule("back", lambda op, x, zero: op.Max(x, zero), agree, lambda op, x, zero: op.Relu(x))
+    before, model = parse(TEXT), parse(TEXT)
+    facts, trace = facts_of(model), Trace()
+    while rewrite(model, [there, back], facts, trace):  # as normalize does, together with folding
+        pass
+    assert trace.endless and trace.endless <= {"there", "back"}
+    assert trace.to_json()["endless"] == sorted(trace.endless)
+    assert_same(before, model, {"B": 2, "S": 3}, tolerance=0)
