@@ -131,10 +131,10 @@ def test_an_activation_that_is_no_gelu_is_not_missed():
 
 
 def test_the_operator_that_hides_a_shape_is_named():
-    model = parse("""g (float[B,S,8] x, float[8,8] w) => (float[B,S,8] y) <int64[4] heads = {0, 0, 2, 4}, int64[3] flat = {0, 0, 8}> {
+    model = parse("""g (float[B,S,8] x, float[B,S,8] z, float[8,8] w) => (float[B,S,8] y) <int64[4] heads = {0, 0, 2, 4}, int64[3] flat = {0, 0, 8}> {
         h = com.acme.Blend(x)  q = MatMul(h, w)  q4 = Reshape(q, heads)  qt = Transpose<perm = [0, 2, 1, 3]>(q4)
         k4 = Reshape(x, heads)  kt = Transpose<perm = [0, 2, 3, 1]>(k4)  s = MatMul(qt, kt)  p = Softmax<axis = -1>(s)
-        v4 = Reshape(x, heads)  vt = Transpose<perm = [0, 2, 1, 3]>(v4)  c = MatMul(p, vt)
+        v4 = Reshape(z, heads)  vt = Transpose<perm = [0, 2, 1, 3]>(v4)  c = MatMul(p, vt)
         ct = Transpose<perm = [0, 2, 1, 3]>(c)  y = Reshape(ct, flat) }""")
     fill(model, w=(8, 8))
     said = [str(finding) for finding in explain(model, find("cpu"), ("attention",)) if finding.fusion == "attention"]
