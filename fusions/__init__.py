@@ -29,4 +29,7 @@ FORMS: dict[str, dict[str, tuple[Rule, ...]]] = {
 }
 """For each thing, the rules that bring it from the normal form to each form a target may prefer."""
 
-__all__ = ["FORMS", "FUSIONS", "WHOLE_GRAPH"]
+BELOW: dict[int, tuple[Rule, ...]] = {20: lowering.ELEMENTWISE_GELU, 23: lowering.DECOMPOSED}
+"""By the opset that brought an operator of the normal form: how it is spelled in a model below, whatever the target prefers."""
+
+__all__ = ["BELOW", "FORMS", "FUSIONS", "WHOLE_GRAPH"]

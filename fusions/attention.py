@@ -79,6 +79,10 @@ def guard(match: Match) -> dict:
     for name in ("k", "v"):
         match.need(split[name] == (b, t, *split["q"][2:]), f"{name} is not split into [B,T,{n},{h}] as q", match[name])
     widen = match.bindings.get("mask") is not None and _widens(match, (b, s, t), n)
+    for name in ("q", "mask"):  # what a target without the operator takes apart again
+        if match.bindings.get(name) is not None:
+            match.need_type(name)
+    match.need_number(d, "the hidden size")
     match.need(match.need_shape(match.output) == (b, s, d), "the heads are not merged back to [B,S,D]", match.output)
     given = match.bindings.get("scale")
     scale = match.scalar("scale") if isinstance(given, ir.Value) else 1.0

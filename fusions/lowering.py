@@ -11,9 +11,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxfuse.fusions.gelu import CUBIC, INVERSE_SQRT2, SQRT_2_OVER_PI
-from onnxfuse.rewrite import Match, NoMatch, Op, Rule
+from onnxfuse.rewrite import Dim, Match, Op, Rule
+from onnxfuse.rewrite.facts import ONE
+
+KERNELS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+"""The types that ONNX Runtime's MultiHeadAttention and BiasGelu take on CPU (float16 as float32, between two casts)."""
+
+
+def need_kernel(match: Match, name: str, types: frozenset[ir.DataType] = KERNELS) -> None:
+    """Refuses unless the operator of the form takes the value's type."""
+    dtype = match.need_type(name)
+    match.need(dtype in types, f"the type is {dtype}, wanted {' or '.join(sorted(str(known) for known in types))}", match[name])
 
 
 def attention(op, q, k, v, n, n_kv, scale, mask=None):
@@ -21,22 +32,46 @@ def attention(op, q, k, v, n, n_kv, scale, mask=None):
 
 
 def guard_heads(match: Match) -> dict:
-    size = match.need_number(match.need_shape("q", rank=3)[2], "the hidden size") // match["n"]
+    match.need_single_output()
+    n = match["n"]
+    match.need(match["n_kv"] == n, f"query has {n} heads, key and value {match['n_kv']}", match.output)
+    sizes = {name: match.need_number(match.need_shape(name, rank=3)[2], f"the width of {name}") // n for name in ("q", "v")}
+    dtype = match.need_type("q")
+    mask = match["mask"] and match.need_type("mask")
+    match.need(mask in (None, dtype), f"the mask is {mask}, the scores are {dtype}", match["mask"])
     scale = match["scale"]
-    return {"size": size, "factor": 1 / math.sqrt(size) if scale is None else scale, "dtype": match.fact("q").dtype}
+    return {"size": sizes["q"], "v_size": sizes["v"], "factor": 1 / math.sqrt(sizes["q"]) if scale is None else scale,
+            "dtype": dtype}
 
 
-def decomposed(op: Op, q, k, v, mask, n, size, factor, dtype, **_):
-    split = op.constant([0, 0, n, size], "split")
-    query, value = (op.Transpose(op.Reshape(x, split), perm=[0, 2, 1, 3]) for x in (q, v))
+def decomposed(op: Op, q, k, v, mask, n, size, v_size, factor, dtype, **_):
+    split, split_v = op.constant([0, 0, n, size], "split"), op.constant([0, 0, n, v_size], "split-v")
+    query, value = (op.Transpose(op.Reshape(x, to), perm=[0, 2, 1, 3]) for x, to in ((q, split), (v, split_v)))
     key = op.Transpose(op.Reshape(k, split), perm=[0, 2, 3, 1])
     scores = op.Mul(op.MatMul(query, key), op.constant(np.array(factor, dtype=dtype.numpy()), "scale"))
     scores = scores if mask is None else op.Add(scores, mask)
     context = op.Transpose(op.MatMul(op.Softmax(scores, axis=-1), value), perm=[0, 2, 1, 3])
-    return op.Reshape(context, op.constant([0, 0, n * size], "merge"))
+    return op.Reshape(context, op.constant([0, 0, n * v_size], "merge"))
 
 
-def multi_head(op: Op, q, k, v, mask, n, factor, **_):
+def guard_multi_head(match: Match) -> dict:
+    """The operator's mask is [B or 1, N or 1, S, T]: no smaller one is broadcast, but [S,T] gets its two dimensions."""
+    learned = guard_heads(match)
+    need_kernel(match, "q")
+    match.need(learned["factor"] > 0, f"the scale is {learned['factor']}; the operator takes its own for 0", match.output)
+    if match["mask"] is None:
+        return learned | {"lift": False}
+    mask = match.need_shape("mask")
+    match.need(len(mask) in (2, 4), f"the mask has rank {len(mask)}, wanted 2 or 4", match["mask"])
+    (b, s, _), (_, t, _) = match.need_shape("q"), match.need_shape("k", rank=3)
+    match.need(mask[-2:] == (s, t), f"the mask ends in [{mask[-2]},{mask[-1]}], wanted [{s},{t}]", match["mask"])
+    for dim, wanted, what in zip(mask[:-2], (b, Dim(match["n"])), ("batch", "heads"), strict=False):
+        match.need(dim in (ONE, wanted), f"the mask's {what} is {dim}, wanted 1 or {wanted}", match["mask"])
+    return learned | {"lift": len(mask) == 2}
+
+
+def multi_head(op: Op, q, k, v, mask, n, factor, lift, **_):
+    mask = op.Unsqueeze(mask, op.constant([0, 1], "lead")) if lift else mask
     inputs = (q, k, v) if mask is None else (q, k, v, None, None, mask)
     return op.MultiHeadAttention(*inputs, num_heads=n, scale=factor, _domain="com.microsoft")
 
@@ -46,15 +81,16 @@ def gelu(op, x, approximate):
 
 
 def guard_gelu(match: Match) -> dict:
-    kind = match.fact("x").dtype
-    if kind is None:
-        raise NoMatch("the type is not known", match["x"])
-    return {"dtype": kind.numpy()}
+    """Never refuses: below opset 20 nothing else is left."""
+    return {"dtype": match.fact("x").dtype}
 
 
 def elementwise_gelu(op: Op, x, approximate, dtype):
     def number(value: float, name: str):
-        return op.constant(np.array(value, dtype=dtype), name)
+        if dtype is None:
+            return op.CastLike(op.constant(value, name), x)
+        return op.constant(np.array(value, dtype=dtype.numpy()), name)
+
     if approximate == "tanh":
         bent = op.Add(x, op.Mul(op.Pow(x, number(3.0, "three")), number(CUBIC, "cubic")))
         bend = op.Tanh(op.Mul(bent, number(SQRT_2_OVER_PI, "inner")))
@@ -68,6 +104,7 @@ def biased_gelu(op, x, bias):
 
 
 def guard_bias(match: Match) -> None:
+    need_kernel(match, "x")
     match.need_constant("bias")
     match.need(match.need_shape("bias") == match.need_shape("x")[-1:], "the bias is not one row", match["bias"])
 
@@ -100,6 +137,6 @@ def gemm(op: Op, x, weight, bias, depth, width):
 
 BIAS_IN_LINEAR = (Rule("bias-in-linear", linear, guard_linear, gemm),)
 DECOMPOSED = (Rule("attention-decomposed", attention, guard_heads, decomposed),)
-MULTI_HEAD = (Rule("attention-multi-head", attention, guard_heads, multi_head),)
+MULTI_HEAD = (Rule("attention-multi-head", attention, guard_multi_head, multi_head),)
 ELEMENTWISE_GELU = (Rule("gelu-elementwise", gelu, guard_gelu, elementwise_gelu),)
 BIAS_GELU = (Rule("gelu-bias", biased_gelu, guard_bias, bias_gelu),)

@@ -13,7 +13,7 @@ Source:    the operators work on each row by itself; 6 % of a 12-layer encoder's
 from __future__ import annotations
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import is_constant
+from onnxfuse.rewrite.facts import ONE, is_constant
 
 
 def _need_token(match: Match) -> int:
@@ -32,7 +32,7 @@ def pick(op: Op, x, index):
 # Norm, Gelu: one operand
 
 
-def of_norm(op, x, gain, bias, index, epsilon):
+def of_norm(op, x, gain, index, epsilon, bias=None):
     return op.Gather(op.LayerNormalization(x, gain, bias, axis=-1, epsilon=epsilon), index, axis=1)
 
 
@@ -43,6 +43,13 @@ def of_gelu(op, x, index, approximate):
 def guard_rows(match: Match) -> None:
     _need_token(match)
     match.need_shape("x", rank=3)
+
+
+def guard_norm(match: Match) -> None:
+    guard_rows(match)
+    for name in ("gain", "bias"):
+        shape = match.need_shape(name) if match[name] is not None else ()
+        match.need(len(shape) <= 2 and set(shape[:-1]) <= {ONE}, f"{name} has more than one row", match[name])
 
 
 def norm(op: Op, x, gain, bias, index, epsilon):
@@ -120,7 +127,7 @@ def attention(op: Op, q, k, v, n, n_kv, scale, mask, token, width, **_):
 
 
 RULES = (
-    Rule("pooled-token", of_norm, guard_rows, norm),
+    Rule("pooled-token", of_norm, guard_norm, norm),
     Rule("pooled-token", of_gelu, guard_rows, gelu),
     Rule("pooled-token", of_addition, guard_bias, bias),
     Rule("pooled-token", of_addition, guard_residual, residual),

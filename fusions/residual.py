@@ -4,15 +4,22 @@ Seen in:   every encoder layer, twice.
 Computes:  z = x + r, y = LayerNormalization(z)
 Shapes:    x, r, y [B,S,D].
 Numerics:  exact for Sum; rounding only for SkipLayerNormalization.
-Refuses:   a residual that broadcasts or is a constant; for SkipLayerNormalization also a sum read elsewhere.
+Refuses:   a residual that broadcasts or is a constant; for SkipLayerNormalization also a sum read elsewhere, other ranks than 2
+           and 3, a gain or bias of more than one row, types that it has no kernel for.
 Source:    ONNX operator Sum; com.microsoft.SkipLayerNormalization. ONNX Runtime's loader turns Add + LayerNormalization into
            its SkipLayerNormalization, which on CPU is several times slower than the two; it leaves Sum alone.
 """
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
+from onnxfuse.fusions.lowering import KERNELS, need_kernel
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import is_constant
+from onnxfuse.rewrite.facts import ONE, is_constant
+
+SKIP_KERNELS = KERNELS | {ir.DataType.BFLOAT16}
+"""The types that ONNX Runtime's SkipLayerNormalization takes; its schema leaves out float64."""
 
 
 def addition(op, x, r):
@@ -35,16 +42,29 @@ def as_sum(op: Op, x, r):
     return op.Sum(x, r)
 
 
-def norm_of_addition(op, x, r, gain, bias, epsilon, axis):
+def norm_of_addition(op, x, r, gain, epsilon, axis, bias=None):
     return op.LayerNormalization(op.Add(x, r), gain, bias, epsilon=epsilon, axis=axis)
 
 
-def guard_skip(match: Match) -> None:
-    match.need(match["axis"] in (-1, len(match.need_shape(match.output)) - 1), "the norm is not over the last dimension")
+def guard_skip(match: Match) -> dict:
+    """The operator takes two or three dimensions, and gain and bias of one, each as wide as x."""
+    match.need_single_output()
+    need_kernel(match, "x", SKIP_KERNELS)
+    shape = match.need_shape(match.output)
+    match.need(len(shape) in (2, 3), f"the norm has rank {len(shape)}, wanted 2 or 3", match.output)
+    match.need(match["axis"] in (-1, len(shape) - 1), "the norm is not over the last dimension")
     _need_full(match)
+    width = match.need_number(shape[-1], "the width")
+    vectors = {name: match.need_shape(name) for name in ("gain", "bias") if match[name] is not None}
+    for name, given in vectors.items():
+        match.need(set(given[:-1]) <= {ONE} and given[-1:] in ((), (ONE,), shape[-1:]), f"{name} is not [{width}]", match[name])
+    return {"width": width, "others": {name for name, given in vectors.items() if given != shape[-1:]}}
 
 
-def skip_norm(op: Op, x, r, gain, bias, epsilon, axis):
+def skip_norm(op: Op, x, r, epsilon, width, others, **vectors):
+    row = op.constant([width], "row")
+    gain, bias = (op.Expand(op.Reshape(vectors[name], op.constant([-1], "flat")), row) if name in others else vectors[name]
+                  for name in ("gain", "bias"))
     return op.SkipLayerNormalization(x, r, gain, bias, epsilon=epsilon, _domain="com.microsoft")
 
 

@@ -32,7 +32,6 @@ class Selection:
     fusions: tuple[Rule, ...]
     whole_graph: tuple[Rule, ...]
     forms: tuple[Rule, ...]
-    below_gelu: tuple[Rule, ...]
     dropout: bool = False
     unpad: bool = True
 
@@ -42,8 +41,8 @@ class Selection:
         return self.fusions + self.whole_graph + self.forms
 
     def forms_at(self, opset: int) -> tuple[Rule, ...]:
-        """The form rules for a model of that opset: without Gelu below 20."""
-        return self.forms if opset >= 20 else self.forms + self.below_gelu
+        """The form rules for a model of that opset, which take apart what it lacks and no form has taken."""
+        return self.forms + tuple(rule for first, rules in fusions.BELOW.items() if opset < first for rule in rules)
 
 
 def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Selection:
@@ -60,7 +59,7 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
 
     normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
     forms = tuple(rule for thing, form in target.forms.items() for rule in fusions.FORMS[thing][form])
-    return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms), fusions.FORMS["gelu"]["elementwise"],
+    return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms),
                      REMOVE_DROPOUT in without, UNPAD not in without and (not only or UNPAD in only))
 
 

@@ -17,8 +17,6 @@ from onnxfuse.targets import Target
 LOWEST_OPSET = 17
 """LayerNormalization needs it; models below are raised to it."""
 
-GELU_OPSET = 20
-
 
 @dataclass
 class Fused:

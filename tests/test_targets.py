@@ -3,12 +3,16 @@
 import json
 from collections import Counter
 
+import onnx
+import onnx_ir as ir
 import pytest
 
 from onnxfuse import catalog, storage, targets
 from onnxfuse.errors import UsageError
 from onnxfuse.fuse import fuse
+from onnxfuse.runtime import open_session, run
 from onnxfuse.targets import CHOICES, NAMES, Target
+from tests.layer import FULL, Case, close
 
 
 def written(tmp_path, **changes):
@@ -77,6 +81,25 @@ def test_every_choice_reaches_the_graph(bert_export, thing, option):
         assert counts["Split" if thing == "qkv" else "NonZero"] == 0
     others = [name for (other, name_of), name in FOUND.items() if other == thing and name_of != option and name != "Add"]
     assert not any(counts[name] for name in others)
+
+
+NORM = "h = LayerNormalization<axis = -1, epsilon = 0.00001>(r, g1, n1)"
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20, 22, 23])
+@pytest.mark.parametrize(("attention", "gelu"), [(attention, gelu) for attention in CHOICES["attention"] for gelu in CHOICES["gelu"]])
+def test_nothing_is_written_that_the_opset_of_the_model_lacks(opset, attention, gelu):
+    """Whatever the target prefers: it may keep any opset."""
+    target = Target(**vars(targets.find("cpu")) | {"opset": 0, "attention": attention, "gelu": gelu})
+    case = Case("", {"norm": NORM}, opset=opset)
+    before, after = case.build(), case.build()
+    assert fuse(after, target).counts | {"unfused": 0} == FULL | {"unfused": 0}
+    onnx.checker.check_model(ir.to_proto(after), full_check=True)
+    found = Counter(node.op_type for node in after.graph)
+    assert found[FOUND["attention", attention if attention != "Attention" or opset == 23 else "decomposed"]] == 1
+    assert found[FOUND["gelu", gelu if gelu != "Gelu" or opset >= 20 else "elementwise"]] == 1
+    wanted, got = (run(open_session(ir.to_proto(model).SerializeToString()), case.feeds(before)) for model in (before, after))
+    assert close(wanted["y"], got["y"], case.tolerance)
 
 
 def _operators(bert_export, target):

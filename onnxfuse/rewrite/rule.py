@@ -50,6 +50,12 @@ class Match:
         if not condition:
             raise NoMatch(reason, value)
 
+    def need_single_output(self) -> None:
+        """Refuses where another output of the replaced node is read: the node would have to stay beside its replacement."""
+        for other in self.root.outputs:
+            if other is not self.output and (other.uses() or other.is_graph_output()):
+                raise NoMatch(f"its output {pattern.name_of(other)} is read too", other)
+
     def need_shape(self, value: ir.Value | str, rank: int | None = None) -> Shape:
         """The value's shape; refuses when it is unknown or has another rank."""
         value = self.bindings[value] if isinstance(value, str) else value
@@ -59,6 +65,13 @@ class Match:
         if rank is not None and len(shape) != rank:
             raise NoMatch(f"{pattern.name_of(value)} has rank {len(shape)}, wanted {rank}", value)
         return shape
+
+    def need_type(self, name: str) -> ir.DataType:
+        """The value's type; refuses when it is unknown."""
+        dtype = self.fact(name).dtype
+        if dtype is None:
+            raise NoMatch(f"the type of {pattern.name_of(self.bindings[name])} is not known", self.bindings[name])
+        return dtype
 
     def need_number(self, dim: Dim, what: str) -> int:
         """A size as a number; refuses when it is symbolic."""

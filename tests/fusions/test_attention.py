@@ -1,10 +1,11 @@
 """Attention and merged QKV: spellings that must fuse, edits that must not, and what each refusal says."""
 
+import onnx_ir as ir
 import pytest
 
 from onnxfuse.fusions import attention, lowering, pooled_token, qkv
 from onnxfuse.rewrite import Trace, rewrite
-from tests.conftest import apply, assert_same, facts_of, fill, ops, parse
+from tests.conftest import apply, assert_same, facts_of, fill, ops, parse, retype
 
 WEIGHTS = dict.fromkeys(("wq", "wk", "wv"), (16, 16)) | dict.fromkeys(("bq", "bk", "bv"), (16,))
 SIZES = {"B": 2, "S": 5}
@@ -107,6 +108,25 @@ def test_an_edited_attention_is_refused_with_its_reason(body, parts, reason):
     assert reason in trace.misses["attention"]["seen"]
 
 
+HIDDEN = """g (float[2,5,{width}] q, float[2,5,16] k, float[2,5,16] v, float[1,1,5,5] mask) => (float[2,5,16] y)
+    <int64[3] known = {{2, 5, 16}}, int64[4] square = {{1, 1, 5, 5}}, int64[4] split = {{0, 0, 4, 4}}, int64[3] merge = {{0, 0, {width}}},
+     float scale = {{0.5}}> {{ {body} }}"""
+
+
+@pytest.mark.parametrize(("name", "shape", "reason"), [
+    ("q", "known", "the type of q is not known"), ("mask", "square", "the type of mask is not known"), ("", "", "the hidden size is D"),
+])
+def test_what_a_target_without_the_operator_could_not_take_apart_is_refused(name, shape, reason):
+    body = HEADS + SCORES + CONTEXT
+    text = HIDDEN.format(width=16, body=f"hidden = other.Operator(given)  {name} = Reshape(hidden, {shape})  {body}").replace(f"] {name},", "] given,") \
+        .replace(f"] {name})", "] given)") if name else HIDDEN.format(width=16, body=body).replace("[2,5,16] q", "[2,5,D] q") \
+        .replace("{0, 0, 16}", "{0, 0, -1}")
+    model = parse(text)
+    trace = apply(attention.RULES, model, normal=())
+    assert "Attention" not in ops(model)
+    assert reason in trace.misses["attention"]["seen"]
+
+
 @pytest.mark.parametrize(("old", "new"), [
     ("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [2, 0, 1, 3]>(c)"),
     ("kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "kt = Transpose<perm = [0, 2, 1, 3]>(k4)"),
@@ -205,6 +225,84 @@ def test_lowered_forms_compute_the_same(rules, wanted, body):
     assert_same(before, after, SIZES)
 
 
+OPERATOR = """g (float[B,S,16] q, float[B,T,16] k, float[B,T,16] v, {mask}) => (float[B,S,16] y)
+    {{ y = Attention<q_num_heads = 4, kv_num_heads = 4{more}>(q, k, v, mask) }}"""
+
+
+@pytest.mark.parametrize("mask", ["float[S,T] mask", "float[1,1,S,T] mask", "float[B,1,S,T] mask", "float[1,4,S,T] mask", "float[B,4,S,T] mask"])
+@pytest.mark.parametrize("rules", [lowering.DECOMPOSED, lowering.MULTI_HEAD])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(ir.DataType.FLOAT, 1e-5), (ir.DataType.FLOAT16, 4e-3)])
+def test_lowered_forms_run_with_every_mask_that_they_take(rules, mask, dtype, tolerance):
+    before, after = (retype(parse(OPERATOR.format(mask=mask, more="")), dtype) for _ in range(2))
+    apply(rules, after)
+    assert "Attention" not in ops(after)
+    assert_same(before, after, SIZES | {"T": 7}, tolerance=tolerance)
+
+
+def test_heads_of_values_may_have_another_size():
+    text = OPERATOR.format(mask="float[S,T] mask", more="").replace("T,16] v", "T,8] v").replace("(float[B,S,16] y)", "(float[B,S,8] y)")
+    for rules in (lowering.DECOMPOSED, lowering.MULTI_HEAD):
+        before, after = parse(text), parse(text)
+        apply(rules, after)
+        assert "Attention" not in ops(after)
+        assert_same(before, after, SIZES | {"T": 7})
+
+
+SHARED = [  # what neither form can do
+    ("float[S,T] mask", "", "[B,S,16] q", "[B,S,D] q", "the width of q is D, wanted a number"),
+    ("float[S,T] mask", "", "[B,T,16] v", "[B,T,D] v", "the width of v is D, wanted a number"),
+    ("bool[S,T] mask", "", "", "", "the mask is BOOL, the scores are FLOAT"),
+    ("float[S,T] mask", "", "kv_num_heads = 4", "kv_num_heads = 2", "query has 4 heads, key and value 2"),
+    ("float[S,T] mask", "", "y = Att", "y, past, more = Att", "its output past is read too"),
+]
+
+
+@pytest.mark.parametrize(("mask", "more", "old", "new", "reason"), SHARED)
+@pytest.mark.parametrize("rules", [lowering.DECOMPOSED, lowering.MULTI_HEAD])
+def test_what_no_lowered_form_takes_is_refused(rules, mask, more, old, new, reason):
+    _refused(rules, OPERATOR.format(mask=mask, more=more).replace(old, new), reason)
+
+
+@pytest.mark.parametrize(("mask", "more", "reason"), [
+    ("float[1,T] mask", "", "the mask ends in [1,T], wanted [S,T]"),
+    ("float[S,1] mask", "", "the mask ends in [S,1], wanted [S,T]"),
+    ("float[1,S,T] mask", "", "the mask has rank 3, wanted 2 or 4"),
+    ("float[C,1,S,T] mask", "", "the mask's batch is C, wanted 1 or B"),
+    ("float[B,2,S,T] mask", "", "the mask's heads is 2, wanted 1 or 4"),
+    ("float[S,T] mask", ", scale = 0.0", "the scale is 0.0; the operator takes its own for 0"),
+])
+def test_what_multi_head_attention_does_not_take_is_refused(mask, more, reason):
+    _refused(lowering.MULTI_HEAD, OPERATOR.format(mask=mask, more=more), reason)
+
+
+def test_multi_head_attention_refuses_a_type_without_a_kernel():
+    text = OPERATOR.format(mask="float[S,T] mask", more="").replace("float", "double")
+    _refused(lowering.MULTI_HEAD, text, "the type is DOUBLE, wanted FLOAT or FLOAT16")
+    before, after = parse(text), parse(text)
+    apply(lowering.DECOMPOSED, after)
+    assert "Attention" not in ops(after)
+    assert_same(before, after, SIZES | {"T": 7})
+
+
+@pytest.mark.parametrize("name", ["q", "mask"])
+@pytest.mark.parametrize("rules", [lowering.DECOMPOSED, lowering.MULTI_HEAD])
+def test_a_value_of_unknown_type_is_refused(rules, name):
+    kinds = {"q": "float[2,5,16]", "mask": "float[5,5]"}
+    inputs = ", ".join(f"{kind} {'given' if other == name else other}" for other, kind in kinds.items())
+    _refused(rules, f"""g ({inputs}, float[2,5,16] x) => (float[2,5,16] y) <int64[{'3' if name == 'q' else '2'}] shape = {{{kinds[name][6:-1]}}}>
+        {{ hidden = other.Operator(given)  {name} = Reshape(hidden, shape)
+           y = Attention<q_num_heads = 4, kv_num_heads = 4>(q, x, x, mask) }}""", f"the type of {name} is not known")
+
+
+def _refused(rules, text: str, reason: str) -> None:
+    text = text.replace("[B,S,16] y)", "[B,S,16] y, float[B,4,T,4] past)") if "y, past" in text else text
+    model = parse(text)
+    trace = Trace()
+    facts = facts_of(model)
+    assert not rewrite(model, rules, facts, trace)
+    assert trace.misses[rules[0].name]["seen"] == reason
+
+
 PICK = "  n = LayerNormalization<axis = -1>(y, bq, bk)  g = Gelu(n)  d = MatMul(g, wo)  e = Add(d, bo)  r = Add(e, x)  z = Gather<axis = 1>(r, at)"
 
 
@@ -226,6 +324,15 @@ def test_the_pooled_token_moves_up_to_the_query(at):
     assert_same(before, after, SIZES)
 
 
+@pytest.mark.parametrize("body", ["n = LayerNormalization<axis = -1>(x, w)", "n = LayerNormalization<axis = -1>(x, w1, w)"])
+def test_the_pooled_token_moves_up_through_every_norm_of_one_row(body):
+    text = f"""g (float[B,S,16] x, float[16] w, float[1,16] w1) => (float[B,16] z) <int64 one = {{1}}> {{ {body}  z = Gather<axis = 1>(n, one) }}"""
+    before, after = (fill(parse(text), w=(16,), w1=(1, 16)) for _ in range(2))
+    rewrite(after, pooled_token.RULES, facts_of(after), Trace())
+    assert [node.op_type for node in after.graph] == ["Gather", "LayerNormalization"]
+    assert_same(before, after, SIZES)
+
+
 ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16] r, float[B,S,2,16] x4"
 
 
@@ -237,6 +344,8 @@ ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16]
     ("n = MatMul(x, m)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
     ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
     ("n = LayerNormalization<axis = -1>(x4, w, b)  z = Gather<axis = 1>(n, one)", "x has rank 4, wanted 3"),
+    ("n = LayerNormalization<axis = -1>(x, w3, b)  z = Gather<axis = 1>(n, one)", "gain has more than one row"),
+    ("n = LayerNormalization<axis = -1>(x, w, rows)  z = Gather<axis = 1>(n, one)", "bias has more than one row"),
     ("n = Gelu(x4)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
     ("n = Add(x4, w)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
     ("n = Add(x, x4)  z = Gather<axis = 1>(n, one)", "rank"),
@@ -246,7 +355,7 @@ ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16]
     ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m3)  z = Gather<axis = 1>(n, one)", "the mask's rank is neither 2 nor 4"),
 ])
 def test_a_pick_that_must_stay(body, reason):
-    text = f"g ({ROWS}, int64 at, float[1,S,16] row, float[4,S,S] m3) => (float[P] z) <int64 one = {{1}}> {{ {body} }}"
+    text = f"g ({ROWS}, int64 at, float[1,S,16] row, float[4,S,S] m3, float[1,1,16] w3, float[S,16] rows) => (float[P] z) <int64 one = {{1}}> {{ {body} }}"
     model = fill(parse(text), w=(16,), b=(16,), m=(16, 16))
     trace = Trace()
     assert not rewrite(model, pooled_token.RULES, facts_of(model), trace)

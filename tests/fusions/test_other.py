@@ -1,9 +1,10 @@
 """Position embeddings and residuals."""
 
+import onnx_ir as ir
 import pytest
 
 from onnxfuse.fusions import embeddings, lowering, residual
-from tests.conftest import apply, assert_same, fill, ops, parse
+from tests.conftest import apply, assert_same, fill, ops, parse, retype
 
 POSITIONS = """g (int64[1] end, float[4,6] table) => (float[1,S,6] y)
     <int64[1,4] stored = {0, 1, 2, 3}, int64[1,4] shuffled = {0, 2, 1, 3}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}>
@@ -94,6 +95,41 @@ def test_skip_norm_refuses_another_axis():
     assert trace.misses["residual-skip-norm"]["seen"] == "the norm is not over the last dimension"
 
 
+@pytest.mark.parametrize(("gain", "bias"), [("8", None), ("1,1,8", "8"), ("1", "1"), ("8", ""), ("1,8", "1,1,1")])
+def test_skip_norm_gets_gain_and_bias_in_the_shape_that_it_takes(gain, bias):
+    text = NORM.replace("[8] w", f"[{gain}] w").replace("float[8] b", "float b" if bias == "" else f"float[{bias or 8}] b")
+    text = text.replace("(z, w, b)", "(z, w)") if bias is None else text
+    weights = {name: tuple(int(size) for size in shape.split(",") if size) for name, shape in (("w", gain), ("b", bias or ""))}
+    before, after = (fill(parse(text), **weights) for _ in range(2))
+    apply(residual.SKIP, after)
+    assert set(ops(after)) <= {"Expand", "Reshape", "SkipLayerNormalization"}
+    assert_same(before, after, {"B": 2, "S": 3})
+
+
+@pytest.mark.parametrize(("text", "shapes", "reason"), [
+    (NORM.replace("[B,S,8]", "[B,2,S,8]"), {}, "the norm has rank 4, wanted 2 or 3"),
+    (NORM.replace("[B,S,8]", "[8]"), {}, "the norm has rank 1, wanted 2 or 3"),
+    (NORM.replace("float[8] w", "float[2,8] w").replace("[B,S,8]", "[B,2,8]"), {"w": (2, 8)}, "gain is not [8]"),
+    (NORM.replace("float[8] b", "float[2,1] b").replace("[B,S,8]", "[B,2,8]"), {"b": (2, 1)}, "bias is not [8]"),
+    (NORM.replace("[B,S,8]", "[B,S,D]"), {}, "the width is D, wanted a number"),
+    (NORM.replace("y = Layer", "y, m = Layer").replace("[B,S,8] y)", "[B,S,8] y, float[B,S,1] m)"), {}, "its output m is read too"),
+])
+def test_what_skip_norm_does_not_take_is_refused(text, shapes, reason):
+    model = fill(parse(text), **{"w": (8,), "b": (8,)} | shapes)
+    trace = apply(residual.SKIP, model)
+    assert "SkipLayerNormalization" not in ops(model)
+    assert trace.misses["residual-skip-norm"]["seen"] == reason
+
+
+def test_skip_norm_refuses_a_type_without_a_kernel():
+    model = retype(fill(parse(NORM), w=(8,), b=(8,)), ir.DataType.DOUBLE)
+    assert apply(residual.SKIP, model).misses["residual-skip-norm"]["seen"] == "the type is DOUBLE, wanted BFLOAT16 or FLOAT or FLOAT16"
+    before, after = (retype(fill(parse(NORM), w=(8,), b=(8,)), ir.DataType.FLOAT16) for _ in range(2))
+    apply(residual.SKIP, after)
+    assert ops(after) == ["SkipLayerNormalization"]
+    assert_same(before, after, {"B": 2, "S": 3}, tolerance=4e-3)
+
+
 GELU = "g (float[B,8] x, float[8] b) => (float[B,8] y) { a = Add(x, b)  y = Gelu(a) }"
 
 
@@ -104,6 +140,30 @@ def test_elementwise_gelu_computes_the_same(kind):
     apply(lowering.ELEMENTWISE_GELU, after)
     assert "Gelu" not in ops(after)
     assert_same(before, after, {"B": 4})
+
+
+@pytest.mark.parametrize("kind", ["none", "tanh"])
+def test_elementwise_gelu_of_unknown_type_takes_that_of_its_input(kind):
+    """Nothing else is left where the opset has no Gelu."""
+    text = f'g (float[B,8] x) => (float[B,8] y) {{ a = other.Operator(x)  y = Gelu<approximate = "{kind}">(a) }}'
+    model = parse(text)
+    apply(lowering.ELEMENTWISE_GELU, model)
+    assert "Gelu" not in ops(model)
+    model.graph.node(0).replace_input_with(0, None)
+    ir.convenience.replace_all_uses_with(model.graph.node(0).outputs[0], model.graph.inputs[0])
+    model.graph.remove(model.graph.node(0))
+    for dtype, tolerance in ((ir.DataType.FLOAT, 1e-5), (ir.DataType.FLOAT16, 4e-3)):
+        before = parse(text.replace("a = other.Operator(x)", "a = Identity(x)"))
+        assert_same(retype(before, dtype), retype(ir.from_proto(ir.to_proto(model)), dtype), {"B": 4}, tolerance=tolerance)
+
+
+def test_bias_gelu_refuses_a_type_without_a_kernel():
+    model = retype(fill(parse(GELU), b=(8,)), ir.DataType.DOUBLE)
+    assert apply(lowering.BIAS_GELU, model).misses["gelu-bias"]["seen"] == "the type is DOUBLE, wanted FLOAT or FLOAT16"
+    before, after = (retype(fill(parse(GELU), b=(8,)), ir.DataType.FLOAT16) for _ in range(2))
+    apply(lowering.BIAS_GELU, after)
+    assert ops(after) == ["BiasGelu"]
+    assert_same(before, after, {"B": 4}, tolerance=4e-3)
 
 
 def test_bias_gelu_computes_the_same_and_needs_one_row():
