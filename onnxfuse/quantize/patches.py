@@ -26,13 +26,14 @@ def patches_to_products(model: ir.Model) -> int:
 
 def _is_patches(node: ir.Node, opset: int) -> bool:
     image, weight = node.inputs[0], node.inputs[1]
-    if image is None or image.shape is None or weight is None or not is_constant(weight) or weight.const_value is None:
+    if image is None or image.shape is None or weight is None or not is_constant(weight):
         return False
+    assert weight.const_value is not None
     if any(value is not None and not is_constant(value) for value in node.inputs[2:]):
         return False
     kernel = tuple(weight.const_value.shape.numpy())
     sizes = image.shape.dims[1:]
-    return (len(kernel) == 4 and all(isinstance(size, int) for size in sizes) and sizes[0] == kernel[1]
+    return (len(kernel) == 4 and all(isinstance(size, int) for size in sizes)
             and sizes[1] % kernel[2] == 0 and sizes[2] % kernel[3] == 0
             and tuple(node.attributes.get_ints("strides", [1, 1])) == kernel[2:] and attribute(node, "group", opset) == 1
             and not any(node.attributes.get_ints("pads", [0])) and set(node.attributes.get_ints("dilations", [1])) == {1}

@@ -5,9 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize import calibration
-from onnxfuse.quantize.calibration import BINS, histograms, observe
+from onnxfuse.quantize.calibration import BATCHES, BINS, Activations, histograms, observe
 from onnxfuse.quantize.ranges import narrowed, scale_and_zero
 from tests.conftest import fill, parse
 
@@ -35,6 +35,42 @@ def test_the_summary_is_that_of_all_rows():
     assert seen.batch_high.shape == (5, 8)
     scale = np.arange(1, 9, dtype=np.float32)
     np.testing.assert_allclose(seen.divided(scale).moments, (rows / scale).T @ (rows / scale) / len(rows), rtol=1e-5)
+
+
+def test_ranges_hold_zero_and_the_largest_is_absolute():
+    def of(low, high):
+        low, high = np.array(low, np.float32), np.array(high, np.float32)
+        return Activations(low, high, low[None], high[None], high, None)
+    seen = of([-3, 1, -5], [2, 4, -1])
+    assert seen.range == (-5, 4)
+    assert seen.largest.tolist() == [3, 4, 5]
+    assert of([2], [3]).range == (0, 3)
+    assert of([-3], [-2]).range == (-3, 0)
+    halves = seen.divided(np.array([1, 2, 4], np.float32))
+    assert halves.moments is None
+    assert (halves.low.tolist(), halves.high.tolist(), halves.batch_low.tolist(), halves.batch_high.tolist()) == (
+        [-3, 0.5, -1.25], [2, 2, -0.25], [[-3, 0.5, -1.25]], [[2, 2, -0.25]])
+    assert halves.square.tolist() == [2, 1, -1 / 16]
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_ranges_of_single_batches_are_kept_up_to_a_number(moments):
+    seen, rows = observe(model(), {"h": 8}, batches(BATCHES + 9), moments=moments)["h"], everything(BATCHES + 9)
+    assert seen.batch_low.shape == seen.batch_high.shape == (BATCHES, 8)
+    np.testing.assert_array_equal(seen.batch_high[3], rows.reshape(-1, 64, 8)[3].max(axis=0))
+    np.testing.assert_array_equal(seen.high, rows.max(axis=0))
+    np.testing.assert_allclose(seen.square, np.square(rows).mean(axis=0), rtol=1e-5)
+    assert (seen.moments is not None) == moments
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_enough(broken):
+    def feeds():
+        for each in batches(3)():
+            each["x"][1, 2, 5] = broken
+            yield each
+    with pytest.raises(ModelError, match="activation x is not finite on the calibration data"):
+        observe(model(), {"x": 8}, feeds, moments=False)
 
 
 def test_values_are_watched_in_parts_when_their_moments_are_large(monkeypatch):

@@ -50,9 +50,25 @@ def test_what_cannot_be_met_tells_the_best():
         search(NAMES, judge, lambda: LOSS, Bars(min_cosine=2), FLOAT)
 
 
+def test_the_best_misses_the_fewest_bars():
+    """With 2 products float both bars are missed by less, with all of them one is met."""
+    def of(kept):
+        return {0: Quality(0.5, 0.5, None, None, 9), 1: Quality(0.99, 0.5, None, None, 9), 2: Quality(0.7, 0.9, None, None, 9)}[len(kept)]
+    with pytest.raises(RequirementError, match=r"in float either: agreement is 0\.5000, wanted 0\.95; the best found has a cosine of 0\.9900"):
+        search(["a", "b"], of, lambda: {"a": 2, "b": 1}, Bars(min_cosine=0.98, min_agreement=0.95), FLOAT)
+
+
+def test_progress_tells_how_many_stay_float():
+    told = []
+    search(NAMES, judge, lambda: LOSS, Bars(min_cosine=0.98), FLOAT, lambda text, done=None: told.append(text))
+    assert told == [f"keeping {count} of 12 products in float" for count in (1, 2, 4, 3)]
+
+
 def test_a_drop_needs_labels():
     with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
         Bars(max_drop=0.1).misses(Quality(1, 1, None, None, 3), FLOAT)
+    with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
+        Bars(max_drop=0.1).misses(FLOAT, Quality(1, 1, None, None, 3))
 
 
 def test_bars_say_what_they_miss():

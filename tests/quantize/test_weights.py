@@ -51,6 +51,28 @@ def test_neighbours_never_clip_and_run_exactly(rounded, kind):
     np.testing.assert_array_equal(got[0], 255 * codes.astype(np.int32).sum(axis=0))
 
 
+@pytest.mark.parametrize("rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, np.eye(len(w), dtype=np.float32), 0.0, "w", pairs=True)])
+def test_a_last_channel_without_a_neighbour_uses_all_codes(rounded):
+    weight = np.ones((5, 2), np.float32)
+    weight[:4] = 0.25
+    codes = rounded(weight).codes
+    assert (codes[4] == LARGEST).all()
+    assert pair_sums(codes[:4]) <= PAIR
+
+
+def test_only_neighbours_share_a_limit():
+    """Channels 1 and 2 are none: both may use all codes."""
+    weight = np.zeros((4, 1), np.float32)
+    weight[1:3] = 1
+    assert nearest(weight, "w", pairs=True).codes[:, 0].tolist() == [0, LARGEST, LARGEST, 0]
+    assert gptq(weight, np.eye(4, dtype=np.float32), 0.0, "w", pairs=True).codes[:, 0].tolist() == [0, LARGEST, LARGEST, 0]
+
+
+def test_neighbours_of_two_signs_share_no_limit():
+    weight = np.array([[1], [-1]], np.float32)
+    assert nearest(weight, "w", pairs=True).codes[:, 0].tolist() == [LARGEST, -LARGEST]
+
+
 def test_without_the_limit_neighbours_would_clip():
     assert pair_sums(nearest(np.ones((64, 8), np.float32), "w").codes) == 2 * LARGEST
 
@@ -84,6 +106,19 @@ def test_gptq_of_a_channel_that_is_always_zero():
     assert np.abs(found.codes * found.scale - weight).max() <= found.scale.max() / 2 * 1.0001
 
 
-def test_nan_is_refused():
-    with pytest.raises(ModelError, match="weight w holds NaN"):
-        nearest(np.array([[np.nan]], np.float32), "w")
+def test_rounding_of_x_counts_like_a_channel_that_varies_alone():
+    """The noise is added to each channel's moment: much of it makes channels independent, and rounding nearest."""
+    weight = RNG.standard_normal((64, 32)).astype(np.float32)
+    moments = moments_of(CORRELATED)
+    same = [(gptq(weight, moments, noise, "w").codes == nearest(weight, "w").codes).mean() for noise in (0.0, moments.max() * 1e4)]
+    assert same[0] < 0.9
+    assert same[1] == 1
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused(broken):
+    weight = WEIGHT.copy()
+    weight[3, 2] = broken
+    for rounded in (lambda: nearest(weight, "w"), lambda: gptq(weight, np.eye(64, dtype=np.float32), 0.0, "w")):
+        with pytest.raises(ModelError, match="weight w holds NaN or infinity; the checkpoint is broken"):
+            rounded()
