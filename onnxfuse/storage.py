@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxfuse.errors import ModelError, StorageError
 from onnxfuse.files import first_line, replacing, require_file, sync
+from onnxfuse.repair import inner_tensors, name_foreign, repair
 
 LARGE = 1024
 """Tensors of at least this many bytes stay in the file; smaller ones are parsed with the rest."""
@@ -35,10 +38,10 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def load(path: Path) -> ir.Model:
-    """Open an .onnx file with its weights memory-mapped.
+    """Open an .onnx file with its weights memory-mapped, made standard where only ONNX Runtime reads it: see ``repair``.
 
     Args:
-        path: the file. Its external data, if any, must lie beside it under a relative name.
+        path: the file. Its external data, if any, must lie in its folder under a relative name.
 
     Raises:
         UsageError: there is no such file.
@@ -47,27 +50,36 @@ def load(path: Path) -> ir.Model:
     path = require_file(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            proto = onnx.ModelProto.FromString(_without_weights(data, path.name))
+            proto = onnx.ModelProto.FromString(_without_weights(data, str(path.resolve())))
     except (DecodeError, ValueError, IndexError) as error:
         raise ModelError(f"{path} is not a whole ONNX model ({error}); export it again or copy it again") from error
-    if not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"{path} is not an ONNX model: it has no graph or no opset; give a file that an exporter wrote")
-    _check_external(proto, path)
+    if not proto.opset_import or not proto.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: it has no opset or no outputs; give a file that an exporter wrote")
+    _find_external(proto, path)
     try:
+        repair(proto)
+        _infer_outputs(proto)
+        _check(_skeleton(proto))
         model = ir.from_proto(proto)
-        onnx.checker.check_model(_skeleton(proto))
-    except (onnx.checker.ValidationError, ValueError, KeyError, TypeError) as error:
+    except (onnx.checker.ValidationError, ir.serde.SerdeError, ValueError, KeyError, TypeError, ModelError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
-    ir.external_data.set_base_dir(model.graph, path.parent)
     _number_dimensions(model)
     return model
 
 
 def _number_dimensions(model: ir.Model) -> None:
-    """A dimension that is named "3" is 3: transformers' own exporter writes fixed sizes so."""
+    """A dimension that is named "3" is 3: transformers' own exporter writes fixed sizes so. One named "-1" has no name."""
     for value in model.graph.inputs:
         if value.shape is not None:
-            value.shape = ir.Shape([int(str(dim)) if str(dim).isdigit() else dim for dim in value.shape.dims])
+            value.shape = ir.Shape([_number(dim) for dim in value.shape.dims])
+
+
+def _number(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+    if isinstance(dim, int) or dim.value is None:
+        return dim
+    if dim.value.isdigit():
+        return int(dim.value)
+    return dim if any(letter.isalpha() for letter in dim.value) else ir.SymbolicDim(None)
 
 
 def save(model: ir.Model, path: Path) -> None:
@@ -78,6 +90,7 @@ def save(model: ir.Model, path: Path) -> None:
     Raises:
         StorageError: the disk is full or not writable; nothing is left behind.
     """
+    name_apart(model)
     with replacing(path) as staged:
         proto, weights = _split(model)
         if proto.ByteSize() + sum(tensor.nbytes for _, tensor in weights) < PROTOBUF_LIMIT - (1 << 20):
@@ -86,7 +99,41 @@ def save(model: ir.Model, path: Path) -> None:
                 sync(file)
         else:
             _save_external(model, staged, path)
-        onnx.checker.check_model(_skeleton(ir.to_proto(load(staged))))
+        try:
+            load(staged)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(staged), f"what onnxfuse would write to {path}")) from error
+
+
+def name_apart(model: ir.Model) -> None:
+    """Give every value of a model a name of its own, in place; the inputs and outputs of the main graph keep theirs.
+
+    Values are told apart by what they are while a model is in memory, and by their names in a file: a value that was moved out of
+    a graph inside a node, or renamed, must not meet another of that name there. Nodes of one graph get names of their own too.
+    """
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    rest = [value for graph in (model.graph, *model.graph.subgraphs())
+            for value in (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+            if value not in kept and (value.name or value.uses() or value.is_graph_output())]  # an output left out has no name
+    taken = Counter(value.name for value in (*kept, *dict.fromkeys(rest)))
+    used = {value.name for value in kept}
+    for value in dict.fromkeys(rest):
+        if not value.name or value.name in used:
+            value.name = _free(value.name or "value", taken)
+        used.add(value.name)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        names = Counter(node.name for node in graph)
+        for node in [node for node in graph if node.name and names[node.name] > 1]:
+            node.name = _free(node.name or "", names)
+
+
+def _free(name: str, taken: Counter[str | None]) -> str:
+    """``name`` with a number that makes it one that is not taken; taken from now on."""
+    number = taken[name]
+    while f"{name}_{number}" in taken:
+        number += 1
+    taken.update({name: 1, f"{name}_{number}": 1})
+    return f"{name}_{number}"
 
 
 # Reading ---------------------------------------------------------------------------------------------------------
@@ -159,28 +206,89 @@ def _reference(data, start: int, end: int, location: str) -> bytes:
     return bytes(out) + _tag(TENSOR_LOCATION, VARINT) + b"\x01"
 
 
-def _check_external(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse external data that is missing, too short, a link, or outside the model's folder."""
+def _find_external(proto: onnx.ModelProto, path: Path) -> None:
+    """Have large initializers point to the very files that hold them, and bring all other external tensors in.
+
+    Raises:
+        ModelError: a file is missing, too short, or outside the model's folder.
+    """
     for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entry = {pair.key: pair.value for pair in tensor.external_data}
-        name = entry.get("location", "")
-        side = path.parent / name
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
-        if not side.is_file():
-            raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            file, offset, length = _place(tensor, path)
+            if length >= LARGE:
+                del tensor.external_data[:]
+                for key, value in (("location", file), ("offset", offset), ("length", length)):
+                    tensor.external_data.add(key=key, value=str(value))
+            else:
+                _bring_in(tensor, file, offset, length)
+    for tensor in inner_tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _bring_in(tensor, *_place(tensor, path))
+
+
+def _bring_in(tensor: onnx.TensorProto, file: Path, offset: int, length: int) -> None:
+    with file.open("rb") as content:
+        content.seek(offset)
+        tensor.raw_data = content.read(length)
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
+
+
+def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """The file that holds an external tensor, where in it, and how many bytes.
+
+    As ONNX Runtime does it, links are followed as long as they stay in the model's folder, or in that of the file which the
+    model's own name links to (the Hugging Face cache is made so).
+    """
+    entry = {pair.key: pair.value for pair in tensor.external_data}
+    name = entry.get("location", "")
+    own = path.resolve()
+    file = (path.parent / name).resolve()
+    if file != own and (not name or Path(name).is_absolute()
+                        or not any(file.is_relative_to(folder) for folder in (path.parent.resolve(), own.parent))):
+        raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
+    if not file.is_file():
+        raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
+    try:
         wanted = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)
-        length = int(entry.get("length", wanted))
-        if length != wanted:
-            raise ModelError(f"{path}: weight {tensor.name} has {length} bytes, its shape wants {wanted}; export it again")
-        if side.stat().st_size < int(entry.get("offset", 0)) + length:
-            raise ModelError(f"{path}: {name!r} ends before weight {tensor.name}; copy it again")
+        offset, length = int(entry.get("offset", 0)), int(entry.get("length", wanted))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: weight {tensor.name} cannot lie in another file ({error}); export it again") from error
+    if length != wanted:
+        raise ModelError(f"{path}: weight {tensor.name} has {length} bytes, its shape wants {wanted}; export it again")
+    if offset < 0 or file.stat().st_size < offset + length:
+        raise ModelError(f"{path}: {name!r} ends before weight {tensor.name}; copy it again")
+    return file, offset, length
+
+
+def _infer_outputs(proto: onnx.ModelProto) -> None:
+    """Give outputs that lack them the type and shape that follow from the graph, as ONNX Runtime does."""
+    wanting = [value for value in proto.graph.output if not _has_shape(value)]
+    if not wanting:
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_skeleton(proto))
+    except onnx.shape_inference.InferenceError:
+        return
+    found = {value.name: value for value in (*inferred.graph.output, *inferred.graph.value_info, *inferred.graph.input)}
+    for value in wanting:
+        if value.name in found:
+            value.type.CopyFrom(found[value.name].type)
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param.startswith("unk__"):  # a name of the inference's own
+                    dim.ClearField("dim_param")
+
+
+def _has_shape(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    return kind is not None and (kind != "tensor_type" or value.type.tensor_type.HasField("shape"))
 
 
 def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with external weights declared as inputs, so that the checker need not read any file."""
+    """The model without external weights, which are declared as inputs, and with ONNX Runtime's own operators named as such.
+
+    So the checker and shape inference can judge it, and read no file.
+    """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(proto)
     kept = [t for t in skeleton.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
@@ -192,7 +300,19 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     del skeleton.graph.initializer[:]
     skeleton.graph.initializer.extend(kept)
     del skeleton.graph.value_info[:]
+    name_foreign(skeleton)
     return skeleton
+
+
+def _check(skeleton: onnx.ModelProto) -> None:
+    """Raises ValidationError where ``skeleton`` is no valid model; shapes, and types of outputs, may be unknown."""
+    for value in (*skeleton.graph.input, *skeleton.graph.output):
+        if not _has_shape(value):
+            value.type.tensor_type.shape.SetInParent()
+    for value in skeleton.graph.output:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.elem_type:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.checker.check_model(skeleton)
 
 
 # Writing ---------------------------------------------------------------------------------------------------------
