@@ -39,7 +39,7 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
     facts = Facts(model.opset_imports[""])
     facts.scan(model.graph)
     prover = Prover(facts) if prove else None
-    while folding.fold(model, facts) + rewrite(model, rules, facts, trace, prover):
+    while folding.fold(model, facts, trace) + rewrite(model, rules, facts, trace, prover):
         pass
     structure.merge_duplicates(model)
     return facts

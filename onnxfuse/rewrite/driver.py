@@ -55,7 +55,8 @@ class Trace:
 
     ``proven`` counts the rewrites whose local proof held, and ``proof_seconds`` is what all proofs took. ``unproven`` and
     ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done. ``endless`` are rules
-    that undid each other and were stopped. ``listener`` is told of each rewrite after it is made.
+    that undid each other and were stopped. ``unfolded`` says by value why a constant could not be computed. ``listener`` is told
+    of each rewrite after it is made.
     """
 
     applications: list[Application] = field(default_factory=list)
@@ -65,12 +66,14 @@ class Trace:
     unproven: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
+    unfolded: dict[str, str] = field(default_factory=dict)
     listener: Listener | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
         return {"rules": dict(Counter(a.rule for a in self.applications)), "proven": self.proven,
-                "unproven": self.unproven, "rejected": self.rejected, "endless": sorted(self.endless), "misses": self.misses}
+                "unproven": self.unproven, "rejected": self.rejected, "endless": sorted(self.endless), "unfolded": self.unfolded,
+                "misses": self.misses}
 
     def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
         self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))

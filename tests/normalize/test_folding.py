@@ -1,0 +1,110 @@
+"""Constants are computed once, in the type they have; what cannot be, or must not be, stays as it is."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxfuse.normalize.folding import LARGEST, fold
+from onnxfuse.normalize.structure import simplify
+from onnxfuse.rewrite import Trace
+from tests.conftest import assert_same, facts_of, ops, parse
+
+W = "float[3] w = {1.5, -2, 3}"
+
+
+def folded(text: str, opset: int = 21) -> tuple[ir.Model, Trace]:
+    """A model after all folding, and the trace of it."""
+    model, trace = parse(text, opset=opset), Trace()
+    simplify(model)
+    facts = facts_of(model)
+    while fold(model, facts, trace):
+        pass
+    return model, trace
+
+
+def content(model: ir.Model, name: str) -> ir.TensorProtocol:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "INT32", "BOOL", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4"])
+def test_constants_keep_their_type(kind):
+    """``k`` is folded; the node behind it, which reads the input, only gives it a reader."""
+    wanted = np.array([1.5, -2, 3], np.float32) if kind != "UINT4" else np.array([1.5, 2, 3], np.float32)
+    dtype = ir.DataType[kind]
+    text = f"""g (int64[1] n, float[3] x) => (float[3] y) <float[3] w = {{{', '.join(map(str, wanted))}}}>
+        {{ k = Cast<to = {int(dtype)}>(w)  r = Tile(k, n)  f = Cast<to = 1>(r)  y = Add(f, x) }}"""
+    model, trace = folded(text)
+    assert "w" not in model.graph.initializers or not model.graph.initializers["w"].uses()
+    tensor = content(model, "k")
+    assert tensor.dtype == dtype
+    expected = wanted.astype(dtype.numpy()) if kind not in ("INT4", "UINT4") else np.rint(wanted)
+    np.testing.assert_array_equal(tensor.numpy().astype(np.float32), expected.astype(np.float32))
+    assert not trace.unfolded
+
+
+def test_what_reads_a_type_that_numpy_lacks_is_computed_too():
+    text = f"""g (float[3] x) => (float[3] y) <{W}, int64[2] s = {{1, 3}}>
+        {{ b = Cast<to = 16>(w)  r = Reshape(b, s)  k = Cast<to = 1>(r)  y = Add(x, k) }}"""
+    model, trace = folded(text.replace("float[3] y", "float[1,3] y"))
+    assert (ops(model), trace.unfolded) == (["Add"], {})
+    np.testing.assert_array_equal(content(model, "k").numpy(), [[1.5, -2, 3]])
+    wide = parse("g (bfloat16[3] b, float[3] x) => (float[3] y) { k = Cast<to = 1>(b)  y = Add(x, k) }", opset=21)
+    [value] = [value for value in wide.graph.inputs if value.name == "b"]
+    wide.graph.inputs.remove(value)
+    value.const_value = ir.tensor(np.array([1.5, -2, 3]).astype(ir.DataType.BFLOAT16.numpy()), name="b")
+    wide.graph.register_initializer(value)
+    assert fold(wide, facts_of(wide)) == 1
+    np.testing.assert_array_equal(content(wide, "k").numpy(), [1.5, -2, 3])
+
+
+def test_strings_are_folded_as_strings():
+    text = """g (string[2] x) => (bool[2] y) { a = Constant<value_strings = ["ü", "b"]>()  c = Constant<value_strings = ["1", "2"]>()
+        k = StringConcat(a, c)  y = Equal(x, k) }"""
+    model, _ = folded(text)
+    assert ops(model) == ["Equal"]
+    assert content(model, "k").dtype == ir.DataType.STRING
+    assert list(content(model, "k").string_data()) == ["ü1".encode(), b"b2"]
+
+
+@pytest.mark.parametrize(("node", "why"), [
+    ("b = Cast<to = 16>(w)  c = Neg(b)  k = Cast<to = 1>(c)", "Neg"),  # no kernel for bfloat16: the session cannot be opened
+    ("i = Constant<value = int64[3] {0, 9, 1}>()  k = Gather(w, i)", "Gather"),  # out of range: the run ends with an error
+])
+def test_what_the_runtime_refuses_stays_and_the_rest_is_folded(node, why):
+    text = f"g (float[3] x) => (float[3] y, float[3] z) <{W}> {{ {node}  y = Add(x, k)  m = Abs(w)  z = Mul(x, m) }}"
+    model, trace = folded(text)
+    assert why in ops(model)
+    assert "Abs" not in ops(model)
+    [(value, reason)] = trace.unfolded.items()
+    assert value in {output.name for node in model.graph for output in node.outputs}
+    assert reason.startswith(f"{why}: ")
+    assert len(reason.splitlines()) == 1
+    again = Trace()
+    assert fold(model, facts_of(model), again) == 0
+    assert not again.unfolded  # it was not tried a second time
+
+
+@pytest.mark.parametrize("node", ["k = RandomNormalLike(w)", "k = Bernoulli(w)", "d, m = Dropout(w, r, t)  k = Mul(d, w)",
+                                  "k = com.microsoft.Gelu(w)"])
+def test_what_is_not_the_same_each_time_or_not_known_to_be_stays(node):
+    text = f"g (float[3] x) => (float[3] y) <{W}, float r = {{0.5}}, bool t = {{1}}> {{ {node}  y = Add(x, k) }}"
+    assert ops(folded(text)[0]) == ops(parse(text))
+
+
+def test_a_constant_condition_is_no_constant_result():
+    text = """g (float[3] x) => (float[3] y) <bool c = {1}> { k = If (c) <then_branch = t () => (float[3] u) { u = Neg(x) },
+        else_branch = e () => (float[3] v) { v = Abs(x) }>  y = Add(x, k) }"""
+    model, _ = folded(text)
+    assert ops(model) == ["Add", "If"]
+    assert_same(parse(text, opset=21), model, {})
+
+
+def test_a_large_result_and_one_of_unknown_size_stay_computed():
+    side = int(LARGEST**0.5) + 1
+    text = f"""g (float[{side},{side}] x) => (float[{side},{side}] y) <float[1,1] w = {{2}}, int64[2] s = {{{side}, {side}}}>
+        {{ k = Expand(w, s)  y = Add(x, k) }}"""
+    assert ops(folded(text)[0]) == ["Add", "Expand"]
+    assert ops(folded(text.replace(str(side), "8"))[0]) == ["Add"]
+    assert ops(folded(f"g (float[3] x) => (float[N] y) <{W}> {{ k = NonZero(w)  f = Cast<to = 1>(k)  y = Tile(x, k) }}")[0]) == ["NonZero", "Tile"]
