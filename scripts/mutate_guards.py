@@ -163,6 +163,8 @@ def _content(path: Path) -> str:
 
 def learned(items: list[pytest.Item], files: dict[str, str], mutated: set[str], jobs: int) -> dict[str, dict[str, Any]]:
     """What each test reaches: from the last time where that is still true."""
+    for file in files.values():
+        _content(ROOT / file)  # as it was imported
     kept = json.loads(LEARNED.read_text(encoding="utf-8")) if LEARNED.is_file() else {}
     known = {item.nodeid: kept[item.nodeid] for item in items if item.nodeid in kept and holds(kept[item.nodeid], mutated)}
     new = [item for item in items if item.nodeid not in known]

@@ -96,16 +96,20 @@ class Fact:
 UNKNOWN = Fact()
 
 
+def stored(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of a constant value, unread: an initializer that no caller can override. None for anything else."""
+    return None if value is None or value.is_graph_input() else value.const_value
+
+
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a constant value: an initializer that no caller can override. None for anything else."""
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
+    """The array of a constant value; None for anything else."""
+    tensor = stored(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def is_constant(value: ir.Value | None) -> bool:
     """Whether ``constant`` would give an array, without reading it."""
-    return value is not None and value.const_value is not None and not value.is_graph_input()
+    return stored(value) is not None
 
 
 _LISTS = {ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS}
@@ -177,8 +181,9 @@ class Facts:
         return dim
 
     def _compute(self, value: ir.Value) -> Fact:
-        if is_constant(value) and value.const_value is not None:
-            return _of_constant(value.const_value)
+        tensor = stored(value)
+        if tensor is not None:
+            return _of_constant(tensor)
         node = value.producer()
         if node is None:
             return self._of_input(value)
@@ -255,7 +260,7 @@ def _graphs(given: ir.Attr) -> tuple[ir.Graph, ...]:
 
 def _small_content(value: ir.Value) -> ir.TensorProtocol | None:
     """The content of a small constant, for inference; None for anything else."""
-    tensor = value.const_value if is_constant(value) else None
+    tensor = stored(value)
     return tensor if tensor is not None and tensor.size <= SMALL else None
 
 
