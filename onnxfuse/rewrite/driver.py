@@ -21,6 +21,9 @@ CONSENT = "the guard's consent"
 SWEEPS = 50
 """Rules that still fire after this many sweeps undo each other: they are left out from then on, and named in the trace."""
 
+OFTEN = 10
+"""So are those that fire this often for each node there was: what such a rule builds holds what it looks for."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -101,21 +104,25 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, 
     for rule in rules:
         if rule.name not in trace.endless:
             by_root[rule.pattern.type, rule.pattern.domain].append(rule)
-    total = 0
+    total, most = 0, SWEEPS + OFTEN * len(model.graph)
     for _ in range(SWEEPS):
-        fired = _sweep(model, by_root, facts, trace, prover)
+        fired = _sweep(model, by_root, facts, trace, prover, most - total)
         total += len(fired)
         if not fired:
             return total
+        if total >= most:
+            break
     trace.endless.update(fired)
     return total
 
 
 def _sweep(model: ir.Model, by_root: Mapping[tuple[str, str], Sequence[Rule]], facts: Facts, trace: Trace,
-           prover: Prover | None) -> list[str]:
-    """Try every rule at every node once; the names of those that fired."""
-    fired = []
+           prover: Prover | None, most: int) -> list[str]:
+    """Try every rule at every node once, new ones included; the names of those that fired, ``most`` of them."""
+    fired: list[str] = []
     for node in model.graph:
+        if len(fired) >= most:
+            break
         if node.graph is None:
             continue
         for rule in by_root.get((node.op_type, node.domain), ()):

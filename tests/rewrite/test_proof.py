@@ -114,6 +114,12 @@ def test_a_proof_allows_rounding_and_no_more(factor, held):
     assert bool(trace.proven) is held
 
 
+def test_a_rule_that_builds_what_it_looks_for_is_stopped_and_named():
+    _, model, trace = apply(Rule("doubled", relu, agree, lambda op, x: op.Relu(op.Relu(x))), TEXT)
+    assert trace.endless == {"doubled"}
+    assert len(model.graph) < 200
+
+
 def test_rules_that_undo_each_other_are_stopped_and_named():
     there = Rule("there", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))
     back = Rule("back", lambda op, x, zero: op.Max(x, zero), agree, lambda op, x, zero: op.Relu(x))
