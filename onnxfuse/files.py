@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from onnxfuse.errors import ModelError, StorageError, UsageError
+from onnxfuse.errors import ModelError, OnnxfuseError, StorageError, UsageError
 
 
 def save_text(text: str, path: Path) -> None:
@@ -28,7 +28,14 @@ def save_json(value: object, path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A staging file in ``path``'s folder that takes its place when the block ends well, and vanishes when it does not."""
+    """A staging file in ``path``'s folder that takes its place when the block ends well, and vanishes when it does not.
+
+    What else the block lays beside the staging file, in folders too, goes to the same place under ``path``'s folder: all of it,
+    or nothing. An error that names a staged file names its place instead.
+
+    Raises:
+        StorageError: nothing can be written there; what was there is whole.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".onnxfuse-", dir=path.parent))
@@ -37,13 +44,45 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         staged = folder / path.name
         yield staged
-        for side in sorted(folder.iterdir(), key=lambda file: file == staged):  # the model last: it names the others
-            os.replace(side, path.parent / side.name)
+        _move(sorted(folder.rglob("*"), key=lambda file: file == staged), folder, path.parent)  # last: it names the others
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; free some space or choose another folder with -o; "
-                           "the old file is untouched") from error
+        raise StorageError(f"cannot write {path}: {error.strerror or first_line(error)}; free some space or choose another "
+                           "folder with -o; what was there is untouched") from error
+    except OnnxfuseError as error:
+        error.args = tuple(str(part).replace(str(folder), str(path.parent)) for part in error.args)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(staged: list[Path], folder: Path, home: Path) -> None:
+    """Move files from ``folder`` to the same places under ``home``. When one cannot be moved, ``home`` is as it was before."""
+    moves = [(file, home / file.relative_to(folder)) for file in staged if file.is_file()]
+    with tempfile.TemporaryDirectory(prefix=".onnxfuse-", dir=home) as aside:
+        kept = {place: Path(aside) / str(at) for at, (_, place) in enumerate(moves) if place.exists()}
+        for place, copy in kept.items():
+            _keep(place, copy)
+        done: list[Path] = []
+        try:
+            for file, place in moves:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, place)
+                done.append(place)
+        except BaseException:
+            for place in done:
+                if place in kept:
+                    os.replace(kept[place], place)
+                else:
+                    place.unlink()
+            raise
+
+
+def _keep(path: Path, copy: Path) -> None:
+    """A second name for a file, or a copy of it where the file system has no such names."""
+    try:
+        os.link(path, copy)
+    except OSError:
+        shutil.copyfile(path, copy)
 
 
 def sync(file: IO[Any]) -> None:
@@ -67,6 +106,48 @@ def model_bytes(path: Path) -> int:
     return path.stat().st_size + (side.stat().st_size if side.is_file() else 0)
 
 
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that git left in the place of a large one."""
+
+
+def flaw(path: Path) -> str:
+    """What keeps a file from being read, whatever its kind; empty when nothing does."""
+    if not path.exists():
+        return "is not there"
+    if not path.is_file():
+        return "is a folder, not a file"
+    with path.open("rb") as file:
+        begin = file.read(len(LFS_POINTER))
+    if not begin:
+        return "is empty; copy or download it again"
+    return "is a git-lfs pointer, not the file itself; fetch it with: git lfs pull" if begin == LFS_POINTER else ""
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises ModelError, which says what is wrong with the file."""
+    wrong = flaw(path)
+    if wrong:
+        raise ModelError(f"{path} {wrong}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON ({one_line(error)}); save or download it again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file. Raises ModelError."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds a JSON {type(found).__name__}, wanted an object: {{...}}; save or download it again")
+    return found
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, for messages of one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An error's whole text as one line, cut at ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit - 3] + "..."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import sys
 from dataclasses import asdict, dataclass, field
@@ -159,22 +158,19 @@ def output_file(source: Path, out: Path | None, name: str) -> Path:
 
 
 def read_config(source: Path) -> dict[str, Any]:
-    """config.json beside a model, or an empty dict. Raises ModelError when it is not JSON."""
+    """config.json beside a model, or an empty dict where there is none. Raises ModelError when it is no JSON object."""
     path = source.with_name("config.json")
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}); export the model again") from error
+    return files.read_object(path) if path.exists() else {}
 
 
-def record(folder: Path, step: str, plan: Any, results: dict[str, Any]) -> None:
-    """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out."""
-    path = folder / RECORD
+def record(folder: Path, step: str, plan: Any, results: dict[str, Any], *, staged: Path | None = None) -> None:
+    """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out.
+
+    ``staged``: the folder to write it into, beside files that are on their way into ``folder``.
+    """
     known = recorded(folder)
     known[step] = {"plan": plain(plan if isinstance(plan, dict) else asdict(plan)), "versions": versions(), **plain(results)}
-    files.save_json(known, path)
+    files.save_json(known, (staged or folder) / RECORD)
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -185,8 +181,8 @@ def recorded(folder: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is none."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except ValueError:
+        return files.read_object(path) if path.is_file() else {}
+    except ModelError:
         return {}
 
 

@@ -485,6 +485,48 @@ def test_a_failing_block_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_what_lies_beside_the_staging_file_moves_with_it_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    (tmp_path / "in" / "b.txt").parent.mkdir()
+    (tmp_path / "in" / "b.txt").write_text("old")
+
+    def stage(*names):
+        with files.replacing(path) as staged:
+            for name in (*names, "a.txt"):
+                (staged.parent / name).parent.mkdir(exist_ok=True)
+                (staged.parent / name).write_text("new")
+
+    def there():
+        return {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
+
+    move, link = os.replace, os.link
+
+    def full(source, target):
+        if target == path and source.parent != tmp_path:
+            raise OSError(28, "No space left on device")
+        move(source, target)
+
+    def none(source, target):
+        raise OSError(95, "Operation not supported")
+
+    for second_name in (link, none):  # a file system may have no second names for a file
+        monkeypatch.setattr(os, "link", second_name)
+        monkeypatch.setattr(os, "replace", full)
+        with pytest.raises(StorageError, match="No space left on device; .*what was there is untouched"):
+            stage("in/b.txt", "in/c.txt")
+        assert there() == {"a.txt": "old", "in/b.txt": "old"}
+    monkeypatch.setattr(os, "replace", move)
+    stage("in/b.txt", "in/c.txt")
+    assert there() == {"a.txt": "new", "in/b.txt": "new", "in/c.txt": "new"}
+
+
+def test_an_error_names_the_place_of_a_staged_file(tmp_path):
+    with pytest.raises(ModelError) as raised, files.replacing(tmp_path / "a.onnx") as staged:
+        raise ModelError(f"cannot open {staged}: and {staged.parent}/b")
+    assert str(raised.value) == f"cannot open {tmp_path}/a.onnx: and {tmp_path}/b"
+
+
 def test_an_unwritable_folder_is_a_storage_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
