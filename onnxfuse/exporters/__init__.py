@@ -1,9 +1,11 @@
 """From a checkpoint to ``model.onnx``: find and load it, wrap it for its task, export it, and compare both.
 
-    checkpoint    a loaded model, ready to export
+    checkpoint    a loaded model, ready to export, and what its files say
+    home          where the files of a checkpoint are, each checked when found
+    weights       what is stored, in any file of weights, with tf_weights: TensorFlow's, without TensorFlow
+    loaded        what was loaded is what was stored, or is refused
     sources       which framework opens a source
     pytorch       hub id, local folder, random weights or a model object, with heads: a task's outputs, or pooling
-    tf_weights    TensorFlow's weights read without TensorFlow
     tensorflow    transformers' TensorFlow classes, saved_model and keras_hub, with tf_function: what is exported of them
     write         the exporters, and what is the same behind all: torch (torch.export, TorchScript), tf2onnx
     tflite        LiteRT instead of ONNX

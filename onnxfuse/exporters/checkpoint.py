@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import catalog
+from onnxfuse import catalog, files
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, ModelError, UsageError
 from onnxfuse.exporters import heads
-from onnxfuse.files import first_line
+from onnxfuse.exporters.home import ADAPTER, MERGE, Home
 
 LABELS = {"pt": "PyTorch", "tf": "TensorFlow"}
 """The frameworks as ``--framework`` names them, and as people do."""
 
 PROCESSOR_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json",
-    "preprocessor_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json", "vocab.json",
+    "merges.txt", "sentencepiece.bpe.model", "spiece.model", "chat_template.jinja", "preprocessor_config.json",
+    "processor_config.json", "sentence_bert_config.json",
 )
-"""Files beside a checkpoint that a user of the exported model needs."""
+"""Files beside a model that a user of the exported one needs."""
+
+RETURNED = ("output_attentions", "output_hidden_states", "return_dict", "torchscript", "chunk_size_feed_forward")
+"""config.json's fields of how a class returns what it computes, or in which pieces: an export asks for its outputs by name."""
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Checkpoint:
         task: one of the family's tasks.
         config: config.json as a dict.
         files: processor files to lay beside the exported model, by their relative names.
+        texts: the same, of files that say something else there.
         framework: ``pt`` or ``tf``: what runs ``module``.
         origin: what it was read as, for people; empty when that is the framework's own class.
     """
@@ -49,18 +54,21 @@ class Checkpoint:
     files: dict[str, Path]
     framework: str = "pt"
     origin: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The framework, and how the weights came to it."""
         return f"{LABELS[self.framework]}{self.origin and ', '}{self.origin}"
 
     def save_beside(self, folder: Path) -> None:
-        """Write config.json, with the task, and copy the tokenizer or image-processor files into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.config | {"onnxfuse_task": self.task}, indent=2)
-        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-        for name, path in self.files.items():
+        """Write config.json, with the task, and the tokenizer or image-processor files into ``folder``."""
+        config = {name: value for name, value in self.config.items() if name != "_name_or_path"}  # a folder of this machine
+        texts = {"config.json": json.dumps(config | {"onnxfuse_task": self.task}, indent=2) + "\n", **self.texts}
+        for name in (*texts, *self.files):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for name, path in self.files.items():
             shutil.copyfile(path, folder / name)
 
 
@@ -70,65 +78,125 @@ def require_there(source: str) -> None:
         raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
 
 
-def checkpoint_file(source: str, name: str) -> Path | None:
-    """A file of a checkpoint's folder or hub id; None where there is none."""
-    from transformers.utils import cached_file
-
-    path = cached_file(source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
-                       _raise_exceptions_for_connection_errors=False)
-    return None if path is None else Path(path)
-
-
-def processor_files(source: str) -> dict[str, Path]:
-    """The processor files of a checkpoint's folder or hub id, by their relative names."""
-    found = {name: checkpoint_file(source, name) for name in PROCESSOR_FILES}
+def processor_files(home: Home) -> dict[str, Path]:
+    """The processor files of a checkpoint, by their names. Raises ModelError for one that is broken."""
+    found = {name: home.find(name) for name in PROCESSOR_FILES}
+    for path in found.values():
+        if path is not None and path.suffix == ".json":
+            files.read_json(path)
     return {name: path for name, path in found.items() if path is not None}
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a ``transformers`` checkpoint says of itself: its config object, and what follows from it and from what is asked."""
+    """What a ``transformers`` checkpoint says of itself, and what follows from it and from what is asked.
 
+    Args:
+        home: where its model lies.
+        config: its config object, and ``fields``: config.json.
+        family: its architecture.
+        task: the one to export; None when config.json names a class that has none of the family's.
+        asked: whether the user, or modules.json, asked for that task.
+        saved_as: the class that config.json names; empty when it names none.
+        pooling: what modules.json asks for; None where it does not matter.
+        files, texts: as of ``Checkpoint``.
+    """
+
+    home: Home
     config: Any
+    fields: Mapping[str, Any]
     family: Architecture
-    task: str
+    task: str | None
+    asked: bool
+    saved_as: str
     pooling: heads.Pooling | None
     files: dict[str, Path]
+    texts: dict[str, str]
+
+    @property
+    def unknown(self) -> str:
+        """What config.json asks for that ``transformers`` does not know, for people; empty when there is nothing."""
+        import transformers
+
+        known = {*type(self.config)().to_dict(), *RETURNED, "torch_dtype"}
+        odd = [f"{name} {value!r}" for name, value in self.fields.items()
+               if name not in known and isinstance(value, (str, list)) and not name.startswith("_")]
+        if not odd:
+            return ""
+        return f"config.json asks for {', '.join(odd)}, which transformers {transformers.__version__} does not know"
 
 
-def describe(source: str, task: str | None, model_type: str | None, wanted: str) -> Described:
+def homes(source: str) -> tuple[Home, Home, tuple[heads.Module, ...]]:
+    """A checkpoint's home, where in there its model lies, and the modules that modules.json names. Raises as ``read_modules``."""
+    top = Home(source)
+    modules = heads.read_modules(top)
+    return top, top.inner(modules[0].folder) if modules and modules[0].kind == "Transformer" else top, modules
+
+
+def describe(source: str, task: str | None, model_type: str | None) -> Described:
     """Read config.json and what lies beside it.
 
     Args:
         task: None takes the one that the checkpoint was saved for.
         model_type: overrides config.json.
-        wanted: what a folder must hold, for the error when it does not.
 
     Raises:
-        ExportError, ModelError (another architecture), UsageError (unknown task).
+        ExportError, ModelError (another architecture, a broken file), UsageError (unknown task).
     """
-    from transformers import AutoConfig
+    top, home, modules = homes(source)
+    fields = home.config()
+    family = family_of(fields, model_type, str(home))
+    if task is not None:
+        checked(task, family)
+    if fields.get("quantization_config"):
+        raise ExportError(f"{home} has quantized weights (quantization_config in config.json); give the checkpoint that it was "
+                          "quantized from")
+    if home.has(ADAPTER):
+        raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
+    pooling = heads.read_pooling(top, modules) if modules and task in (None, "sentence-similarity") else None
+    named = fields.get("architectures") or [""]
+    saved_as = str(named if isinstance(named, str) else named[0]).removeprefix("TF")
+    saved_for = "sentence-similarity" if pooling else task_of(saved_as, family) if saved_as else "feature-extraction"
+    chosen = task or saved_for
+    return Described(home, config_object(fields, family, home), fields, family, chosen and checked(chosen, family),
+                     task is not None or pooling is not None, saved_as, pooling, *_beside(top, home, modules))
 
-    config = guarded(source, lambda: AutoConfig.from_pretrained(source, trust_remote_code=False), wanted)
-    family = catalog.architecture(model_type or config.model_type)
-    if config.model_type != family.model_type:
-        raise ModelError(f"{source} has model type {config.model_type!r} in config.json, --model-type says {family.model_type!r}")
-    files = processor_files(source)
-    pooling = heads.read_pooling(files, source)
-    saved_for = task_of((config.architectures or [""])[0], family) if pooling is None else "sentence-similarity"
-    return Described(config, family, checked(task or saved_for, family), pooling, files)
+
+def _beside(top: Home, home: Home, modules: tuple[heads.Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top."""
+    found, texts = processor_files(home), {}
+    for name in (heads.MODULES, "config_sentence_transformers.json", *(f"{module.folder}/config.json" for module in modules[1:])):
+        path = top.find(name)
+        if path is not None:
+            found[name] = path
+    if home != top and heads.MODULES in found:
+        named = files.read_json(found.pop(heads.MODULES))
+        texts[heads.MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
+    return found, texts
 
 
-def guarded(source: str, load: Callable[[], Any], wanted: str) -> Any:
-    """Run a ``from_pretrained`` and turn its failures into one line that says what to do."""
-    local = Path(source).is_dir()
+def family_of(fields: Mapping[str, Any], model_type: str | None, where: str) -> Architecture:
+    """The family of a checkpoint, by config.json or as told. Raises ModelError."""
+    named = fields.get("model_type", model_type)
+    if named is None:
+        known = ", ".join(family.model_type for family in catalog.families())
+        raise ModelError(f"{where}: config.json has no model_type; if it is one of {known}, say so with --model-type")
+    family = catalog.architecture(model_type or named)
+    if named != family.model_type:
+        raise ModelError(f"{where} has model type {named!r} in config.json, --model-type says {family.model_type!r}")
+    return family
+
+
+def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -> Any:
+    """config.json as ``transformers`` reads it, whatever it says of how outputs are returned. Raises ExportError."""
+    import transformers
+
+    told = {name: value for name, value in fields.items() if name not in RETURNED} | {"model_type": family.model_type}
     try:
-        return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
-        if local:
-            raise ExportError(f"cannot load the checkpoint in {source}: {first_line(error)}; it needs {wanted}") from error
-        raise ExportError(f"cannot load {source!r} from the hub or its cache ({first_line(error)[:120]}); check the name and the "
-                          "connection, give a local folder, or add --random-weights to try the architecture") from error
+        return transformers.CONFIG_MAPPING[family.model_type].from_dict(told)
+    except Exception as error:
+        raise ExportError(f"transformers {transformers.__version__} cannot read config.json of {home}: {files.one_line(error)}; "
+                          "correct it") from error
 
 
 def checked(task: str, family: Architecture) -> str:
@@ -143,9 +211,22 @@ def classification(family: Architecture) -> str:
     return next(task for task in family.tasks if task in ("text-classification", "image-classification"))
 
 
-def task_of(class_name: str, family: Architecture) -> str:
-    """The task that a model class was made for; its features when it has no head."""
-    suffixes = {"ForMaskedLM": "fill-mask", "ForSequenceClassification": "text-classification",
-                "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering",
-                "ForImageClassification": "image-classification"}
-    return next((task for suffix, task in suffixes.items() if class_name.endswith(suffix)), "feature-extraction")
+def task_of(class_name: str, family: Architecture) -> str | None:
+    """The task that a class of ``transformers`` was made for: ``BertForMaskedLM`` is bert's of ``AutoModelForMaskedLM``."""
+    made_for = {f"{family.model_type}{auto.removeprefix('AutoModel') or 'Model'}".lower(): task
+                for task, auto in reversed(list(family.tasks.items()))}  # of tasks with one class, the plain one
+    return made_for.get(class_name.lower())
+
+
+def auto_classes(config: Any, begin: str) -> dict[str, Any]:
+    """The auto classes of ``transformers`` (``AutoModelForMaskedLM``) that have a model for a config, and its class.
+
+    Args:
+        begin: of their names: ``AutoModel``, or ``TFAutoModel``.
+    """
+    import transformers
+
+    autos = {name: getattr(transformers, name) for name in dir(transformers) if name.startswith(begin)}
+    mappings = {name: auto._model_mapping for name, auto in autos.items() if hasattr(auto, "_model_mapping")}
+    found = {name: mapping[type(config)] for name, mapping in mappings.items() if type(config) in mapping}
+    return {name: kind for name, kind in found.items() if hasattr(kind, "base_model_prefix")}

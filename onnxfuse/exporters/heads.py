@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxfuse import files
 from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError
+from onnxfuse.exporters.home import Home
 
 if TYPE_CHECKING:
     import torch
+
+MODULES = "modules.json"
+
+TRANSFORMER = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+               "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+               "max_seq_length": None, "do_lower_case": None, "unpad_inputs": None, "processing_kwargs": None}
+"""What sentence_bert_config.json may ask for, and the value that is exported; None where it concerns text before it is a graph's
+input. Source: sentence-transformers 6.2 (``Transformer.config_keys``), 5 and 2."""
+
+OLD_MODE = "pooling_mode_"
+OLD_MODES = {f"{OLD_MODE}mean_tokens": "mean", f"{OLD_MODE}cls_token": "cls", f"{OLD_MODE}max_tokens": "max"}
+"""Kinds of pooling as sentence-transformers below 6 writes them, each true or false."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +40,74 @@ class Pooling:
     normalize: bool = False
 
 
-def read_pooling(files: dict[str, Path], source: str) -> Pooling | None:
-    """The pooling that a checkpoint's modules.json asks for; None when it is no sentence encoder. Raises ExportError."""
-    if "modules.json" not in files or "1_Pooling/config.json" not in files:
-        return None
-    modules = json.loads(files["modules.json"].read_text(encoding="utf-8"))
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+@dataclass(frozen=True)
+class Module:
+    """One module of a sentence encoder, as modules.json names it: its class, and the folder of its files."""
+
+    kind: str
+    folder: str
+
+
+def read_modules(home: Home) -> tuple[Module, ...]:
+    """The modules that modules.json names; none when there is no such file. Raises ModelError, ExportError."""
+    path = home.find(MODULES)
+    if path is None:
+        return ()
+    named = files.read_json(path)
+    wrong = f"{home}: {MODULES} is no list of modules with a type and a path; save the model again with sentence-transformers"
+    if not isinstance(named, list) or not named:
+        raise ExportError(wrong)
+    modules = []
+    for module in named:
+        kind, folder = (module.get("type"), module.get("path", "")) if isinstance(module, dict) else (None, "")
+        if not isinstance(kind, str) or not isinstance(folder, str):
+            raise ExportError(wrong)
+        theirs = kind.split(".")[0] == "sentence_transformers"
+        modules.append(Module(kind.rsplit(".", 1)[-1] if theirs else kind, folder))
+    return tuple(modules)
+
+
+def read_pooling(home: Home, modules: tuple[Module, ...]) -> Pooling:
+    """The pooling that modules ask for, whole. Raises ExportError for what is not exported, and ModelError."""
+    kinds = [module.kind for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ExportError(f"{source}: modules.json asks for {' -> '.join(kinds)}; onnxfuse exports Transformer -> Pooling, "
-                          "with Normalize or without; export it with --task feature-extraction")
-    config = json.loads(files["1_Pooling/config.json"].read_text(encoding="utf-8"))
-    modes = {"mean": config.get("pooling_mode_mean_tokens"), "cls": config.get("pooling_mode_cls_token"),
-             "max": config.get("pooling_mode_max_tokens")}
-    chosen = [config["pooling_mode"]] if config.get("pooling_mode") else [mode for mode, wanted in modes.items() if wanted]
-    if len(chosen) != 1 or chosen[0] not in modes:
-        raise ExportError(f"{source}: pooling {chosen or 'of an unknown kind'} is not supported; onnxfuse knows mean, cls and "
-                          "max, one at a time; export it with --task feature-extraction")
+        raise _refused(home, f"{MODULES} asks for {' -> '.join(kinds)}, wanted Transformer -> Pooling, with Normalize or without")
+    asked = _config(home.inner(modules[0].folder), "sentence_bert_config.json")
+    for field, wanted in TRANSFORMER.items():
+        if field in asked and wanted is not None and asked[field] != wanted:
+            raise _refused(home, f"sentence_bert_config.json asks for {field} {asked[field]!r}, wanted {wanted!r}")
+    _require_known(home, "sentence_bert_config.json", asked, TRANSFORMER)
+    inner = home.inner(modules[1].folder)
+    config = _config(inner, "config.json")
+    if not config:
+        raise ExportError(f"{home}: {MODULES} names a Pooling, whose {modules[1].folder}/config.json is not there; copy it there")
+    modes = [name for name, value in config.items() if name.startswith(OLD_MODE) and value]
+    chosen = config.get("pooling_mode") or [OLD_MODES.get(name, name) for name in modes]
+    chosen = [chosen] if isinstance(chosen, str) else chosen
+    if chosen not in (["mean"], ["cls"], ["max"]):
+        kind = " and ".join(map(str, chosen)) or "of no kind"
+        raise _refused(home, f"its pooling is {kind}, wanted mean, cls or max, one of them")
+    if config.get("include_prompt") is False:
+        raise _refused(home, "its pooling leaves prompts out (include_prompt), whose length is no input of a graph")
+    _require_known(home, f"{inner}/config.json", {name: value for name, value in config.items() if not name.startswith(OLD_MODE)},
+                   ("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"))
     return Pooling(chosen[0], "Normalize" in kinds)
+
+
+def _config(home: Home, name: str) -> dict[str, Any]:
+    path = home.find(name)
+    return {} if path is None else files.read_object(path)
+
+
+def _require_known(home: Home, name: str, config: dict[str, Any], known: Iterable[str]) -> None:
+    """Refuse what a module's config asks for and nobody here has heard of."""
+    unknown = [field for field, value in config.items() if field not in known and value not in (None, False)]
+    if unknown:
+        raise _refused(home, f"{name} asks for {', '.join(unknown)}, which onnxfuse does not know")
+
+
+def _refused(home: Home, why: str) -> ExportError:
+    return ExportError(f"{home}: {why}; export the encoder alone with --task feature-extraction")
 
 
 def wrap(model: Any, family: Architecture, task: str, pooling: Pooling | None) -> torch.nn.Module:
@@ -59,7 +123,7 @@ def wrap(model: Any, family: Architecture, task: str, pooling: Pooling | None) -
 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
             given = dict(zip(names, inputs, strict=True))
-            result = self.model(**given)
+            result = self.model(**given, return_dict=True)
             if task != "sentence-similarity":
                 return tuple(result[name] for name in outputs)
             tokens = result["last_hidden_state"]

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxfuse import catalog
-from onnxfuse import plan as plans
+from onnxfuse import catalog, samples
+from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError
-from onnxfuse.exporters import heads, tf_weights
+from onnxfuse.exporters import heads, weights
 from onnxfuse.exporters.checkpoint import (
     Checkpoint,
+    Described,
+    auto_classes,
     checked,
     classification,
     describe,
-    guarded,
+    family_of,
+    homes,
     require_there,
     task_of,
 )
+from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Checker, Output
+from onnxfuse.files import one_line
 
 if TYPE_CHECKING:
     import torch
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""What a folder's weights are read from: one file, or the index of several."""
-
-WANTED = "config.json and model.safetensors that fit each other"
 
 
 def open_pytorch(source: str | Path | torch.nn.Module, *, task: str | None = None, model_type: str | None = None,
@@ -79,10 +81,30 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _from_object(model: Any, task: str | None) -> Checkpoint:
+    """A model object, if it is a class of ``transformers`` (or one made from it) that has the task's outputs.
+
+    Raises:
+        ExportError, ModelError (unsupported architecture), UsageError (unknown task).
+    """
+    name = type(model).__name__
+    if not hasattr(model, "config") or not hasattr(model.config, "to_dict"):
+        raise ExportError(f"{name} is no transformers model; give one of its classes (of a wrapper, what it wraps: model.module)")
     config = model.config.to_dict()
-    family = catalog.architecture(config.get("model_type", "none"))
-    chosen = task or task_of(type(model).__name__, family)
-    return Checkpoint(type(model).__name__, heads.wrap(model, family, chosen, None), family, chosen, config, {})
+    family = family_of(config, None, name)
+    known = [found for base in type(model).__mro__ if (found := task_of(base.__name__, family))]
+    if not known and task is None:
+        raise ExportError(f"{name} is a class that onnxfuse does not export; name the --task whose outputs it has: "
+                          f"{', '.join(family.tasks)}")
+    chosen = checked(task or known[0], family)
+    elsewhere = {weight.device.type for weight in model.parameters()} - {"cpu"}
+    if elsewhere:
+        raise ExportError(f"{name} has weights on {' and '.join(elsewhere)}; move it with .to('cpu') (from meta, load it)")
+    given = _Loaded(model, family).outputs()
+    lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
+    if lacking:
+        raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns "
+                          f"{', '.join(output for output in given if output != HIDDEN)}")
+    return Checkpoint(name, heads.wrap(model, family, chosen, None), family, chosen, config, {})
 
 
 def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoint:
@@ -110,21 +132,97 @@ def _disturb(model: torch.nn.Module) -> None:
 
 
 def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:
+    told = describe(source, task, model_type)
+    found = weights.require(told.home)
+    stored = weights.read(found)
+
+    def load(kind: Any) -> _Loaded:
+        return _Loaded(_model(kind, told, stored, attention), told.family)
+
+    model = Checker(told, stored, auto_classes(told.config, "AutoModel"), load).faithful().model
+    foreign = f"with TensorFlow's weights from {found.name}, read without TensorFlow" if found.framework == "tf" else ""
+    chosen = told.task or ""
+    module = heads.wrap(model, told.family, chosen, told.pooling)
+    return Checkpoint(source, module, told.family, chosen, told.config.to_dict(), told.files, origin=foreign, texts=told.texts)
+
+
+def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
+    """A model of a class, with every stored weight in it that transformers finds a place for; the others are random."""
+    import torch
     import transformers
 
-    told = describe(source, task, model_type, WANTED)
-    family, chosen = told.family, told.task
-    loader = getattr(transformers, family.tasks[chosen])
-    foreign = tf_weights.find(Path(source))
-    if foreign is None:
-        model = guarded(source, lambda: loader.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, attn_implementation=attention, dtype="float32"), WANTED)
-    else:
-        model = loader.from_config(told.config, attn_implementation=attention, dtype="float32")
-        tf_weights.load_into(model, tf_weights.read(foreign), chosen, source)
-    origin = "" if foreign is None else f"with TensorFlow's weights from {foreign.name}, read without TensorFlow"
-    module = heads.wrap(model, family, chosen, told.pooling)
-    return Checkpoint(source, module, family, chosen, told.config.to_dict(), told.files, origin=origin)
+    tensors = {name: torch.from_numpy(array) for name, array in stored.items()}
+    try:
+        return kind.from_pretrained(None, config=told.config, state_dict=tensors, ignore_mismatched_sizes=True,
+                                    attn_implementation=attention, dtype=torch.float32).eval()
+    except Exception as error:
+        raise ExportError(f"transformers {transformers.__version__} cannot load {told.home} as {kind.__name__}: "
+                          f"{one_line(error)}; config.json and the weights must fit each other") from error
+
+
+@dataclass
+class _Loaded:
+    """A model of ``transformers`` in PyTorch, as ``loaded.Loaded``."""
+
+    model: Any
+    family: Architecture
+
+    @property
+    def kind(self) -> str:
+        return type(self.model).__name__
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.model.base_model_prefix}."
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(self.model.state_dict())
+
+    def own(self) -> Arrays:
+        named = (*self.model.named_parameters(remove_duplicate=False), *self.model.named_buffers(remove_duplicate=False))
+        return {name: tensor.detach().numpy() for name, tensor in named}
+
+    def outputs(self) -> Mapping[str, Output]:
+        return self._outputs
+
+    @cached_property
+    def _outputs(self) -> dict[str, Output]:
+        import torch
+
+        config = self.model.config.to_dict()
+        profile = samples.profile_of_family(self.family, config)
+        feeds = {name: torch.from_numpy(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
+        names: dict[int, list[str]] = {}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        try:
+            with torch.enable_grad():
+                results = dict(self.model(**feeds, return_dict=True))
+                results[HIDDEN] = self.model.base_model(**feeds, return_dict=True)["last_hidden_state"]
+        except Exception as error:
+            raise ExportError(f"PyTorch cannot run {self.kind} on input of shape {_shapes(feeds)}: {one_line(error)}") from error
+        return {name: Output(tensor.detach().numpy(), frozenset().union(*(names.get(weight, ()) for weight in _reached(tensor))))
+                for name, tensor in results.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _shapes(feeds: Mapping[str, torch.Tensor]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
+
+
+def _reached(output: torch.Tensor) -> set[int]:
+    """The identities of the weights that an output depends on, by the graph of its gradient."""
+    steps: list[Any] = [output.grad_fn]
+    seen, found = set(), set()
+    while steps:
+        step = steps.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if hasattr(step, "variable"):
+            found.add(id(step.variable))
+        steps.extend(following for following, _ in step.next_functions)
+    return found
 
 
 def _require_checkpoint(source: str, task: str | None, model_type: str | None) -> None:
@@ -132,11 +230,11 @@ def _require_checkpoint(source: str, task: str | None, model_type: str | None) -
     folder = Path(source)
     if folder.is_file():
         raise UsageError(f"{source} is a file; export takes a checkpoint's folder, a hub id, or a .keras file")
-    if folder.is_dir():
-        family = catalog.architecture(model_type or plans.read_config(folder / WEIGHTS[0]).get("model_type", "none"))
-        if task is not None:
-            checked(task, family)
-        if not any((folder / name).is_file() for name in (*WEIGHTS, tf_weights.H5)):
-            raise ExportError(f"cannot load the checkpoint in {source}: it has no {WEIGHTS[0]} and no {tf_weights.H5}; save the "
-                              "model again with save_pretrained (pickled weights are not read, they can run code)")
-    require_there(source)
+    if not folder.is_dir():
+        require_there(source)
+        return
+    _, home, _ = homes(source)
+    family = family_of(home.config(), model_type, str(home))
+    if task is not None:
+        checked(task, family)
+    weights.require(home)

@@ -15,6 +15,7 @@ from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError
 from onnxfuse.exporters import keras_hub
 from onnxfuse.exporters.checkpoint import Checkpoint, checked, classification, processor_files, task_of
+from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.tf_function import Tensors, function
 from onnxfuse.files import first_line
 
@@ -63,8 +64,8 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
         return {ours: results[theirs] for ours, theirs in outputs.items()}
 
     config = {"model_type": family.model_type} | _sizes(specs, signature.graph.variables) | config
-    return Checkpoint(str(folder), function(call, family, task, config), family, task, config, processor_files(str(home)), "tf",
-                      where)
+    return Checkpoint(str(folder), function(call, family, task, config), family, task, config, processor_files(Home(str(home))),
+                      "tf", where)
 
 
 IMAGES = keras_hub.INPUTS["pixel_values"]
@@ -126,8 +127,8 @@ def _family_of(inputs: Any) -> str:
 def _task_of(outputs: set[str], config: dict[str, Any], family: Architecture, where: str) -> str:
     """The task whose outputs a signature has; logits are those of config.json's class, or of a classification."""
     named = config.get("architectures")
-    told = [task_of(named[0], family)] if named else []
-    for task in (*told, classification(family), *family.tasks):
+    told = task_of(str(named[0]), family) if isinstance(named, list) and named else None
+    for task in (told or classification(family), classification(family), *family.tasks):
         if set(OUTPUTS[task]) <= outputs:
             return task
     raise ExportError(f"{where} returns {', '.join(sorted(outputs))}; onnxfuse knows "

@@ -8,8 +8,8 @@ from typing import Any
 
 from onnxfuse import plan as plans
 from onnxfuse.errors import MissingExtraError, UsageError
-from onnxfuse.exporters import tf_weights
-from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
+from onnxfuse.exporters import weights
+from onnxfuse.exporters.checkpoint import LABELS, Checkpoint, homes
 
 SAVED_MODEL = "saved_model.pb"
 """The file that makes a folder a SavedModel."""
@@ -30,7 +30,7 @@ def framework_of(source: Any, asked: str | None = None) -> str:
         return "pt"
     if importlib.util.find_spec("tensorflow") is not None:
         return "tf"
-    if isinstance(source, (str, Path)) and tf_weights.find(Path(source)) is not None:
+    if isinstance(source, (str, Path)) and _has_tensorflows_weights(source):
         return "pt"
     raise MissingExtraError(f"exporting {source} from TensorFlow", "tf")
 
@@ -40,8 +40,16 @@ def of_tensorflow(source: Any) -> bool:
     if not isinstance(source, (str, Path)):
         return any(base.__module__.split(".")[0] in ("keras", "tf_keras") for base in type(source).__mro__)
     path = Path(source)
-    return (path.suffix == ".keras" or (path / SAVED_MODEL).is_file() or tf_weights.find(path) is not None
-            or "registered_name" in plans.read_json(path / "config.json"))
+    return (path.suffix == ".keras" or (path / SAVED_MODEL).is_file()
+            or "registered_name" in plans.read_json(path / "config.json") or _has_tensorflows_weights(source))
+
+
+def _has_tensorflows_weights(source: str | Path) -> bool:
+    """Whether a folder of ``transformers`` holds weights that TensorFlow wrote, and none of PyTorch's."""
+    if not Path(source).is_dir():
+        return False
+    found = weights.find(homes(str(source))[1])
+    return found is not None and found.framework == "tf"
 
 
 def open_checkpoint(source: Any, *, framework: str | None = None, task: str | None = None, model_type: str | None = None,

@@ -7,32 +7,37 @@ Whatever it is, it becomes one ``tf.function`` with Hugging Face's inputs in ord
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxfuse import catalog
+from onnxfuse import catalog, samples
 from onnxfuse import plan as plans
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError
-from onnxfuse.exporters import heads, keras_hub, tf_weights
+from onnxfuse.exporters import heads, keras_hub, tf_weights, weights
 from onnxfuse.exporters.checkpoint import (
     Checkpoint,
+    Described,
+    auto_classes,
     checked,
-    checkpoint_file,
     classification,
     describe,
-    guarded,
+    family_of,
+    homes,
     require_there,
     task_of,
 )
+from onnxfuse.exporters.loaded import HIDDEN, Arrays, Checker, Output, forms
 from onnxfuse.exporters.saved_model import open_saved_model
 from onnxfuse.exporters.sources import SAVED_MODEL
 from onnxfuse.exporters.tf_function import Tensors, function
+from onnxfuse.files import one_line
 from onnxfuse.quiet import silent
-
-WANTED = f"config.json and {tf_weights.H5} or {tf_weights.SAFETENSORS} that fit each other"
 
 
 def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | None = None, random_weights: bool = False,
@@ -54,9 +59,9 @@ def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | N
         if (folder / SAVED_MODEL).is_file():
             return open_saved_model(folder, task, model_type)
         require_there(str(source))
-        if folder.is_file() or (folder.is_dir() and not (folder / "config.json").is_file()):
-            raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and {tf_weights.H5} or "
-                             f"{tf_weights.SAFETENSORS}, a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub "
+        if folder.is_file() or (folder.is_dir() and not homes(str(source))[1].has("config.json")):
+            raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and {weights.H5} or "
+                             f"{weights.SAFETENSORS}, a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub "
                              "preset's folder")
         return _pretrained(str(source), task, model_type)
 
@@ -89,9 +94,13 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     if not hasattr(model, "base_model_prefix"):
         return keras_hub.checkpoint(model, type(model).__name__, task)
     config = model.config.to_dict()
-    family = catalog.architecture(config.get("model_type", "none"))
-    chosen = checked(task or task_of(type(model).__name__, family), family)
-    return _of_transformers(type(model).__name__, model, family, chosen, config, None)
+    family = family_of(config, None, type(model).__name__)
+    known = [found for base in type(model).__mro__ if (found := task_of(base.__name__.removeprefix("TF"), family))]
+    if not known and task is None:
+        raise ExportError(f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
+                          f"has: {', '.join(family.tasks)}")
+    chosen = checked(task or known[0], family)
+    return _of_transformers(type(model).__name__, model, family, chosen, config)
 
 
 def _random(name: str, task: str | None, seed: int) -> Checkpoint:
@@ -99,7 +108,7 @@ def _random(name: str, task: str | None, seed: int) -> Checkpoint:
     chosen = checked(task or classification(family), family)
     model = random_model(name, chosen, seed)
     architecture = type(model).__name__.removeprefix("TF")
-    return _of_transformers(name, model, family, chosen, model.config.to_dict() | {"architectures": [architecture]}, None)
+    return _of_transformers(name, model, family, chosen, model.config.to_dict() | {"architectures": [architecture]})
 
 
 def random_model(name: str, task: str, seed: int = 0) -> Any:
@@ -120,38 +129,95 @@ def random_model(name: str, task: str, seed: int = 0) -> Any:
 
 
 def _pretrained(source: str, task: str | None, model_type: str | None) -> Checkpoint:
-    transformers = require_transformers()
-    told = describe(source, task, model_type, WANTED)
-    family, chosen, config = told.family, told.task, told.config
-    loader = getattr(transformers, f"TF{family.tasks[chosen]}")
-    theirs = checkpoint_file(source, tf_weights.SAFETENSORS)
-    if theirs is not None and tf_weights.format_of(theirs) == "pt":
-        model, report = guarded(source, lambda: _from_pytorch(loader.from_config(config), theirs), WANTED)
-    else:
-        model, report = guarded(source, lambda: loader.from_pretrained(source, config=config, trust_remote_code=False,
-                                                                       output_loading_info=True), WANTED)
-    unused = (*tf_weights.UNUSED.get(chosen, ()), "dropout")  # a layer without weights counts as missing too
-    missing = [name for name in report["missing_keys"] if not any(part in name for part in unused)]
-    if missing:
-        raise ExportError(f"{source} has no weights for {missing[0]} ({len(missing)} missing) of task {chosen}; choose the "
-                          "--task that it was saved for")
-    return _of_transformers(source, model, family, chosen, config.to_dict(), told.pooling, told.files)
+    require_transformers()
+    told = describe(source, task, model_type)
+    stored = weights.read(weights.require(told.home))
+
+    def load(kind: Any) -> _Loaded:
+        return _Loaded(_model(kind, told, stored), told.family)
+
+    classes = {name.removeprefix("TF"): kind for name, kind in auto_classes(told.config, "TFAutoModel").items()}
+    model = Checker(told, stored, classes, load).faithful().model
+    return _of_transformers(source, model, told.family, told.task or "", told.config.to_dict(), told)
 
 
-def _from_pytorch(model: Any, weights: Path) -> tuple[Any, dict[str, Any]]:
-    """A TensorFlow model with PyTorch's weights; transformers 4.57 itself cannot read them with safetensors 0.8."""
-    from safetensors.numpy import load_file
-    from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model
+def _model(kind: Any, told: Described, stored: Arrays) -> Any:
+    """A model of a class, with every stored weight in it that has a place of its name; the others are random."""
+    try:
+        model = kind(told.config)
+        model.build_in_name_scope()
+        places = {_torch_name(variable): variable for variable in model.weights}
+        for name, array in stored.items():
+            place = next((places[form] for form in forms(name, f"{model.base_model_prefix}.") if form in places), None)
+            if place is not None:
+                laid_out = tf_weights.in_tensorflow(place.name, array)
+                if tuple(place.shape) == laid_out.shape:
+                    place.assign(laid_out)
+        return model
+    except Exception as error:
+        raise ExportError(f"TensorFlow cannot load {told.home} as {kind.__name__}: {one_line(error)}; config.json and the "
+                          "weights must fit each other") from error
 
-    loaded: tuple[Any, dict[str, Any]] = load_pytorch_state_dict_in_tf2_model(
-        model, load_file(weights), allow_missing_keys=True, output_loading_info=True)
-    return loaded
+
+def _torch_name(variable: Any) -> str:
+    """A variable's name in PyTorch: behind the model's own (tf_bert_model/bert/...)."""
+    return tf_weights.torch_name(variable.name.split("/", 1)[1])
+
+
+@dataclass
+class _Loaded:
+    """A model of ``transformers`` in TensorFlow, as ``loaded.Loaded``."""
+
+    model: Any
+    family: Architecture
+
+    @property
+    def kind(self) -> str:
+        return type(self.model).__name__.removeprefix("TF")
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.model.base_model_prefix}."
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(map(_torch_name, self.model.weights))
+
+    def own(self) -> Arrays:
+        found = {_torch_name(weight): tf_weights.laid_out(weight.name, weight.numpy()) for weight in self.model.weights}
+        positions = getattr(self.model.config, "max_position_embeddings", 0)  # counted by the class; PyTorch's stored them once
+        return found | {f"{self.prefix}embeddings.position_ids": np.arange(positions)[None]}
+
+    def outputs(self) -> Mapping[str, Output]:
+        return self._outputs
+
+    @cached_property
+    def _outputs(self) -> dict[str, Output]:
+        import tensorflow as tf
+
+        profile = samples.profile_of_family(self.family, self.model.config.to_dict())
+        feeds = {name: tf.constant(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
+        encoder = getattr(self.model, self.model.base_model_prefix)
+        variables = self.model.trainable_variables
+        try:
+            with tf.GradientTape(persistent=True) as tape:
+                results = dict(self.model(feeds, training=False, return_dict=True))
+                results[HIDDEN] = encoder(feeds, training=False, return_dict=True)["last_hidden_state"]
+        except Exception as error:
+            raise ExportError(f"TensorFlow cannot run {self.kind}: {one_line(error)}") from error
+        tensors = {name: tensor for name, tensor in results.items() if tf.is_tensor(tensor)}
+        reached = {name: [variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True)
+                          if found is not None] for name, tensor in tensors.items()}
+        return {name: Output(tensor.numpy(), frozenset(map(_torch_name, reached[name]))) for name, tensor in tensors.items()}
 
 
 def _of_transformers(name: str, model: Any, family: Architecture, task: str, config: dict[str, Any],
-                     pooling: heads.Pooling | None, files: dict[str, Path] | None = None) -> Checkpoint:
+                     told: Described | None = None) -> Checkpoint:
+    """A model of ``transformers``, ready to export; ``told``: what its checkpoint says, where it has one."""
+    pooling = told.pooling if told else None
+
     def call(inputs: Tensors) -> Tensors:
-        result = model(inputs, training=False)
+        result = model(inputs, training=False, return_dict=True)
         if task != "sentence-similarity":
             return dict(result)
         tokens = result["last_hidden_state"]
@@ -159,7 +225,8 @@ def _of_transformers(name: str, model: Any, family: Architecture, task: str, con
         return {"token_embeddings": tokens, "sentence_embedding": sentence}
 
     module = function(call, family, task, config)
-    return Checkpoint(name, module, family, task, config, files or {}, "tf", type(model).__name__)
+    return Checkpoint(name, module, family, task, config, told.files if told else {}, "tf", type(model).__name__,
+                      told.texts if told else {})
 
 
 def _pool(tokens: Any, mask: Any, pooling: heads.Pooling) -> Any:

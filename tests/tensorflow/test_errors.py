@@ -97,7 +97,8 @@ def test_a_head_that_was_never_trained(cli, tmp_path):
         tf_model("bert", "TFAutoModelForMaskedLM").save_pretrained(tmp_path / "source")
     result = cli("export", tmp_path / "source", "--task", "text-classification", "-o", "out")
     assert result.returncode == 4
-    assert "has no weights for" in result.stderr and "choose the --task that it was saved for" in result.stderr
+    assert "no weights for bert.pooler.dense.weight, bert.pooler.dense.bias and 2 more of task text-classification" in result.stderr
+    assert result.stderr.endswith("its weights fit --task feature-extraction and --task fill-mask\n")
 
 
 def test_config_and_weights_of_two_models(cli, tmp_path):
@@ -105,7 +106,8 @@ def test_config_and_weights_of_two_models(cli, tmp_path):
         tf_model("bert").save_pretrained(tmp_path / "source")
     config = tmp_path / "source" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 64}))
-    refused(cli, tmp_path / "source", 4, "cannot load the checkpoint in", "that fit each other")
+    refused(cli, tmp_path / "source", 4, "bert.embeddings.position_embeddings.weight is [64, 128], config.json wants [64, 64]",
+            "must be of one bert model")
 
 
 def test_exporters_of_the_other_framework(cli, checkpoints):
@@ -148,5 +150,5 @@ def test_tasks_that_a_backbone_has_not():
 def test_inputs_that_tensorflow_refuses(checkpoints):
     run = checkpoint_runner(open_checkpoint(checkpoints / "distilbert"))
     ids = np.ones((1, 600), dtype=np.int64)
-    with pytest.raises(ModelError, match=r"TensorFlow cannot run the model on input_ids \[1, 600\].*: indices.* = 64 is not in \[0, 64\)"):
+    with pytest.raises(ModelError, match=r"TensorFlow cannot run the model on input_ids \[1, 600\].*: indices.* = \d+ is not in \[0, 64\)"):
         run({"input_ids": ids, "attention_mask": ids})
