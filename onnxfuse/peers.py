@@ -76,11 +76,11 @@ class Bench:
 
 def checkpoint_of(model: Path) -> Checkpoint:
     """The checkpoint that ``onnxfuse export`` made a model from, by the record beside it. Raises UsageError, ExportError."""
-    from onnxfuse.exporters import LABELS, open_checkpoint
+    from onnxfuse.exporters import open_checkpoint
 
     export = plans.recorded(model.parent).get("export", {})
     plan = export.get("plan")
-    if plan is None or str(export.get("from", LABELS["pt"])).startswith(LABELS["tf"]):
+    if plan is None or export.get("framework") != "pt":
         raise UsageError(f"{model.with_name(plans.RECORD)} does not say which PyTorch checkpoint {model.name} came from; "
                          "PyTorch can be measured beside what onnxfuse export wrote from it")
     return open_checkpoint(plan["source"], task=plan["task"], model_type=plan["model_type"],

@@ -112,11 +112,16 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         result = parity.compare(expected, open_runner(staged), "reassociate")
         result.require(f"the export differs from {LABELS[framework]}")
         clock.lap("verify")
-    checkpoint.save_beside(plan.out)
-    details = {"task": checkpoint.task, "from": str(checkpoint), "exporter": exporter}
-    step = Step(path, files.model_bytes(path), clock.seconds, result, details)
-    plans.record(plan.out, "export", plan, step.to_json())
+        details = {"task": checkpoint.task, "framework": framework, "from": str(checkpoint), "exporter": exporter}
+        step = Step(path, files.model_bytes(staged), clock.seconds, result, details)
+        _lay_beside(staged, checkpoint, plan, "export", step)
     return step, checkpoint
+
+
+def _lay_beside(staged: Path, checkpoint: Checkpoint, plan: ExportPlan, name: str, step: Step) -> None:
+    """What belongs to an exported model, beside it while it is staged: all of it takes its place, or nothing."""
+    checkpoint.save_beside(staged.parent)
+    plans.record(plan.out, name, plan, step.to_json(), staged=staged.parent)
 
 
 FORMATS = ("onnx", "tflite")
@@ -152,11 +157,10 @@ def export_tflite(plan: ExportPlan, progress: Progress = silent) -> Step:
         result = parity.compare(expected, open_runner(staged), parity.OF_PRECISION[plan.precision])
         result.require(f"LiteRT differs from {LABELS['tf']}")
         clock.lap("verify")
-    checkpoint.save_beside(plan.out)
-    details = {"task": checkpoint.task, "from": str(checkpoint), "exporter": "TensorFlow's converter",
-               "precision": plan.precision}
-    step = Step(path, files.model_bytes(path), clock.seconds, result, details)
-    plans.record(plan.out, f"export {plan.format} {plan.precision}", plan, step.to_json())
+        details = {"task": checkpoint.task, "framework": "tf", "from": str(checkpoint), "exporter": "TensorFlow's converter",
+                   "precision": plan.precision}
+        step = Step(path, files.model_bytes(staged), clock.seconds, result, details)
+        _lay_beside(staged, checkpoint, plan, f"export {plan.format} {plan.precision}", step)
     return step
 
 

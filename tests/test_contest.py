@@ -1,5 +1,6 @@
 """Side by side: every peer can be made, who fails is named, and each speed stands beside a parity that can fail."""
 
+import json
 import re
 
 import numpy as np
@@ -89,6 +90,20 @@ def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):
     (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
     with pytest.raises(UsageError, match=r"does not say which PyTorch checkpoint model\.onnx came from"):
         peers.PEERS["torch"].open(peers.Bench(tmp_path / "model.onnx", "bert", tmp_path))
+
+
+def test_the_record_says_the_framework_as_data(bert_export, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
+    record = json.loads((bert_export / "export" / "onnxfuse.json").read_text())
+    assert record["export"]["framework"] == "pt"
+    for framework in ("pt", "tf"):
+        record["export"] |= {"framework": framework, "from": "somewhere"}
+        (tmp_path / "onnxfuse.json").write_text(json.dumps(record))
+        if framework == "pt":
+            assert peers.checkpoint_of(tmp_path / "model.onnx").task == "text-classification"
+        else:
+            with pytest.raises(UsageError, match="does not say which PyTorch checkpoint"):
+                peers.checkpoint_of(tmp_path / "model.onnx")
 
 
 def test_peers_are_chosen_by_name():
