@@ -26,9 +26,9 @@ def patches_to_products(model: ir.Model) -> int:
 
 def _is_patches(node: ir.Node, opset: int) -> bool:
     image, weight = node.inputs[0], node.inputs[1]
-    if image is None or image.shape is None or weight is None or not is_constant(weight):
+    if image is None or image.shape is None or not is_constant(weight):
         return False
-    assert weight.const_value is not None
+    assert weight is not None and weight.const_value is not None
     if any(value is not None and not is_constant(value) for value in node.inputs[2:]):
         return False
     kernel = tuple(weight.const_value.shape.numpy())
