@@ -132,7 +132,7 @@ def _rows(name: str, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None
         return output.reshape(len(output) if output.ndim else 1, -1).astype(np.float64)
 
     masked = [(wanted, seen, mask.astype(bool)) for wanted, seen, mask in pairs if mask is not None]
-    if not masked or pairs[0][0].ndim < 2:
+    if not masked:
         return [(flat(wanted), flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
     if name != LOGITS and all(wanted.shape == mask.shape for wanted, _, mask in masked):
         return [(flat(wanted), flat(seen), mask) for wanted, seen, mask in masked]  # a number for each token: one row a sample

@@ -78,9 +78,8 @@ def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, refere
     order = sorted(products, key=lambda name: -losses[name])
 
     def passes(count: int) -> bool:
-        if count not in tried:
-            progress(f"keeping {count} of {len(order)} products in float")
-            tried[count] = judge(tuple(order[:count]))
+        progress(f"keeping {count} of {len(order)} products in float")
+        tried[count] = judge(tuple(order[:count]))
         return not bars.misses(tried[count], reference)
 
     fails, enough = 0, 1
@@ -134,11 +133,11 @@ def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, pr
     Args:
         run: a model written with ``switched``.
     """
-    def switched(at: int | None) -> Answers:
-        switches = np.arange(len(names)) == (-1 if at is None else at)
+    def switched(at: int) -> Answers:
+        switches = np.arange(len(names)) == at
         return answer(lambda feeds: run(feeds | {SWITCHES: switches}), data, batch)
 
-    expected, losses = switched(None), {}
+    expected, losses = switched(-1), {}
     for at, name in enumerate(names):
         progress(f"measuring the sensitivity of product {at + 1} of {len(names)}", at / len(names))
         losses[name] = 1 - judge(switched(at), expected, data).cosine

@@ -42,6 +42,13 @@ def test_a_model_keeps_all_of_itself():
     assert found.count == 30
 
 
+def test_classes_of_tokens_have_no_accuracy():
+    def run(feeds):
+        return {"logits": feeds["x"][..., None] * np.array([1.0, -1.0])}
+    found = both(run, run, DATA)
+    assert (found.accuracy, found.f1, found.cosine) == (None, None, pytest.approx(1))
+
+
 def test_other_answers_agree_less():
     found = both(lambda feeds: {"logits": feeds["x"]}, lambda feeds: {"logits": -feeds["x"]}, DATA)
     assert found.cosine == pytest.approx(-1)

@@ -27,7 +27,10 @@ def everything(count):
 
 
 def test_the_summary_is_that_of_all_rows():
-    seen, rows = observe(model(), {"h": 8}, batches(5), moments=True)["h"], everything(5)
+    both = observe(model(), {"h": 8, "x": 8}, batches(5), moments=True)
+    given = np.concatenate([feeds["x"].reshape(-1, 8) for feeds in batches(5)()])
+    np.testing.assert_array_equal(both["x"].low, given.min(axis=0))
+    seen, rows = both["h"], everything(5)
     np.testing.assert_array_equal(seen.low, rows.min(axis=0))
     np.testing.assert_array_equal(seen.high, rows.max(axis=0))
     np.testing.assert_allclose(seen.moments, rows.T @ rows / len(rows), rtol=1e-5)
@@ -71,6 +74,15 @@ def test_one_number_that_is_not_finite_is_enough(broken):
             yield each
     with pytest.raises(ModelError, match="activation x is not finite on the calibration data"):
         observe(model(), {"x": 8}, feeds, moments=False)
+
+
+@pytest.mark.parametrize(("limit", "moments", "passes"), [(512, True, 1), (511, True, 2), (1, True, 2), (1, False, 1)])
+def test_a_value_whose_moments_do_not_fit_takes_a_pass_of_its_own(monkeypatch, limit, moments, passes):
+    monkeypatch.setattr(calibration, "MOMENT_BYTES", limit)
+    given = []
+    found = observe(model(), {"h": 8, "x": 8}, lambda: given.append(1) or batches(2)(), moments=moments)
+    assert (len(given), list(found)) == (passes, ["h", "x"])
+    assert observe(model(), {}, batches(2), moments=moments) == {}
 
 
 def test_values_are_watched_in_parts_when_their_moments_are_large(monkeypatch):

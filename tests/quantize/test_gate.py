@@ -1,14 +1,18 @@
 """The bars, and the search for the fewest products that must stay float."""
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality
-from onnxfuse.quantize.gate import search, sensitivity
-from onnxfuse.quantize.scheme import Bars
+from onnxfuse.quantize.gate import pass_bars, search, sensitivity
+from onnxfuse.quantize.prepare import prepare
+from onnxfuse.quantize.scheme import Bars, Scheme
 from onnxfuse.quantize.write import SWITCHES
+from tests.conftest import fill, parse
 
 FLOAT = Quality(1.0, 1.0, 0.9, 0.9, 100)
 NAMES = [f"p{number}" for number in range(12)]
@@ -76,8 +80,29 @@ def test_bars_say_what_they_miss():
     assert bars.misses(Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
         "accuracy falls by 5.00 points, allowed 0.5", "cosine is 0.9000, wanted 0.999", "agreement is 0.8000, wanted 0.99"]
     assert not bars.misses(Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
+    assert not Bars(max_drop=0.25).misses(Quality(1, 1, 0.5, 1, 4), Quality(1, 1, 0.75, 1, 4))  # as much as is allowed
     assert not Bars()
     assert bars
+
+
+@pytest.fixture
+def chain(tmp_path):
+    """Two products, prepared, beside the float model in a file."""
+    text = "g (float[B,256] x, float[256,256] w, float[256,128] u) => (float[B,128] logits) { h = MatMul(x, w)  logits = MatMul(h, u) }"
+    model = fill(parse(text), w=(256, 256), u=(256, 128))
+    onnx.save(ir.to_proto(model), tmp_path / "float.onnx")
+    return prepare(model, Scheme()), tmp_path / "float.onnx"
+
+
+@pytest.mark.parametrize(("bar", "attempts"), [(0.9, [0]), (1.0, [0, 1, 2])])
+def test_attempts_are_judged_as_files_and_timed_where_there_is_a_choice(chain, bar, attempts):
+    data = Dataset("numbers", {"x": np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)})
+    trade = pass_bars(*chain, "dynamic", data, 8, Bars(min_cosine=bar - 1e-9))
+    assert [len(attempt.kept) for attempt in trade.attempts] == attempts
+    assert [attempt.p50 is not None for attempt in trade.attempts] == [len(attempts) > 1] * len(attempts)
+    assert len(trade.kept) == attempts[-1]
+    assert len(trade.sensitivity) == (2 if len(attempts) > 1 else 0)
+    assert [attempt.quality.cosine >= bar - 1e-9 for attempt in trade.attempts] == [False] * (len(attempts) - 1) + [True]
 
 
 def test_sensitivity_is_measured_one_at_a_time():

@@ -132,13 +132,10 @@ def test_a_channel_that_was_loud_by_chance_is_not_trusted():
     assert gain[0] > 5 * gain[1]
 
 
-def test_every_alpha_moves_a_part_of_the_range():
-    """0 would leave it in the activations, 1 would put all of it into the weights."""
+def test_the_best_alpha_is_chosen():
+    """0 would leave the range in the activations, 1 would put all of it into the weights."""
     np.testing.assert_allclose(np.diff(ALPHAS), 0.1)
     assert 0 < ALPHAS[0] < ALPHAS[-1] < 1
-
-
-def test_the_best_alpha_is_chosen():
     seen, weight = activations(), np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
     errors = {alpha: predicted(weight, seen, 127, 1.0, alpha) for alpha in ALPHAS}
     assert choose(weight, seen, 127, 1.0, None) == (predicted(weight, seen, 127, 1.0, 0.0), min(errors.values()), min(errors, key=errors.get))

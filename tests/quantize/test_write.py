@@ -91,6 +91,12 @@ def test_tied_embeddings_are_stored_once():
 
 
 def test_embeddings_can_stay_float():
+    text = "g (int64[B,S] ids, float[300,64] table) => (float[B,S,64] y, float[B,S,300] z) { e = Gather(table, ids)  y = Relu(e)  z = MatMul(e, w) }"
+    text = text.replace("float[300,64] table", "float[300,64] table, float[64,300] w")
+    for embeddings in ({}, {"embeddings": False}):
+        model = quantized(fill(parse(text), table=(300, 64), w=(64, 300)), **embeddings)
+        types = [v.const_value.dtype for v in model.graph.initializers.values() if v.const_value.shape.numpy() == (300, 64)]
+        assert types == [ir.DataType.FLOAT if embeddings else ir.DataType.INT8]
     model = quantized(fill(parse(TIED), table=(300, 64)), embeddings=False)
     assert any(v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size == 300 * 64 for v in model.graph.initializers.values())
 
@@ -151,5 +157,7 @@ def test_static_needs_calibration():
 
 @pytest.mark.parametrize("wrong", [{"rounding": "up"}, {"ranges": "all"}, {"form": "onnx"}, {"smooth": "much"}, {"smooth": 1.5}])
 def test_a_wrong_scheme_is_refused(wrong):
+    assert Scheme(smooth=0.0).smooth == 0
+    assert Scheme(smooth=1.0).smooth == 1
     with pytest.raises(UsageError, match=r"choose one of|wanted auto, off"):
         Scheme(**wrong)
