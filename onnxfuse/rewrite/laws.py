@@ -191,8 +191,9 @@ def _slice(facts: Facts, node: ir.Node, output: int) -> Fact:
     if source.shape is None:
         return Fact(source.dtype)
     shape = list(source.shape)
-    if starts is None or ends is None:
+    if any(value is not None and data is None for value, data in zip(node.inputs[1:], parts, strict=False)):
         return Fact(source.dtype, tuple(facts.size() for _ in shape))
+    assert starts is not None and ends is not None
     axes = axes or tuple(Dim(i) for i in range(len(starts)))
     steps = steps or (ONE,) * len(starts)
     data = source.data
@@ -248,7 +249,7 @@ def _squeeze(facts: Facts, node: ir.Node, output: int) -> Fact:
         moved = dict(enumerate(old))
     else:
         rank = len(source.shape)
-        if axes is None and not node.inputs[1:]:
+        if axes is None and not node.inputs[1:] and all(dim.number is not None for dim in source.shape):
             axes = [i for i, dim in enumerate(source.shape) if dim == ONE]
         if axes is None:
             return Fact(source.dtype)
@@ -417,9 +418,12 @@ def _split(facts: Facts, node: ir.Node, output: int) -> Fact:
     if source.shape is None:
         return Fact(source.dtype)
     axis = attribute(node, "axis", facts.opset) % len(source.shape)
-    sizes = facts[node.inputs[1]].data if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    even = source.shape[axis].divide(Dim(len(node.outputs)))
-    size = sizes[output] if sizes is not None else even or facts.size()
+    if node.inputs[1:] and node.inputs[1] is not None:
+        sizes = facts[node.inputs[1]].data
+        size = None if sizes is None else sizes[output]
+    else:
+        size = source.shape[axis].divide(Dim(len(node.outputs)))
+    size = facts.size() if size is None else size
     return Fact(source.dtype, (*source.shape[:axis], size, *source.shape[axis + 1:]))
 
 
