@@ -26,6 +26,17 @@ def save_json(value: object, path: Path) -> None:
     save_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", path)
 
 
+STAGING = ".onnxfuse-"
+"""What the folders are called in which files are made, until they are whole."""
+
+
+def shown(path: Path) -> Path:
+    """``path`` as messages name it: a file that is still being made goes by the name that it will have."""
+    while path.parent.name.startswith(STAGING):
+        path = path.parent.parent / path.name
+    return path
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A staging file in ``path``'s folder that takes its place when the block ends well, and vanishes when it does not.
@@ -38,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".onnxfuse-", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=path.parent))
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxfuse.errors import MissingExtraError, ModelError
-from onnxfuse.files import first_line, require_file
+from onnxfuse.files import first_line, require_file, shown
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
 
@@ -46,7 +46,7 @@ def open_runner(path: Path, settings: Settings) -> Runner:
         with denormals.as_zero(settings.denormals_as_zero):
             request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {path}: {_reason(error)}") from error
+        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {_reason(error)}") from error
     return _caller(request, settings.denormals_as_zero)
 
 

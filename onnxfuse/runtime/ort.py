@@ -11,12 +11,12 @@ import onnx.parser
 import onnxruntime as ort
 
 from onnxfuse.errors import ModelError
-from onnxfuse.files import first_line, require_file
+from onnxfuse.files import first_line, require_file, shown
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
 
-QUIET = 3
-"""ONNX Runtime's log level "error"."""
+QUIET = 4
+"""ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is told once."""
 
 PLAIN = Settings()
 
@@ -50,25 +50,32 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
     except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
-        name = "the model" if isinstance(model, bytes) else str(model)
+        name = "the model" if isinstance(model, bytes) else str(shown(model))
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {first_line(error)}") from error
 
 
 def open_runner(path: Path, settings: Settings) -> Runner:
     """A model file as a function from feeds to outputs. Raises ModelError."""
-    session = open_session(path, settings)
+    session, path = open_session(path, settings), shown(path)
     if not settings.denormals_as_zero:
-        return lambda feeds: run(session, feeds)
+        return lambda feeds: run(session, feeds, path)
 
     def call(feeds: Feeds) -> Outputs:
         with denormals.as_zero(True):
-            return run(session, feeds)
+            return run(session, feeds, path)
 
     return call
 
 
-def run(session: ort.InferenceSession, feeds: Feeds) -> Outputs:
-    """Outputs by name, of the feeds that the session has inputs for. Raises ModelError when the model fails on them."""
+def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -> Outputs:
+    """Outputs by name, of the feeds that the session has inputs for.
+
+    Args:
+        path: the model's file, for messages.
+
+    Raises:
+        ModelError: an input is missing, or the model fails on them.
+    """
     names = [output.name for output in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
     require_inputs(wanted, feeds)
@@ -78,9 +85,15 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> Outputs:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model on {shapes}: {first_line(error)[-300:]}; "
-                         "a config.json beside it tells which lengths and sizes it takes") from error
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: "
+                         f"{first_line(error)[-300:]}{_hint(path)}") from error
     return dict(zip(names, outputs, strict=True))
+
+
+def _hint(path: Path | None) -> str:
+    """The next step where sizes had to be guessed."""
+    guessed = path is not None and not path.with_name("config.json").is_file()
+    return "; put its config.json beside it, which tells the lengths and sizes it takes" if guessed else ""
 
 
 @functools.cache

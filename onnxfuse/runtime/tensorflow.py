@@ -43,8 +43,7 @@ def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
             results = concrete(*(tf.constant(feeds[name]) for name in names))
         except tf.errors.OpError as error:
             shapes = ", ".join(f"{name} {list(feeds[name].shape)}" for name in names)
-            raise ModelError(f"TensorFlow cannot run the model on {shapes}: {_reason(error)}; a config.json beside it tells "
-                             "which lengths and sizes it takes") from error
+            raise ModelError(f"TensorFlow cannot run the model on {shapes}: {_reason(error)}") from error
         return {name: value.numpy() for name, value in zip(outputs, results, strict=True)}
 
     return call
