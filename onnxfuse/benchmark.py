@@ -76,7 +76,7 @@ def measure(runners: Mapping[str, Runner], inputs: Sequence[Feeds], *, rounds: i
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     order = list(runners)
     for number in range(WARM_UP + rounds):
-        progress(f"measuring, round {number + 1} of {WARM_UP + rounds}", number / (WARM_UP + rounds))
+        progress("measuring", number / (WARM_UP + rounds), f"round {number + 1} of {WARM_UP + rounds}")
         for feeds in inputs:
             for name in order:
                 _settle(runners[name], feeds)
@@ -151,7 +151,8 @@ def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: s
     command = [sys.executable, "-c", _CHILD, str(path), str(like or path), runtime, str(batch), str(length), str(threads)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode:
-        raise ModelError(f"{path} failed while its memory was measured: {result.stderr.strip().splitlines()[-1:]}")
+        said = (result.stderr.strip().splitlines() or [f"it left with code {result.returncode}"])[-1]
+        raise ModelError(f"{path} failed while its memory was measured: {re.sub(r'^[a-z._]+[A-Za-z]*Error: ', '', said)}")
     return int(json.loads(result.stdout))
 
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told what happens next, in a few words, and how much of it is done (0 to 1) where that is known."""
+    """Told what happens next.
 
-    def __call__(self, text: str, done: float | None = None) -> None: ...
+    Args of a call: ``text`` names a phase in a few words, the same throughout; ``done`` is how much of it is done (0 to 1), and
+    ``step`` where in it the work is, where these are known.
+    """
+
+    def __call__(self, text: str, done: float | None = None, step: str = "") -> None: ...
 
 
-def silent(text: str, done: float | None = None) -> None:
+def silent(text: str, done: float | None = None, step: str = "") -> None:
     """A Progress that says nothing."""
+
+
+class Lines:
+    """A Progress for a log: one line for each phase, indented, whatever the number of its steps."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write, self.last = write, ""
+
+    def __call__(self, text: str, done: float | None = None, step: str = "") -> None:
+        if text != self.last:
+            self.last = text
+            self.write(f"  {text}")

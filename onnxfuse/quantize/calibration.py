@@ -122,7 +122,7 @@ def observe(model: ir.Model, widths: Mapping[str, int], batches: Batches, *, mom
     for part in _parts(widths, moments):
         watched = {name: _Watched(moments) for name in part}
         for outputs in _watch(model, {name: widths[name] for name in part}, batches):
-            progress(f"calibrating, batch {len(next(iter(watched.values())).lows) + 1}")
+            progress("calibrating", step=f"batch {len(next(iter(watched.values())).lows) + 1}")
             for name, array in outputs.items():
                 watched[name].add(array)
         found |= {name: entry.summary() for name, entry in watched.items()}

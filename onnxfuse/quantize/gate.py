@@ -78,7 +78,7 @@ def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, refere
     order = sorted(products, key=lambda name: -losses[name])
 
     def passes(count: int) -> bool:
-        progress(f"keeping {count} of {len(order)} products in float")
+        progress("finding how few products must stay float", step=f"{count} of {len(order)}")
         tried[count] = judge(tuple(order[:count]))
         return not bars.misses(tried[count], reference)
 
@@ -139,6 +139,6 @@ def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, pr
 
     expected, losses = switched(-1), {}
     for at, name in enumerate(names):
-        progress(f"measuring the sensitivity of product {at + 1} of {len(names)}", at / len(names))
+        progress("measuring the sensitivity of products", at / len(names), f"{at + 1} of {len(names)}")
         losses[name] = 1 - judge(switched(at), expected, data).cosine
     return losses

@@ -64,8 +64,8 @@ def test_the_best_misses_the_fewest_bars():
 
 def test_progress_tells_how_many_stay_float():
     told = []
-    search(NAMES, judge, lambda: LOSS, Bars(min_cosine=0.98), FLOAT, lambda text, done=None: told.append(text))
-    assert told == [f"keeping {count} of 12 products in float" for count in (1, 2, 4, 3)]
+    search(NAMES, judge, lambda: LOSS, Bars(min_cosine=0.98), FLOAT, lambda text, done=None, step="": told.append((text, step)))
+    assert told == [("finding how few products must stay float", f"{count} of 12") for count in (1, 2, 4, 3)]
 
 
 def test_a_drop_needs_labels():

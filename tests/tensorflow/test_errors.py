@@ -9,6 +9,7 @@ from onnxfuse.errors import ExportError, ModelError, UsageError
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.quiet import silent
 from onnxfuse.runtime import checkpoint_runner
+from tests.conftest import messages
 from tests.tensorflow.conftest import keras_model, saved_model, tf_model
 
 
@@ -28,7 +29,7 @@ def encoder():
 def refused(cli, source, code, *parts):
     result = cli("export", source, "-o", "out")
     assert result.returncode == code
-    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert len(messages(result.stderr)) == 1 and "Traceback" not in result.stderr
     for part in parts:
         assert part in result.stderr
     assert not result.stdout
