@@ -25,6 +25,10 @@ class ModelError(OnnxfuseError):
     exit_code = 3
 
 
+class NothingToQuantizeError(ModelError):
+    """A model has no matrix product that int8 would make faster."""
+
+
 class ExportError(OnnxfuseError):
     """The checkpoint could not be loaded or exported."""
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.errors import ModelError, NothingToQuantizeError, UsageError
 from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize import weights
 from onnxfuse.quantize.calibration import Activations, Batches, histograms, observe
 from onnxfuse.quantize.patches import patches_to_products
-from onnxfuse.quantize.products import Product, find_products, require_float
+from onnxfuse.quantize.products import SMALLEST, Product, find_products, require_float
 from onnxfuse.quantize.ranges import narrowed, scale_and_zero
 from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.smooth import smooth
@@ -49,14 +49,14 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
 
     Raises:
         UsageError: a static model without calibration.
-        ModelError: the model is int8 or fp16 already, has nothing to quantize, or holds something that is not finite.
+        ModelError: the model is int8 or fp16 already, has nothing worth quantizing, or holds something that is not finite.
     """
     require_float(model)
     patches_to_products(model)
     products = find_products(model.graph)
     if not products:
-        raise ModelError(f"the model {model.graph.name!r} has no matrix product with a constant float weight; "
-                         "optimize it first, or quantize the model it was made from")
+        raise NothingToQuantizeError(f"nothing in the model {model.graph.name!r} is worth quantizing: it has no matrix product "
+                                     f"with a constant float weight of {SMALLEST} numbers or more")
     for product in products:
         if not np.isfinite(product.matrix()).all():
             raise ModelError(f"weight {product.weight.name} holds NaN or infinity; the checkpoint is broken, export it again")
@@ -75,7 +75,7 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
                          alpha=None if scheme.smooth == "auto" else float(scheme.smooth))
     codes = {}
     for number, product in enumerate(products):
-        progress(f"rounding weights of {product.role}", number / len(products))
+        progress("rounding weights", number / len(products), product.role)
         if product.name in changed:
             of_product[product.name] = of_product[product.name].divided(changed[product.name][1])
         codes[product.name] = _rounded(product, scheme, of_product[product.name])
