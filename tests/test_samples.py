@@ -1,0 +1,437 @@
+"""The inputs that models are judged on: read off the graph, meant as the model means them, bounded."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxfuse import feeds, samples
+from onnxfuse.errors import ModelError
+from onnxfuse.feeds import BATCH, LENGTH, Input, Profile
+from onnxfuse.runtime import open_session, run
+from tests.conftest import fill, parse
+
+
+def profile(text, config=None, **weights):
+    return samples.profile_of(fill(parse(text), **weights), config)
+
+
+def roles(found):
+    return {value.name: value.role for value in found.inputs}
+
+
+TEXT = """g (int64[B,S] input_ids, int64[B,S] attention_mask, int64[B,S] token_type_ids, float[9,4] words, float[2,4] types)
+    => (float[B,S,4] y) { a = Gather(words, input_ids)  b = Gather(types, token_type_ids)  y = Add(a, b) }"""
+
+
+def test_a_profile_is_read_off_the_graph():
+    found = profile(TEXT, {"max_position_embeddings": 32}, words=(9, 4), types=(2, 4))
+    assert [(i.role, i.high, i.axes) for i in found.inputs] == [("ids", 9, (BATCH, LENGTH)), ("mask", 2, (BATCH, LENGTH)),
+                                                              ("types", 2, (BATCH, LENGTH))]
+    assert found.longest == 32
+    cases = list(samples.grid(found))
+    assert [case.name for case in cases] == [
+        "batch 1, length 1, mask none", "batch 1, length 7, mask none", "batch 3, length 7, mask none", "batch 1, length 32, mask none",
+        "batch 1, length 7, mask right", "batch 3, length 7, mask right", "batch 3, length 7, mask left", "batch 3, length 7, mask holes",
+        "batch 3, length 7, mask empty row", "batch 3, length 32, mask right", "batch 1, length 7, mask left", "batch 1, length 7, mask holes"]
+    for case in cases:
+        batch, length, kind = int(case.name[6]), int(case.name.split()[3].strip(",")), case.name.partition("mask ")[2]
+        assert {array.shape for array in case.feeds.values()} == {(batch, length)}
+        assert case.feeds["input_ids"].max() < 9
+        np.testing.assert_array_equal(case.feeds["attention_mask"], feeds.mask_of(kind, batch, length))
+        assert (case.twins is None) == (kind != "empty row")
+
+
+def test_random_ids_reach_the_whole_table():
+    assert set(profile(TEXT, words=(9, 4), types=(2, 4)).feeds(3, 100)["input_ids"].flat) == set(range(9))
+
+
+# What an input is ------------------------------------------------------------------------------------------------
+
+
+def test_what_the_graph_does_with_an_input_tells_where_its_name_does_not():
+    found = profile("""g (int64[B,S] a, int64[B,S] b, bool[B,S] c, int64[B,S] d, float[B,S,4] e, int64[B] f, float[9,4] words)
+        => (float[B,S,4] y, bool[B,S] z, bool[B,S] w, int64[B] v) <float one = {1}, float[2,4] types = {0,1,2,3,4,5,6,7}>
+        { x = Cast<to=7>(a)  i = Gather(words, x)  g = Cast<to=1>(b)  h = Sub(one, g)  w = Not(c)  t = Gather(types, d)
+          k = Add(i, t)  z = Cast<to=9>(h)  y = Add(k, e)  v = Neg(f) }""", words=(9, 4))
+    assert roles(found) == {"a": "ids", "b": "mask", "c": "mask", "d": "ids", "e": "values", "f": "ids"}
+    assert [value.high for value in found.inputs if value.role == "ids"] == [9, 2, 2]
+
+
+@pytest.mark.parametrize(("use", "role"), [
+    ("y = Where(c, x, x)", "mask"), ("n = Not(c)  y = Where(n, x, x)", "mask"), ("n = And(c, c)  y = Where(n, x, x)", "mask"),
+    ("n = Or(c, c)  y = Where(n, x, x)", "mask"), ("n = Cast<to=1>(m)  o = Sub(one, n)  y = Mul(x, o)", "mask"),
+    ("n = Cast<to=1>(m)  o = Sub(n, one)  y = Mul(x, o)", "ids"), ("n = Cast<to=1>(m)  y = Mul(x, n)", "ids"),
+])
+def test_uses_that_make_a_mask(use, role):
+    found = profile(f"g (bool[B,S] c, int64[B,S] m, float[B,S] x) => (float[B,S] y) <float one = {{1}}> {{ {use} }}")
+    assert roles(found)["m" if "(m)" in use else "c"] == role
+
+
+def test_a_float_input_that_attention_adds_is_a_mask():
+    found = profile("""g (float[B,S,8] x, float[B,1,S,S] bias) => (float[B,S,8] y)
+        { y = Attention<q_num_heads=2, kv_num_heads=2>(x, x, x, bias) }""")
+    assert roles(found) == {"x": "values", "bias": "mask"}
+
+
+def test_ids_called_mask_that_look_up_a_table_are_ids():
+    found = profile("g (int64[B,S] masked_ids, float[9,4] words) => (float[B,S,4] y) { y = Gather(words, masked_ids) }", words=(9, 4))
+    assert roles(found) == {"masked_ids": "ids"}
+
+
+def test_tables_in_other_types_and_behind_other_operators():
+    text = """g (int64[B,S] a, int64[B,S] b, int32[B,S] c, int32[B,S] d) => (float[B,S,4] y, float[B,S,4] z, float[B,S,4] w)
+        <int8[5,4] s = {0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3}, float o = {1}, float16[7,4] half = {0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3},
+         float[11,4] words = {0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3},
+         float[6,4] places = {0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3,0,1,2,3}, float[3,4] kinds = {0,1,2,3,0,1,2,3,0,1,2,3}, float[4] g = {1,1,1,1}>
+        { f = DequantizeLinear(s, o)  y = Gather(f, a)  h = Cast<to=1>(half)  u = Unsqueeze(b, ax)  v = Squeeze(u, ax)  z = Gather(h, v)
+          ax = Constant<value=int64[1] {0}>()  w = com.microsoft.EmbedLayerNormalization(c, d, words, places, kinds, g, g) }"""
+    found = profile(text)
+    assert {value.name: value.high for value in found.inputs} == {"a": 5, "b": 7, "c": 11, "d": 3}
+    assert found.longest == 6  # EmbedLayerNormalization's positions
+
+
+def test_config_tells_what_the_graph_does_not():
+    text = "g (int64[B,S] input_ids, int64[B,S] token_type_ids, int64[B,S] position_ids) => (int64[B,S] y) { a = Add(input_ids, token_type_ids)  y = Add(a, position_ids) }"
+    known = {"vocab_size": 50, "type_vocab_size": 3, "max_position_embeddings": 20}
+    assert [value.high for value in profile(text, known).inputs] == [50, 3, 20]
+    assert [value.high for value in profile(text, dict.fromkeys(known)).inputs] == [2, 2, 2]
+    assert [value.high for value in profile(text, dict.fromkeys(known, "50")).inputs] == [2, 2, 2]
+
+
+def test_inputs_of_functions_are_read_inside_them():
+    text = """<ir_version: 10, opset_import: ["": 18, "f": 1]> g (int64[B,S] x, float[9,4] w) => (float[B,S,4] y) { y = f.look(x, w) }
+        <domain: "f", opset_import: ["": 18]> look (i, t) => (o) { o = Gather(t, i) }"""
+    model = fill(ir.from_proto(onnx.parser.parse_model(text)), w=(9, 4))
+    assert samples.profile_of(model).inputs[0].high == 9
+    assert len(model.functions) == 1  # the model itself is as it was
+
+
+@pytest.mark.parametrize("declared", ["string[B] x", "seq(float[B]) x"])
+def test_inputs_that_are_no_numbers_are_refused(declared):
+    with pytest.raises(ModelError, match=r"input 'x' has type .*wanted numbers of a known rank"):
+        profile(f"g ({declared}) => ({declared.replace(' x', ' y')}) {{ y = Identity(x) }}")
+
+
+def test_a_model_without_inputs_is_refused():
+    with pytest.raises(ModelError, match="has no inputs"):
+        profile("g () => (float[1] y) { y = Constant<value=float[1] {1}>() }")
+
+
+# What an axis is -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("inputs", "wanted"), [
+    ("int64[B,S] input_ids, int64[C,U] attention_mask", [(3, 5), (3, 5)]),
+    ("int64[S,B] input_ids, int64[B,S] attention_mask", [(5, 3), (3, 5)]),
+    ("int64[batch_size,sequence_length] input_ids, float[sequence_length,sequence_length] mask", [(3, 5), (5, 5)]),
+    ("int64[d0,d1] input_ids, float[d1,d1] mask", [(3, 5), (5, 5)]),
+    ("int64[d0,d1] input_ids, int64[d0] lengths, int64[d1] places", [(3, 5), (3,), (5,)]),
+    ("int64[B,S] input_ids, int64[B,1,S,S] mask, int64[B,H,S,T] mask2, int64[B,1,1,S] mask3, int64[B,S,S] mask4",
+     [(3, 5), (3, 1, 5, 5), (3, 1, 5, 5), (3, 1, 1, 5), (3, 5, 5)]),
+    ("int64[B,C,S] input_ids", [(3, 2, 5)]),
+    ("float[B,S,8] x, float[B,T,8] k", [(3, 5, 8), (3, 5, 8)]),
+    ("float[B,S,D] x", [(3, 5, 8)]),
+    ("float[N,C,H,W] pixel_values", [(3, 3, 224, 224)]),
+    ("float[B,S,N,4] x", [(3, 5, 8, 4)]),
+    ("float[B,T] audio", [(3, 5)]),
+    ("float x, int64 n", [(), ()]),
+    ("float[size,size] x", [(5, 5)]),
+    ("float[1000] bias, int64[B,S] input_ids", [(1000,), (3, 5)]),
+    ("float[40,8] weight, int64[B,S] input_ids", [(40, 8), (3, 5)]),
+    ("int64[2,S] input_ids, int64[B,S] attention_mask", [(2, 5), (2, 5)]),
+    ("int64[B,4] input_ids, int64[B,S] attention_mask", [(3, 4), (3, 4)]),
+    ("int64[B,S] input_ids, int64[1,S] attention_mask", [(3, 5), (1, 5)]),
+    ("float[2,3,8,8] pixel_values", [(2, 3, 8, 8)]),
+])
+def test_sizes(inputs, wanted):
+    names = [part.split()[-1] for part in inputs.replace(", ", "|").split("|")]
+    outputs = ", ".join(f"float[1] o{at}" for at in range(len(names)))
+    model = parse(f"g ({inputs}) => ({outputs}) {{ {' '.join(f'o{at} = Cast<to=1>({name})' for at, name in enumerate(names))} }}")
+    found = samples.profile_of(model).feeds(3, 5, mask="right")
+    assert [found[name].shape for name in names] == wanted
+
+
+def test_unnamed_dimensions_are_told_by_their_place():
+    model = parse("g (int64[A,B] input_ids, int64[C,D] attention_mask) => (int64[A,B] y) { y = Add(input_ids, attention_mask) }")
+    for value in model.graph.inputs:
+        value.shape = ir.Shape([None, None])
+    assert {array.shape for array in samples.profile_of(model).feeds(3, 5).values()} == {(3, 5)}
+
+
+@pytest.mark.parametrize("use", ["y = MatMul(x, w)", "y = Add(x, b)", "y = LayerNormalization(x, b)"])
+def test_the_size_of_features_is_read_off_what_they_meet(use):
+    text = f"g (float[B,S,D] x, float[6,2] w, float[6] b) => (float[B,S,E] y) {{ {use} }}"
+    assert profile(text, w=(6, 2), b=(6,)).feeds(1, 2)["x"].shape == (1, 2, 6)
+    assert profile(text.replace("B,S,D", "B,D"), w=(6, 2), b=(6,)).feeds(1, 2)["x"].shape == (1, 6)
+
+
+@pytest.mark.parametrize(("config", "wanted"), [({}, 8), ({"hidden_size": 12}, 12), ({"dim": 14}, 14)])
+def test_or_off_the_config(config, wanted):
+    assert profile("g (float[B,S,D] x) => (float[B,S,D] y) { y = Neg(x) }", config).feeds(1, 2)["x"].shape == (1, 2, wanted)
+
+
+@pytest.mark.parametrize(("config", "wanted"), [({"image_size": 32, "num_channels": 1}, (1, 32, 32)), ({"image_size": [16, 48]}, (3, 16, 48))])
+def test_sizes_of_images(config, wanted):
+    assert profile("g (float[B,C,H,W] x) => (float[B,C,H,W] y) { y = Neg(x) }", config).feeds(2, 1)["x"].shape == (2, *wanted)
+
+
+@pytest.mark.parametrize(("inputs", "batches", "lengths"), [
+    ("int64[2,S] input_ids", {2}, {1, 7, 512}), ("int64[B,9] input_ids", {1, 3}, {9}), ("int64[2,9] input_ids", {2}, {9}),
+    ("float[2,S,8] x", {2}, {1, 7, 512}), ("float[B,9,8] x", {1, 3}, {9})])
+def test_the_grid_has_the_sizes_that_a_model_takes(inputs, batches, lengths):
+    name = inputs.split()[-1]
+    found = [case.feeds[name].shape for case in samples.grid(profile(f"g ({inputs}) => (float[1] y) {{ y = Cast<to=1>({name}) }}"))]
+    assert {shape[0] for shape in found} == batches
+    assert {shape[1] for shape in found} == lengths
+
+
+def test_images_have_a_grid_of_batches():
+    found = profile("g (float[B,3,8,8] x) => (float[B,3,8,8] y) { y = Neg(x) }")
+    assert [case.feeds["x"].shape[0] for case in samples.grid(found)] == [1, 3]
+    assert [case.feeds["x"].shape[0] for case in samples.grid(found.fixed(2, None))] == [2]
+
+
+def test_fixing_sizes():
+    found = profile(TEXT, words=(9, 4), types=(2, 4)).fixed(2, 5)
+    assert {array.shape for case in samples.grid(found) for array in case.feeds.values()} == {(2, 5)}
+    assert {array.shape for array in profile(TEXT, words=(9, 4), types=(2, 4)).fixed(None, 5).feeds(4, 9).values()} == {(4, 5)}
+
+
+# The longest sequence --------------------------------------------------------------------------------------------
+
+
+def positions(body, table=20):
+    return profile(f"""g (int64[B,S] input_ids, float[30,4] words, float[{table},4] places) => (float[B,S,4] y)
+        <int64 one = {{1}}, int64 pad = {{1}}, int64 zero = {{0}}, int64 three = {{3}}> {{ w = Gather(words, input_ids) {body}  y = Add(w, p) }}""",
+                   {"max_position_embeddings": table}, words=(30, 4), places=(table, 4))
+
+
+@pytest.mark.parametrize(("body", "longest"), [
+    ("e = Equal(input_ids, pad) n = Not(e) k = Cast<to=7>(n) c = CumSum(k, one) m = Mul(c, k) i = Add(m, pad) p = Gather(places, i)", 18),
+    ("k = Cast<to=7>(input_ids) c = CumSum(k, one) i = Sub(c, one) p = Gather(places, i)", 20),
+    ("k = Cast<to=7>(input_ids) c = CumSum(k, one) o = Constant<value=int64 {4}>() i = Add(c, o) p = Gather(places, i)", 15),
+    ("s = Shape<start=1>(input_ids) l = Squeeze(s) r = Range(zero, l, one) i = Add(r, three) p = Gather(places, i)", 17),
+    ("s = Shape<start=1>(input_ids) l = Squeeze(s) r = Range(zero, l, one) p = Gather(places, r)", 20),
+    ("s = Shape<start=1>(input_ids) l = Squeeze(s) r = Range(zero, l, one) u = Range(zero, l, one) i = Sub(r, u) p = Gather(places, i)", 20),
+    ("s = Shape<start=1>(input_ids) l = Squeeze(s) r = Range(zero, l, one) i = Add(r, l) p = Gather(places, i)", 20),
+    ("s = Shape<start=1>(input_ids) l = Squeeze(s) r = Range(zero, l, one) a = Abs(r) i = Add(a, three) p = Gather(places, i)", 20),
+])
+def test_positions_that_do_not_start_at_zero_leave_fewer_tokens(body, longest):
+    assert positions(body).longest == longest
+
+
+def test_the_longest_row_of_positions_from_the_pad_token_on_runs():
+    """RoBERTa's way: the position of a token is the count of real tokens up to it, and the pad token's id."""
+    text = f"""<ir_version: 10, opset_import: ["": 17]> g (int64[B,S] input_ids) => (float[B,S,1] y)
+        <int64 one = {{1}}, int64 pad = {{1}}, float[9,1] places = {{{','.join(map(str, range(9)))}}}, float[4,1] words = {{0,1,2,3}}>
+        {{ e = Equal(input_ids, pad) n = Not(e) k = Cast<to=7>(n) c = CumSum(k, one) m = Mul(c, k) i = Add(m, pad)
+           p = Gather(places, i) w = Gather(words, input_ids) y = Add(w, p) }}"""
+    model = onnx.parser.parse_model(text)
+    found = samples.profile_of(ir.from_proto(model), {"max_position_embeddings": 9})
+    assert (found.longest, found.inputs[0].pad, found.masked) == (7, 1, True)
+    session = open_session(model.SerializeToString())
+    largest = max(run(session, case.feeds)["y"].max() for case in samples.grid(found))
+    assert largest >= 8  # the last place is reached
+
+
+def test_a_stored_range_or_a_sliced_table_tells_the_longest():
+    stored = ", ".join(map(str, range(12)))
+    text = "g (int64[B,S] input_ids) => (int64[B,S] y) <int64[1,12] places = {%s}> { y = Neg(input_ids) }"
+    assert profile(text % stored).longest == 12
+    assert profile(text % stored.replace("11", "13")).longest == samples.LONGEST
+    assert profile(text % stored, {"max_position_embeddings": 10}).longest == 10
+    assert profile(text % stored, {"max_position_embeddings": 40}).longest == 12
+    sliced = """g (float[B,S,2] x, float[1,6,2] t, int64[1] a, int64[1] b) => (float[1,6,2] y) { y = Slice(t, a, b) }"""
+    assert profile(sliced, t=(1, 6, 2)).longest == 6
+
+
+def test_the_grid_stops_where_attention_would_not_fit():
+    found = profile("g (int64[B,S] input_ids) => (int64[B,S] y) { y = Neg(input_ids) }", {"max_position_embeddings": 8192})
+    assert found.longest == 8192
+    assert max(case.feeds["input_ids"].shape[1] for case in samples.grid(found)) == samples.TRIED == 1024
+
+
+def test_random_numbers_are_bounded():
+    for inputs, name in (("float[100000,100000] x", "x"), ("float[B,S,3000000] x", "x")):
+        found = profile(f"g ({inputs}) => (float[1] y) {{ y = Neg({name}) }}")
+        with pytest.raises(ModelError, match=r"input 'x' of shape .* takes .* GB of random numbers, allowed 1\.1"):
+            list(samples.grid(found))
+    assert profile("g (float[1000,1000] x) => (float[1000,1000] y) { y = Neg(x) }").feeds(1, 1)["x"].size == 10**6
+
+
+# What inputs hold ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["right", "left", "holes"])
+def test_masks_drop_something_and_keep_something(kind):
+    mask = feeds.mask_of(kind, 3, 7)
+    assert (mask.sum(axis=1) > 0).all()
+    assert (mask.sum(axis=1) < 7).all()
+
+
+def test_each_kind_of_mask_is_what_its_name_says():
+    np.testing.assert_array_equal(feeds.mask_of("right", 3, 7), np.arange(7) < np.array([[6], [4], [2]]))
+    np.testing.assert_array_equal(feeds.mask_of("left", 3, 7), np.arange(7) >= np.array([[1], [3], [5]]))
+    holes = feeds.mask_of("holes", 2, 7).astype(int).tolist()
+    assert holes == [[1, 0, 1, 0, 1, 0, 1], [1, 1, 0, 1, 0, 1, 1]]
+    assert feeds.mask_of("empty row", 3, 7).sum(axis=1).tolist() == [7, 7, 0]
+    assert feeds.mask_of("none", 3, 7).all()
+    for kind in feeds.MASKS[:-1]:
+        assert feeds.mask_of(kind, 3, 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "bool", "float", "float16", "uint8"])
+def test_masks_and_ids_have_the_types_of_the_graph(dtype):
+    found = profile(f"g (int32[B,S] input_ids, {dtype}[B,S] attention_mask) => (float[B,S] y) {{ y = Cast<to=1>(input_ids) }}")
+    made = found.feeds(2, 7, mask="right")
+    assert made["input_ids"].dtype == np.int32
+    assert made["attention_mask"].dtype == found.inputs[1].dtype
+    np.testing.assert_array_equal(made["attention_mask"].astype(bool), feeds.mask_of("right", 2, 7))
+
+
+def mask(shape, axes, dtype=np.int64):
+    return Input("m", "mask", np.dtype(dtype), shape, axes, 2)
+
+
+@pytest.mark.parametrize("kind", feeds.MASKS)
+def test_masks_of_any_rank_hide_keys(kind):
+    keep = feeds.mask_of(kind, 3, 7)
+    rng = np.random.default_rng(0)
+    for shape, axes in (((BATCH, 1, 1, LENGTH), (BATCH, "", LENGTH, LENGTH)), ((BATCH, LENGTH, LENGTH), (BATCH, LENGTH, LENGTH)),
+                        ((BATCH, 2, LENGTH, LENGTH), (BATCH, "", LENGTH, LENGTH)), ((LENGTH, BATCH), (LENGTH, BATCH))):
+        found = mask(shape, axes).content(keep, rng)
+        for row in range(3):
+            shown = np.moveaxis(found, axes.index(BATCH), 0)[row]
+            np.testing.assert_array_equal(shown, np.broadcast_to(keep[row], shown.shape))
+    np.testing.assert_array_equal(mask((LENGTH, LENGTH), (LENGTH, LENGTH)).content(keep, rng), np.tile(keep[-1], (7, 1)))
+    np.testing.assert_array_equal(mask((1, LENGTH), (BATCH, LENGTH)).content(keep, rng), keep[-1:])
+    np.testing.assert_array_equal(mask((BATCH,), (BATCH,)).content(keep, rng), keep.any(axis=1))
+
+
+def test_holes_also_hide_keys_from_single_queries():
+    found = Profile((mask((BATCH, 2, LENGTH, LENGTH), (BATCH, "", LENGTH, LENGTH)),), 7)
+    holes = found.feeds(3, 7, mask="holes")["m"]
+    keep = feeds.mask_of("holes", 3, 7)
+    assert (holes <= keep[:, None, None]).all()
+    assert (holes.sum(axis=-1) > 0).all()
+    assert len(np.unique(holes.reshape(-1, 7), axis=0)) > 6
+    assert (found.feeds(3, 7, mask="right")["m"] == feeds.mask_of("right", 3, 7)[:, None, None]).all()
+
+
+def test_a_mask_may_mean_the_other_way_round():
+    keep = feeds.mask_of("right", 3, 7)
+    for meaning in (*feeds.MEANINGS, feeds.ADDED):
+        value = Input("m", "mask", np.dtype(np.float32), (BATCH, LENGTH), (BATCH, LENGTH), 2, meaning=meaning)
+        np.testing.assert_array_equal(value.content(keep, np.random.default_rng(0)), np.where(keep, *meaning))
+
+
+def test_padding_stands_in_the_ids_where_the_graph_looks_there():
+    value = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 3, pad=1)
+    made = Profile((value,), 7).feeds(3, 7, mask="left")["ids"]
+    np.testing.assert_array_equal(made != 1, feeds.mask_of("left", 3, 7))
+
+
+def test_a_share_of_the_tokens_is_real():
+    found = profile(TEXT, words=(9, 4), types=(2, 4))
+    lengths = feeds.row_lengths(4, 32, 0.5)
+    made = found.feeds(4, 32, real=0.5)["attention_mask"]
+    np.testing.assert_array_equal(made, np.arange(32) < np.array(lengths)[:, None])
+    assert found.fixed(2, 8).feeds(4, 32, real=0.5)["attention_mask"].shape == (2, 8)
+
+
+def test_equal_seeds_give_equal_feeds():
+    found = profile(TEXT, words=(9, 4), types=(2, 4))
+    first, again, other = (found.feeds(2, 7, seed=seed)["input_ids"] for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+# Twins -----------------------------------------------------------------------------------------------------------
+
+
+def test_twins_differ_in_the_row_without_a_token_alone():
+    found = profile(TEXT, words=(9, 4), types=(2, 4))
+    first, second = found.twins(3, 7)
+    assert (first["attention_mask"] == 1).all()
+    assert (second["attention_mask"] == 1).all()
+    for name in ("input_ids", "token_type_ids"):
+        assert ((first[name] != second[name]) == (np.arange(3) == 2)[:, None]).all()
+    values = Profile((Input("x", "values", np.dtype(np.float32), (LENGTH, BATCH, 2), (LENGTH, BATCH, ""), 0),
+                      mask((BATCH, LENGTH), (BATCH, LENGTH))), 7)
+    first, second = values.twins(3, 7)
+    assert ((first["x"] != second["x"]) == (np.arange(3) == 2)[None, :, None]).all()
+
+
+@pytest.mark.parametrize("shared", [mask((LENGTH, LENGTH), (LENGTH, LENGTH)), mask((1, LENGTH), (BATCH, LENGTH))])
+def test_a_mask_that_holds_for_all_rows_empties_all(shared):
+    ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 9)
+    first, second = Profile((ids, shared), 7).twins(3, 7)
+    assert (first["ids"] != second["ids"]).all()
+
+
+def test_twins_hold_no_padding():
+    ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 3, pad=1)
+    for twin in Profile((ids,), 7).twins(3, 7):
+        assert (twin["ids"] != 1).all()
+
+
+# What masks mean -------------------------------------------------------------------------------------------------
+
+ATTENTION = """g (int64[B,S] input_ids, {mask}, float[50,8] words) => ({output}) <float one = {{1}}, float low = {{-10000}}, int64[1] second = {{1}},
+    int64[2] heads = {{1,2}}, int64 zero = {{0}}, int64 first = {{1}}> {{ x = Gather(words, input_ids)  t = Transpose<perm=[0,2,1]>(x)  s = MatMul(x, t)
+    {bias}  a = Add(s, bias)  p = Softmax<axis=-1>(a)  h = MatMul(p, x)  {tail} }}"""
+TOKENS = ("float[B,S,8] y", "y = Identity(h)")
+TAILS = {"tokens": TOKENS, "first token": ("float[B,8] y", "y = Gather<axis=1>(h, zero)"), "flat": ("float[N,8] y", "w = Constant<value=int64[2] {-1,8}>() y = Reshape(h, w)")}
+LETS_IN = "m = Cast<to=1>(attention_mask)  n = Sub(one, m)  k = Mul(n, low)  bias = Unsqueeze(k, second)"
+SHUTS_OUT = "m = Cast<to=1>(attention_mask)  k = Mul(m, low)  bias = Unsqueeze(k, second)"
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+@pytest.mark.parametrize(("declared", "bias", "meaning"), [
+    ("int64[B,S] attention_mask", LETS_IN, (1, 0)), ("int64[B,S] attention_mask", SHUTS_OUT, (0, 1)), ("bool[B,S] attention_mask", SHUTS_OUT, (0, 1)),
+    ("float[B,S] attention_mask", LETS_IN, (1, 0)), ("float[B,S] attention_mask", SHUTS_OUT, (0, 1)),
+    ("float[B,S,S] attention_mask", "bias = Identity(attention_mask)", feeds.ADDED), ("float[S,S] attention_mask", "bias = Identity(attention_mask)", feeds.ADDED),
+    ("int64[B,S] attention_mask", "q = Cast<to=1>(attention_mask)  r = Mul(q, zf)  zf = Constant<value=float {0.0}>()  bias = Unsqueeze(r, second)", (1, 0)),
+])
+def test_a_mask_is_understood_by_changing_a_token(declared, bias, meaning, tail):
+    output, end = tail
+    model = fill(parse(ATTENTION.format(mask=declared, output=output, bias=bias, tail=end)), words=(50, 8))
+    model.graph.sort()
+    session = open_session(ir.to_proto(model).SerializeToString())
+    found = samples.understood(samples.profile_of(model), lambda given: run(session, given))
+    assert next(value.meaning for value in found.inputs if value.role == "mask") == meaning
+
+
+def test_masks_are_understood_together():
+    """One lets in, the other shuts out; a token takes part where both say so."""
+    model = fill(parse(ATTENTION.format(
+        mask="int64[B,S] attention_mask, int64[B,S] padding_mask", output=TOKENS[0], tail=TOKENS[1],
+        bias="m = Cast<to=1>(attention_mask)  n = Sub(one, m)  o = Cast<to=1>(padding_mask)  b = Add(n, o)  k = Mul(b, low)  bias = Unsqueeze(k, second)")),
+        words=(50, 8))
+    session = open_session(ir.to_proto(model).SerializeToString())
+    found = samples.understood(samples.profile_of(model), lambda given: run(session, given))
+    assert {value.name: value.meaning for value in found.inputs if value.role == "mask"} == {"attention_mask": (1, 0), "padding_mask": (0, 1)}
+
+
+def test_a_meaning_that_the_model_cannot_run_with_is_not_its_meaning():
+    def strict(given):
+        if (given["m"] == 0).any():
+            raise ModelError("no zeros")
+        return {"y": np.where(given["m"] < 0, 0, given["ids"])}
+    ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 9)
+    with_zeros = Profile((ids, mask((BATCH, LENGTH), (BATCH, LENGTH))), 7)
+    assert samples.understood(with_zeros, strict) == with_zeros
+
+
+def test_models_without_masks_are_not_run():
+    found = profile("g (int64[B,S] input_ids) => (int64[B,S] y) { y = Neg(input_ids) }")
+    assert samples.understood(found, None) == found
+
+
+def test_arrays_differ_where_they_differ():
+    nan = float("nan")
+    assert feeds.differs(np.array([1, 2, nan, nan]), np.array([1, 3, nan, 4])).tolist() == [False, True, False, True]
+    assert feeds.differs(np.array(["a", "b"], object), np.array(["a", "c"], object)).tolist() == [False, True]
+    assert feeds.differs(np.zeros(2), np.zeros(3)).tolist() == [True, True]
+    assert feeds.differs(np.float32(1), np.float32(2)).shape == ()
