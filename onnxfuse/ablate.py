@@ -21,8 +21,7 @@ from onnxfuse.benchmark import Ratio, Timing
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import BenchmarkPlan
 from onnxfuse.progress import Progress, silent
-from onnxfuse.runtime import Feeds, Outputs, Settings, open_runner
-from onnxfuse.samples import Case
+from onnxfuse.runtime import Feeds, Settings, open_runner
 from onnxfuse.targets import Target
 
 UNITS = {"merge-linears": {"merged-qkv"}, "gelu": {"gelu", "gelu-tanh"}}
@@ -101,7 +100,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progre
     chosen = list(variants(targets.find(target_name)))
     with tempfile.TemporaryDirectory() as folder:
         for number, variant in enumerate(chosen):
-            progress(variant.name, number / len(chosen))
+            progress("measuring rewrites", number / len(chosen), variant.name)
             model = storage.load(source)
             family.name_inputs(model)
             rewrites = 0
@@ -115,7 +114,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progre
 
 
 def _measure(variant: Variant, model: ir.Model, path: Path, source: Path, rewrites: int,
-             expected: list[tuple[Case, Outputs]], feeds: list[Feeds], plan: BenchmarkPlan) -> Result:
+             expected: list[parity.Expected], feeds: list[Feeds], plan: BenchmarkPlan) -> Result:
     settings = Settings(threads=plan.threads)
     runners = {"original": open_runner(source, settings), variant.name: open_runner(path, settings)}
     error = parity.compare(expected, runners[variant.name], "reassociate").error

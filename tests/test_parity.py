@@ -1,119 +1,350 @@
-"""The judge: it must fail for one nudged weight, and refuse to compare nothing."""
+"""The judge: it must fail for one nudged weight, in any kind of output, and refuse to compare nothing."""
 
 import numpy as np
 import pytest
 
-from onnxfuse import parity, samples
+from onnxfuse import parity
 from onnxfuse.errors import ModelError, ParityError
+from onnxfuse.parity import TOLERANCES
 from onnxfuse.samples import Case
-from tests.conftest import parse
 
 CASES = [Case("one", {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}), Case("two", {"x": np.ones((2, 4), np.float32)})]
 
 
 def model(weight=2.0, offset=0.0):
-    return lambda feeds: {"y": feeds["x"] * weight + offset}
+    return lambda feeds: {"y": feeds["x"] * np.float32(weight) + np.float32(offset)}
 
 
 def compare(run, kind="reassociate", cases=CASES):
     return parity.compare(parity.reference(model(), cases), run, kind)
 
 
+def of(*arrays):
+    """A model that answers with these arrays, one for each case, under the name y."""
+    answers = {case.name: array for case, array in zip(CASES, arrays, strict=False)}
+    return lambda feeds: {"y": answers[next(case.name for case in CASES if case.feeds is feeds)]}
+
+
+def against(wanted, got, kind="reassociate", cases=1):
+    """The parity of outputs with a reference's: arrays, or lists of one for each case."""
+    wanted, got = (side if isinstance(side, list) else [side] for side in (wanted, got))
+    return parity.compare(parity.reference(of(*wanted), CASES[:len(wanted)]), of(*got), kind)
+
+
+# Numbers ---------------------------------------------------------------------------------------------------------
+
+
 def test_equal_models_pass():
     result = compare(model())
     assert result.passed
-    assert result.error == 0.0
-    assert result.differences[0].compared == 20
+    assert (result.error, result.cosine) == (0.0, pytest.approx(1))
+    difference = result.differences[0]
+    assert (difference.compared, difference.equal, difference.element, difference.agreement, difference.varies) == (20, 1, 0, 1, True)
 
 
 def test_a_nudged_weight_fails():
     assert compare(model(2.0 * (1 + 5e-6))).passed
     result = compare(model(2.0 * (1 + 2e-5)))
     assert not result.passed
-    with pytest.raises(ParityError, match=r"off by 2\.0.e-05 .* on one"):
+    with pytest.raises(ParityError, match=r"^nudged: output 'y' is off by 2\.0.e-05 of its largest number on one, allowed 1e-05$"):
         result.require("nudged")
+    with pytest.raises(ParityError, match="allowed 1e-05; it was not written"):
+        result.require("nudged", "it was not written")
 
 
-def test_exact_allows_nothing():
-    assert compare(model(), "exact").passed
-    assert not compare(model(2.0 * (1 + 2e-7)), "exact").passed
+@pytest.mark.parametrize(("kind", "passes", "fails"), [
+    ("exact", 0.0, 2e-7), ("reassociate", 9e-6, 1.1e-5), ("half", 9e-3, 1.1e-2)])
+def test_each_row_allows_so_much_of_the_largest_number(kind, passes, fails):
+    assert compare(model(2.0 * (1 + passes)), kind).passed
+    assert not compare(model(2.0 * (1 + fails)), kind).passed
+
+
+@pytest.mark.parametrize(("kind", "passes", "fails"), [("reassociate", 9e-4, 1.1e-3), ("half", 0.24, 0.26)])
+def test_a_huge_number_hides_no_other(kind, passes, fails):
+    """The largest is 1e6 times as large as the others: relative to it, they might be anything."""
+    wanted = np.array([[1e6, 1, 1.5, -2]], np.float32)
+
+    def off(by):
+        return wanted + np.array([[0, by * 1.5, 0, 0]], np.float32)  # 1.5: the typical number, the lower one of both in the middle
+    assert against(wanted, off(passes), kind).passed
+    result = against(wanted, off(fails), kind)
+    assert "where the reference is 1 on one" in result.failures[0]
+    assert f"allowed {TOLERANCES[kind].element:.0e}" in result.failures[0]
+
+
+def test_small_numbers_are_held_to_the_typical_one():
+    """A number that happens to be near zero carries the rounding of the others."""
+    wanted = np.array([[1.0, -2.0, 1e-9, 1.5]], np.float32)
+    assert against(wanted, wanted + np.array([[0, 0, 5e-6, 0]], np.float32)).passed
+
+
+def test_the_typical_number_is_none_of_many_zeros():
+    wanted = np.zeros((3, 4), np.float32)
+    wanted[0] = 1e6, 1, 1, 1
+    got = wanted.copy()
+    got[1, 1] = 0.5
+    assert "is 0.5 where the reference is 0" in against(wanted, got).failures[0]
+    got[1, 1] = 1e-6
+    assert against(wanted, got).passed
+
+
+def test_the_error_is_of_the_largest_over_all_cases():
+    assert compare(lambda feeds: {"y": feeds["x"] * 2 + np.float32(1e-4)}).error == pytest.approx(1e-4 / 22, rel=1e-2)
+
+
+# Cosine ----------------------------------------------------------------------------------------------------------
 
 
 def test_int8_is_judged_by_cosine_without_the_common_offset():
     assert compare(model(2.01), "int8").passed
     rng = np.random.default_rng(0)
-    assert not compare(lambda feeds: {"y": feeds["x"] * 2 + 8 * rng.standard_normal(feeds["x"].shape)}, "int8").passed
-    far = [Case(case.name, {"x": case.feeds["x"] + 1e4}) for case in CASES]
-    assert not compare(lambda feeds: {"y": np.full_like(feeds["x"], 2e4)}, "int8", far).passed
+    assert not compare(lambda feeds: {"y": feeds["x"] * 2 + 8 * rng.standard_normal(feeds["x"].shape).astype(np.float32)}, "int8").passed
+    far = [Case(case.name, {"x": case.feeds["x"] + 1e3}) for case in CASES]
+    assert not compare(lambda feeds: {"y": np.full_like(feeds["x"], 2e3)}, "int8", far).passed
 
 
-def test_outputs_that_are_not_finite_fail():
-    def broken(feeds):
-        y = feeds["x"] * 2
-        y[0, 0] = np.nan
-        return {"y": y}
-    assert "not finite" in compare(broken).failures[0]
+@pytest.mark.parametrize(("noise", "passes"), [(0.19, True), (0.22, False)])
+def test_the_bar_of_int8(noise, passes):
+    """Of independent noise with a share s of the spread, the cosine is 1 / sqrt(1 + s**2): 0.98 at 0.203."""
+    rng = np.random.default_rng(0)
+    wanted = rng.standard_normal((100, 100)).astype(np.float32)
+    result = against(wanted, wanted + np.float32(noise) * rng.standard_normal((100, 100)).astype(np.float32), "int8")
+    assert result.passed == passes
+    assert result.cosine == pytest.approx(1 / np.sqrt(1 + noise**2), abs=1e-3)
+    assert passes or "has cosine 0.97" in result.failures[0]
 
 
-def test_a_row_without_tokens_must_be_finite_but_not_equal():
-    case = Case("empty", {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}, finite_only=1)
-
-    def other(value):
-        def run(feeds):
-            y = feeds["x"] * 2
-            y[1] = value
-            return {"y": y}
-        return run
-    assert compare(other(99.0), cases=[case]).passed
-    assert not compare(other(np.inf), cases=[case]).passed
+def test_the_cosine_is_over_all_cases():
+    """Each case alone has one direction; together they have another."""
+    wanted = [np.array([[1.0, 2.0]], np.float32), np.array([[-1.0, -2.0]], np.float32)]
+    assert not against(wanted, [wanted[0], -wanted[1]], "int8").passed
 
 
-@pytest.mark.parametrize(("reference", "match"), [
-    (lambda feeds: {"y": np.ones((2, 2))}, "constant"),
-    (lambda feeds: {"y": np.full((2, 2), np.nan)}, "not finite"),
-    (lambda feeds: {"y": np.ones((0, 2))}, "nothing was compared"),
-])
-def test_a_comparison_that_cannot_fail_is_an_error(reference, match):
-    with pytest.raises(ParityError, match=match):
-        parity.compare(parity.reference(reference, CASES), reference, "reassociate")
+def test_fillers_do_not_decide_the_cosine():
+    """Logits of -1e4 at padding make any model's cosine 1; those of the tokens must agree by themselves."""
+    rng = np.random.default_rng(0)
+    wanted = rng.standard_normal((4, 10)).astype(np.float32)
+    wanted[:, 7:] = -1e4
+    other = np.where(wanted < -100, wanted, rng.standard_normal((4, 10))).astype(np.float32)
+    result = against(wanted, other, "int8")
+    assert not result.passed
+    assert against(wanted, wanted + np.float32(1e-3), "int8").passed
+    lost = np.where(wanted < -100, 0, wanted).astype(np.float32)
+    assert not against(wanted, lost, "int8").passed
+
+
+def test_fillers_beside_numbers_that_are_constant():
+    wanted = np.array([[3, 3, -1e4], [3, -1e4, -1e4]], np.float32)
+    assert against(wanted, wanted * np.float32(1.001), "int8").passed
+
+
+# Types, counts and texts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize(("wanted", "got"), [(np.int64, np.float32), (np.float32, np.float64), (np.int64, np.int32),
+                                            (np.bool_, np.int64), (np.float32, np.float16)])
+def test_another_type_fails_in_every_kind(kind, wanted, got):
+    numbers = np.array([[0, 1, 1, 0]])
+    result = against(numbers.astype(wanted), numbers.astype(got), kind)
+    assert f"output 'y' has type {np.dtype(got)}, wanted {np.dtype(wanted)}" in result.failures
+
+
+def changed(array, share):
+    """``array`` with the first part of its items as others."""
+    other = array.copy().reshape(-1)
+    count = round(len(other) * share)
+    other[:count] = np.roll(other, 1)[:count]
+    return other.reshape(array.shape)
+
+
+ITEMS = {"counts": np.arange(100).reshape(10, 10), "truth values": np.arange(100).reshape(10, 10) % 2 == 0,
+         "texts": np.array([f"label {number}" for number in range(100)], dtype=object).reshape(10, 10)}
+
+
+@pytest.mark.parametrize("items", ITEMS.values(), ids=ITEMS)
+@pytest.mark.parametrize(("kind", "passes", "fails"), [("exact", 0, 0.01), ("reassociate", 0, 0.01), ("half", 0, 0.01),
+                                                       ("int8", 0.1, 0.11), ("bars", 1, None)])
+def test_counts_truth_values_and_texts_are_equal_or_not(items, kind, passes, fails):
+    result = against(items, changed(items, passes), kind)
+    assert result.passed
+    assert result.error == pytest.approx(passes)
+    assert result.cosine == result.differences[0].equal == pytest.approx(1 - passes)
+    if fails is not None:
+        result = against(items, changed(items, fails), kind)
+        assert result.failures == (f"output 'y' is equal in {1 - fails:.2%} of 100, wanted {TOLERANCES[kind].equal:.0%}; "
+                                   "most differ on one",)
+
+
+def test_the_case_with_most_unequal_items_is_named():
+    numbers = [np.arange(4), np.arange(4)]
+    assert "most differ on two" in against(numbers, [np.array([0, 1, 2, 4]), np.arange(4) + 1]).failures[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_scalars_are_compared(dtype):
+    wanted = [np.asarray(3, dtype), np.asarray(5, dtype)]
+    assert against(wanted, wanted).passed
+    assert not against(wanted, [np.asarray(3, dtype), np.asarray(6, dtype)]).passed
+    assert parity.reference(lambda feeds: {"y": np.float32(3)}, CASES[:1])[0].outputs["y"].shape == ()
+
+
+@pytest.mark.parametrize("answer", [[np.ones(3)], {"a": 1}])
+def test_sequences_and_maps_are_refused(answer):
+    with pytest.raises(ModelError, match=f"output 'y' is a {type(answer).__name__}, wanted a tensor"):
+        parity.reference(lambda feeds: {"y": answer}, CASES)
+
+
+def test_agreement_counts_rows_whose_largest_number_stays():
+    wanted = np.array([[1, 2, 3], [3, 2, 1], [1, 3, 2], [5, 6, 7]], np.float32)
+    got = wanted.copy()
+    got[0] = 3, 2, 1
+    assert against(wanted, got, "int8").differences[0].agreement == 0.75
+    assert against(wanted[:, :1], wanted[:, :1], "int8").differences[0].agreement == 1.0
+
+
+# What does not vary ----------------------------------------------------------------------------------------------
+
+VARYING = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def both(constant):
+    return lambda feeds: {"y": feeds["x"] * 2, "scale": constant}
+
+
+@pytest.mark.parametrize("kind", ["exact", "reassociate", "int8"])
+@pytest.mark.parametrize("constant", [np.float32(2.6), np.zeros(3, np.float32), np.array(["a", "b"], object), np.arange(4),
+                                      np.full((2, 2), np.nan, np.float32), np.ones((0, 2), np.float32)])
+def test_an_output_that_does_not_vary_passes_when_it_is_equal(kind, constant):
+    expected = parity.reference(both(constant), CASES)
+    assert parity.compare(expected, both(constant), kind).passed
+
+
+@pytest.mark.parametrize("kind", ["exact", "reassociate", "int8"])
+@pytest.mark.parametrize(("constant", "other"), [(2.6, 2.61), (0.0, 1e-4), (np.nan, 1.0), (1.0, np.nan), (np.inf, -np.inf)])
+def test_and_fails_when_it_is_not(kind, constant, other):
+    expected = parity.reference(both(np.float32(constant)), CASES)
+    result = parity.compare(expected, both(np.float32(other)), kind)
+    assert "output 'scale' " in result.failures[0]
+
+
+@pytest.mark.parametrize("answer", [
+    np.ones((2, 2), np.float32), np.full((2, 2), np.nan, np.float32), np.ones((0, 2), np.float32), np.full(3, 7), np.array(["a"], object),
+    np.float32(1000) + np.arange(4, dtype=np.float32) * np.float32(1e-3)])
+def test_a_comparison_that_cannot_fail_is_an_error(answer):
+    with pytest.raises(ParityError, match=r"none of the reference's outputs varies over the inputs \(y\)"):
+        against(answer, answer)
+
+
+def test_what_counts_as_constant_is_what_the_tolerance_allows():
+    wanted = np.float32(1000) + np.arange(4, dtype=np.float32) * np.float32(0.1)
+    for kind in ("exact", "reassociate", "int8"):
+        assert against(wanted, wanted, kind).differences[0].varies
+    with pytest.raises(ParityError, match="none of the reference's outputs varies"):
+        against(wanted, wanted, "half")
 
 
 def test_nothing_to_compare_is_an_error():
     with pytest.raises(ParityError, match="the grid is empty"):
         parity.compare([], model(), "reassociate")
+    with pytest.raises(ParityError, match="the reference has no outputs"):
+        parity.compare(parity.reference(lambda feeds: {}, CASES), lambda feeds: {}, "reassociate")
 
 
 def test_other_outputs_or_shapes_are_an_error():
-    with pytest.raises(ParityError, match="the outputs are"):
+    with pytest.raises(ParityError, match="there is no output 'y', which the reference has; there is 'z'"):
         compare(lambda feeds: {"z": feeds["x"]})
-    with pytest.raises(ParityError, match="has shape"):
-        compare(lambda feeds: {"y": feeds["x"][:1]})
+    with pytest.raises(ParityError, match="there is no output 'y', which the reference has; there is none"):
+        compare(lambda feeds: {})
+    with pytest.raises(ParityError, match="there is an output 'z', which the reference has not"):
+        compare(lambda feeds: model()(feeds) | {"z": feeds["x"]})
+    with pytest.raises(ParityError, match=r"has shape \[2, 4\] on one, wanted \[3, 4\]"):
+        compare(lambda feeds: {"y": feeds["x"][:2]})
 
 
-TEXT = """g (int64[B,S] input_ids, int64[B,S] attention_mask, int64[B,S] token_type_ids, float[9,4] words, float[2,4] types)
-    => (float[B,S,4] y) { a = Gather(words, input_ids)  b = Gather(types, token_type_ids)  y = Add(a, b) }"""
+# What is not finite ----------------------------------------------------------------------------------------------
 
 
-def test_a_profile_is_read_off_the_graph():
-    from tests.conftest import fill
-    profile = samples.profile_of(fill(parse(TEXT), words=(9, 4), types=(2, 4)), {"max_position_embeddings": 32})
-    assert [(i.role, i.high) for i in profile.inputs] == [("ids", 9), ("mask", 2), ("types", 2)]
-    assert profile.longest == 32
-    names = [case.name for case in samples.grid(profile)]
-    assert "batch 3, length 32, mask right" in names
-    assert len(names) == len(set(names)) == 12
-    for case in samples.grid(profile):
-        assert case.feeds["input_ids"].max() < 9
-        assert ((case.feeds["attention_mask"].sum(axis=1) == 0) == (np.arange(len(case.feeds["input_ids"])) == case.finite_only)).all()
+@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_fail_in_every_kind(kind, value):
+    got = VARYING.copy()
+    got[0, 0] = value
+    assert "output 'y' is not finite on one" in against(VARYING, got, kind).failures
 
 
-@pytest.mark.parametrize("kind", ["right", "left", "holes"])
-def test_masks_drop_something_and_keep_something(kind):
-    mask = samples.mask_of(kind, 3, 7)
-    assert (mask.sum(axis=1) > 0).all()
-    assert (mask.sum(axis=1) < 7).all()
+@pytest.mark.parametrize(("value", "other", "passes"), [
+    (np.nan, np.nan, True), (np.inf, np.inf, True), (np.inf, -np.inf, False), (np.nan, np.inf, False), (np.nan, 1.0, False)])
+def test_where_the_reference_is_not_finite_neither_may_be_finite(value, other, passes):
+    wanted, got = VARYING.copy(), VARYING.copy()
+    wanted[0, 0], got[0, 0] = value, other
+    result = against(wanted, got)
+    assert result.passed == passes
+    assert result.differences[0].compared == 11
+    if other == 1.0:
+        assert result.failures == ("output 'y' is finite on one where the reference is not",)
 
 
-def test_inputs_without_a_type_are_refused():
-    with pytest.raises(ModelError, match="wanted numbers"):
-        samples.profile_of(parse("g (string[B] x) => (string[B] y) { y = Identity(x) }"))
+# A row without a token -------------------------------------------------------------------------------------------
+
+ROWS = np.arange(24, dtype=np.float32).reshape(3, 8)
+LAST = ROWS.copy()
+LAST[2] += 1
+EMPTY = Case("empty", {"x": ROWS, "mask": np.array([[1], [1], [0]])}, twins=(
+    {"x": ROWS, "mask": np.ones((3, 1))}, {"x": LAST, "mask": np.ones((3, 1))}))
+
+LAYOUTS = {"rows first": lambda x: x, "flat": lambda x: x.reshape(-1), "rows second": lambda x: x.T, "stacked": lambda x: np.stack([x, x * 2]),
+           "one number a row": lambda x: x.sum(axis=1)}
+
+
+def laid_out(layout, of_empty=None):
+    """A model whose row without a token is ``of_empty``."""
+    def run(feeds):
+        x = feeds["x"].copy()
+        if of_empty is not None:
+            x[(feeds["mask"] == 0).any(axis=1)] = of_empty
+        return {"y": layout(x)}
+    return run
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_row_without_tokens_must_be_finite_but_not_equal(layout):
+    expected = parity.reference(laid_out(layout), [EMPTY])
+    result = parity.compare(expected, laid_out(layout, 99.0), "reassociate")
+    assert result.passed, result.failures
+    assert 0 < result.differences[0].compared < layout(ROWS).size
+    assert not parity.compare(expected, laid_out(layout, np.inf), "reassociate").passed
+    assert not parity.compare(expected, lambda feeds: {"y": layout(feeds["x"] + 1)}, "reassociate").passed
+
+
+def test_a_row_without_tokens_may_stay_not_a_number():
+    expected = parity.reference(laid_out(lambda x: x, np.nan), [EMPTY])
+    for value in (np.nan, 99.0):
+        assert parity.compare(expected, laid_out(lambda x: x, value), "reassociate").passed
+
+
+def test_what_does_not_depend_on_the_row_is_compared():
+    """An output over all rows is free; one of the others is not, nor is any in another case."""
+    def run(feeds):
+        return {"all": feeds["x"].sum(), "others": feeds["x"][:2]}
+    expected = parity.reference(run, [EMPTY, Case("full", {"x": LAST})])
+    assert expected[0].free["all"].all()
+    assert not expected[0].free["others"].any()
+    assert expected[1].free == {}
+    assert not parity.compare(expected, lambda feeds: run(feeds) | {"all": feeds["x"].sum() + 1}, "reassociate").passed
+
+
+def test_an_output_whose_size_depends_on_the_tokens_is_free_in_that_case():
+    """One row for each real token: the twins have more, and tell nothing."""
+    def run(feeds):
+        return {"y": feeds["x"][feeds["mask"][:, 0] > 0]}
+    expected = parity.reference(run, [EMPTY, Case("full", EMPTY.twins[0])])
+    assert expected[0].free["y"].all()
+    assert parity.compare(expected, run, "reassociate").passed
+
+
+def test_free_items_are_not_compared():
+    expected = parity.reference(lambda feeds: {"y": feeds["x"].astype(np.int64)}, [EMPTY])
+    result = parity.compare(expected, lambda feeds: {"y": laid_out(lambda x: x, 5)(feeds)["y"].astype(np.int64)}, "exact")
+    assert result.passed
+    assert result.differences[0].compared == 16
