@@ -27,7 +27,7 @@ from onnxfuse import plan as plans
 from onnxfuse import view as viewer
 from onnxfuse.errors import INTERRUPTED, InterruptedWorkError, OnnxfuseError, StorageError, UsageError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan, TunePlan
-from onnxfuse.progress import Progress
+from onnxfuse.progress import Lines, Progress
 from onnxfuse.quantize.scheme import Bars, Scheme
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def main() -> NoReturn:
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        code = _fail("interrupted; nothing was saved", INTERRUPTED, debug)
+        code = _fail("interrupted; no file is half-written", INTERRUPTED, debug)
     except OnnxfuseError as error:
         code = _fail(str(error), error.exit_code, debug)
     except OSError as error:
@@ -95,13 +95,17 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar on stderr while the block runs; silent when stderr is no terminal."""
+    """A bar on stderr while the block runs; where stderr is no terminal, a line for each phase."""
+    if not err.is_terminal:
+        yield Lines(lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True))
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Bar(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
-        def tell(text: str, done: float | None = None) -> None:
-            bar.update(task, description=text, total=None if done is None else 1.0, completed=done or 0.0)
+        def tell(text: str, done: float | None = None, step: str = "") -> None:
+            bar.update(task, description=f"{text}, {step}" if step else text, total=None if done is None else 1.0,
+                       completed=done or 0.0)
 
         yield tell
 
@@ -282,17 +286,18 @@ def _retype(model: Path | None, output: Path | None, elsewhere: bool, as_json: b
 def check(first: Annotated[Path, typer.Argument(help="The reference: a folder or an .onnx file.")],
           second: Annotated[Path, typer.Argument(help="The model in question.")],
           kind: Annotated[str, typer.Option(help="Tolerance: exact, reassociate (float32) or int8.")] = "reassociate",
+          data: Annotated[Path | None, typer.Option(help="Real inputs to compare on; for int8 those that it was calibrated with, "
+                                                         "when not given.")] = None,
           as_json: Json = False) -> None:
-    """Compare the outputs of two models on a grid of batches, lengths and masks."""
+    """Compare the outputs of two models on a grid of batches, lengths and masks; int8 on real inputs where it was calibrated."""
     paths = [plans.source_file(path, plans.MODEL) for path in (first, second)]
 
-    from onnxfuse import pipeline
+    from onnxfuse import pipeline, report
 
-    result = pipeline.check(paths[0], paths[1], kind)
-    lines = [f"{d.output}: max diff {d.error:.2e} (worst on {d.worst}), cosine {d.cosine:.5f}, "
-             f"largest class kept {d.agreement:.1%}, {d.compared} numbers" for d in result.differences]
-    verdict = f"{'equal' if result.passed else 'different'} within {kind!r} on {result.cases} inputs"
-    _print(as_json, result.to_json(), *lines, verdict)
+    with _progress() as progress:
+        progress(f"comparing {paths[1]} with {paths[0]}")
+        result = pipeline.check(paths[0], paths[1], kind, data)
+    _print(as_json, result.to_json(), *report.parity_lines(result))
     result.require(f"{paths[1]} differs from {paths[0]}")
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import benchmark, files, parity, peers, pipeline, plot, samples, storage
+from onnxfuse import benchmark, files, parity, peers, pipeline, plot, samples, storage, verdict
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Timing
 from onnxfuse.errors import OnnxfuseError, UsageError
 from onnxfuse.parity import Parity
 from onnxfuse.plan import BenchmarkPlan
 from onnxfuse.progress import Progress, silent
+from onnxfuse.quantize.products import integer_node
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
 from onnxfuse.runtime.model import METADATA
 from onnxfuse.samples import Case
@@ -25,7 +26,15 @@ COMPARED = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run the model. ``kind``: a key of ``parity.OF_PRECISION``; ``path``: its file; ``ours``: made by onnxfuse."""
+    """One way to run the model.
+
+    Args:
+        kind: a key of ``parity.OF_PRECISION``.
+        path: its file.
+        ours: made by onnxfuse.
+        real: what it was calibrated with, if it is int8 and was.
+        unjudged: why it cannot be compared.
+    """
 
     name: str
     kind: str
@@ -33,6 +42,8 @@ class Candidate:
     path: Path | None = None
     runtime: str = "ort"
     ours: bool = False
+    real: verdict.Real | None = None
+    unjudged: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,8 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         seen = self.parity
-        agrees = None if seen is None else {"error": seen.error, "cosine": seen.cosine, "passed": seen.passed}
+        agrees = None if seen is None else {"error": seen.error, "cosine": seen.cosine, "passed": seen.passed, "real": seen.real}
+        agrees = {"unjudged": self.candidate.unjudged} if self.candidate.unjudged else agrees
         return self.timing.to_json() | {"kind": self.candidate.kind, "runtime": self.candidate.runtime, "size": self.size,
                                         "peak_memory": self.peak_memory, "parity": agrees}
 
@@ -88,8 +100,7 @@ def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str]
         raise UsageError(f"{models[0]} is a LiteRT model; give an ONNX model first, as the reference that tells the inputs")
     config = plans.read_config(models[0])
     model = storage.load(models[0])
-    profile = samples.profile_of(model, config)
-    entries = [from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads))
+    entries = [from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads), models[0])
                for path in models for runtime in (runtimes if path.suffix != litert.SUFFIX else ("ort",))]
     memory = {entry.name: benchmark.peak_memory(entry.path, batch=plan.batch, length=plan.length, threads=plan.threads,
                                                 runtime=entry.runtime, like=models[0]) for entry in entries if entry.path}
@@ -102,6 +113,7 @@ def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str]
                 entries.append(Candidate(name, peers.PEERS[name].kind, peers.PEERS[name].open(bench)))
             except OnnxfuseError as error:
                 failed[name] = str(error)
+        profile = samples.understood(samples.profile_of(model, config), entries[0].run)
         inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
         rows = measure(entries, inputs, plan.rounds, failed, progress)
     return Contest({name: replace(row, peak_memory=memory.get(name)) for name, row in rows.items()}, failed)
@@ -122,13 +134,19 @@ def measure(entries: Sequence[Candidate], inputs: Sequence[Feeds], rounds: int, 
 
 
 def compare(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
-    """Parity of each candidate with the first, by name; ``failed`` receives why one could not be compared."""
+    """Parity of each candidate with the first, by name (see ``verdict``); ``failed`` receives why one could not be compared."""
     expected = parity.reference(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
-    names = tuple(expected[0][1])
-    agrees = {}
+    names = tuple(expected[0].outputs)
+    agrees, known = {}, dict[str, list[parity.Expected]]()
     for entry in entries[1:]:
+        if entry.unjudged:
+            continue
         try:
-            agrees[entry.name] = parity.compare(expected, _only(entry.run, names), parity.OF_PRECISION[entry.kind])
+            if entry.real is not None and entry.real.name not in known:
+                known[entry.real.name] = parity.reference(entries[0].run, entry.real.cases)
+            name = "" if entry.real is None else entry.real.name
+            agrees[entry.name] = verdict.judge(expected, known.get(name, []), _only(entry.run, names),
+                                               parity.OF_PRECISION[entry.kind], name)
         except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a peer's own
             failed[entry.name] = files.first_line(error)
     return agrees
@@ -145,15 +163,25 @@ def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
     return str(path) if tuple(runtimes) == ("ort",) or path.suffix == litert.SUFFIX else f"{path} in {runtime}"
 
 
-INTEGER = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QuantizeLinear"})
+def from_file(path: Path, name: str, settings: Settings, beside: Path | None = None) -> Candidate:
+    """A model file in a runtime; its precision, who made it and what it was calibrated with are read off the file.
 
+    Args:
+        beside: another file in whose folder its tokenizer or calibration data may lie.
 
-def from_file(path: Path, name: str, settings: Settings) -> Candidate:
-    """A model file in a runtime; its precision and who made it are read off the file. Raises as ``open_runner``."""
+    Raises:
+        ModelError, MissingExtraError: see ``open_runner``.
+    """
     if path.suffix == litert.SUFFIX:
         return Candidate(name, litert.precision(path), open_runner(path, settings), path, "litert")
     model = storage.load(path)
-    kind = "int8" if any(node.op_type in INTEGER for node in model.graph) else "fp32"
+    kind = "fp32" if integer_node(model) is None else "int8"
     if settings.runtime == "openvino-bf16" and kind == "fp32":
         kind = "bf16"
-    return Candidate(name, kind, open_runner(path, settings), path, settings.runtime, METADATA in model.metadata_props)
+    real, unjudged = None, ""
+    try:
+        real = verdict.real_inputs(path, *([] if beside is None else [beside]))
+    except UsageError as error:
+        unjudged = str(error)
+    return Candidate(name, kind, open_runner(path, settings), path, settings.runtime, METADATA in model.metadata_props, real,
+                     unjudged)

@@ -5,25 +5,21 @@ Every step loads, works in memory, verifies, and saves last: what fails leaves n
 
 from __future__ import annotations
 
-import gc
-import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets
+from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets, verdict
 from onnxfuse import plan as plans
-from onnxfuse.architecture import MASK
 from onnxfuse.dump import Dump
-from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.errors import NothingToQuantizeError, RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality, answer, judge
 from onnxfuse.evaluate.sources import dataset_for, default_calibration
@@ -40,10 +36,19 @@ from onnxfuse.quantize.products import find_tables, integer_node
 from onnxfuse.quantize.retype import retype as retype_weights
 from onnxfuse.quantize.retype import slow_products
 from onnxfuse.quantize.write import write
-from onnxfuse.runtime import Feeds, Settings, checkpoint_runner, limit_threads, open_runner, product_saturates, slow_factor
+from onnxfuse.runtime import (
+    Feeds,
+    Runner,
+    Settings,
+    checkpoint_runner,
+    limit_threads,
+    open_runner,
+    product_saturates,
+    slow_factor,
+)
 from onnxfuse.runtime.model import METADATA
-from onnxfuse.samples import Case
 from onnxfuse.targets import Target
+from onnxfuse.verdict import compare_files, grid
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
@@ -110,7 +115,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         progress(f"comparing with {LABELS[framework]}")
         expected = parity.reference(checkpoint_runner(checkpoint), grid(staged, checkpoint.config))
         result = parity.compare(expected, open_runner(staged), "reassociate")
-        result.require(f"the export differs from {LABELS[framework]}")
+        result.require(f"the export differs from {LABELS[framework]}", _unwritten(path))
         clock.lap("verify")
         details = {"task": checkpoint.task, "framework": framework, "from": str(checkpoint), "exporter": exporter}
         step = Step(path, files.model_bytes(staged), clock.seconds, result, details)
@@ -155,7 +160,7 @@ def export_tflite(plan: ExportPlan, progress: Progress = silent) -> Step:
         profile = samples.profile_of_family(checkpoint.family, checkpoint.config)
         expected = parity.reference(checkpoint_runner(checkpoint), list(samples.grid(profile)))
         result = parity.compare(expected, open_runner(staged), parity.OF_PRECISION[plan.precision])
-        result.require(f"LiteRT differs from {LABELS['tf']}")
+        result.require(f"LiteRT differs from {LABELS['tf']}", _unwritten(path))
         clock.lap("verify")
         details = {"task": checkpoint.task, "framework": "tf", "from": str(checkpoint), "exporter": "TensorFlow's converter",
                    "precision": plan.precision}
@@ -207,9 +212,8 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
         clock.lap("save")
         if plan.verify != "off":
             progress("comparing with the original")
-            cases = list(samples.grid(_profile(plan.source, config).fixed(plan.batch, plan.length)))
-            result = compare_files(plan.source, staged, kind, cases, zeros=fused.padding.zeros)
-            result.require("optimizing changed the outputs")
+            result = compare_files(plan.source, staged, kind, zeros=fused.padding.zeros)
+            result.require("optimizing changed the outputs", _unwritten(plan.out))
             clock.lap("verify")
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "optimize", plan, step.to_json())
@@ -256,13 +260,14 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
     details = _int8_details(plan, prepared, calibration, form, forms, kept)
     with files.replacing(plan.out) as staged:
         quantized = write(prepared, kept, form)
-        said = None if calibration is None else Path(calibration.name).name  # a path would tell whose machine it was
-        quantized.metadata_props["onnxfuse.int8"] = json.dumps(details | {"calibration": said})
+        quantized.metadata_props[verdict.METADATA] = verdict.note(details, plan.batch)
         storage.save(quantized, staged)
         del model, prepared, quantized
         clock.lap("save")
         progress("comparing with float")
-        result = compare_int8(plan, staged, calibration)
+        real = None if calibration is None else verdict.Real.of(calibration, plan.batch)
+        result = compare_files(plan.source, staged, "bars" if plan.bars else "int8", real=real)
+        result.require("the int8 model is not close enough to float", _unwritten(plan.out))
         clock.lap("verify")
     details["size_ratio"] = round(files.model_bytes(plan.out) / files.model_bytes(plan.source), 4)
     if trade is not None:
@@ -284,29 +289,6 @@ def _int8_details(plan: QuantizePlan, prepared: Prepared, calibration: Dataset |
             "float": [roles[name] for name in kept]}
 
 
-REAL = 8
-"""Calibration batches that a calibrated int8 model is compared on."""
-
-
-def compare_int8(plan: QuantizePlan, quantized: Path, calibration: Dataset | None) -> Parity:
-    """Hold an int8 file against its float source: within the int8 tolerance, unless it has passed the user's bars.
-
-    Calibrated models are judged on real inputs, since random ones lie outside the ranges that they were made for; on the random
-    grid they must only be finite.
-
-    Raises:
-        ParityError: it is too far away, or gives something that is not finite.
-    """
-    random = grid(plan.source, plans.read_config(plan.source))
-    what = "the int8 model is not close enough to float"
-    if calibration is None:
-        return compare_files(plan.source, quantized, "bars" if plan.bars else "int8", random).require(what)
-    compare_files(plan.source, quantized, "bars", random).require(what)
-    real = [Case(f"batch {at} of {calibration.name}", feeds)
-            for at, feeds in enumerate(itertools.islice(calibration.batches(plan.batch), REAL))]
-    return compare_files(plan.source, quantized, "bars" if plan.bars else "int8", real).require(what)
-
-
 def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: bool = False) -> Step:
     """Bring an int8 model to u8 activations and s8 weights, and save it if its outputs are equal to the bit.
 
@@ -320,17 +302,17 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
     model = storage.load(source)
     slow = slow_products(model)
     counts = retype_weights(model)
-    profile = samples.profile_of(storage.load(source), plans.read_config(source))
     with files.replacing(out) as staged:
         storage.save(model, staged)
         clock.lap("retype")
         progress("comparing with the original")
-        result = compare_files(source, staged, "exact", list(samples.grid(profile)), settings=Settings(unclipped=elsewhere))
+        result = compare_files(source, staged, "exact", settings=Settings(unclipped=elsewhere))
         clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-clip-safe"
-        result.require(clips if product_saturates() else "retyping changed the outputs")
+        result.require(clips if product_saturates() else "retyping changed the outputs", _unwritten(out))
         clock.lap("verify")
         progress("measuring")
         runners = {"before": open_runner(source), "after": open_runner(staged)}
+        profile = verdict.understood(source, plans.read_config(source), runners["before"])
         timings = benchmark.measure(runners, [profile.feeds(1, min(128, profile.longest))], rounds=10, progress=progress)
     details = {"weights": counts.weights, "activations": counts.activations, "slow": slow,
                "speed": asdict(benchmark.ratio(timings["before"], timings["after"]))}
@@ -368,32 +350,55 @@ class Evaluated:
         return self.quality.to_json() | {"latency": self.timing.to_json(), "size": self.size}
 
 
-def check(first: Path, second: Path, kind: str) -> Parity:
-    """Compare two model files on the parity grid; the first is the reference. Raises ModelError, ParityError."""
+def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Parity:
+    """Compare two model files; the first is the reference.
+
+    Args:
+        kind: a row of ``parity.TOLERANCES``.
+        data: real inputs to compare on, beside the grid; of int8 those that it was calibrated with, when None.
+
+    Raises:
+        UsageError: no such row, or what the second was calibrated with is gone. ModelError, ParityError: see ``compare_files``.
+    """
     if kind not in parity.TOLERANCES:
         raise UsageError(f"no tolerance named {kind!r}; choose one of {', '.join(parity.TOLERANCES)}")
-    return compare_files(first, second, kind, grid(second, plans.read_config(first)))
+    real = verdict.real_inputs(second, first) if kind == "int8" and data is None else None
+    if data is not None:
+        real = verdict.Real.of(dataset_for(data, second), verdict.ROWS)
+    return compare_files(first, second, kind, real=real)
 
 
 @dataclass(frozen=True)
 class Run:
-    """The whole chain's outcome: each step, and the measurement of all its models."""
+    """The whole chain's outcome: each step, and the measurement of all its models.
+
+    ``quantize`` is None where nothing was worth quantizing; ``unquantized`` says why.
+    """
 
     export: Step
     optimize: Step
-    quantize: Step
+    quantize: Step | None
     parity: dict[str, Parity]
     timings: dict[str, benchmark.Timing]
     plan: BenchmarkPlan
     framework: str
+    unquantized: str = ""
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The models by the names of their rows."""
+        return _paths(self.export, self.optimize, self.quantize)
 
     def to_json(self) -> dict[str, Any]:
-        return {"export": self.export.to_json(), "optimize": self.optimize.to_json(), "quantize": self.quantize.to_json(),
+        return {"export": self.export.to_json(), "optimize": self.optimize.to_json(),
+                "quantize": {"skipped": self.unquantized} if self.quantize is None else self.quantize.to_json(),
                 "parity": {name: result.to_json() for name, result in self.parity.items()},
                 "benchmark": {name: timing.to_json() for name, timing in self.timings.items()}}
 
 
-VARIANTS = {"ONNX": plans.MODEL, "optimized": plans.OPTIMIZED, "int8": plans.QUANTIZED}
+def _paths(*steps: Step | None) -> dict[str, Path]:
+    return {name: step.path for name, step in zip(("ONNX", "optimized", "int8"), steps, strict=True) if step is not None}
+
 
 def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Progress = silent,
             feeds: Callable[[Checkpoint], list[Feeds]] | None = None) -> Run:
@@ -401,6 +406,9 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
 
     Args:
         feeds: real inputs to measure with, given the checkpoint; random ones of ``measure``'s shape when None.
+
+    Raises:
+        OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
     from onnxfuse.exporters import LABELS
 
@@ -408,51 +416,44 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
         limit_threads(measure.threads)
     exported, checkpoint = export(plan, progress)
     optimized = optimize(OptimizePlan(exported.path, plan.out / plans.OPTIMIZED, target), progress)
-    quantized = quantize(QuantizePlan(optimized.path, plan.out / plans.QUANTIZED), progress)
-    paths = {name: plan.out / file for name, file in VARIANTS.items()}
-
+    quantized, why = None, ""
+    try:
+        quantized = quantize(QuantizePlan(optimized.path, plan.out / plans.QUANTIZED), progress)
+    except NothingToQuantizeError as error:
+        stale = plan.out / plans.QUANTIZED
+        why = str(error) + (f"; {stale} is of an earlier run" if stale.exists() else "")
     framework = LABELS[checkpoint.framework]
     progress(f"comparing all with {framework}")
     original = checkpoint_runner(checkpoint, measure.threads)
-    expected = parity.reference(original, grid(exported.path, checkpoint.config))
-    results = {name: parity.compare(expected, open_runner(path), "int8" if name == "int8" else "reassociate")
-               .require(f"{path} differs from {framework}") for name, path in paths.items()}
+    results = _compare_all(original, framework, _paths(exported, optimized, quantized), checkpoint.config)
 
     progress("measuring")
-    profile = samples.profile_of(storage.load(exported.path), checkpoint.config)
-    inputs = feeds(checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
     settings = Settings(threads=measure.threads)
-    runners = {framework: original} | {name: open_runner(path, settings) for name, path in paths.items()}
-    timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
-    outcome = Run(exported, optimized, quantized, results, timings, measure, framework)
+    runners = {name: open_runner(path, settings) for name, path in _paths(exported, optimized, quantized).items()}
+    profile = verdict.understood(exported.path, checkpoint.config, runners["ONNX"])
+    inputs = feeds(checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
+    timings = benchmark.measure({framework: original} | runners, inputs, rounds=measure.rounds, progress=progress)
+    outcome = Run(exported, optimized, quantized, results, timings, measure, framework, why)
     plans.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
     return outcome
 
 
-# Runners and comparisons -----------------------------------------------------------------------------------------
+def _compare_all(original: Runner, framework: str, paths: Mapping[str, Path], config: Mapping[str, Any]) -> dict[str, Parity]:
+    """Hold the models of a run against what they were exported from. Raises ParityError."""
+    random = parity.reference(original, grid(paths["ONNX"], config))
+    results = {}
+    for name, path in paths.items():
+        real = verdict.real_inputs(path)
+        known = [] if real is None else parity.reference(original, real.cases)
+        result = verdict.judge(random, known, open_runner(path), "int8" if name == "int8" else "reassociate",
+                               "" if real is None else real.name)
+        there = f"{', '.join(file.name for file in paths.values())} are in {path.parent}"
+        results[name] = result.require(f"{path} differs from {framework}", there)
+    return results
 
 
-def compare_files(first: Path, second: Path, kind: str, cases: list[Case], zeros: tuple[str, ...] = (),
-                  settings: Settings = Settings()) -> Parity:  # noqa: B008 - frozen
-    """Compare two files, holding one of them in memory at a time. ``zeros``: outputs that are wanted to be zero at padding."""
-    runner = open_runner(first, settings)
-    expected = parity.reference(runner, cases)
-    for case, outputs in expected:
-        for name in zeros:
-            mask = case.feeds[MASK].astype(bool)
-            outputs[name] = np.where(mask.reshape(mask.shape + (1,) * (outputs[name].ndim - 2)), outputs[name], 0)
-    del runner
-    gc.collect()
-    return parity.compare(expected, open_runner(second, settings), kind)
-
-
-def grid(path: Path, config: dict[str, Any]) -> list[Case]:
-    """The parity grid of a model file."""
-    return list(samples.grid(_profile(path, config)))
-
-
-def _profile(path: Path, config: dict[str, Any]) -> samples.Profile:
-    return samples.profile_of(storage.load(path), config)
+def _unwritten(path: Path) -> str:
+    return f"{path} was not written"
 
 
 # Expectations ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.contest import Contest, Row
 from onnxfuse.explain import Finding
 from onnxfuse.parity import Parity
-from onnxfuse.pipeline import VARIANTS, Evaluated, Run
+from onnxfuse.pipeline import Evaluated, Run
 from onnxfuse.targets import CHOICES
 from onnxfuse.tune import Tuned
 
@@ -102,7 +102,20 @@ def parity_text(result: Parity | None) -> str:
     """A parity result in a few characters."""
     if result is None:
         return "not checked"
-    return f"cosine {result.cosine:.4f}" if result.kind in ("int8", "bars") else f"max diff {result.error:.1e}"
+    near = f"cosine {result.cosine:.4f}" if result.kind in ("int8", "bars") else f"max diff {result.error:.1e}"
+    return near + (", real inputs" if result.real else "")
+
+
+def parity_lines(result: Parity) -> list[str]:
+    """What ``check`` found: a line for each output, and the verdict."""
+    lines = []
+    for seen in result.differences:
+        where = f" (worst on {seen.worst})" if seen.worst else ""
+        near = f"{seen.equal:.2%} equal{where}" if seen.discrete else \
+            f"max diff {seen.error:.2e}{where}, cosine {seen.cosine:.5f}, largest class kept {seen.agreement:.1%}"
+        lines.append(f"{seen.output}: {near}, {seen.compared} numbers" + ("" if seen.varies else ", which do not vary"))
+    on = f"{result.cases} batches of {result.real}, and finite on random inputs" if result.real else f"{result.cases} inputs"
+    return [*lines, f"{'equal' if result.passed else 'different'} within {result.kind!r} on {on}"]
 
 
 def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, Mapping[str, str]] | None = None) -> Table:
@@ -127,13 +140,16 @@ def contest_table(outcome: Contest, title: str) -> Table:
     shown = {"size": {name: megabytes(row.size) for name, row in rows.items() if row.size is not None},
              "peak memory": {name: megabytes(row.peak_memory) for name, row in rows.items() if row.peak_memory is not None},
              "against the first": {name: agreement_text(row) for name, row in rows.items()} | {reference: "reference"}}
-    return timing_table({name: row.timing for name, row in rows.items()}, title, shown)
+    table = timing_table({name: row.timing for name, row in rows.items()}, title, shown)
+    table.caption = "\n".join(f"{name}: {row.candidate.unjudged}" for name, row in rows.items() if row.candidate.unjudged) or None
+    table.caption_justify = "left"
+    return table
 
 
 def agreement_text(row: Row) -> str:
     """A candidate's parity in a few characters, and whether it is outside the tolerance of its precision."""
     if row.parity is None:
-        return ""
+        return "not compared" if row.candidate.unjudged else ""
     return parity_text(row.parity) + ("" if row.parity.passed else ", too far")
 
 
@@ -167,14 +183,24 @@ def tune_lines(outcome: Tuned) -> list[str]:
     return [*lines, f"chosen: {chosen}; opened with {target.session}"]
 
 
+MAKERS = ("torch", "tensorflow", "transformers", "onnxruntime")
+
+
+def made_with() -> str:
+    """The versions here of what decides most; ``onnxfuse.json`` holds all."""
+    return ", ".join(f"{name} {version}" for name, version in plans.versions().items() if name in MAKERS)
+
+
 def run_table(outcome: Run, title: str) -> Table:
     """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
-    sizes = {name: megabytes(files.model_bytes(folder / file)) for name, file in VARIANTS.items()}
+    sizes = {name: megabytes(files.model_bytes(path)) for name, path in outcome.paths.items()}
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
-    steps = {"optimized": fused, "int8": int8_text(outcome.quantize.details)}
+    int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize.details)
+    steps = {"optimized": fused, "int8": int8}
     table = timing_table(outcome.timings, title, {"size": sizes, f"against {outcome.framework}": agrees})
-    table.caption = "\n".join(f"{name}: {text}" for name, text in steps.items()) + f"\nfiles and record: {folder}/{plans.RECORD}"
+    lines = [f"{name}: {text}" for name, text in steps.items()]
+    table.caption = "\n".join([*lines, f"made with {made_with()}", f"files and record: {folder}/{plans.RECORD}"])
     table.caption_justify = "left"
     return table

@@ -13,18 +13,22 @@ import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import benchmark, catalog, contest, files, machine, pipeline, samples, storage, targets
+import onnx_ir as ir
+
+from onnxfuse import benchmark, catalog, contest, files, machine, pipeline, storage, targets, verdict
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Ratio
 from onnxfuse.contest import Candidate
 from onnxfuse.errors import ModelError, OnnxfuseError, UsageError
+from onnxfuse.evaluate.sources import default_calibration
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import TunePlan
 from onnxfuse.progress import Progress, silent
-from onnxfuse.quantize.prepare import prepare
+from onnxfuse.quantize.prepare import Prepared, prepare
 from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.write import write
 from onnxfuse.runtime import RUNTIMES, Feeds, Settings, open_runner
@@ -148,7 +152,9 @@ class _Workshop:
         config = plans.read_config(plan.source)
         model = storage.load(plan.source)
         self.family = catalog.architecture(pipeline.model_type(model, config, plan.model_type))
-        profile = samples.profile_of(model, config)
+        self.calibration = default_calibration(plan.source, model) if "int8" in plan.precisions else None
+        self.real = None if self.calibration is None else verdict.Real.of(self.calibration, verdict.ROWS)
+        profile = verdict.understood(plan.source, config, open_runner(plan.source))
         self.inputs: list[Feeds] = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real)
                                     for seed in range(contest.COMPARED)]
 
@@ -160,7 +166,8 @@ class _Workshop:
         for name, target in rivals.items():
             try:
                 path = self._made(target, folder)
-                entries.append(Candidate(name, target.precision, open_runner(path, target.session), path, target.session.runtime))
+                entries.append(Candidate(name, target.precision, open_runner(path, target.session), path, target.session.runtime,
+                                         real=self.real if target.precision == "int8" else None))
             except OnnxfuseError as error:
                 if name in ("so far", NOISE):
                     raise
@@ -190,9 +197,16 @@ class _Workshop:
             self.family.name_inputs(model)
             fuse(model, target)
             if target.precision == "int8":
-                model = write(prepare(model, Scheme()))
+                model = write(self._prepared(model))
             storage.save(model, path)
         return path
+
+    def _prepared(self, model: ir.Model) -> Prepared:
+        """Int8 as ``quantize`` makes it, from few samples and with weights rounded to nearest: neither changes its speed."""
+        if self.calibration is None:
+            return prepare(model, Scheme())
+        return prepare(model, Scheme(rounding="nearest"), partial(self.calibration.first(verdict.REAL * verdict.ROWS).batches,
+                                                                  verdict.ROWS))
 
 
 class _Known:

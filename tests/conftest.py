@@ -136,6 +136,11 @@ def process(tmp_path: Path) -> Cli:
     return call
 
 
+def messages(stderr: str) -> list[str]:
+    """The lines of a log besides those that name a phase, which are indented."""
+    return [line for line in stderr.splitlines() if not line.startswith("  ")]
+
+
 HANGS = 1200
 """Seconds after which a process that was told to end counts as hanging, on however busy a machine: a net under a test, which
 waits for the thing itself."""
@@ -187,3 +192,22 @@ def bert_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder / "checkpoint")
     pipeline.export(ExportPlan(str(folder / "checkpoint"), folder / "export", exporter="torchscript"))
     return folder
+
+
+def save_tokenizer(folder: Path, size: int, inputs: Sequence[str] = ("input_ids", "attention_mask")) -> None:
+    """Put a tokenizer into ``folder`` that knows the ``size`` most frequent words of Python's own sentences."""
+    from collections import Counter
+
+    import tokenizers
+    import transformers
+
+    from onnxfuse.evaluate.sentences import docstring_sentences
+
+    counts = Counter(word for text in docstring_sentences(500) for word in text.lower().split())
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(word for word, _ in counts.most_common(size - 4))]
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: at for at, word in enumerate(known)}, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = tokenizers.normalizers.Lowercase(), tokenizers.pre_tokenizers.WhitespaceSplit()
+    words.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        model_input_names=list(inputs)).save_pretrained(folder)

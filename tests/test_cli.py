@@ -1,5 +1,6 @@
 """The command line as a user meets it: results on stdout, one line for every error, documented exit codes."""
 
+import importlib.metadata
 import json
 import signal
 import urllib.request
@@ -9,12 +10,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.conftest import HANGS, fill, parse, small_model
+from tests.conftest import HANGS, fill, messages, parse, small_model
 
 
 def expect_one_line(result, code: int, *words: str) -> None:
     assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
-    lines = result.stderr.strip().splitlines()
+    lines = messages(result.stderr)
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("onnxfuse: ")
     for word in words:
@@ -178,3 +179,40 @@ def test_run_a_folder(cli, tmp_path):
     record = json.loads((tmp_path / "all" / "onnxfuse.json").read_text())
     assert record["optimize"]["fused"]["attention"] == 1
     assert (tmp_path / "all" / "model_quantized.onnx").is_file()
+
+
+def test_run_a_checkpoint_that_is_too_small_to_quantize(cli, tmp_path):
+    """It ends with its table, which says so; a log gets a line for each phase, and stdout the result alone."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.DistilBertConfig(vocab_size=90, dim=32, n_heads=2, n_layers=1, hidden_dim=64, max_position_embeddings=16)
+    transformers.DistilBertForSequenceClassification(config).save_pretrained(tmp_path / "tiny")
+    command = ("run", Path("tiny"), "--exporter", "torchscript", "-o", "all", "--length", 8, "--rounds", 1)
+    result = cli(*command)
+    assert result.returncode == 0, result.stderr
+    assert "int8: nothing in the model" in result.stdout
+    assert "16384 numbers or more" in result.stdout
+    assert not any(line.split("\u2502")[1:2] == [" int8 "] for line in result.stdout.splitlines())
+    assert f"torch {importlib.metadata.version('torch')}" in result.stdout.partition("made with ")[2]
+    assert not (tmp_path / "all" / "model_quantized.onnx").exists()
+    phases = result.stderr.splitlines()
+    assert all(line.startswith("  ") for line in phases), result.stderr
+    assert len(phases) == len(set(phases)) > 3
+    (tmp_path / "all" / "model_quantized.onnx").write_bytes(b"old")
+    answer = json.loads(cli(*command, "--json").stdout)
+    assert "is worth quantizing" in answer["quantize"]["skipped"]
+    assert "model_quantized.onnx is of an earlier run" in answer["quantize"]["skipped"]
+    assert set(answer["benchmark"]) == {"PyTorch", "ONNX", "optimized"}
+
+
+def test_onnx_runtimes_own_log_stays_out(process, cli, tmp_path):
+    """What it says of a model that fails comes once, in one line."""
+    text = "g (float[B,3] x) => (float[B,3] y) <int64[2] s = {7,7}> { r = Reshape(x, s)  y = Reshape(r, s) }"
+    onnx.save(ir.to_proto(parse(text)), tmp_path / "model.onnx")
+    for run in (("check", "model.onnx", "model.onnx"), ("optimize", "model.onnx", "--model-type", "bert")):
+        expect_one_line(process(*run), 3, "cannot run model.onnx on x [1, 3]", "put its config.json beside it")
+    expect_one_line(cli("benchmark", "model.onnx"), 3, "measured: ONNX Runtime", "cannot run model.onnx on x [1, 3]")
+    (tmp_path / "config.json").write_text("{}")
+    assert "put its config.json" not in cli("check", "model.onnx", "model.onnx").stderr

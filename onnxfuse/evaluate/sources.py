@@ -17,6 +17,9 @@ from onnxfuse.evaluate.sentences import calibration_sentences
 SENTENCES = 512
 """Enough for outliers to show: with half as many, int8 all-MiniLM-L6-v2 loses a tenth more."""
 
+SAID = f"{SENTENCES} sentences of the standard library"
+"""What the default calibration data are called."""
+
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
 
@@ -43,8 +46,7 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset | None:
     wanted = {value.name for value in model.graph.inputs}
     if not wanted <= set(feeds):
         return None
-    return Dataset(f"{SENTENCES} sentences of the standard library",
-                   {name: array for name, array in feeds.items() if name in wanted})
+    return Dataset(SAID, {name: array for name, array in feeds.items() if name in wanted})
 
 
 def _has_tokenizer(source: Path) -> bool:
