@@ -14,6 +14,7 @@ from onnxfuse import BenchmarkPlan, ExportPlan, OnnxfuseError, pipeline, report
 from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import docstring_sentences
+from onnxfuse.progress import Lines
 from onnxfuse.runtime import open_runner
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -34,34 +35,37 @@ def minilm() -> Path:
     return folder
 
 
+def chain(source: Path, output: Path, rounds: int, sentences: int, out: Console, log: Console) -> None:
+    """Run everything on a sentence encoder's folder, and print one table and how much of its embeddings each model keeps.
+
+    Raises:
+        OnnxfuseError: see ``pipeline.run_all``.
+    """
+    tell = Lines(lambda line: log.print(line, markup=False, highlight=False, soft_wrap=True))
+    texts, tokenize = docstring_sentences(sentences), embeddings.tokenizer(source)
+    batches = [tokenize(texts[at:at + BATCH]) for at in range(0, min(8 * BATCH, sentences), BATCH)]
+    plan, measure = ExportPlan(str(source), output), BenchmarkPlan(BATCH, rounds=rounds)
+    outcome = pipeline.run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
+    tell(f"embedding {len(texts)} sentences with every model")
+    vectors = {name: embeddings.embed(open_runner(path), tokenize, texts, BATCH) for name, path in outcome.paths.items()}
+    out.print(report.run_table(outcome, f"{output.name}, real sentences, batches of {BATCH}"))
+    for name in list(vectors)[1:]:
+        kept = embeddings.compare(vectors["ONNX"], vectors[name])
+        out.print(f"{name}: {kept.sentences} sentences keep a mean cosine of {kept.cosine:.4f} "
+                  f"and the nearest neighbour of {kept.neighbours:.1%}", highlight=False)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("onnx/all-MiniLM-L6-v2"))
     parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
-    console, log = Console(width=120), Console(stderr=True)
-
-    def tell(text: str, done: float | None = None) -> None:
-        if not done:
-            log.print(f"  {text}", markup=False, highlight=False)
-
+    log = Console(stderr=True)
     try:
-        source, texts = minilm(), docstring_sentences(SENTENCES)
-        tokenize = embeddings.tokenizer(source)
-        batches = [tokenize(texts[at:at + BATCH]) for at in range(0, 8 * BATCH, BATCH)]
-        plan, measure = ExportPlan(str(source), arguments.output), BenchmarkPlan(BATCH, rounds=arguments.rounds)
-        outcome = pipeline.run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
-        tell(f"embedding {len(texts)} sentences with every model")
-        runners = {name: open_runner(arguments.output / file) for name, file in pipeline.VARIANTS.items()}
-        vectors = {name: embeddings.embed(run, tokenize, texts, BATCH) for name, run in runners.items()}
+        chain(minilm(), arguments.output, arguments.rounds, SENTENCES, Console(width=120), log)
     except OnnxfuseError as error:
-        log.print(f"demo: {error}", markup=False, highlight=False)
+        log.print(f"demo: {error}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
-    console.print(report.run_table(outcome, f"all-MiniLM-L6-v2, real sentences, batches of {BATCH}"))
-    for name in ("optimized", "int8"):
-        kept = embeddings.compare(vectors["ONNX"], vectors[name])
-        console.print(f"{name}: {kept.sentences} sentences keep a mean cosine of {kept.cosine:.4f} "
-                      f"and the nearest neighbour of {kept.neighbours:.1%}", highlight=False)
     return 0
 
 

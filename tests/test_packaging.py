@@ -1,10 +1,13 @@
 """The wheel holds ``onnxfuse/`` alone, and every package in the tree."""
 
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+
+from onnxfuse.plan import RECORDED
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,3 +37,15 @@ def test_imports_point_one_way():
         if path.name != "__main__.py":
             assert "onnxfuse.cli" not in path.read_text()
             assert "import onnxfuse.fusions" not in path.read_text() or path.name == "catalog.py"
+
+
+def test_the_readme_names_no_version_by_hand():
+    """What is tested is what installs; tables that a script writes name the versions of their run."""
+    text = re.sub(r"<!-- coverage.*?<!-- end of coverage -->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert not re.findall(rf"\b(?:{'|'.join(RECORDED)})\b[\s=v<>]*\d+\.\d+(?![.\d]* times)", text, flags=re.IGNORECASE)
+
+
+def test_ci_runs_what_the_readme_tells_newcomers_to():
+    first = re.findall(r"^    make ([a-z-]+)", (ROOT / "README.md").read_text().partition("## Commands")[0], flags=re.MULTILINE)
+    assert first == ["demo", "test", "test-tf"]
+    assert set(first) <= set(re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)[0].split())
