@@ -5,18 +5,15 @@ Every repair is exact, and is what ONNX Runtime itself takes the model for. What
 
 from __future__ import annotations
 
-import functools
-from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from onnxfuse.errors import ModelError
+from onnxfuse.operators import is_runnable, newest_opsets
 
 DEFAULT = ("", "ai.onnx")
 """The two names of the standard's own domain."""
@@ -105,24 +102,6 @@ def inner_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 # Domains and opsets ----------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _known() -> dict[tuple[str, str], list[int]]:
-    """The opsets that brought each operator which ONNX Runtime knows, by domain and name."""
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for schema in runtime.get_all_operator_schema():
-        found[schema.domain, schema.name].append(schema.since_version)
-    return dict(found)
-
-
-@functools.cache
-def _newest() -> dict[str, int]:
-    """The domains that ONNX Runtime knows and their newest opsets: what it takes where a model imports no other."""
-    found: dict[str, int] = {}
-    for (domain, _), since in _known().items():
-        found[domain] = max(found.get(domain, 0), *since)
-    return found
-
-
 def _rename_domains(proto: onnx.ModelProto) -> None:
     """"ai.onnx" is "", and of two imports of a domain the last counts."""
     versions = {"" if entry.domain in DEFAULT else entry.domain: entry.version for entry in proto.opset_import}
@@ -139,15 +118,15 @@ def _import_domains(proto: onnx.ModelProto) -> None:
     imported = {entry.domain for entry in proto.opset_import}
     used = {node.domain for graph in graphs(proto) for node in graph.node}
     for domain in sorted(used - imported - {""}):
-        if domain in _newest():
-            proto.opset_import.add(domain=domain, version=_newest()[domain])
+        if domain in newest_opsets():
+            proto.opset_import.add(domain=domain, version=newest_opsets()[domain])
     if imported and "" not in imported:
         proto.opset_import.add(domain="", version=_lowest_equal_opset(proto))
 
 
 def _lowest_equal_opset(proto: onnx.ModelProto) -> int:
     """The lowest opset in which the model's standard operators are what they are in ONNX Runtime's newest."""
-    newest = min(_newest()[""], onnx.defs.onnx_opset_version())
+    newest = min(newest_opsets()[""], onnx.defs.onnx_opset_version())
     names = {node.op_type for graph in graphs(proto) for node in graph.node if not node.domain}
     since = [onnx.defs.get_schema(name, newest).since_version for name in names if onnx.defs.has(name, newest)]
     return max(COMMON_OPSET, *since, 0)
@@ -171,35 +150,6 @@ def _is_foreign(node: onnx.NodeProto, opset: int) -> bool:
         return False
     standard = onnx.defs.has(node.op_type, opset) and not onnx.defs.get_schema(node.op_type, opset).deprecated
     return not standard and is_runnable(node.op_type, opset)
-
-
-def is_runnable(operator: str, opset: int) -> bool:
-    """Whether ONNX Runtime runs an operator of this name of the standard's domain at ``opset`` on the CPU."""
-    last = max((version for version in _known().get(("", operator), ()) if version <= opset), default=0)
-    if onnx.defs.has(operator, opset):
-        schema: Any = onnx.defs.get_schema(operator, opset)  # onnx's stubs lack half of it
-        if operator == "Constant" or schema.has_function or schema.has_context_dependent_function:
-            return True
-    return any(last in (first, end) or first < last < end != OPEN for first, end in _kernels().get(operator, ()))
-
-
-def is_known(domain: str, operator: str) -> bool:
-    """Whether ONNX Runtime has an operator of this name; it takes its own where a model has a function of that name."""
-    return (domain, operator) in _known()
-
-
-OPEN = 2**31 - 1
-"""The end of a kernel's range of opsets that has none; such a kernel counts for the opset of its start alone."""
-
-
-@functools.cache
-def _kernels() -> dict[str, list[tuple[int, int]]]:
-    """The opsets, first and last, that ONNX Runtime's kernels for the CPU are made for, by operator of the standard's domain."""
-    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for kernel in runtime.get_all_opkernel_def():
-        if kernel.provider == "CPUExecutionProvider" and not kernel.domain:
-            found[kernel.op_name].append(kernel.version_range)
-    return dict(found)
 
 
 # Order -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from onnxfuse import files, storage
 from onnxfuse.errors import ModelError, StorageError, UsageError
 from onnxfuse.fuse import fuse
 from onnxfuse.normalize.structure import simplify
-from onnxfuse.repair import is_runnable
 from onnxfuse.runtime import open_session
 from onnxfuse.targets import find
 from tests.conftest import HANGS, fill, parse
@@ -403,13 +402,6 @@ def test_parts_of_sparse_tensors_come_along_too(put, tmp_path):
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="outside the model's folder"):
         storage.load(tmp_path / "a.onnx")
-
-
-def test_what_onnx_runtime_can_run_is_its_own_word():
-    known = [("Upsample", 9, True), ("Upsample", 10, False), ("GroupNormalization", 18, True), ("LayerNormalization", 8, True),
-             ("RandomNormal", 21, True), ("RandomNormal", 22, False), ("Attention", 22, False), ("Attention", 23, True),
-             ("Bernoulli", 22, True), ("Constant", 17, True), ("Nothing", 17, False), ("Gelu", 19, False), ("Cast", 14, True)]
-    assert [(name, opset, is_runnable(name, opset)) for name, opset, _ in known] == known
 
 
 @pytest.mark.parametrize("size", [3, 1000])

@@ -16,7 +16,8 @@ from onnxscript import version_converter
 
 from onnxfuse.errors import ModelError
 from onnxfuse.files import first_line
-from onnxfuse.repair import FOREIGN, is_known, is_runnable
+from onnxfuse.operators import is_known, is_runnable
+from onnxfuse.repair import FOREIGN
 from onnxfuse.rewrite.facts import constant
 from onnxfuse.storage import name_apart
 

@@ -8,14 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
+from onnxfuse.quantize.operands import is_integer
 from onnxfuse.rewrite.facts import attribute, is_constant
 
 SMALLEST = 1 << 14
 """Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the answer."""
-
-INTEGER = {"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "DequantizeLinear", "ConvInteger", "QLinearConv",
-           "QAttention", "QGemm", "MatMulIntegerToFloat"}
-"""Operators that only int8 models have."""
 
 AROUND = {"Add", "Reshape", "Split", "Gather", "Sum", "Mul"}
 """Operators that may stand between a product and what tells its role."""
@@ -59,7 +56,7 @@ class Product:
 
 def integer_node(model: ir.Model) -> ir.Node | None:
     """The first operator that makes the model an int8 one; None for a float model."""
-    return next((node for node in model.graph if node.op_type in INTEGER), None)
+    return next((node for node in model.graph.all_nodes() if is_integer(node)), None)
 
 
 def require_float(model: ir.Model) -> None:

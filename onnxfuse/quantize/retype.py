@@ -8,6 +8,7 @@ Source: ONNX operators MatMulInteger, QLinearMatMul, QuantizeLinear and Dequanti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError
+from onnxfuse.quantize.operands import IntegerProduct, integer_products, operands
 from onnxfuse.rewrite.facts import is_constant
-
-WEIGHTS = {"MatMulInteger": (1, 3), "ConvInteger": (1, 3), "QLinearMatMul": (3, 5), "QLinearConv": (3, 5), "QGemm": (3, 5),
-           "DynamicQuantizeMatMul": (1, 3), "MatMulIntegerToFloat": (1, 5), "QAttention": (1, 7), "DequantizeLinear": (0, 2)}
-"""Where an operator takes its weight, and that one's zero point."""
-
-ACTIVATIONS = {"MatMulInteger": (0, 2), "ConvInteger": (0, 2), "QLinearMatMul": (0, 2), "QLinearConv": (0, 2), "QGemm": (0, 2),
-               "MatMulIntegerToFloat": (0, 4), "DequantizeLinear": (0, 2)}
-"""The same of its activation."""
 
 
 @dataclass(frozen=True)
@@ -37,37 +31,76 @@ class Retyped:
 def retype(model: ir.Model) -> Retyped:
     """Make the weights of an int8 model s8 and its activations u8, in place.
 
+    Only what products multiply counts. Where an activation of theirs changes, all change that can, since operators between want
+    theirs to be of one type.
+
     Raises:
         ModelError: there is nothing to retype.
     """
-    activations = sum(_retype_activation(model.graph, node) for node in list(model.graph) if node.op_type == "QuantizeLinear")
-    weights = {node.inputs[WEIGHTS[node.op_type][0]] for node in model.graph if node.op_type in WEIGHTS and _is_u8_weight(node)}
-    moved = sum(_retype_weight(model.graph, value) for value in weights if value is not None)
-    if not moved and not activations:
-        raise ModelError(f"the model {model.graph.name!r} has no u8 weight and no s8 activation in an int8 operator; "
-                         "there is nothing to retype")
+    products = list(integer_products(model.graph))
+    read = {(node, operand.value) for node, operand in (product.activation for product in products if product.activation)}
+    quantizers = [node for node in model.graph if _is_s8_activation(node)]
+    multiplied = [node for node in quantizers if read & set(_uses(node.outputs[0]))]
+    weights = _u8_weights(products)
+    if not weights and not multiplied:
+        raise ModelError(f"the model {model.graph.name!r} {_why_nothing(products)}; there is nothing to retype")
+    for node in quantizers if multiplied else ():
+        _retype_activation(model.graph, node)
+    for value, slots in weights.items():
+        _retype_weight(model.graph, value, slots)
     common.RemoveUnusedNodesPass()(model)  # nothing else is touched: the loader's own fusions must stay what they were
-    return Retyped(moved, activations)
+    return Retyped(len(weights), len(multiplied))
 
 
 def slow_products(model: ir.Model) -> int:
-    """How many int8 operators take a u8 weight, which x86 multiplies slowly."""
-    return sum(_is_u8_weight(node) for node in model.graph if node.op_type in WEIGHTS)
+    """How many products of integers take a u8 weight that could be s8: x86 multiplies it slowly."""
+    products = list(integer_products(model.graph))
+    weights = _u8_weights(products)
+    return sum(_weight(product) in weights for product in products)
 
 
-def _is_u8_weight(node: ir.Node) -> bool:
-    at, _ = WEIGHTS[node.op_type]
-    value = node.inputs[at] if at < len(node.inputs) else None
-    return value is not None and is_constant(value) and value.dtype == ir.DataType.UINT8 and not value.is_graph_output()
+def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    return [(user, at) for user, at in value.uses()]
 
 
-def _retype_weight(graph: ir.Graph, value: ir.Value) -> bool:
-    """Move a weight and the zero points beside it by 128; left alone where something reads it that is not known."""
-    if any(user.op_type not in WEIGHTS or WEIGHTS[user.op_type][0] != at for user, at in value.uses()):
-        return False
-    slots = [(user, WEIGHTS[user.op_type][1]) for user, _ in value.uses()]
-    if any(zero is not None and not is_constant(zero) for zero in (_input(user, at) for user, at in slots)):
-        return False
+def _weight(product: IntegerProduct) -> ir.Value | None:
+    node, operand = product.weight
+    return node.inputs[operand.value]
+
+
+Slots = list[tuple[ir.Node, int]]
+"""Inputs of nodes."""
+
+
+def _u8_weights(products: Sequence[IntegerProduct]) -> dict[ir.Value, Slots]:
+    """The u8 weights that can be s8, each with the zero points beside it: only products read it, and all of it is constant."""
+    known = {(node, operand.value): operand.zero for node, operand in (product.weight for product in products)}
+    found = {}
+    for value in dict.fromkeys(map(_weight, products)):
+        if value is None or not is_constant(value) or value.dtype != ir.DataType.UINT8 or value.is_graph_output():
+            continue
+        uses = _uses(value)
+        slots = [(user, known[user, at]) for user, at in uses if (user, at) in known]
+        zeros = [zero for zero in (_input(user, at) for user, at in slots) if zero is not None]
+        if len(slots) == len(uses) and all(map(is_constant, zeros)):
+            found[value] = slots
+    return found
+
+
+def _why_nothing(products: Sequence[IntegerProduct]) -> str:
+    """What the model's products have, where none can be retyped."""
+    zeros = [_input(node, operand.zero) for node, operand in (product.activation for product in products if product.activation)]
+    signed = sum(zero is not None and zero.dtype == ir.DataType.INT8 for zero in zeros)
+    unsigned = sum(value is not None and value.dtype == ir.DataType.UINT8 for value in map(_weight, products))
+    if not products:
+        return "has no product of integers"
+    if not signed and not unsigned:
+        return "multiplies u8 activations with s8 weights already"
+    return f"has {signed} products of s8 activations and {unsigned} of u8 weights, whose type other operators share"
+
+
+def _retype_weight(graph: ir.Graph, value: ir.Value, slots: Slots) -> None:
+    """Move a weight and the zero points beside it by 128."""
     assert value.const_value is not None
     for user, at in slots:
         zero = _input(user, at)
@@ -75,26 +108,30 @@ def _retype_weight(graph: ir.Graph, value: ir.Value) -> bool:
         _set_input(graph, user, at, (codes.astype(np.int16) - 128).astype(np.int8))
     value.const_value = ir.tensor((value.const_value.numpy().astype(np.int16) - 128).astype(np.int8), name=value.name)
     value.type = ir.TensorType(ir.DataType.INT8)
-    return True
 
 
-def _retype_activation(graph: ir.Graph, node: ir.Node) -> bool:
+def _is_s8_activation(node: ir.Node) -> bool:
+    """Whether a node is a QuantizeLinear to s8 whose type can change, with everything that reads it."""
+    if node.op_type != "QuantizeLinear":
+        return False
+    zeros = [_input(node, 2), *(_input(user, _zero(user, at)) for user, at in _uses(node.outputs[0]))]
+    return (zeros[0] is not None and zeros[0].dtype == ir.DataType.INT8
+            and all(zero is not None and is_constant(zero) for zero in zeros) and not node.outputs[0].is_graph_output())
+
+
+def _zero(node: ir.Node, at: int) -> int:
+    """The number of the zero point beside input ``at``; past all inputs where there is none."""
+    return next((operand.zero for operand in operands(node) if operand.value == at), len(node.inputs))
+
+
+def _retype_activation(graph: ir.Graph, node: ir.Node) -> None:
     """Make a QuantizeLinear to s8 one to u8, with everything that reads it."""
-    zero, output = _input(node, 2), node.outputs[0]
-    if zero is None or not is_constant(zero) or zero.dtype != ir.DataType.INT8 or output.is_graph_output():
-        return False
-    uses = list(output.uses())
-    if not uses or any(user.op_type not in ACTIVATIONS or ACTIVATIONS[user.op_type][0] != at for user, at in uses):
-        return False
-    readers = [(user, ACTIVATIONS[user.op_type][1]) for user, _ in uses]
-    if any(seen is None or not is_constant(seen) for seen in (_input(user, at) for user, at in readers)):
-        return False
-    for user, at in [(node, 2), *readers]:
+    output = node.outputs[0]
+    for user, at in [(node, 2), *((user, _zero(user, at)) for user, at in _uses(output))]:
         seen = _input(user, at)
         assert seen is not None and seen.const_value is not None
         _set_input(graph, user, at, (seen.const_value.numpy().astype(np.int16) + 128).astype(np.uint8))
     output.type = ir.TensorType(ir.DataType.UINT8)
-    return True
 
 
 def _input(node: ir.Node, at: int) -> ir.Value | None:
