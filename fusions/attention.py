@@ -2,7 +2,7 @@
 
 Seen in:   every encoder's eager and SDPA attention, in normal form.
 Computes:  y = merge(softmax(scale * split(q) @ split(k)^T + mask) @ split(v)), for N heads of size H.
-Shapes:    q [B,S,N*H], k and v [B,T,N*H], mask broadcastable to [B,N,S,T], y [B,S,N*H].
+Shapes:    q [B,S,N*H] (or [S,B,N*H], which is swapped for it), k and v [B,T,N*H], mask broadcastable to [B,N,S,T], y [B,S,N*H].
 Numerics:  rounding only (tolerance row "reassociate").
 Refuses:   softmax over another axis, heads of q, k and v that differ, a transpose other than to [B,N,S,H], a mask of
            unknown shape, scores or probabilities read elsewhere, a scale that is not a constant or not above zero.
@@ -20,6 +20,24 @@ from onnxfuse.rewrite.facts import ONE
 
 SCALE_ROUNDING = 1e-6
 """Relative: 1/sqrt(H) as exporters write it (a product of two float32 square roots) counts as the operator's default."""
+
+
+def swapped_heads(perm: list[int]):
+    def before(op, x, target):
+        return op.Transpose(op.Reshape(x, target), perm=perm)
+
+    def after(op: Op, x, sizes, **_):
+        split = op.Reshape(op.Transpose(x, perm=[1, 0, 2]), op.constant([0, 0, *sizes], "split"))
+        return op.Transpose(split, perm=[{0: 1, 1: 0}.get(i, i) for i in perm])
+    return Rule("heads-swapped", before, guard_swapped, after, shared=True, exact=True)
+
+
+def guard_swapped(match: Match) -> dict:
+    """Heads of a model that stands [S,B,D] throughout; behind attention it is swapped back already."""
+    s, b, _ = match.need_shape("x", rank=3)
+    split = match.need_shape(_reader_of(match, "x", "target"), rank=4)
+    match.need(split[:2] == (s, b), "x is not split into [S,B,N,H]", match.output)
+    return {"sizes": [match.need_number(size, "a size of heads") for size in split[2:]]}
 
 
 def heads(op, x, target):
@@ -92,8 +110,12 @@ def guard(match: Match) -> dict:
 
 def _reader(match: Match, name: str):
     """The output of the Reshape that reads a projection."""
+    return _reader_of(match, name, f"to_{name}")
+
+
+def _reader_of(match: Match, name: str, target: str):
     return next(node.outputs[0] for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match[name]
-                and node.inputs[1] is match[f"to_{name}"])
+                and node.inputs[1] is match[target])
 
 
 def _widens(match: Match, sizes, n: int) -> bool:
@@ -121,6 +143,8 @@ def attention(op: Op, q, k, v, n, factor, mask=None, widen=False, **_):
 
 
 RULES = (
+    swapped_heads([1, 2, 0, 3]),  # first: attention reads [B,S,D]
+    swapped_heads([1, 2, 3, 0]),
     Rule("attention", scaled_masked, guard, attention),
     Rule("attention", scaled, guard, attention),
     Rule("attention", masked, guard, attention),

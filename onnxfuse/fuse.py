@@ -102,6 +102,6 @@ def one_split(node: ir.Node) -> bool:
 
 def _behind_rearranging(value: ir.Value | None) -> ir.Node | None:
     node = None if value is None else value.producer()
-    while node is not None and node.op_type in ("Gather", "Reshape") and node.inputs[0] is not None:
+    while node is not None and node.op_type in ("Gather", "Reshape", "Transpose") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node

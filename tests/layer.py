@@ -150,6 +150,35 @@ PACKED = "pm = MatMul(x, wp)  pb = Add(pm, bp)  p5 = Reshape(pb, five)  pt = Tra
 FIVE = ", int64[5] five = {0, 0, 3, 4, 4}"
 PACKED_WEIGHTS = {"wp": (16, 48), "bp": (48,)}
 LAYER_NORM = PARTS["norm"]
+TURN = {name: PARTS[name].partition("  ")[2] for name in ("q", "k", "v")}
+"""The Transpose behind each Reshape to heads."""
+
+BMM = {
+    "q": PARTS["q"] + "  qb = Reshape(qt, merged)", "k": "k4 = Reshape(k, split)  ku = Transpose<perm = [0, 2, 1, 3]>(k4)  "
+    "kb0 = Reshape(ku, merged)  kb = Transpose<perm = [0, 2, 1]>(kb0)", "v": PARTS["v"] + "  vb = Reshape(vt, merged)",
+    "scores": "s = MatMul(qb, kb)  sw = Div(s, two)  m4s = Reshape(sw, four)  masked = Add(m4s, bias)",
+    "softmax": "p4 = Softmax<axis = -1>(masked)  p = Reshape(p4, three)",
+    "context": "cb = MatMul(p, vb)  c = Reshape(cb, apart)  ct = Transpose<perm = [0, 2, 1, 3]>(c)  cm = Reshape(ct, merge)",
+}
+BMM_CONSTANTS = ", int64[3] merged = {-1, 5, 4}, int64[4] four = {-1, 4, 5, 5}, int64[3] three = {-1, 5, 5}, int64[4] apart = {-1, 4, 5, 4}"
+"""[B*N,S,H] with five tokens: batched products of three dimensions."""
+
+SWAPPED = {
+    "mask": "drop = Equal(mask, i0)  ds = Shape(drop)  none = ConstantOfShape(ds)  db = Where(drop, inf, none)  bias = Reshape(db, rows4)",
+    "project": "xt = Transpose<perm = [1, 0, 2]>(x)  pm = MatMul(xt, wp)  pb = Add(pm, bp)  p4 = Reshape(pb, in3)  pu = Unsqueeze(p4, first)  "
+               "pt = Transpose<perm = [3, 1, 2, 0, 4]>(pu)  ps = Squeeze(pt, at3)  q = Gather<axis = 0>(ps, i0)  k = Gather<axis = 0>(ps, i1)  "
+               "v = Gather<axis = 0>(ps, i2)",
+    **{name: f"{name}3 = Reshape({name}, heads3)  {name}b = Transpose<perm = [1, 0, 2]>({name}3)  {name}h = Shape({name}b)  "
+             f"{name}s = Slice({name}h, at1, end)  {name}a = Concat<axis = 0>(last, four, {name}s)  {name}{'u' if name == 'k' else 't'} = Reshape({name}b, {name}a)"
+       for name in ("q", "k", "v")},
+    "context": "c = MatMul(p, vt)  ct = Transpose<perm = [2, 0, 1, 3]>(c)  cm = Reshape(ct, rows)",
+    "output": "om = Gemm<transB = 1>(cm, wo, bo)  xs = Shape(xt)  lead = Slice(xs, first, at2)  back = Concat<axis = 0>(lead, last)  ot = Reshape(om, back)  "
+              "o = Transpose<perm = [1, 0, 2]>(ot)",
+}
+SWAPPED["k"] += "  kt = Transpose<perm = [0, 1, 3, 2]>(ku)"
+SWAPPED_CONSTANTS = ", int64[4] in3 = {0, 0, 3, 16}, int64[1] at3 = {3}, int64[3] heads3 = {0, -1, 4}, int64[1] four = {4}, int64[1] end = {3}, " \
+                    "int64[2] rows = {-1, 16}, int64[4] rows4 = {0, 1, 1, -1}, float inf = {-inf}"
+"""What torch.nn.MultiheadAttention does: projections as one of [S,B,3,D], heads through [S,B*N,H], a mask of -inf."""
 
 SPELLINGS = (
     Case("as it is", masks=(RIGHT, LEFT)),
@@ -194,6 +223,9 @@ SPELLINGS = (
     Case("mask by -10000 * (1 - m) with one Unsqueeze", edit("mask", "m1 = Unsqueeze(mask, at1)  m2 = Unsqueeze(m1, at2)",
                                                              "m2 = Unsqueeze(mask, at12)")),
     Case("mask of every shape: [B,1,S,T]", {"mask": WIDE_MASK}),
+    Case("mask expanded first, as transformers 4.57 does for SDPA", {"mask": "m1 = Unsqueeze(mask, at1)  m2 = Unsqueeze(m1, at2)  "
+         "ms = Shape(mask)  mb = Slice(ms, first, at1)  mn = Slice(ms, at1, at2)  e4 = Concat<axis = 0>(mb, at1, mn, mn)  me = Expand(m2, e4)  "
+         "m3 = Cast<to = 1>(me)  m4 = Sub(one, m3)  md = Cast<to = 9>(m4)  bias = Where(md, lowest, m4)"}),
     Case("the operator on [B,N,S,H]", opset=23, parts={
         "mask": WIDE_MASK,
         "k": "k4 = Reshape(k, split)  kt = Transpose<perm = [0, 2, 1, 3]>(k4)", "scores": "c = Attention<scale = 0.5>(qt, kt, vt, bias)",
@@ -225,6 +257,34 @@ SPELLINGS = (
     Case("no biases", unbiased("q", "k", "v")),
     Case("no bias on k", unbiased("k")),
     Case("no bias on q and v", unbiased("q", "v")),
+    Case("cut by Slice, as chunk is traced", {
+        "project": "pm = MatMul(x, wp)  pb = Add(pm, bp)  q = Slice(pb, first, c16, last)  k = Slice(pb, c16, c32, last)  v = Slice(pb, c32, c48, last)"},
+         weights=PACKED_WEIGHTS, constants=", int64[1] c16 = {16}, int64[1] c32 = {32}, int64[1] c48 = {48}"),
+    Case("packed as [B,S,N,3,H], by Gather", {
+        "project": "pm = MatMul(x, wp)  pb = Add(pm, bp)  p5 = Reshape(pb, headed)", "q": "q4 = Gather<axis = 3>(p5, i0)  " + TURN["q"],
+        "k": "k4 = Gather<axis = 3>(p5, i1)  " + TURN["k"], "v": "v4 = Gather<axis = 3>(p5, i2)  " + TURN["v"]},
+         weights=PACKED_WEIGHTS, constants=", int64[5] headed = {0, 0, 4, 3, 4}"),
+    Case("packed as [B,N,S,3*H], by Split", {
+        "project": "pm = MatMul(x, wp)  pr = Reshape(pm, headed)  pt = Transpose<perm = [0, 2, 1, 3]>(pr)  "
+                   "qt, k4, vt = Split<axis = -1, num_outputs = 3>(pt)",
+        "q": "", "k": "kt = Transpose<perm = [0, 1, 3, 2]>(k4)", "v": ""}, weights={"wp": (16, 48)},
+         constants=", int64[4] headed = {0, 0, 4, 12}"),
+    # batch and sequence
+    Case("heads merged into the batch, by bmm", BMM, constants=BMM_CONSTANTS, inputs={"x": "float[B,5,16]", "mask": "int64[B,5]"}),
+    Case("heads merged into the batch, the mask too", {**BMM, "scores": BMM["scores"].replace("masked = Add(m4s, bias)", "masked = Identity(m4s)")
+         .replace("sw = Div(s, two)", "be = Expand(bias, each)  bm = Reshape(be, mask3)  s2 = Div(s, two)  sw = Add(bm, s2)")},
+         constants=BMM_CONSTANTS + ", int64[4] each = {1, 4, 1, 1}, int64[3] mask3 = {-1, 1, 5}", inputs={"x": "float[B,5,16]", "mask": "int64[B,5]"}),
+    Case("as torch.nn.MultiheadAttention writes it, on [S,B,D]", SWAPPED, weights=PACKED_WEIGHTS, constants=SWAPPED_CONSTANTS),
+    Case("a whole layer on [S,B,D]", {
+        **SWAPPED, "output": SWAPPED["output"].replace("ot = Reshape", "o = Reshape").partition("  o = Transpose")[0],
+        "residual": "r = Add(o, xt)", "norm2": "yt = LayerNormalization<axis = -1, epsilon = 0.00001>(r2, g2, n2)  y = Transpose<perm = [1, 0, 2]>(yt)"},
+         weights=PACKED_WEIGHTS, constants=SWAPPED_CONSTANTS),
+    Case("as torch.nn.MultiheadAttention writes it, the batch second from the start", {**SWAPPED, "scores": "s = MatMul(qt, kt)  masked = Div(s, two)",
+         "project": SWAPPED["project"].replace("xt = Transpose<perm = [1, 0, 2]>(x)", "xt = Identity(x)"),
+         "output": SWAPPED["output"].replace("o = Transpose<perm = [1, 0, 2]>(ot)", "o = Identity(ot)")},
+         weights=PACKED_WEIGHTS, constants=SWAPPED_CONSTANTS),
+    Case("flattened for softmax, as opset 12 is raised", {
+        "softmax": "ms = Shape(masked)  mf = Flatten<axis = 3>(masked)  pf = Softmax<axis = -1>(mf)  p = Reshape(pf, ms)"}),
     # structure
     Case("dropouts", {**edit("softmax", "p =", "p0 =") | {"context": "p = Dropout(p0)  " + PARTS["context"]},
                       **edit("residual", "Add(o, x)", "Add(od, x)") | {"output": PARTS["output"] + "  od = Dropout(o)"}}),
@@ -297,6 +357,17 @@ LOOK_ALIKES = (
         "k": "k4 = Reshape(k, split)  kt = Transpose<perm = [0, 2, 1, 3]>(k4)",
         "scores": "c = Attention<scale = 0.5, is_causal = 1>(qt, kt, vt, bias)",
         "softmax": "", "context": "ct = Transpose<perm = [0, 2, 1, 3]>(c)  cm = Reshape(ct, merge)"}),
+    # batch, sequence and heads
+    Case("heads before the batch in k alone", {**BMM, "k": BMM["k"].replace("ku = Transpose<perm = [0, 2, 1, 3]>", "ku = Transpose<perm = [2, 0, 1, 3]>")},
+         constants=BMM_CONSTANTS, counts=NO_ATTENTION, inputs={"x": "float[B,5,16]", "mask": "int64[B,5]"}),
+    Case("softmax over rows flattened with their queries", {
+        "softmax": "ms = Shape(masked)  mf = Flatten<axis = 2>(masked)  pf = Softmax<axis = -1>(mf)  p = Reshape(pf, ms)"}, counts=NO_ATTENTION),
+    Case("v cut where k is", {
+        "project": "pm = MatMul(x, wp)  pb = Add(pm, bp)  q = Slice(pb, first, c16, last)  k = Slice(pb, c16, c32, last)  v = Slice(pb, c16, c32, last)"},
+         weights=PACKED_WEIGHTS, constants=", int64[1] c16 = {16}, int64[1] c32 = {32}", counts=NO_ATTENTION),
+    Case("parts cut across heads", {
+        "project": "pm = MatMul(x, wp)  pb = Add(pm, bp)  q = Slice(pb, c8, c24, last)  k = Slice(pb, c16, c32, last)  v = Slice(pb, c24, c40, last)"},
+         weights=PACKED_WEIGHTS, constants=", int64[1] c8 = {8}, int64[1] c16 = {16}, int64[1] c24 = {24}, int64[1] c32 = {32}, int64[1] c40 = {40}", counts=NO_QKV),
     # masks
     Case("mask [B,1,S,T] from outside", {"mask": "bias = Identity(m4d)"}, inputs={"m4d": "float[B,1,S,S]"}),
     Case("mask [B,N,S,T] from outside", {"mask": "bias = Identity(m4d)"}, inputs={"m4d": "float[B,4,S,S]"}),

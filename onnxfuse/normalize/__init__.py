@@ -2,18 +2,18 @@
 
 In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, ONNX Runtime's fused
 operators taken apart, constants folded, then the
-rules of ``shapes``, ``indices``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
+rules of ``shapes``, ``batch``, ``indices``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxfuse.normalize import arithmetic, contrib, einsum, folding, indices, linear, masks, scale, shapes, structure
+from onnxfuse.normalize import arithmetic, batch, contrib, einsum, folding, indices, linear, masks, scale, shapes, structure
 from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
 
-RULES: tuple[Rule, ...] = (*shapes.RULES, *indices.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES, *linear.RULES,
-                           *einsum.RULES)
+RULES: tuple[Rule, ...] = (*shapes.RULES, *batch.RULES, *indices.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES,
+                           *linear.RULES, *einsum.RULES)
 
 
 def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False,
@@ -39,7 +39,9 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
     facts = Facts(model.opset_imports[""])
     facts.scan(model.graph)
     prover = Prover(facts) if prove else None
-    while folding.fold(model, facts, trace) + rewrite(model, rules, facts, trace, prover):
-        pass
-    structure.merge_duplicates(model)
+    changed = True
+    while changed:  # some rules ask that a value be read once, which merging brings about
+        while folding.fold(model, facts, trace) + rewrite(model, rules, facts, trace, prover):
+            pass
+        changed = structure.merge_duplicates(model)
     return facts

@@ -60,6 +60,8 @@ def fold(model: ir.Model, facts: Facts, trace: Trace | None = None) -> int:
             pending.add(output)
     if to_run:
         known |= _run(to_run, known, facts, trace)
+        news = [node.outputs[0] for node in to_run if node.outputs[0] in known and not facts[node.outputs[0]].known]
+        facts.forget(news)  # what reads them may know more now
     for value, tensor in known.items():
         _make_initializer(model.graph, value, tensor)
     return len(known)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.normalize.scale import need_float, scalar_like
+from onnxfuse.normalize.scale import FLOATS, need_float, scalar_like
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import LOWEST_FILL, ONE, Facts, constant
 
@@ -63,6 +63,45 @@ def transpose_where(op: Op, c, s, x, perm):
     return op.Transpose(op.Where(c, s, x), perm=perm)
 
 
+# Where(c, s, x) = Where(c, s, number) for an x that is the same number everywhere, and adds no dimension
+
+
+def where_any(op, c, yes, no):
+    return op.Where(c, yes, no)
+
+
+def guard_uniform(match: Match) -> dict:
+    """Zeros like the mask; shape arithmetic keeps its vectors."""
+    condition, wanted = match.need_shape("c"), match.need_shape(match.output)
+    match.need(condition == wanted, "a branch decides the shape", match.output)
+    facts = {name: match.fact(name) for name in ("yes", "no")}
+    wide = {name: np.array(fact.uniform, dtype=fact.dtype.numpy()) for name, fact in facts.items()
+            if fact.uniform is not None and fact.shape != () and fact.dtype in FLOATS}
+    match.need(wide, "no branch is one number in a shape", match.output)
+    return {"numbers": wide}
+
+
+def where_numbers(op: Op, c, numbers, **branches):
+    return op.Where(c, *(op.constant(numbers[name], name) if name in numbers else branches[name] for name in ("yes", "no")))
+
+
+# Reshape(Where(c, s, t)) = Where(Reshape(c), s, t) for two numbers
+
+
+def reshaped_where(op, c, yes, no, shape, zero):
+    return op.Reshape(op.Where(c, yes, no), shape, allowzero=zero)
+
+
+def guard_numbers(match: Match) -> dict:
+    match.need(match.need_shape("yes") == match.need_shape("no") == (), "a branch has a shape of its own", match.output)
+    match.need(match.need_shape("c"), "a scalar", match["c"])
+    return {}
+
+
+def where_reshaped(op: Op, c, yes, no, shape, zero):
+    return op.Where(op.Reshape(c, shape, allowzero=zero), yes, no)
+
+
 # f(Expand(x)) = Expand(f(x)) for elementwise f; Add(y, Expand(x)) = Add(y, x) where y has the full shape
 
 
@@ -113,6 +152,44 @@ def agree(match: Match) -> None:
     """Nothing to ask: the law always holds."""
 
 
+def expanded_with(name: str, *, last: bool = False) -> Rule:
+    """Expand(x) and a number, or the number first."""
+    def before(op, x, shape, c):
+        wide = op.Expand(x, shape)
+        return getattr(op, name)(*((c, wide) if last else (wide, c)))
+
+    def after(op: Op, x, shape, c):
+        return op.Expand(getattr(op, name)(*((c, x) if last else (x, c))), shape)
+    return Rule("expand-number", before, guard_number, after, shared=True, exact=True)
+
+
+def guard_number(match: Match) -> None:
+    match.need(match.need_shape("c") == (), "the other operand has a shape of its own", match["c"])
+    match.need(match.need_shape("x"), "a scalar", match["x"])
+
+
+def where_both_expanded(op, c, x, to_c, to_x, number):
+    return op.Where(op.Expand(c, to_c), number, op.Expand(x, to_x))
+
+
+def where_expanded_both(op, c, x, to_c, to_x, number):
+    return op.Where(op.Expand(c, to_c), op.Expand(x, to_x), number)
+
+
+def guard_both(match: Match) -> None:
+    match.need(match.need_shape("number") == (), "the other branch has a shape of its own", match["number"])
+    wide = {match.facts.shape(node.outputs[0]) for node in match.nodes}
+    match.need(len(wide) == 1 and None not in wide, "they are expanded to different shapes", match.output)
+
+
+def number_or_expanded(op: Op, c, x, to_c, number, **_):
+    return op.Expand(op.Where(c, number, x), to_c)
+
+
+def expanded_or_number(op: Op, c, x, to_c, number, **_):
+    return op.Expand(op.Where(c, x, number), to_c)
+
+
 def add_expanded(op, y, x, shape):
     return op.Add(y, op.Expand(x, shape))
 
@@ -141,6 +218,10 @@ def infinite_mask(op, x, keep, zero, infinity, axis):
     return op.Softmax(op.Add(x, op.Where(keep, zero, infinity)), axis=axis)
 
 
+def infinite_hole(op, x, drop, zero, infinity, axis):
+    return op.Softmax(op.Add(x, op.Where(drop, infinity, zero)), axis=axis)
+
+
 def guard_infinite(match: Match) -> dict:
     match.need_scalar("zero", 0.0)
     match.need(match.scalar("infinity") == -math.inf, "the fill value is finite", match["infinity"])
@@ -150,6 +231,10 @@ def guard_infinite(match: Match) -> dict:
 
 def finite_mask(op: Op, x, keep, zero, axis, lowest, **_):
     return op.Softmax(op.Add(x, op.Where(keep, zero, op.constant(lowest, "lowest"))), axis=axis)
+
+
+def finite_hole(op: Op, x, drop, zero, axis, lowest, **_):
+    return op.Softmax(op.Add(x, op.Where(drop, op.constant(lowest, "lowest"), zero)), axis=axis)
 
 
 # Softmax(Where(keep, x, fill)) = Softmax(x + Where(keep, 0, fill)) for a fill so low that its weight is zero
@@ -301,13 +386,22 @@ RULES = (
     Rule("where-true", where_true, guard_true, expanded, exact=True),
     Rule("where-false", where_false, guard_false, itself, exact=True),
     Rule("where-transposed", where_transposed, guard_transposed, transpose_where, shared=True, exact=True),
+    Rule("where-number", where_any, guard_uniform, where_numbers, shared=True, exact=True),
+    Rule("where-reshaped", reshaped_where, guard_numbers, where_reshaped, shared=True, exact=True),
     Rule("expand-where", expand_where, guard_scalar_branches, where_expand, shared=True, exact=True),
     Rule("expand-cast", expand_cast, agree, cast_expand, shared=True, exact=True),
     Rule("expand-not", expand_not, agree, not_expand, shared=True, exact=True),
     Rule("expand-scaled", expand_scaled, guard_scaled, scaled_expand, shared=True, exact=True),
+    expanded_with("Add"),
+    expanded_with("Sub"),
+    expanded_with("Sub", last=True),
+    expanded_with("Equal"),
+    Rule("expand-both", where_both_expanded, guard_both, number_or_expanded, shared=True, exact=True),
+    Rule("expand-both", where_expanded_both, guard_both, expanded_or_number, shared=True, exact=True),
     Rule("expand-add", add_expanded, guard_absorbed, add, shared=True, exact=True),
     Rule("expand-and", and_expanded, guard_absorbed, and_, shared=True, exact=True),
     Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True),
+    Rule("mask-finite", infinite_hole, guard_infinite, finite_hole, shared=True),
     Rule("mask-where", kept_scores, guard_fill, kept_bias, shared=True),
     Rule("mask-where", dropped_scores, guard_fill, dropped_bias, shared=True),
     Rule("softmax-shift", shifted_scores, guard_shift, scores),

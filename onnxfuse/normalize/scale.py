@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.normalize.shapes import need_target
+from onnxfuse.normalize.shapes import joins, need_target
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
 from onnxfuse.rewrite.facts import is_constant
 
@@ -88,6 +88,11 @@ def scaled_transpose(op, x, c, perm):
 
 
 def guard_scaled_transpose(match: Match) -> dict:
+    match.need(match["perm"] != [1, 0, 2], "batch and sequence are swapped: that moves behind (normalize/batch.py)", match.output)
+    return _factor(match)
+
+
+def _factor(match: Match) -> dict:
     return {"factor": match.scalar("c"), "dtype": need_float(match, match["c"])}
 
 
@@ -104,7 +109,9 @@ def scaled_reshape(op, x, c, shape, zero):
 
 def guard_scaled_reshape(match: Match) -> dict:
     match.need(match.need_shape("x"), "a scalar", match["x"])
-    return guard_scaled_transpose(match) | {"target": need_target(match, match["x"])}
+    merged = joins(match.need_shape("x"), match.need_shape(match.output))
+    match.need(merged is None, "heads are merged into the batch: that moves behind (normalize/batch.py)", match.output)
+    return _factor(match) | {"target": need_target(match, match["x"])}
 
 
 def scale_reshape(op: Op, x, target, factor, dtype, **_):

@@ -28,6 +28,13 @@ def need_target(match: Match, source: ir.Value) -> list[int]:
     return target
 
 
+def joins(source: Shape, wanted: Shape) -> int | None:
+    """Which of the first two of four dimensions becomes one with the next in ``wanted``; None for another Reshape."""
+    if len(source) != 4:
+        return None
+    return next((at for at in (0, 1) if wanted == (*source[:at], source[at] * source[at + 1], *source[at + 2:])), None)
+
+
 # Reshape(x, computed) = Reshape(x, constant)
 
 

@@ -134,9 +134,11 @@ def _sweep(model: ir.Model, by_root: Mapping[tuple[str, str], Sequence[Rule]], f
 
 def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss, tuple[ir.Node, ...]] | None:
     """How far one rule comes at one node, and the nodes that it matched there; None when not even the root fits."""
+    if not _read(rule, root):
+        return None
     attempt = pattern.Attempt(rule.pattern, root, facts.opset)
     for found in attempt:
-        match = Match(found, root, facts)
+        match = Match(found, root, facts, rule.pattern.output)
         try:
             _need_private(rule, match)
             rule.guard(match)
@@ -148,9 +150,11 @@ def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss,
 
 def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Trace, prover: Prover | None = None) -> bool:
     """Try one rule at one node; rewrite there when it matches and its guard agrees."""
+    if not _read(rule, root):
+        return False
     attempt = pattern.Attempt(rule.pattern, root, facts.opset)
     for found in attempt:
-        match = Match(found, root, facts)
+        match = Match(found, root, facts, rule.pattern.output)
         try:
             _need_private(rule, match)
             learned = rule.guard(match) or {}
@@ -163,12 +167,18 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
         if prover is not None and not _proven(prover, rule, match, op, built, trace):
             continue
         value, before = pattern.name_of(match.output), [Line.of(node) for node in match.nodes]
-        replace(model.graph, root, op, built)  # names what was built
+        replace(model.graph, root, op, built, rule.pattern.output)  # names what was built
         trace.record(rule, value, before, op.nodes)
         return True
     if attempt.miss is not None and attempt.miss.matched:
         trace.record_miss(rule, attempt.miss)
     return False
+
+
+def _read(rule: Rule, root: ir.Node) -> bool:
+    """Whether the node has the output that the rule replaces, and someone reads it: a part of a Split may have gone already."""
+    at = rule.pattern.output
+    return at < len(root.outputs) and bool(root.outputs[at].uses() or root.outputs[at].is_graph_output())
 
 
 def _proven(prover: Prover, rule: Rule, match: Match, op: Op, built: ir.Value, trace: Trace) -> bool:
@@ -203,11 +213,11 @@ def _need_private(rule: Rule, match: Match) -> None:
                 raise NoMatch(f"{pattern.name_of(value)} is also read elsewhere", value)
 
 
-def replace(graph: ir.Graph, root: ir.Node, op: Op, built: ir.Value) -> None:
-    """Put the nodes of ``op`` where ``root`` stood; readers and graph outputs of root read ``built``; the dead go."""
+def replace(graph: ir.Graph, root: ir.Node, op: Op, built: ir.Value, output: int = 0) -> None:
+    """Put the nodes of ``op`` where ``root`` stood; readers and graph outputs of its ``output`` read ``built``; the dead go."""
     for initializer in op.initializers:
         graph.register_initializer(initializer)
-    old = root.outputs[0]
+    old = root.outputs[output]
     name = old.name
     old.name = f"{name}/replaced"
     if op.nodes:

@@ -89,6 +89,12 @@ class Fact:
     coordinates: tuple[tuple[tuple[int, Dim], ...], ...] | None = None
 
     @property
+    def known(self) -> bool:
+        """Whether anything is known of the content."""
+        numbers = self.data is not None and all(item.number is not None for item in self.data)
+        return numbers or self.uniform is not None or self.index is not None or self.coordinates is not None
+
+    @property
     def rank(self) -> int | None:
         return None if self.shape is None else len(self.shape)
 
@@ -166,6 +172,16 @@ class Facts:
         if fact is None:
             fact = self._known[value] = self._compute(value)
         return fact
+
+    def forget(self, values: Iterable[ir.Value]) -> None:
+        """Compute anew what is known of ``values`` and of everything that is made from them."""
+        queue, seen = list(values), set[ir.Value]()
+        while queue:
+            value = queue.pop()
+            if value not in seen:
+                seen.add(value)
+                self._known.pop(value, None)
+                queue += [output for node, _ in value.uses() for output in node.outputs]
 
     def shape(self, value: ir.Value | None) -> Shape | None:
         return self[value].shape

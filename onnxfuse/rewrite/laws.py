@@ -76,6 +76,8 @@ def _scalar(facts: Facts, op: str, a: Dim, b: Dim) -> Dim:
         return b
     if op == "Div" and (quotient := a.divide(b)) is not None:
         return quotient
+    if op == "Div" and a.number is not None and b.number:
+        return Dim(int(a.number / b.number))
     if op in ("Max", "Min") and a.number is not None and b.number is not None:
         return Dim(max(a.coef, b.coef) if op == "Max" else min(a.coef, b.coef))
     return a if op in ("Max", "Min") and a == b else facts.size("~")
@@ -104,8 +106,8 @@ def _comparison(facts: Facts, node: ir.Node, output: int) -> Fact:
         if None not in answers:
             fact = replace(fact, data=tuple(Dim(int(bool(answer))) for answer in answers))
     nonnegative = left.index is not None and all(coef.nonnegative for _, coef in left.index)
-    if node.op_type == "GreaterOrEqual" and nonnegative and right.uniform is not None and right.uniform <= 0:
-        fact = replace(fact, uniform=True)
+    if node.op_type in ("GreaterOrEqual", "Less") and nonnegative and right.uniform is not None and right.uniform <= 0:
+        fact = replace(fact, uniform=node.op_type == "GreaterOrEqual")
     if node.op_type in _COMPARE and left.uniform is not None and right.uniform is not None:
         fact = replace(fact, uniform=_COMPARE[node.op_type](left.uniform, right.uniform))
     if node.op_type == "And" and left.uniform is True and right.uniform is True:

@@ -28,7 +28,8 @@ class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says n
 class Match:
     """What a guard sees: the matched values by name, the root, and the facts. It reads only."""
 
-    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts) -> None:
+    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts, output: int = 0) -> None:
+        self._output = output
         self.bindings = found.bindings
         self.nodes = list(dict.fromkeys(found.nodes.values()))
         self.root = root
@@ -40,7 +41,7 @@ class Match:
     @property
     def output(self) -> ir.Value:
         """The value that the rule replaces."""
-        return self.root.outputs[0]
+        return self.root.outputs[self._output]
 
     def fact(self, name: str) -> Fact:
         return self.facts[self.bindings[name]]

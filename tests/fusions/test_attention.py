@@ -46,6 +46,7 @@ def both(body: str, **parts: str):
     WHOLE.replace("p = Softmax", "raw = Softmax").replace("c = MatMul", "nan = IsNaN(raw)  p = Where(nan, zero, raw)  c = MatMul")
          .replace("Add(sc, mask)", "Identity(sc)"),
     WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 3>"),
+    WHOLE.replace("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [2, 0, 1, 3]>(c)"),  # [S,B,D]
 ])
 def test_spellings_become_one_attention_with_merged_qkv(body):
     before, after = both(body)
@@ -127,8 +128,34 @@ def test_what_a_target_without_the_operator_could_not_take_apart_is_refused(name
     assert reason in trace.misses["attention"]["seen"]
 
 
+TURNED = "int64[4] split = {0, 0, 3, 4}, int64[4] other = {-1, 7, 3, 4}, int64[5] five = {0, 0, 3, 2, 2}, int64[4] open = {0, 0, -1, 4}"
+
+
+@pytest.mark.parametrize("perm", ["1, 2, 0, 3", "1, 2, 3, 0"])
+def test_heads_of_a_model_on_sbd_are_swapped(perm):
+    text = f"g (float[S,B,12] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, split)  y = Transpose<perm = [{perm}]>(h) }}"
+    before, after = parse(text), parse(text)
+    rewrite(after, attention.RULES, facts_of(after), Trace())
+    assert [(node.op_type, [list(a.value) for a in node.attributes.values()]) for node in after.graph] == [
+        ("Transpose", [[1, 0, 2]]), ("Reshape", []), ("Transpose", [[0, 2, 1, 3] if perm == "1, 2, 0, 3" else [0, 2, 3, 1]])]
+    assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize(("shape", "target", "reason"), [
+    ("S,B,3,4", "split", "x has rank 4, wanted 3"),
+    ("S,B,12", "five", "h has rank 5, wanted 4"),
+    ("S,B,12", "other", "x is not split into [S,B,N,H]"),
+    ("S,B,T", "open", "a size of heads is ?"),
+])
+def test_other_heads_are_not_swapped(shape, target, reason):
+    model = parse(f"g (float[{shape}] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, {target})  y = Transpose<perm = [1, 2, 0, 3]>(h) }}")
+    trace = Trace()
+    assert not rewrite(model, attention.RULES, facts_of(model), trace)
+    assert reason in trace.misses["heads-swapped"]["seen"]
+
+
 @pytest.mark.parametrize(("old", "new"), [
-    ("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [2, 0, 1, 3]>(c)"),
+    ("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [1, 0, 2, 3]>(c)"),
     ("kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "kt = Transpose<perm = [0, 2, 1, 3]>(k4)"),
     ("c = MatMul(p, vt)", "c0 = MatMul(p, vt)  c = Add(c0, vt)"),
     ("p = Softmax<axis = -1>(sm)", "p0 = Softmax<axis = -1>(sc)  p = Add(p0, mask)"),

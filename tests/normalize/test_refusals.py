@@ -2,13 +2,14 @@
 
 import pytest
 
-from onnxfuse.normalize import RULES
+from onnxfuse.normalize import RULES, masks
 from onnxfuse.rewrite import Trace, rewrite
 from tests.conftest import facts_of, fill, parse
 
-CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] v2 = {2}, int64[1] v3 = {3}, int64[1] last = {-1},
+CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] v2 = {2}, int64[1] v3 = {3}, int64[1] v4 = {4}, int64[1] last = {-1},
     int64[2] two_ids = {0, 1}, int64[2] flat = {-1, 12}, int64[3] flat3 = {-1, 3, 4}, int64[3] back = {0, 0, 6}, int64[4] heads = {0, 0, 3, 4},
-    int64[5] five = {0, 0, 3, 2, 2}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
+    int64[5] five = {0, 0, 3, 2, 2}, int64[5] heads5 = {0, 0, 1, 3, 2}, int64[5] heads5b = {0, 0, 3, 1, 2}, int64[5] turned5 = {-1, 5, 1, 3, 2},
+    int64[4] head2 = {1, -1, 2, 6}, int64[4] head3 = {0, 0, 3, 4}, int64[4] head6 = {0, 0, 2, 6}, int64[3] uneven = {1, 2, 3}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
     int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0},
@@ -79,6 +80,36 @@ CASES = [
     ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 2>(p, two_ids)", "two_ids has rank 1, wanted 0"),
     ("packed-projections", "p = Reshape(x, turned)  y = Gather<axis = 2>(p, one)", "the Reshape does not keep the first two dimensions"),
     ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 3>(p, one)", "the parts are not the first of the split dimension"),
+    ("packed-projections", "p = Reshape(x, back)  y = Gather<axis = 2>(p, one)", "the Reshape splits nothing"),
+    ("slice-split", "c = Slice(sizes, v0, v1, v0)  y = Relu(c)", "shape arithmetic, or a constant expression"),
+    ("slice-split", "y = Slice(w, v0, v2, v1)", "shape arithmetic, or a constant expression"),
+    ("slice-split", "y = Slice(z3, v0, v2, last)", "the last dimension is T, wanted a number"),
+    ("slice-split", "y = Slice(x, open1, v4, last)", "starts is not one known number"),
+    ("slice-split", "y = Slice(x, two_ids, both1, two_ids)", "starts is not one known number"),
+    ("slice-split", "y = Slice(x, v0, v4, last, v2)", "it steps or reverses"),
+    ("slice-split", "y = Slice(x1, v0, v1, v1)", "another dimension than the last is cut"),
+    ("slice-split", "y = Slice(x, v0, v6, last)", "0 to 6 is not one of three parts of 12"),
+    ("slice-split", "y = Slice(x, v2, v6, last)", "2 to 6 is not one of three parts of 12"),
+    ("split-heads", "h = Reshape(x2, head2)  y, q, u = Split<axis = -1, num_outputs = 3>(h)", "x2 has rank 2, wanted 3"),
+    ("split-heads", "h = Reshape(x, five)  y, q, u = Split<axis = 2, num_outputs = 3>(h)", "has rank 5, wanted 4"),
+    ("split-heads", "h = Reshape(x, odd)  y, q, u = Split<axis = 2, num_outputs = 3>(h)", "the Reshape does not keep the first two dimensions"),
+    ("split-heads", "h = Reshape(x, head3)  y, q, u = Split<axis = 2, num_outputs = 3>(h)", "another dimension is split"),
+    ("split-heads", "h = Reshape(x, head6)  t = Transpose<perm = [0, 2, 1, 3]>(h)  y, q = Split<axis = -1, num_outputs = 2>(t)",
+     "the parts are not three of the same width"),
+    ("split-heads", "h = Reshape(x, head6)  y, q, u = Split<axis = -1>(h, uneven)", "the parts are not three of the same width"),
+    ("heads-by-parts", "m = MatMul(x2, w)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "x2 has rank 2, wanted 3"),
+    ("heads-by-parts", "m = MatMul(x, w)  y = Reshape(m, back)", "has rank 3, wanted 5"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5b)  y = Gather<axis = 3>(h, one)", "does not split into the three parts of heads"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, turned5)  y = Gather<axis = 3>(h, one)", "does not split into the three parts of heads"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 2>(h, one)", "the readers do not pick one of the parts"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  g = Gather<axis = 3>(h, one)  y = Relu(h)", "the readers do not pick one of the parts"),
+    ("heads-by-parts", "m = MatMul(x, w)  y = Reshape(m, heads5)  g = Gather<axis = 3>(y, one)", "the readers do not pick one of the parts"),
+    ("heads-by-parts", "m = MatMul(x, e2)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "weight is not a constant"),
+    ("heads-by-parts", "m = MatMul(x, c126)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "c126 has rank 3, wanted 2"),
+    ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, b6)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)", "bias is not a constant"),
+    ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, f1)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)", "the bias is not one row"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(w)", "the weight is read elsewhere as it is"),
+    ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, b)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(b)", "the bias is read elsewhere as it is"),
     ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, v2)", "another dimension is squeezed"),
     ("split-squeeze", "p, q = Split<axis = 1, num_outputs = 2>(x1)  y = Squeeze(p, v1)", "a part is wider than 1"),
     # masks
@@ -89,8 +120,20 @@ CASES = [
     ("where-transposed", "t = Transpose<perm = [1, 0, 2]>(x)  c = Transpose<perm = [1, 0, 2]>(k3)  y = Where(c, r, t)",
      "the other branch has a shape of its own"),
     ("where-transposed", "t = Transpose<perm = [1, 0]>(ids)  c = Transpose<perm = [1, 0]>(k3)  y = Where(c, one, t)", "rank"),
+    ("where-number", "y = Where(k4, s4, zero4)", "a branch decides the shape"),
+    ("where-number", "y = Where(two_yes, both1, sizes2)", "no branch is one number in a shape"),
+    ("where-number", "y = Where(kept, s4, f0)", "no branch is one number in a shape"),
+    ("where-reshaped", "m = Where(k3, x, f0)  y = Reshape(m, heads)", "a branch has a shape of its own"),
+    ("where-reshaped", "m = Where(k3, f0, x)  y = Reshape(m, heads)", "a branch has a shape of its own"),
+    ("where-reshaped", "m = Where(yes, f0, f1)  y = Reshape(m, v1)", "a scalar"),
     ("expand-where", "x4 = Expand(k4, wide4)  y = Where(x4, s4, f0)", "branch 'yes' has a shape of its own"),
     ("expand-where", "x4 = Expand(k1, wide1)  y = Where(x4, one4, f0)", "branch 'yes' has a shape of its own"),
+    ("expand-number", "g = Expand(r, back)  y = Add(g, last_row)", "the other operand has a shape of its own"),
+    ("expand-number", "g = Expand(r, back)  y = Sub(one4, g)", "the other operand has a shape of its own"),
+    ("expand-number", "g = Expand(e, back)  y = Sub(g, f1)", "a scalar"),
+    ("expand-both", "g = Expand(k4, wide4)  h = Expand(one4, wide4)  y = Where(g, e4, h)", "the other branch has a shape of its own"),
+    ("expand-both", "g = Expand(k4, four)  h = Expand(one4, thrice)  y = Where(g, h, f1)", "they are expanded to different shapes"),
+    ("expand-both", "g = Expand(yes, wide1)  h = Expand(one4, wide4)  y = Where(g, f1, h)", "they are expanded to different shapes"),
     ("expand-add", "g = Expand(e, back)  y = Add(f1, g)", "the expansion decides the shape"),
     ("expand-add", "g = Expand(one4, four)  y = Add(x, g)", "the expansion decides the shape"),
     ("expand-add", "g = Expand(r, wide)  y = Add(x, g)", "the expansion decides the shape"),
@@ -151,6 +194,8 @@ CASES = [
     ("factors-merge", "a = Mul(f3, f2)  y = Mul(a, f2)", "a constant expression"),
     ("scale-left", "a = Mul(w, f2)  y = MatMul(a, w6)", "a is a weight"),
     ("scale-left", "a = Mul(ids2, f2)  y = MatMul(a, ids2)", "is not batched"),
+    ("scale-transpose", "a = Mul(x, f2)  y = Transpose<perm = [1, 0, 2]>(a)", "batch and sequence are swapped"),
+    ("scale-reshape", "a = Mul(s34, f2)  y = Reshape(a, flat3)", "heads are merged into the batch"),
     ("scale-reshape", "a = Mul(e, f2)  y = Reshape(a, v1)", "a scalar"),
     # shapes
     ("reshape-constant", "y = Reshape(x, heads)", "the target is already constant"),
@@ -175,13 +220,18 @@ CASES = [
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
        "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, " \
-       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1, int64[R] open_rank"
+       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1, float[B,12] x2, float[1,12,6] c126, bool yes, int64[R] open_rank, bool[2] two_yes, int64[2] sizes2, float[12] last_row"
 
 
-@pytest.mark.parametrize(("name", "body", "reason"), CASES)
-def test_a_guard_line_refuses(name, body, reason):
-    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,), w4=(4, 6), e4=(4,), e34=(3, 4))
-    rules = [rule for rule in RULES if rule.name == name]
+HOLES = [("m = Where(kept, inf, f1)  a = Add(s4, m)  y = Softmax(a)", "zero is 1.0, wanted 0.0"),
+         ("m = Where(kept, low, f0)  a = Add(s4, m)  y = Softmax(a)", "the fill value is finite")]
+
+
+@pytest.mark.parametrize(("name", "body", "reason", "before"), [
+    *((*case, None) for case in CASES), *(("mask-finite", *case, masks.infinite_hole) for case in HOLES)])
+def test_a_guard_line_refuses(name, body, reason, before):
+    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,), w4=(4, 6), c126=(1, 12, 6), e4=(4,), e34=(3, 4))
+    rules = [rule for rule in RULES if rule.name == name and before in (None, rule.before)]
     trace = Trace()
     facts = facts_of(model)
     assert rules

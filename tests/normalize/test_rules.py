@@ -50,14 +50,16 @@ def test_what_does_something_stays(body, wanted):
     check(body, wanted, inputs="float[B,S,12] x, float[12] w", out="float[P] y")
 
 
-def test_batched_transpose_through_reshape():
+@pytest.mark.parametrize("lead", ["B,3", "B,2,3"])
+def test_batched_transpose_through_reshape(lead):
     body = """s = Shape(x)  k = Slice(s, last, end)  m = Slice(s, pen, last)  lead = Slice(s, first, pen)
         flat = Concat<axis = 0>(last, m, k)  r = Reshape(x, flat)  t = Transpose<perm = [0, 2, 1]>(r)
-        shape = Concat<axis = 0>(lead, k, m)  y = Reshape(t, shape)""".replace("pen", "penult")
+        shape = Concat<axis = 0>(lead, k, m)  u = Reshape(t, shape)  y = Relu(u)""".replace("pen", "penult")
     text = CONSTANTS.replace("float z =", "int64[1] penult = {-2}, float z =")
-    before, after = (parse(f"g (float[B,3,S,4] x) => (float[P] y) {text} {{ {body} }}") for _ in range(2))
+    before, after = (parse(f"g (float[{lead},S,4] x) => (float[P] y) {text} {{ {body} }}") for _ in range(2))
     apply((), after)
-    assert [(n.op_type, list(n.attributes["perm"].value)) for n in after.graph] == [("Transpose", [0, 1, 3, 2])]
+    perm = [0, 1, 3, 2] if lead == "B,3" else [0, 1, 2, 4, 3]
+    assert [(n.op_type, [list(a.value) for a in n.attributes.values()]) for n in after.graph] == [("Transpose", [perm]), ("Relu", [])]
     assert_same(before, after, {"B": 2, "S": 5})
 
 
@@ -135,6 +137,18 @@ def test_an_expansion_that_addition_makes_anyway_goes():
     check("s = Shape(x)  e = Expand(r, s)  y = Add(x, e)", ["Add"], inputs="float[B,S,12] x, float[B,1,12] r")
 
 
+@pytest.mark.parametrize("body", ["e = Expand(r, s)  y = Add(f2, e)", "e = Expand(r, s)  y = Sub(e, f2)", "e = Expand(r, s)  y = Sub(f2, e)",
+                                  "e = Expand(r, s)  q = Equal(e, f1)  y = Cast<to = 1>(q)",
+                                  "e = Expand(r, s)  c = Cast<to = 9>(e)  y = Where(c, f2, e)", "e = Expand(r, s)  c = Cast<to = 9>(e)  y = Where(c, e, f2)"])
+def test_an_expansion_moves_behind_what_numbers_do(body):
+    """As transformers 4.57 builds the mask of SDPA: one row for all queries, then 1 - mask and the fill."""
+    before, after = (build("s = Shape(x)  " + body, inputs="float[B,S,12] x, float[B,1,12] r") for _ in range(2))
+    apply((), after)
+    assert list(after.graph)[-1].op_type == "Expand"
+    assert ops(after).count("Expand") == 1
+    assert_same(before, after, {"B": 2, "S": 5})
+
+
 def test_an_expansion_that_decides_the_shape_stays():
     model = build("s = Shape(v)  e = Expand(r, s)  y = Add(x, e)", inputs="float[B,1,12] x, float[B,S,12] v, float[B,1,12] r")
     apply((), model)
@@ -182,6 +196,59 @@ def test_dropout_that_trains_stays():
     model = build("d = Dropout(x, ratio, flag)  y = Relu(d)", inputs="float[B,S,12] x, float ratio, bool flag")
     apply((), model)
     assert "Dropout" in ops(model)
+
+
+THIRDS = "int64[1] four = {4}, int64[1] eight = {8}, int64[1] far = {100}, int64[1] minus4 = {-4}, int64[4] heads = {0, 0, 2, 6}, " \
+         "int64[5] by_heads = {0, 0, 2, 3, 2}, int64[5] by_parts = {0, 0, 3, 2, 2}, int64[4] parts = {0, 0, 3, 4}, int64 two = {2}, float z ="
+
+
+def with_parts(body: str, inputs: str = "float[B,S,12] x", **weights):
+    return fill(parse(f"g ({inputs}) => (float[P] y) {CONSTANTS.replace('float z =', THIRDS)} {{ {body} }}"), **weights)
+
+
+@pytest.mark.parametrize(("body", "wanted"), [
+    ("a = Slice(x, first, four, last)  b = Slice(x, four, eight, step)  c = Slice(x, eight, far, step, second)  d = Mul(a, b)  y = Mul(c, d)",
+     ["Mul", "Mul", "Split"]),
+    ("i = Relu(x)  b = Slice(i, four, minus4, last)  y = Relu(b)", ["Relu", "Relu", "Split"]),
+    ("p = Reshape(x, parts)  a = Gather<axis = 2>(p, zero)  b = Gather<axis = -2>(p, two)  y = Mul(a, b)", ["Mul", "Split"]),
+    ("h = Reshape(x, heads)  a, b, c = Split<axis = -1, num_outputs = 3>(h)  d = Mul(a, b)  y = Mul(c, d)", ["Gather"] * 3 + ["Mul"] * 2 + ["Reshape"]),
+    ("h = Reshape(x, heads)  t = Transpose<perm = [0, 2, 1, 3]>(h)  a, b, c = Split<axis = 3, num_outputs = 3>(t)  d = Mul(a, b)  y = Mul(c, d)",
+     ["Gather"] * 3 + ["Mul"] * 2 + ["Reshape"] + ["Transpose"] * 3),
+])
+def test_thirds_become_one_split(body, wanted):
+    before, after = with_parts(body), with_parts(body)
+    apply((), after)
+    assert ops(after) == wanted
+    assert_same(before, after, {"B": 2, "S": 5})
+    assert not apply((), after).applications
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_columns_of_a_projection_are_sorted_by_part(biased):
+    """[B,S,N,3,H]: query, key and value of each head stand together."""
+    body = "m = MatMul(x, w)  " + ("a = Add(m, v)  " if biased else "a = Identity(m)  ") + "h = Reshape(a, by_heads)  " \
+           "q = Gather<axis = 3>(h, zero)  k = Gather<axis = -2>(h, one)  u = Gather<axis = 3>(h, two)  d = Mul(q, k)  y = Mul(u, d)"
+    before, after = (with_parts(body, "float[B,S,12] x, float[12,12] w, float[12] v", w=(12, 12), v=(12,)) for _ in range(2))
+    trace = apply((), after)
+    assert "heads-by-parts" in {application.rule for application in trace.applications}
+    assert ops(after) == ["Add"] * biased + ["MatMul", "Mul", "Mul", "Reshape", "Reshape", "Reshape", "Split"]
+    assert_same(before, after, {"B": 2, "S": 5})
+
+
+@pytest.mark.parametrize("zeros", ["e = ConstantOfShape(n)", "e = Expand(z, n)"])
+def test_a_mask_of_minus_infinity_where_it_is_dropped(zeros):
+    """As torch.nn.MultiheadAttention makes of key_padding_mask: the zeros have the mask's shape, and heads come after."""
+    text = f"""g (float[B,3,S,4] q, int64[B,S] ids) => (float[P] y) {CONSTANTS.replace('float z =', 'int64[4] four4 = {0, 1, 1, -1}, float inf = {-1.0}, float z =')}
+        {{ drop = Equal(ids, one)  n = Shape(drop)  {zeros}  w = Where(drop, inf, e)  m = Reshape(w, four4)  k = Transpose<perm = [0, 1, 3, 2]>(q)
+           x = MatMul(q, k)  a = Add(x, m)  y = Softmax<axis = -1>(a) }}"""
+    import numpy as np
+    before, after = infinite(parse(text)), infinite(parse(text))
+    trace = apply((), after)
+    assert {"where-number", "where-reshaped", "mask-finite"} <= {application.rule for application in trace.applications}
+    assert ops(after) == ["Add", "Equal", "MatMul", "Reshape", "Softmax", "Transpose", "Where"]
+    where = next(node for node in after.graph if node.op_type == "Where")
+    assert [value.const_value.numpy().shape for value in where.inputs[1:]] == [(), ()]
+    assert_same(before, after, {"B": 2, "S": 5}, ids=np.array([[1, 0, 1, 0, 0], [0, 0, 0, 0, 1]]))
 
 
 def test_overridable_weights_are_not_constants():

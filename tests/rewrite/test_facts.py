@@ -2,6 +2,7 @@
 
 import pytest
 
+from onnxfuse.normalize.folding import fold
 from onnxfuse.rewrite.facts import Dim
 from tests.conftest import facts_of, parse
 
@@ -58,6 +59,33 @@ def test_a_range_is_never_negative():
     head = "g (int64[S] x) => (bool[S] y) <int64 zero = {0}, int64 one = {1}, int64 at = {0}> { s = Shape(x)  n = Gather(s, at)"
     assert fact(head + " r = Range(zero, n, one)  y = GreaterOrEqual(r, zero) }", "y").uniform is True
     assert fact(head + " r = Range(zero, n, one)  y = GreaterOrEqual(r, one) }", "y").uniform is None
+
+
+def test_a_range_compared_as_before_opset_12_is_never_negative_either():
+    head = "g (int64[S] x) => (bool[S] y) <int64 zero = {0}, int64 one = {1}, int64 at = {0}> { s = Shape(x)  n = Gather(s, at)"
+    assert fact(head + " r = Range(zero, n, one)  y = Less(r, zero) }", "y").uniform is False
+    assert fact(head + " r = Range(zero, n, one)  l = Less(r, zero)  y = Not(l) }", "y").uniform is True
+    assert fact(head + " r = Range(zero, n, one)  y = Less(r, one) }", "y").uniform is None
+
+
+@pytest.mark.parametrize(("numbers", "quotient"), [("{50}, int64[1] b = {3}", 16), ("{-7}, int64[1] b = {2}", -3)])
+def test_integers_divide_as_onnx_divides_them(numbers, quotient):
+    assert fact(f"g (int64[1] x) => (int64[1] y) <int64[1] a = {numbers}> {{ y = Div(a, b) }}", "y").data == (Dim(quotient),)
+
+
+def test_division_by_zero_is_not_known():
+    assert fact("g (int64[1] x) => (int64[1] y) <int64[1] a = {1}, int64[1] b = {0}> { y = Div(a, b) }", "y").data[0].number is None
+
+
+def test_what_folding_finds_is_known_to_its_readers():
+    """No law says what Mod gives: ONNX Runtime computes it, and then the Slice's size is known."""
+    model = parse("""g (float[B,12] x) => (float[P,Q] y) <int64[1] a = {16}, int64[1] b = {12}, int64[1] zero = {0}, int64[1] axis = {1}>
+        { e = Mod(a, b)  c = Slice(x, zero, e, axis)  y = Relu(c) }""")
+    facts = facts_of(model)
+    relu = list(model.graph)[-1].outputs[0]
+    assert facts.shape(relu)[1].number is None
+    assert fold(model, facts)
+    assert facts.shape(relu) == (B, Dim(4))
 
 
 def test_a_cut_range_meets_the_size_that_cut_it():
