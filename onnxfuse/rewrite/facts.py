@@ -174,13 +174,17 @@ class Facts:
         return fact
 
     def forget(self, values: Iterable[ir.Value]) -> None:
-        """Compute anew what is known of ``values`` and of everything that is made from them."""
+        """Compute anew what is known of ``values`` and of everything that is made from them.
+
+        What is known of a content stays: it may come from a Range that is a plain constant by now.
+        """
         queue, seen = list(values), set[ir.Value]()
         while queue:
             value = queue.pop()
             if value not in seen:
                 seen.add(value)
-                self._known.pop(value, None)
+                if not self._known.get(value, UNKNOWN).known:
+                    self._known.pop(value, None)
                 queue += [output for node, _ in value.uses() for output in node.outputs]
 
     def shape(self, value: ir.Value | None) -> Shape | None:
