@@ -96,7 +96,7 @@ def guard(match: Match) -> dict:
     match.need(split["q"] == (b, s, *split["q"][2:]), "q is not split into [B,S,N,H]", match["q"])
     for name in ("k", "v"):
         match.need(split[name] == (b, t, *split["q"][2:]), f"{name} is not split into [B,T,{n},{h}] as q", match[name])
-    widen = match.bindings.get("mask") is not None and _widens(match, (b, s, t), n)
+    widen = _widens(match, (b, s, t), n) if match.bindings.get("mask") is not None else None
     for name in ("q", "mask"):  # what a target without the operator takes apart again
         if match.bindings.get(name) is not None:
             match.need_type(name)
@@ -118,8 +118,9 @@ def _reader_of(match: Match, name: str, target: str):
                 and node.inputs[1] is match[target])
 
 
-def _widens(match: Match, sizes, n: int) -> bool:
-    """Whether the mask has one row for all queries and must be widened to [.., S, T]; refuses what does not broadcast."""
+def _widens(match: Match, sizes, n: int) -> str | None:
+    """What tells S where the mask has one row for all queries and must be widened to [.., S, T]: "keys" where they are as many,
+    else "queries". None where it has a row for each; refuses what does not broadcast."""
     b, s, t = sizes
     mask = match.need_shape("mask")
     match.need(len(mask) in (2, 4), f"the mask has rank {len(mask)}, wanted 2 or 4", match["mask"])
@@ -128,15 +129,15 @@ def _widens(match: Match, sizes, n: int) -> bool:
     if len(mask) == 4:
         match.need(mask[0] in (ONE, b), f"the mask's batch is {mask[0]}, wanted 1 or {b}", match["mask"])
         match.need(mask[1].number in (1, n), f"the mask's heads are {mask[1]}, wanted 1 or {n}", match["mask"])
-    widen = mask[-2] == ONE != s
-    match.need(not widen or s == t, "a mask of one row with as many keys as queries is not certain", match["mask"])
-    return widen
+    if not mask[-2] == ONE != s:
+        return None
+    return "keys" if s == t else "queries"
 
 
-def attention(op: Op, q, k, v, n, factor, mask=None, widen=False, **_):
-    if widen:  # built from the mask alone, so that all layers share it
-        ones = op.constant([1, 1], "lead")
-        mask = op.Expand(mask, op.Concat(ones, op.Shape(mask, start=-1), op.constant([1], "last"), axis=0))
+def attention(op: Op, q, k, v, n, factor, mask=None, widen=None, **_):
+    if widen is not None:  # built from the mask alone where it can be, so that all layers share it
+        rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=1, end=2)
+        mask = op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))
     extra = {} if factor is None else {"scale": factor}
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
     return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n, **extra)

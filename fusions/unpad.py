@@ -4,11 +4,12 @@ Seen in:   encoders with an attention mask whose outputs show only the first tok
 Computes:  f(x)[b, s] = f(x[b, s]) for norms, linear layers, Gelu and residuals, so they run on [1,T,D], T real tokens.
            Attention sees [P,C,D]: short rows behind each other in one, each token still among its own row's alone. Where only
            the first token asks it sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
-Shapes:    x [B,S,D], mask [B,S] of integers (0: padding), its bias [B,1,1,S].
+Shapes:    x [B,S,D], mask [B,S] of integers (0: padding) or booleans computed from the inputs, its bias [B,1,1,S].
 Numerics:  rounding only (tolerance row "reassociate") where the outputs do not show padding. A row without any token gives finite
            numbers, others than before: see README.
-Refuses:   another mask than the bias made from ``attention_mask``, one that only weakens scores, an operator that reads padded
-           positions, an output that shows them (unless asked to write zeros there), attention in another form than the operator.
+Refuses:   another mask than a bias made from ``attention_mask`` or such booleans, one that only weakens scores, an operator that
+           reads padded positions, an output that shows them (unless asked to write zeros there), attention in another form than
+           the operator.
 Source:    positions are added before the first norm, so attention does not know them: it may see keys in any order, and keys
            without weight may be left out. The first token is always kept, because the head reads it.
 """
@@ -39,8 +40,12 @@ class Refused(Exception):  # noqa: N818 - not an error: it is how this step says
 
 @dataclass
 class Region:
-    """What runs on real tokens: values that change from [B,S,..] to [1,T,..], and where they meet the rest of the graph."""
+    """What runs on real tokens: values that change from [B,S,..] to [1,T,..], and where they meet the rest of the graph.
 
+    ``mask``: [B,S], 0 for padding: the input, or the booleans that ``bias`` is made from.
+    """
+
+    mask: ir.Value
     batch: Dim
     length: Dim
     values: set[ir.Value] = field(default_factory=set)
@@ -89,14 +94,14 @@ def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
         raise Refused(f"there is no input {MASK!r} of shape [B,S]")
     if not any(node.op_type == "Attention" and not node.domain for node in graph):
         raise Refused("there is no Attention operator")
-    region = Region(*shape)
+    region = Region(mask, *shape)
     for node in graph:
         inside = [at for at, value in enumerate(node.inputs) if value in region.values]
         if node.op_type == "Attention" and not node.domain and inside:
-            _visit_attention(node, inside, region, facts, mask)
+            _visit_attention(node, inside, region, facts)
         elif inside and _picks_first(node, facts):
             region.first_tokens.append(node)
-        elif len(inside) == 1 and _forgets(node, inside[0], facts, mask):
+        elif len(inside) == 1 and _forgets(node, inside[0], facts, region.mask):
             region.exits.append((node, inside[0]))
         elif inside and zeros and not node.domain and _drops_width(node, facts):
             region.exits.append((node, 0))
@@ -124,7 +129,7 @@ def _whole(value: ir.Value | None, region: Region, facts: Facts) -> bool:
     return value not in region.values and shape is not None and len(shape) == 3 and shape[:2] == (region.batch, region.length)
 
 
-def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Facts, mask: ir.Value) -> None:
+def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Facts) -> None:
     if not {1, 2} <= set(inside) or len(node.inputs) != 4 or len(node.outputs) != 1:
         raise Refused(f"attention at {node.outputs[0].name} has no mask, a past, or keys from elsewhere")
     query = facts.shape(node.inputs[0])
@@ -133,9 +138,13 @@ def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Fa
     bias = _bias_of(node.inputs[3])
     if facts.shape(bias) != (region.batch, ONE, ONE, region.length):
         raise Refused(f"the mask at {node.outputs[0].name} is not one row [B,1,1,S] for all queries")
-    closed = _scalar(bias, mask, 0, facts)
+    closed = _scalar(bias, region.mask, 0, facts)
+    if closed is None and region.bias is None and (derived := _booleans(bias, region, facts)) is not None:
+        region.mask = derived
+        closed = _scalar(bias, derived, 0, facts)
     if closed is None or closed > LOWEST_FILL:
-        raise Refused(f"the mask at {node.outputs[0].name} is not made from {MASK!r} alone, or does not shut out padding")
+        raise Refused(f"the mask at {node.outputs[0].name} is not made from {MASK!r} or from booleans [B,S] alone, "
+                      "or does not shut out padding")
     if region.bias not in (None, bias):
         raise Refused(f"attention at {node.outputs[0].name} has a mask of its own")
     region.bias = bias
@@ -149,6 +158,17 @@ def _bias_of(value: ir.Value | None) -> ir.Value | None:
     while value is not None and (node := value.producer()) is not None and (
             node.op_type == "Expand" or (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -2)):
         value = node.inputs[0]
+    return value
+
+
+def _booleans(value: ir.Value | None, region: Region, facts: Facts) -> ir.Value | None:
+    """The booleans [B,S] that a bias is made from, of lengths, say; None where there are none. (A comparison of what stands in
+    the region is refused by itself.)"""
+    while value is not None and (facts[value].dtype, facts.shape(value)) != (ir.DataType.BOOL, (region.batch, region.length)):
+        node = value.producer()
+        operands = [] if node is None else node.inputs[:1] if node.op_type in ("Reshape", "Unsqueeze") else node.inputs
+        varying = [operand for operand in operands if facts[operand].uniform is None]
+        value = varying[0] if len(varying) == 1 else None
     return value
 
 
@@ -182,6 +202,8 @@ def _apply(node: ir.Node, operands: list[float]) -> float | None:
             return float(not x)
         case "Equal", [x, y]:
             return float(x == y)
+        case "Greater", [x, y]:
+            return float(x > y)
         case "Add", [x, y]:
             return x + y
         case "Sub", [x, y]:
@@ -261,9 +283,8 @@ def _same_for_all(node: ir.Node, at: int, facts: Facts) -> bool:
 
 
 def _rewrite(graph: ir.Graph, region: Region, facts: Facts) -> None:
-    mask = next(value for value in graph.inputs if value.name == MASK)
     assert region.bias is not None
-    packing = Packing(graph, facts, mask, region.bias, _scalar(region.bias, mask, 0, facts) or 0.0)
+    packing = Packing(graph, facts, region.mask, region.bias, _scalar(region.bias, region.mask, 0, facts) or 0.0)
     readers = {value: [(use.node, use.idx) for use in value.uses()] for value in region.values}
     for node, at in region.entries:
         node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))

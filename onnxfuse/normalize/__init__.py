@@ -35,8 +35,8 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
     """
     structure.simplify(model, dropout=dropout)
     structure.convert(model, opset)
-    contrib.take_apart(model)
     facts = Facts(model.opset_imports[""])
+    contrib.take_apart(model, facts)
     facts.scan(model.graph)
     prover = Prover(facts) if prove else None
     changed = True

@@ -1,39 +1,112 @@
 """ONNX Runtime's fused operators (com.microsoft), taken apart into standard ones: models that its optimizer wrote fuse too.
 
-Source: ContribOperators.md of ONNX Runtime.
+The parts are in ``contrib_elementwise``, ``contrib_norms``, ``contrib_products`` and ``contrib_attention``: one function an
+operator. Its positional parameters are the operator's inputs in order (``| None``: optional), its keywords the attributes with
+their defaults (transA is ``trans_a``). What a node has beyond them is not understood, and the node stays, with the reason in its
+metadata.
+
+Source: ContribOperators.md of ONNX Runtime, and the same operators run in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import re
+from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Op
+from onnxfuse.normalize import contrib_attention, contrib_elementwise, contrib_norms, contrib_products
+from onnxfuse.normalize.contrib_site import Parts, Site, Stays
+from onnxfuse.rewrite import Facts, Op
+from onnxfuse.rewrite.facts import plain
 
 DOMAIN = "com.microsoft"
 
 STAYS = "onnxfuse.stays"
 """The key of a node's metadata that says why an operator was not taken apart; ``explain`` tells it."""
 
+PARTS: dict[str, Parts] = contrib_elementwise.PARTS | contrib_norms.PARTS | contrib_products.PARTS | contrib_attention.PARTS
+"""For each operator, the function that builds its parts by output number."""
 
-def take_apart(model: ir.Model) -> int:
-    """Replace the operators of ``PARTS`` by their parts, in place; one with an output that has none stays. Returns how many."""
+
+def take_apart(model: ir.Model, facts: Facts) -> int:
+    """Replace the operators of ``PARTS`` by their parts, in place. Returns how many.
+
+    One that is not understood, or has an output in use for which there are no parts, stays as it is.
+
+    Args:
+        facts: of the model's graph; they are filled on the way.
+    """
     count = 0
-    for node in model.graph:
-        parts = PARTS.get(node.op_type) if node.domain == DOMAIN else None
-        if parts is None:
-            continue
-        op = Op(model.graph, node.outputs[0].name or node.op_type)
-        given = {at: value for at, value in enumerate(node.inputs) if value is not None}
-        made = parts(op, given, node.attributes)
-        read = [at for at, value in enumerate(node.outputs) if at not in made and (value.uses() or value.is_graph_output())]
-        if read:
-            node.metadata_props[STAYS] = f"its output {read[0]} is read, and has no standard operator"
-            continue
-        _put(model.graph, node, op, made)
-        count += 1
+    for node in list(model.graph):
+        if node.domain == DOMAIN:
+            op = Op(model.graph, node.outputs[0].name or node.op_type)
+            try:
+                made = _parts(Site(op, facts, node))
+            except Stays as reason:
+                node.metadata_props[STAYS] = str(reason)
+                _forget(op)
+            else:
+                _put(model.graph, node, op, made)
+                count += 1
+                for built in op.nodes:
+                    _know(built, facts)
+                continue
+        _know(node, facts)
     return count
+
+
+def _know(node: ir.Node, facts: Facts) -> None:
+    """Compute the facts of a node's outputs in the order of the graph, which keeps later look-ups from recursing deeply."""
+    for value in node.outputs:
+        facts[value]
+
+
+def _parts(site: Site) -> dict[int, ir.Value]:
+    """The parts by output number. Raises Stays."""
+    node = site.node
+    build = PARTS.get(node.op_type)
+    if build is None:
+        raise Stays("no parts of it are known")
+    made = build(site, *_inputs(build, node), **_attributes(build, node))
+    for at in range(len(node.outputs)):
+        if at not in made and site.read(at):
+            raise Stays(f"its output {at} is read, and has no standard operator")
+    return made
+
+
+def _inputs(build: Parts, node: ir.Node) -> list[ir.Value | None]:
+    """The node's inputs, one for each positional parameter behind the site."""
+    known = [parameter for parameter in inspect.signature(build).parameters.values()
+             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD][1:]
+    given = [*node.inputs, *[None] * (len(known) - len(node.inputs))]
+    for at, value in enumerate(given[len(known):], start=len(known)):
+        if value is not None:
+            raise Stays(f"its input {at} is not understood")
+    for parameter, value in zip(known, given, strict=False):
+        if value is None and "None" not in str(parameter.annotation):
+            raise Stays(f"it has no input {parameter.name!r}")
+    return given[:len(known)]
+
+
+def _attributes(build: Parts, node: ir.Node) -> dict[str, Any]:
+    """The node's attributes, each a keyword of ``build``."""
+    known = {name: parameter for name, parameter in inspect.signature(build).parameters.items()
+             if parameter.kind is parameter.KEYWORD_ONLY}
+    given = {_keyword(name): attribute for name, attribute in node.attributes.items()}
+    for name, attribute in given.items():
+        if name not in known:
+            raise Stays(f"its attribute {attribute.name!r} is not understood")
+    for name, parameter in known.items():
+        if name not in given and parameter.default is parameter.empty:
+            raise Stays(f"it has no attribute {name!r}")
+    return {name: plain(attribute.value) for name, attribute in given.items()}
+
+
+def _keyword(name: str) -> str:
+    """An attribute's name as Python writes names."""
+    return re.sub("([A-Z])", lambda letter: f"_{letter[1].lower()}", name)
 
 
 def _put(graph: ir.Graph, node: ir.Node, op: Op, made: dict[int, ir.Value]) -> None:
@@ -48,51 +121,8 @@ def _put(graph: ir.Graph, node: ir.Node, op: Op, made: dict[int, ir.Value]) -> N
     graph.remove(node, safe=True)
 
 
-Given = dict[int, ir.Value]
-
-
-def skip_layer_normalization(op: Op, given: Given, attributes) -> dict[int, ir.Value]:
-    """Inputs x, skip, gain, bias of the norm, bias of the sum; outputs y, mean, inverse deviation, sum."""
-    x, skip = given[0], given[1]
-    if 4 in given:  # the bias belongs to the linear layer
-        maker = skip.producer()
-        x, skip = (skip, x) if maker is not None and maker.op_type == "MatMul" else (x, skip)
-        x = op.Add(x, given[4])
-    total = op.Add(x, skip)
-    return {0: _norm(op, total, given.get(2), given.get(3), attributes), 3: total}
-
-
-def _norm(op: Op, x: ir.Value, gain: ir.Value | None, bias: ir.Value | None, attributes) -> ir.Value:
-    inputs = [value for value in (x, gain, bias) if value is not None]
-    return op.LayerNormalization(*inputs, axis=-1, epsilon=attributes.get_float("epsilon", 1e-12))
-
-
-def embed_layer_normalization(op: Op, given: Given, attributes) -> dict[int, ir.Value]:
-    """Inputs ids, segment ids, tables of words, positions, segments, gain, bias, mask, position ids; output 2 is the sum."""
-    ids = given[0]
-    if 8 in given:
-        positions = op.Gather(given[3], given[8])
-    else:
-        length = op.Shape(ids, start=1, end=2)
-        positions = op.Slice(given[3], op.constant([0], "start"), length, op.constant([0], "axis"))
-    total = op.Add(op.Gather(given[2], ids), positions)
-    if 1 in given:
-        total = op.Add(total, op.Gather(given[4], given[1]))
-    return {0: _norm(op, total, given[5], given[6], attributes), 2: total}
-
-
-def gelu(approximate: str) -> Callable[..., dict[int, ir.Value]]:
-    def parts(op: Op, given: Given, attributes) -> dict[int, ir.Value]:
-        """Inputs x, bias."""
-        return {0: op.Gelu(op.Add(given[0], given[1]) if 1 in given else given[0], approximate=approximate)}
-    return parts
-
-
-PARTS = {
-    "SkipLayerNormalization": skip_layer_normalization,
-    "EmbedLayerNormalization": embed_layer_normalization,
-    "BiasGelu": gelu("none"),
-    "Gelu": gelu("none"),
-    "FastGelu": gelu("tanh"),
-}
-"""For each operator, its parts by output number, given its inputs by number."""
+def _forget(op: Op) -> None:
+    """The graph's values must not remember parts that were not put."""
+    for node in op.nodes:
+        for at in range(len(node.inputs)):
+            node.replace_input_with(at, None)

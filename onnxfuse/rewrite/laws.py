@@ -29,6 +29,13 @@ def _same(facts: Facts, node: ir.Node, output: int) -> Fact | None:
     return facts[node.inputs[0]] if output == 0 else None
 
 
+@law("Gelu")
+def _gelu(facts: Facts, node: ir.Node, output: int) -> Fact | None:
+    """Of the normal form, so that models below its opset hold it meanwhile, where ONNX's inference does not know it."""
+    fact = facts[node.inputs[0]]
+    return Fact(fact.dtype, fact.shape)
+
+
 @law("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Mod", "PRelu")
 def _arithmetic(facts: Facts, node: ir.Node, output: int) -> Fact:
     parts = [facts[value] for value in node.inputs]

@@ -48,6 +48,37 @@ def test_outputs_stay(kind, batch, length):
     np.testing.assert_allclose(got[some], wanted[some], rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+LENGTHS = """ones = Cast<to = 7>(attention_mask)  count = ReduceSum<keepdims = 1>(ones, last)  n0 = Shape<start = 1, end = 2>(attention_mask)
+    n1 = Squeeze(n0)  at = Range(first, n1, step)  c = Less(at, count)  r = Reshape(c, heads)"""
+LENGTH_CONSTANTS = CONSTANTS + ", int64[1] last = {-1}, int64 step = {1}"
+
+
+@pytest.mark.parametrize(("mask", "constants", "inputs"), [
+    (LENGTHS, LENGTH_CONSTANTS, ""), ("c = Cast<to = 9>(other)  r = Reshape(c, heads)", CONSTANTS, ", int64[B,S] other"),
+    ("c = Greater(attention_mask, first)  r = Reshape(c, heads)", CONSTANTS, ""),
+])
+def test_booleans_that_are_no_function_of_each_element_stay(mask, constants, inputs):
+    """Lengths, as ONNX Runtime's optimizer writes them: where padding stands left, they mean other tokens. Or another input."""
+    before, after = (model(mask=mask, constants=constants, inputs=inputs) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    for kind in MASKS:
+        given = mask_of(kind, 3, 7)
+        x = np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float32)
+        feeds = {"x": x, "attention_mask": given} | ({"other": given[:, ::-1].copy()} if inputs else {})
+        wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds)["y"] for m in (before, after))
+        some = given.any(axis=1)
+        np.testing.assert_allclose(got[some], wanted[some], rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_a_mean_over_other_tokens_than_attention_sees_tells():
+    """A head that reads the mask itself, where attention sees lengths."""
+    head = "m2 = Cast<to = 1>(attention_mask)  m3 = Unsqueeze(m2, last)  e2 = Mul(e, m3)  y = ReduceSum<keepdims = 0>(e2, one)"
+    kept = model(mask=LENGTHS, constants=LENGTH_CONSTANTS, head=head)
+    assert "ReduceSum at y reads" in unpad(kept, facts_of(kept)).kept
+    gone = model(mask="c = Greater(attention_mask, first)  r = Reshape(c, heads)", constants=LENGTH_CONSTANTS, head=head)
+    assert unpad(gone, facts_of(gone)) == Padding()
+
+
 def test_a_random_mask_of_any_integers_stays():
     before, after = model(), model()
     assert unpad(after, facts_of(after)) == Padding()
@@ -136,10 +167,11 @@ REFUSED = {
     "softmax over positions": ({"last": "e = Softmax<axis = 1>(s)"}, "Softmax at e"),
     "a weak mask": ({"constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
     "swapped branches": ({"bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}, "does not shut out padding"),
-    "another input's mask": ({"inputs": ", int64[B,S] other", "mask": "c = Cast<to = 9>(other)  r = Reshape(c, heads)"},
-                             "not made from 'attention_mask' alone"),
+    "a bias from outside": ({"inputs": ", float[B,1,1,S] other", "bias": "m = Expand(other, square)"}, "not made from 'attention_mask' or from"),
+    "booleans that only weaken": ({"inputs": ", bool[B,S] other", "mask": "r = Reshape(other, heads)",
+                                   "constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
     "two masks": ({"inputs": ", bool[B,1,1,S] other", "bias": "b0 = And(r, other)  bias = Where(b0, zero, low)  m = Expand(bias, square)"},
-                  "not made from 'attention_mask' alone"),
+                  "not made from 'attention_mask' or from"),
     "a causal mask": ({"inputs": ", float[B,1,S,S] causal", "bias": "bias = Where(r, zero, low)  m = Add(bias, causal)"}, "is not one row"),
     "a moved mask": ({"mask": "c0 = Cast<to = 9>(attention_mask)  c = Reshape(c0, turned)  d = Transpose<perm = [1, 0]>(c)  r = Reshape(d, heads)",
                       "inputs": ", int64[2] turned"}, "is not one row"),
