@@ -506,7 +506,7 @@ def test_what_lies_beside_the_staging_file_moves_with_it_or_not_at_all(tmp_path,
     for second_name in (link, none):  # a file system may have no second names for a file
         monkeypatch.setattr(os, "link", second_name)
         monkeypatch.setattr(os, "replace", full)
-        with pytest.raises(StorageError, match="No space left on device; .*what was there is untouched"):
+        with pytest.raises(StorageError, match=r"No space left on device; .*what was there is untouched"):
             stage("in/b.txt", "in/c.txt")
         assert there() == {"a.txt": "old", "in/b.txt": "old"}
     monkeypatch.setattr(os, "replace", move)

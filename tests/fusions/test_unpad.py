@@ -41,7 +41,7 @@ def outputs(model: ir.Model, mask: np.ndarray) -> dict[str, np.ndarray]:
 def test_outputs_stay(kind, batch, length):
     before, after = model(), model()
     assert unpad(after, facts_of(after)) == Padding()
-    mask = mask_of(kind, batch, length)
+    mask = mask_of(kind, batch, length).astype(np.int64)
     wanted, got = outputs(before, mask)["y"], outputs(after, mask)["y"]
     assert np.isfinite(got).all()
     some = mask.any(axis=1)  # a row without a token attends to all of its padding, or to none of it
@@ -62,7 +62,7 @@ def test_booleans_that_are_no_function_of_each_element_stay(mask, constants, inp
     before, after = (model(mask=mask, constants=constants, inputs=inputs) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
     for kind in MASKS:
-        given = mask_of(kind, 3, 7)
+        given = mask_of(kind, 3, 7).astype(np.int64)
         x = np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float32)
         feeds = {"x": x, "attention_mask": given} | ({"other": given[:, ::-1].copy()} if inputs else {})
         wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds)["y"] for m in (before, after))
@@ -98,7 +98,7 @@ def test_only_real_tokens_are_computed():
     for value in inner.values():
         value.type = ir.TensorType(ir.DataType.FLOAT)
         after.graph.outputs.append(value)
-    mask = mask_of("holes", 3, 11)
+    mask = mask_of("holes", 3, 11).astype(np.int64)
     mask[1, 0], mask[2] = 0, 0  # a first token that is padding, and a row without a token: both keep their first token
     kept = np.maximum(mask, np.arange(11) == 0)
     got = outputs(after, mask)
@@ -135,7 +135,7 @@ def test_a_split_of_rows_is_not_taken_for_one_of_columns():
         for value in graph.inputs:
             value.shape = ir.Shape([{"B": 3, "S": 7}.get(str(dim), dim) for dim in (d if isinstance(d, int) else d.value for d in value.shape.dims)])
     assert unpad(after, facts_of(after)) == Padding()
-    mask = mask_of("right", 3, 7)
+    mask = mask_of("right", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
 
@@ -148,7 +148,7 @@ def test_the_query_of_the_first_token_alone():
     before, after = (model(constants=constants, **edits) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
     for kind in MASKS[:-1]:
-        mask = mask_of(kind, 3, 7)
+        mask = mask_of(kind, 3, 7).astype(np.int64)
         np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
 
@@ -190,7 +190,7 @@ REFUSED = {
 
 def assert_same_but_zeros(before: ir.Model, after: ir.Model, zeros: tuple[str, ...]) -> None:
     for kind in MASKS[:-1]:
-        mask = mask_of(kind, 3, 7)
+        mask = mask_of(kind, 3, 7).astype(np.int64)
         wanted, got = outputs(before, mask), outputs(after, mask)
         for name, array in wanted.items():
             real = mask.reshape(mask.shape + (1,) * (array.ndim - 2)) if name in zeros else 1
