@@ -97,6 +97,9 @@ def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.Sy
 MASK = "attention_mask"
 """The input that is 0 where a position is padding."""
 
+IDS, TYPES, POSITIONS, PIXELS = "input_ids", "token_type_ids", "position_ids", "pixel_values"
+"""What Hugging Face calls the others."""
+
 def _fix(model: ir.Model, name: str, size: int) -> None:
     """Give the dimension ``name`` of the inputs and outputs a number."""
     found = False

@@ -250,10 +250,11 @@ def quantize(model: Model = None, output: Output = None,
     details = step.details
     trade = details.get("gate")
     if plot is not None and trade is not None:
-        report.gate_plot(trade, plot, f"{step.path}, batches of {batch}")
+        report.gate_plot(trade, plot, f"{step.path}, batches of {details['batch']}")
+    table = [] if trade is None else [report.gate_table(trade, details["batch"])]
     _print(as_json, step.to_json(), f"{source} to int8", *_step_lines(
         step, f"{report.int8_text(details)}; {details['size_ratio']:.3f} of the size",
-        *(f"kept in float: {role}" for role in details["float"])), *([report.gate_table(trade, batch)] if trade else []))
+        *(f"kept in float: {role}" for role in details["float"])), *table)
     return None
 
 
@@ -393,7 +394,8 @@ def evaluate(models: Annotated[list[Path], typer.Argument(help="Folders or .onnx
 
     with _progress() as progress:
         results = pipeline.evaluate(paths, data, BenchmarkPlan(batch, threads=threads, rounds=rounds), progress)
-    title = f"{data}, batches of {batch}, {threads or os.cpu_count()} threads, {rounds} rounds"
+    taken = next(iter(results.values())).batch
+    title = f"{data}, batches of {taken}, {threads or os.cpu_count()} threads, {rounds} rounds"
     _print(as_json, {name: result.to_json() for name, result in results.items()}, report.evaluation_table(results, title))
 
 

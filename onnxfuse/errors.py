@@ -29,6 +29,12 @@ class NothingToQuantizeError(ModelError):
     """A model has no matrix product that int8 would make faster."""
 
 
+class UncalibratedError(OnnxfuseError):
+    """There is nothing to calibrate with, and nobody asked for it; the text says why."""
+
+    exit_code = 3
+
+
 class ExportError(OnnxfuseError):
     """The checkpoint could not be loaded or exported."""
 

@@ -19,10 +19,10 @@ import onnx_ir as ir
 from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets, verdict
 from onnxfuse import plan as plans
 from onnxfuse.dump import Dump
-from onnxfuse.errors import NothingToQuantizeError, RequirementError, UsageError
+from onnxfuse.errors import NothingToQuantizeError, RequirementError, UncalibratedError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality, answer, judge
-from onnxfuse.evaluate.sources import dataset_for, default_calibration
+from onnxfuse.evaluate.sources import dataset_for, datasets_for, default_calibration
 from onnxfuse.explain import Finding
 from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
@@ -240,13 +240,12 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
     """
     clock = _Clock()
     model = storage.load(plan.source)
-    calibration = None
-    if plan.calibration != "none":
-        calibration = default_calibration(plan.source, model) if plan.calibration is None else \
-            dataset_for(Path(plan.calibration), plan.source, model)
+    calibration, uncalibrated = _calibration(plan, model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, model)
     if plan.bars and data is None:
-        raise UsageError("the bars need inputs to be measured on; give --data FILE")
+        raise UsageError(f"the bars need inputs to be measured on; give --data FILE ({uncalibrated})")
+    if plan.scheme.static and calibration is None:
+        raise UsageError(f"static int8 needs calibration data; give --calibration FILE, or leave --static out ({uncalibrated})")
     clock.lap("load")
     prepared = prepare(model, plan.scheme, None if calibration is None else partial(calibration.batches, plan.batch), progress)
     clock.lap("prepare")
@@ -269,12 +268,24 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
         result = compare_files(plan.source, staged, "bars" if plan.bars else "int8", real=real)
         result.require("the int8 model is not close enough to float", _unwritten(plan.out))
         clock.lap("verify")
+    details["uncalibrated"] = uncalibrated
     details["size_ratio"] = round(files.model_bytes(plan.out) / files.model_bytes(plan.source), 4)
     if trade is not None:
         details["gate"] = trade.to_json()
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
+
+
+def _calibration(plan: QuantizePlan, model: ir.Model) -> tuple[Dataset | None, str]:
+    """What to calibrate with, or why there is nothing. Raises UsageError, ModelError where it was asked for."""
+    if plan.calibration is not None:
+        asked = plan.calibration != "none"
+        return (dataset_for(Path(plan.calibration), plan.source, model), "") if asked else (None, "as asked")
+    try:
+        return default_calibration(plan.source, model), ""
+    except UncalibratedError as error:
+        return None, str(error)
 
 
 def _int8_details(plan: QuantizePlan, prepared: Prepared, calibration: Dataset | None, form: str, forms: dict[str, float],
@@ -285,6 +296,8 @@ def _int8_details(plan: QuantizePlan, prepared: Prepared, calibration: Dataset |
             "activations": "u8", "clip_safe": clip_safe(plan.scheme), "matmuls": len(roles) - len(kept),
             "embeddings": len(find_tables(prepared.model)) if plan.scheme.embeddings else 0,
             "calibration": None if calibration is None else calibration.name,
+            "batch": plan.batch if calibration is None else calibration.rows(plan.batch),
+            "notes": [] if calibration is None else list(calibration.notes),
             "smoothed": {roles[name]: alpha for name, alpha in prepared.smoothed.items()},
             "float": [roles[name] for name in kept]}
 
@@ -327,27 +340,34 @@ def evaluate(paths: list[Path], data: Path, plan: BenchmarkPlan, progress: Progr
     Raises:
         UsageError, ModelError: see ``evaluate.dataset.read`` and ``evaluate.quality.judge``.
     """
-    samples_ = dataset_for(data, paths[0])
+    sets = dict(zip(map(str, paths), datasets_for(data, paths), strict=True))
     runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}
     answers = {}
     for number, (name, run) in enumerate(runners.items()):
         progress(f"answering with {name}", number / len(runners))
-        answers[name] = answer(run, samples_, plan.batch)
-    timings = benchmark.measure(runners, [next(samples_.batches(plan.batch))], rounds=plan.rounds, progress=progress)
-    return {str(path): Evaluated(judge(answers[str(path)], answers[str(paths[0])], samples_), timings[str(path)],
-                                 files.model_bytes(path)) for path in paths}
+        answers[name] = answer(run, sets[name], plan.batch)
+    timed = {name: _on(run, next(sets[name].batches(plan.batch))) for name, run in runners.items()}
+    timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
+    return {str(path): Evaluated(judge(answers[str(path)], answers[str(paths[0])], sets[str(path)]), timings[str(path)],
+                                 files.model_bytes(path), sets[str(path)].rows(plan.batch)) for path in paths}
+
+
+def _on(run: Runner, feeds: Feeds) -> Runner:
+    """A runner for one input of its own: models that call their inputs differently are timed side by side."""
+    return lambda _: run(feeds)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model's quality on a data set, its latency on the set's first batch, and its size in bytes."""
+    """One model's quality on a data set, its latency on the set's first batch, its size in bytes, and the rows in a batch."""
 
     quality: Quality
     timing: benchmark.Timing
     size: int
+    batch: int
 
     def to_json(self) -> dict[str, Any]:
-        return self.quality.to_json() | {"latency": self.timing.to_json(), "size": self.size}
+        return self.quality.to_json() | {"latency": self.timing.to_json(), "size": self.size, "batch": self.batch}
 
 
 def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Parity:

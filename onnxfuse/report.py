@@ -44,7 +44,8 @@ def int8_text(details: Mapping[str, Any]) -> str:
     if details["float"]:
         parts.append(f"{len(details['float'])} products float")
     parts.append(f"calibrated on {details['calibration']}, {len(details['smoothed'])} products smoothed"
-                 if details["calibration"] else "not calibrated")
+                 if details["calibration"] else f"not calibrated ({details['uncalibrated']})")
+    parts += details["notes"]
     if details["clip_safe"]:
         parts.append("weights that no CPU clips")
     return ", ".join(parts)

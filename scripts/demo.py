@@ -14,6 +14,7 @@ from onnxfuse import BenchmarkPlan, ExportPlan, OnnxfuseError, pipeline, report
 from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import docstring_sentences
+from onnxfuse.evaluate.text import tokenizer
 from onnxfuse.progress import Lines
 from onnxfuse.runtime import open_runner
 
@@ -42,7 +43,7 @@ def chain(source: Path, output: Path, rounds: int, sentences: int, out: Console,
         OnnxfuseError: see ``pipeline.run_all``.
     """
     tell = Lines(lambda line: log.print(line, markup=False, highlight=False, soft_wrap=True))
-    texts, tokenize = docstring_sentences(sentences), embeddings.tokenizer(source)
+    texts, tokenize = docstring_sentences(sentences), tokenizer(source)
     batches = [tokenize(texts[at:at + BATCH]) for at in range(0, min(8 * BATCH, sentences), BATCH)]
     plan, measure = ExportPlan(str(source), output), BenchmarkPlan(BATCH, rounds=rounds)
     outcome = pipeline.run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)

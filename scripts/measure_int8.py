@@ -23,6 +23,7 @@ from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.quality import answer, judge
 from onnxfuse.evaluate.sentences import docstring_sentences, reference_sentences
 from onnxfuse.evaluate.sources import dataset_for
+from onnxfuse.evaluate.text import tokenizer
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.quantize.scheme import Bars, Scheme
 from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
@@ -97,7 +98,7 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
 def sentences(home: Path, rounds: int) -> str:
     """all-MiniLM-L6-v2 under every choice: closeness on two kinds of text, and speed."""
     _, optimized = float_models(str(minilm()), home)
-    tokenize = embeddings.tokenizer(home)
+    tokenize = tokenizer(home)
     texts = {"docstrings": docstring_sentences(SENTENCES), "reference": reference_sentences(SENTENCES)}
     wanted = {kind: embeddings.embed(open_runner(optimized), tokenize, found, BATCH) for kind, found in texts.items()}
     judged = home / "texts.txt"

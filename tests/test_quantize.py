@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse import OptimizePlan, QuantizePlan, pipeline, storage
-from onnxfuse.errors import RequirementError
+from onnxfuse.errors import RequirementError, UncalibratedError
 from onnxfuse.evaluate.sources import dataset_for, default_calibration
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import find_products
@@ -19,6 +19,7 @@ from onnxfuse.quantize.weights import Codes
 from onnxfuse.quantize.write import write
 from onnxfuse.runtime import open_session, product_saturates, run
 from tests.conftest import ops
+from tests.evaluate.conftest import tokenizer_files
 from tests.test_cli import expect_one_line
 
 COUNT = 48
@@ -156,7 +157,7 @@ def test_wrong_data_is_one_line(cli, optimized, data, tmp_path):
     expect_one_line(cli("quantize", optimized, "--min-cosine", 0.9), 2, "give --data FILE")
     np.savez(tmp_path / "wrong.npz", ids=np.ones((3, 4), np.int64))
     expect_one_line(cli("quantize", optimized, "--calibration", tmp_path / "wrong.npz"), 2,
-                    "has no column attention_mask, input_ids, token_type_ids; it holds ids")
+                    "has no column input_ids, attention_mask, which", "takes; it holds ids")
     (tmp_path / "empty").mkdir()
     expect_one_line(cli("quantize", optimized, "--calibration", tmp_path / "empty"), 2, "holds no samples")
     expect_one_line(cli("quantize", optimized, "--max-drop", "much"), 2, "--max-drop much: wanted a share such as 0.5% or 0.005")
@@ -184,17 +185,77 @@ def test_a_model_with_a_tokenizer_is_calibrated_by_sentences(optimized, tmp_path
     transformers = pytest.importorskip("transformers")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "return", "if", "file", "of", "is"]
     (tmp_path / "model_optimized.onnx").write_bytes(optimized.read_bytes())
-    assert default_calibration(optimized, storage.load(optimized)) is None
+    with pytest.raises(UncalibratedError, match="no tokenizer lies beside the model"):
+        default_calibration(optimized, storage.load(optimized))
     transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 64}))
     found = default_calibration(tmp_path / "model_optimized.onnx", storage.load(optimized))
     assert len(found) == 512
     assert found.inputs["input_ids"].shape[1] <= 64
-    assert set(found.inputs) == {"input_ids", "attention_mask", "token_type_ids"}
+    assert set(next(found.batches(8))) == {"input_ids", "attention_mask", "token_type_ids"}
     (tmp_path / "texts.csv").write_text("text,label\nthe file is,1\n")
     own = dataset_for(tmp_path / "texts.csv", tmp_path / "model_optimized.onnx")
     assert own.inputs["input_ids"].tolist() == [[2, 5, 9, 11, 3]]
     assert own.labels.tolist() == [1]
+
+
+# Models of other forms ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fixed(bert_export, tmp_path_factory):
+    """A folder with a model that takes one row of 16 tokens only, and a tokenizer that makes no token types."""
+    folder = tmp_path_factory.mktemp("fixed")
+    pipeline.optimize(OptimizePlan(bert_export / "export" / "model.onnx", folder / "model_optimized.onnx", batch=1, length=16))
+    tokenizer_files(folder, words=500, pad_token="w9")
+    (folder / "data.csv").write_text("text,label\n" + "".join(f"w{at} w{3 * at} w{5 * at},{at % 2}\n" for at in range(1, 41)))
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--static", "--form", "qdq"), ("--calibration", "data.csv"),
+                                  ("--data", "data.csv", "--max-drop", "50%", "--min-cosine", "0.9")])
+def test_a_model_of_fixed_sizes_is_quantized(cli, fixed, tmp_path, more):
+    more = [fixed / text if text == "data.csv" else text for text in more]
+    result = cli("quantize", fixed, "-o", tmp_path / "q.onnx", "--batch", 8, *more)
+    assert result.returncode == 0, result.stderr
+    assert "calibrated on" in result.stdout
+    assert ("products kept in float, batches of 1 " in result.stdout) == ("--data" in more)
+    assert json.loads(storage.load(tmp_path / "q.onnx").metadata_props["onnxfuse.int8"])["batch"] == 1
+
+
+def test_models_of_fixed_and_of_any_size_are_evaluated_together(cli, fixed, optimized):
+    result = cli("evaluate", optimized, fixed / "model_optimized.onnx", "--data", fixed / "data.csv", "--rounds", 1, "--json")
+    assert result.returncode == 0, result.stderr
+    for found in json.loads(result.stdout).values():
+        assert (found["count"], found["batch"], found["cosine"]) == (40, 1, pytest.approx(1))
+    assert "batches of 1, " in cli("evaluate", fixed, "--data", fixed / "data.csv", "--rounds", 1).stdout
+
+
+def test_why_a_model_is_not_calibrated(cli, optimized, fixed, tmp_path):
+    result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["uncalibrated"] == "no tokenizer lies beside the model; give --calibration DATA"
+    result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--calibration", "none")
+    assert "not calibrated (as asked)" in result.stdout
+    for name in ("model_optimized.onnx", "tokenizer_config.json", "data.csv"):
+        (tmp_path / name).write_bytes((fixed / name).read_bytes())
+    (tmp_path / "tokenizer.json").write_text("[1]")
+    result = cli("quantize", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "not calibrated (the tokenizer in" in result.stdout
+    for more in (("quantize", tmp_path, "--calibration"), ("evaluate", tmp_path, "--data")):
+        expect_one_line(cli(*more, tmp_path / "data.csv"), 3, "the tokenizer in", "cannot be used", "save it again")
+    expect_one_line(cli("quantize", tmp_path, "--min-cosine", 0.9), 2, "give --data FILE (the tokenizer in")
+    expect_one_line(cli("quantize", tmp_path, "--static"), 2, "give --calibration FILE", "(the tokenizer in")
+
+
+def test_notes_are_told(cli, fixed, tmp_path):
+    for name in ("model_optimized.onnx", "data.csv"):
+        (tmp_path / name).write_bytes((fixed / name).read_bytes())
+    tokenizer_files(tmp_path, words=500)
+    result = cli("quantize", tmp_path, "--calibration", "data.csv")
+    assert result.returncode == 0, result.stderr
+    assert "padded with 0 under the mask, since the tokenizer has no token for padding" in result.stdout
 
 
 @pytest.fixture(scope="module")

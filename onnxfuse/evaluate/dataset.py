@@ -1,7 +1,7 @@
 """Real inputs from files: what accuracy is measured on, and activations are calibrated with.
 
-A data set is columns of equal length: the model's inputs, and perhaps ``labels`` (``label``). Where ``text`` (``sentence``)
-stands in place of inputs, the tokenizer beside the model makes them. Read are
+A data set is columns of equal length: the model's inputs, under its own names or Hugging Face's, and perhaps ``labels``
+(``label``). Where ``text`` (``sentence``) stands in place of inputs, the tokenizer beside the model makes them. Read are
 
     a folder of .npy files, one a column (memory-mapped)     an .npz archive         a .txt file, a text on each line
     a .csv or .jsonl file with named columns                 a folder that the ``datasets`` library saved
@@ -12,16 +12,17 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxfuse.architecture import MASK
-from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.architecture import IDS, MASK
+from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.evaluate.embeddings import Tokenize
+from onnxfuse.evaluate.form import Form, Rows, Sizes
 from onnxfuse.runtime import Feeds
 
 TEXT, LABELS = ("text", "sentence"), ("labels", "label")
@@ -29,58 +30,149 @@ Columns = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Feeds of one batch; which of their tokens are real, bool [rows, S], None where there are no tokens; and how many of their
+    rows are samples, those behind filling a batch of a fixed size."""
+
+    feeds: Feeds
+    keep: np.ndarray | None
+    rows: int
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Inputs by name, each [n, ...], and the class of each sample [n], where they are known. ``name`` is for messages."""
+    """Samples: columns by name, each [n, ...], and the class of each sample [n], where they are known.
+
+    Args:
+        name: for messages.
+        keep: which tokens are real, bool [n, S]; None reads it off the columns.
+        form: what the model takes; None gives the columns as they are.
+        sizes: how they are batched; None as ``form`` takes them.
+        notes: what was done to them that a user must know.
+    """
 
     name: str
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None = None
+    keep: np.ndarray | None = None
+    form: Form | None = None
+    sizes: Sizes | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
     def first(self, count: int) -> Dataset:
         """The first ``count`` samples."""
-        return Dataset(self.name, {name: array[:count] for name, array in self.inputs.items()},
-                       None if self.labels is None else self.labels[:count])
+        return replace(self, inputs={name: array[:count] for name, array in self.inputs.items()},
+                       labels=None if self.labels is None else self.labels[:count],
+                       keep=None if self.keep is None else self.keep[:count])
+
+    def rows(self, size: int) -> int:
+        """The rows in a batch where ``size`` are asked for."""
+        return self._sizes.batch or size
 
     def batches(self, size: int) -> Iterator[Feeds]:
-        """Feeds of up to ``size`` samples, in order. Columns that are padding in the whole batch are cut off."""
-        for at in range(0, len(self), size):
-            feeds = {name: np.array(array[at:at + size]) for name, array in self.inputs.items()}
-            if MASK in feeds:
-                longest = int(np.max(np.nonzero(feeds[MASK].any(axis=0))[0], initial=0)) + 1
-                feeds = {name: array[:, :longest] for name, array in feeds.items()}
-            yield feeds
+        """Feeds of up to ``size`` samples, in order, in the form that the model takes."""
+        return (batch.feeds for batch in self.judged(size))
+
+    def judged(self, size: int) -> Iterator[Batch]:
+        """Batches of up to ``size`` samples, with what tells their real tokens and rows.
+
+        Columns that are padding in the whole batch are cut off. Where the model takes one batch or length only, rows are cut or
+        filled up to it.
+        """
+        form, sizes, start = self._form, self._sizes, 0
+        while start < len(self):
+            rows = self._rows(start, start + self.rows(size))
+            if sizes.even and rows.keep is not None:
+                counts = rows.keep.sum(axis=1)
+                rows = rows.first(int(np.argmin(np.append(counts == counts[0], False))))
+            count = len(next(iter(rows.columns.values())))
+            fitted = form.fitted(rows, sizes)
+            yield Batch(form.feeds(fitted), fitted.keep, count)
+            start += count
+
+    def _rows(self, start: int, stop: int) -> Rows:
+        columns = {name: np.array(array[start:stop]) for name, array in self.inputs.items()}
+        return Rows(columns, self._form.kept(columns) if self.keep is None else self.keep[start:stop])
+
+    @property
+    def _form(self) -> Form:
+        return self.form or Form.like(self.inputs)
+
+    @property
+    def _sizes(self) -> Sizes:
+        return self.sizes or self._form.sizes
 
 
-def read(path: Path, inputs: Mapping[str, np.dtype], tokenize: Callable[[], Tokenize] | None = None) -> Dataset:
-    """The data set in a file or folder, for a model with these inputs.
+def read(path: Path, forms: Sequence[Form], tokenize: Callable[[], Tokenize] | None = None) -> list[Dataset]:
+    """The data set in a file or folder, for each of the models that take these forms.
 
     Args:
-        tokenize: gives the tokenizer that turns texts into inputs, when there are texts; None where the model has none.
+        tokenize: gives the tokenizer that turns texts into inputs, when there are texts; None where there is none.
 
     Raises:
         UsageError: there is none, it is empty, a column is missing or of another kind, or columns differ in length.
         MissingExtraError: reading it needs a library that is not installed.
+        ModelError: the tokenizer cannot be used, or makes ids that a model has not.
     """
     columns = _columns(path)
-    labels = next((columns[name] for name in LABELS if name in columns), None)
-    texts = next((columns[name] for name in TEXT if name in columns), None)
-    kept = {name: columns[name] for name in inputs if name in columns}
-    counts = {name: len(column) for name, column in columns.items()}
+    counts = {name: _count(path, name, column) for name, column in columns.items()}
     if not counts or not any(counts.values()):
         raise UsageError(f"{path} holds no samples")
     if len(set(counts.values())) > 1:
         raise UsageError(f"{path} holds different numbers of samples: {', '.join(f'{n} {c}' for n, c in counts.items())}")
-    if len(kept) < len(inputs) and texts is not None:
-        if tokenize is None:
-            raise UsageError(f"{path} holds texts, and there is no tokenizer beside the model; give {', '.join(inputs)}")
-        kept = tokenize()([str(text) for text in texts])
-    if missing := sorted(set(inputs) - set(kept)):
-        raise UsageError(f"{path} has no column {', '.join(missing)}; it holds {', '.join(columns)}")
-    arrays = {name: _numbers(path, name, kept[name], dtype) for name, dtype in inputs.items()}
-    return Dataset(str(path), arrays, None if labels is None else _numbers(path, "labels", labels, np.dtype(np.int64)))
+    texts = next((columns[name] for name in TEXT if name in columns), None)
+    missing, taker = next(((names, form.name) for form in forms if (names := form.missing(columns))), ([], ""))
+    if missing and texts is None:
+        raise UsageError(f"{path} has no column {', '.join(missing)}, which {taker} takes; it holds {', '.join(columns)}")
+    if missing and tokenize is None:
+        raise UsageError(f"{path} holds texts, and there is no tokenizer beside the model; give {', '.join(missing)}")
+    if missing and tokenize is not None and texts is not None:
+        found = tokenized(str(path), [str(text) for text in texts], forms, tokenize())
+    else:
+        mask = next((columns[name] for form in forms for value in form.profile.inputs
+                     if value.role == "mask" and (name := form.column(value, columns)) is not None), columns.get(MASK))
+        found = [_taken(path, columns if mask is None else {MASK: mask} | columns, form) for form in forms]
+    labels = next((_numbers(path, "labels", columns[name], np.dtype(np.int64)) for name in LABELS if name in columns), None)
+    return [replace(data, labels=labels) for data in found]
+
+
+def tokenized(name: str, texts: Sequence[str], forms: Sequence[Form], tokenize: Tokenize) -> list[Dataset]:
+    """Texts as a data set for each of the models that take these forms.
+
+    Raises:
+        ModelError: one takes what texts do not give, or the tokenizer makes ids that it has not.
+    """
+    tokens = tokenize(texts)
+    keep = tokens[MASK].astype(bool)
+    columns = {column: array for column, array in tokens.items() if column != MASK}
+    found = []
+    for form in forms:
+        if missing := form.missing(tokens):
+            raise ModelError(f"texts do not give the {', '.join(missing)} that {form.name} takes; give data that holds them")
+        form.require(columns, f"the tokenizer beside the model, on {name}", ModelError)
+        ids = np.where(keep, columns[IDS], form.pad)
+        found.append(Dataset(name, columns | {IDS: ids}, keep=keep, form=form, notes=getattr(tokenize, "notes", ())))
+    return found
+
+
+def _taken(path: Path, columns: Columns, form: Form) -> Dataset:
+    """The columns that a model takes."""
+    taken = {name: _numbers(path, name, columns[name], value.dtype)
+             for value in form.profile.inputs if (name := form.column(value, columns)) is not None}
+    form.require(taken, str(path), UsageError)
+    if MASK in columns and MASK not in taken:  # it tells which tokens are real, of a model without a mask too
+        taken[MASK] = _numbers(path, MASK, columns[MASK], np.dtype(np.float64))
+    return Dataset(str(path), taken, form=form)
+
+
+def _count(path: Path, name: str, column: Any) -> int:
+    """The samples of a column. Raises UsageError when it is no column."""
+    if isinstance(column, np.ndarray) and column.ndim == 0:
+        raise UsageError(f"{path}: {name} is a single number, wanted one for each sample")
+    return len(column)
 
 
 def _columns(path: Path) -> Columns:
@@ -130,7 +222,7 @@ def _numbers(path: Path, name: str, column: Any, dtype: np.dtype) -> np.ndarray:
         raise UsageError(f"{path}: the rows of {name} differ in length; pad them, and give an attention_mask") from error
     if array.dtype.kind not in ("iub" if dtype.kind in "iub" else "iubf") and not (name == "labels" and _whole(array)):
         raise UsageError(f"{path}: {name} is {array.dtype}, wanted {dtype}")
-    return array if array.dtype == dtype else array.astype(dtype)
+    return array.astype(dtype) if array.dtype.kind in "US" else array  # a batch at a time, the form casts the rest
 
 
 def _whole(array: np.ndarray) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from onnxfuse.errors import MissingExtraError, ParityError
+from onnxfuse.errors import ParityError
 from onnxfuse.parity import Runner
 from onnxfuse.runtime import Feeds
 
@@ -24,25 +23,6 @@ class Kept:
     cosine: float
     neighbours: float
     sentences: int
-
-
-LONGEST = 256
-"""Tokens of a text that are kept."""
-
-
-def tokenizer(folder: Path, longest: int = LONGEST) -> Tokenize:
-    """The tokenizer in ``folder``: from texts to padded feeds of up to ``longest`` tokens. Raises MissingExtraError."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError("tokenizing text", "torch") from error
-    fast = AutoTokenizer.from_pretrained(folder)
-
-    def tokenize(texts: Sequence[str]) -> Feeds:
-        batch = fast(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
-        return {name: np.asarray(array, dtype=np.int64) for name, array in batch.items()}
-
-    return tokenize
 
 
 def embed(run: Runner, tokenize: Tokenize, texts: Sequence[str], batch: int = 8) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse.architecture import MASK
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.dataset import Dataset
@@ -57,7 +56,18 @@ class Quality:
 
 def answer(run: Runner, data: Dataset, batch: int) -> Answers:
     """Run a model over a data set, ``batch`` samples at a time."""
-    return Answers(tuple((run(feeds), feeds.get(MASK)) for feeds in data.batches(batch)))
+    found = []
+    for part in data.judged(batch):
+        outputs, fed = run(part.feeds), len(next(iter(part.feeds.values())))
+        found.append(({name: _without_filling(output, fed, part.rows) for name, output in outputs.items()},
+                      None if part.keep is None else part.keep[:part.rows]))
+    return Answers(tuple(found))
+
+
+def _without_filling(output: np.ndarray, fed: int, rows: int) -> np.ndarray:
+    """An output without the rows that only filled its batch up: [B, ...], or [B * S, ...]."""
+    per_row, rest = divmod(len(output), fed) if output.ndim else (0, 0)
+    return output[:per_row * rows] if per_row and not rest else output
 
 
 def judge(got: Answers, reference: Answers, data: Dataset) -> Quality:

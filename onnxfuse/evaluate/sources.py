@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from onnxfuse import plan as plans
 from onnxfuse import samples, storage
-from onnxfuse.errors import MissingExtraError
-from onnxfuse.evaluate.dataset import Dataset, read
-from onnxfuse.evaluate.embeddings import LONGEST, Tokenize, tokenizer
+from onnxfuse.architecture import IDS, MASK
+from onnxfuse.errors import MissingExtraError, ModelError, UncalibratedError
+from onnxfuse.evaluate.dataset import Dataset, read, tokenized
+from onnxfuse.evaluate.form import Form, Sizes
 from onnxfuse.evaluate.sentences import calibration_sentences
+from onnxfuse.evaluate.text import LONGEST, Tokenizer, has_tokenizer, tokenizer
+from onnxfuse.runtime import open_runner
+from onnxfuse.samples import Profile
 
 SENTENCES = 512
 """Enough for outliers to show: with half as many, int8 all-MiniLM-L6-v2 loses a tenth more."""
@@ -20,38 +27,92 @@ SENTENCES = 512
 SAID = f"{SENTENCES} sentences of the standard library"
 """What the default calibration data are called."""
 
-TOKENIZERS = ("tokenizer.json", "vocab.txt")
-
 
 def dataset_for(path: Path, source: Path, model: ir.Model | None = None) -> Dataset:
     """The data set in ``path`` for the model in the file ``source``, whose tokenizer reads texts.
 
     Raises:
-        UsageError, MissingExtraError: see ``dataset.read``.
+        UsageError, MissingExtraError, ModelError: see ``dataset.read`` and ``text.tokenizer``.
     """
-    model = model or storage.load(source)
-    inputs = {value.name or "": value.dtype.numpy() for value in model.graph.inputs if value.dtype is not None}
-    return read(path, inputs, partial(_tokenizer, source, model) if _has_tokenizer(source) else None)
+    form = form_of(source, model or storage.load(source))
+    return read(path, [form], _opener([source], [form]))[0]
 
 
-def default_calibration(source: Path, model: ir.Model) -> Dataset | None:
-    """Sentences of the standard library for a model with a tokenizer beside it that can be opened; else None."""
-    if not _has_tokenizer(source):
-        return None
+def datasets_for(path: Path, sources: Sequence[Path]) -> list[Dataset]:
+    """The same samples for each of several models, in batches that all of them take. Other files take what the first ONNX file
+    takes.
+
+    Raises:
+        UsageError, MissingExtraError: see ``dataset_for``.
+        ModelError: so too, or they take no common sizes.
+    """
+    graphs = [source for source in sources if source.suffix == ".onnx"] or sources[:1]
+    known = {source: form_of(source, storage.load(source)) for source in graphs}
+    sizes = Sizes.common(list(known.values()))
+    forms = [known.get(source, known[graphs[0]]) for source in sources]
+    return [replace(data, sizes=sizes) for data in read(path, forms, _opener(sources, forms))]
+
+
+def default_calibration(source: Path, model: ir.Model) -> Dataset:
+    """Sentences of the standard library, for a model with a tokenizer beside it that can be opened.
+
+    Raises:
+        UncalibratedError: there is none, or it does not fit the model; the text says why.
+    """
+    if missing := _form(source, model).missing((IDS, MASK)):
+        raise UncalibratedError(f"sentences do not give its {', '.join(missing)}; give --calibration DATA")
+    if not has_tokenizer(source.parent):
+        raise UncalibratedError("no tokenizer lies beside the model; give --calibration DATA")
+    form = form_of(source, model)
     try:
-        tokenize = _tokenizer(source, model)
-    except MissingExtraError:
-        return None
-    feeds = tokenize(calibration_sentences(SENTENCES))
-    wanted = {value.name for value in model.graph.inputs}
-    if not wanted <= set(feeds):
-        return None
-    return Dataset(SAID, {name: array for name, array in feeds.items() if name in wanted})
+        return tokenized(SAID, calibration_sentences(SENTENCES), [form], _tokenizer([source], [form]))[0]
+    except (MissingExtraError, ModelError) as error:
+        raise UncalibratedError(str(error)) from error
 
 
-def _has_tokenizer(source: Path) -> bool:
-    return any((source.parent / name).is_file() for name in TOKENIZERS)
+def form_of(source: Path, model: ir.Model) -> Form:
+    """What the model in the file ``source`` takes, its masks as it means them. Raises ModelError."""
+    form = _form(source, model)
+    if not any(value.role == "mask" for value in form.profile.inputs):
+        return form
+    return replace(form, profile=samples.understood(form.profile, open_runner(source)))
 
 
-def _tokenizer(source: Path, model: ir.Model) -> Tokenize:
-    return tokenizer(source.parent, min(LONGEST, samples.profile_of(model, plans.read_config(source)).longest))
+def _form(source: Path, model: ir.Model) -> Form:
+    """The same, of masks what is usual."""
+    config = plans.read_config(source)
+    profile = samples.profile_of(model, config)
+    return Form(profile, str(source), _padding(profile, config), _first_position(config, source))
+
+
+def _padding(profile: Profile, config: Mapping[str, Any]) -> int:
+    """The id that stands where no token is: what the graph asks for, or config.json says; else 0."""
+    asked = [value.pad for value in profile.inputs if value.pad is not None]
+    told = config.get("pad_token_id")
+    rows = max((value.high for value in profile.inputs if value.role == "ids"), default=0)
+    return asked[0] if asked else told if isinstance(told, int) and 0 <= told < rows else 0
+
+
+def _first_position(config: Mapping[str, Any], source: Path) -> int:
+    """Where position_ids begin: behind the id of padding in RoBERTa and what is counted like it, else at 0.
+
+    Its tables have as many rows more than its tokenizer takes tokens.
+    """
+    padding, rows = config.get("pad_token_id"), config.get("max_position_embeddings")
+    if not isinstance(padding, int) or not isinstance(rows, int):
+        return 0
+    longest = plans.read_json(source.with_name("tokenizer_config.json")).get("model_max_length")
+    counted = "roberta" in str(config.get("model_type")) or longest == rows - padding - 1
+    return padding + 1 if counted else 0
+
+
+def _opener(sources: Sequence[Path], forms: Sequence[Form]) -> Callable[[], Tokenizer] | None:
+    """Opens the tokenizer of the first model that has one; None where none has."""
+    found = [source for source in sources if has_tokenizer(source.parent)]
+    return partial(_tokenizer, found, forms) if found else None
+
+
+def _tokenizer(sources: Sequence[Path], forms: Sequence[Form]) -> Tokenizer:
+    """The first one's tokenizer, for texts that all models take whole."""
+    lengths = [form.sizes.length for form in forms if form.sizes.length is not None]
+    return tokenizer(sources[0].parent, min([LONGEST, *lengths, *(form.longest for form in forms)]))

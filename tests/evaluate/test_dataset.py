@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from onnxfuse.errors import MissingExtraError, UsageError
-from onnxfuse.evaluate.dataset import Dataset, read
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.dataset import read as read_for
+from tests.evaluate.conftest import averaging, form_of
 
 IDS, MASK = np.arange(1, 25).reshape(6, 4), np.ones((6, 4), np.int64)
 COLUMNS = {"input_ids": IDS, "attention_mask": MASK, "labels": np.arange(6)}
-INPUTS = {"input_ids": np.dtype(np.int64), "attention_mask": np.dtype(np.int64)}
+FORM = form_of(averaging(), name="model.onnx")
+
+
+def read(path, tokenize=None):
+    return read_for(path, [FORM], tokenize)[0]
 
 
 def folder(path, **arrays):
@@ -34,16 +40,16 @@ def lines(path, **arrays):
 
 @pytest.mark.parametrize("written", [folder, archive, lines])
 def test_formats_hold_the_same(tmp_path, written):
-    data = read(written(tmp_path / "set", **COLUMNS), INPUTS)
+    data = read(written(tmp_path / "set", **COLUMNS))
     assert len(data) == 6
-    assert set(data.inputs) == set(INPUTS)
+    assert set(data.inputs) == {"input_ids", "attention_mask"}
     np.testing.assert_array_equal(np.concatenate([feeds["input_ids"] for feeds in data.batches(4)]), IDS)
     np.testing.assert_array_equal(data.labels, np.arange(6))
     assert len(data.first(2)) == 2
 
 
 def test_a_folder_is_memory_mapped(tmp_path):
-    assert isinstance(read(folder(tmp_path / "set", **COLUMNS), INPUTS).inputs["input_ids"], np.memmap)
+    assert isinstance(read(folder(tmp_path / "set", **COLUMNS)).inputs["input_ids"], np.memmap)
 
 
 def tokenize(texts):
@@ -55,11 +61,11 @@ def tokenize(texts):
     ("a.jsonl", '{"sentence": "one", "label": 1}\n{"sentence": "three", "label": 0}\n', [1, 0])])
 def test_texts_go_through_the_tokenizer(tmp_path, name, content, labels):
     (tmp_path / name).write_text(content)
-    data = read(tmp_path / name, INPUTS, lambda: tokenize)
+    data = read(tmp_path / name, lambda: tokenize)
     assert data.inputs["input_ids"][:, 0].tolist() == [3, 5]
     assert (None if data.labels is None else data.labels.tolist()) == labels
     with pytest.raises(UsageError, match="no tokenizer beside the model; give input_ids, attention_mask"):
-        read(tmp_path / name, INPUTS)
+        read(tmp_path / name)
 
 
 def test_columns_of_padding_are_cut_off():
@@ -72,12 +78,12 @@ def test_columns_of_padding_are_cut_off():
     ({}, "holds no samples"),
     ({"input_ids": IDS[:0], "attention_mask": MASK[:0]}, "holds no samples"),
     ({"input_ids": IDS, "attention_mask": MASK[:2]}, "different numbers of samples: attention_mask 2, input_ids 6"),
-    ({"ids": IDS, "labels": np.arange(6)}, "has no column attention_mask, input_ids; it holds ids, labels"),
+    ({"ids": IDS, "labels": np.arange(6)}, "has no column input_ids, attention_mask, which model.onnx takes; it holds ids, labels"),
     ({"input_ids": IDS + 0.5, "attention_mask": MASK}, "input_ids is float64, wanted int64"),
 ])
 def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
     with pytest.raises(UsageError, match=words):
-        read(folder(tmp_path / "set", **arrays), INPUTS)
+        read(folder(tmp_path / "set", **arrays))
 
 
 @pytest.mark.parametrize(("name", "content", "words"), [
@@ -87,9 +93,9 @@ def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
 def test_what_cannot_be_read(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=words):
-        read(tmp_path / name, INPUTS, lambda: tokenize)
+        read(tmp_path / name, lambda: tokenize)
     with pytest.raises(UsageError, match="is not there"):
-        read(tmp_path / "other", INPUTS)
+        read(tmp_path / "other")
 
 
 def test_a_folder_of_the_datasets_library(tmp_path):
@@ -98,7 +104,7 @@ def test_a_folder_of_the_datasets_library(tmp_path):
         import datasets
     except ImportError:
         with pytest.raises(MissingExtraError, match="onnxfuse\\[eval\\]"):
-            read(tmp_path, INPUTS)
+            read(tmp_path)
         return
     datasets.Dataset.from_dict({name: array.tolist() for name, array in COLUMNS.items()}).save_to_disk(str(tmp_path / "saved"))
-    np.testing.assert_array_equal(read(tmp_path / "saved", INPUTS).inputs["input_ids"], IDS)
+    np.testing.assert_array_equal(read(tmp_path / "saved").inputs["input_ids"], IDS)

@@ -7,6 +7,7 @@ from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
 from onnxfuse.errors import ParityError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import calibration_sentences, docstring_sentences
+from onnxfuse.evaluate.text import tokenizer
 from onnxfuse.runtime import open_runner
 
 
@@ -35,7 +36,7 @@ def test_int8_minilm_keeps_real_sentences(tmp_path):
     optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
     quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "model_quantized.onnx"))
     assert quantized.size <= 0.27 * exported.size
-    texts, tokenize = docstring_sentences(800), embeddings.tokenizer(tmp_path)
+    texts, tokenize = docstring_sentences(800), tokenizer(tmp_path)
     assert not set(texts) & set(calibration_sentences(512))
     float32, int8 = (embeddings.embed(open_runner(step.path), tokenize, texts) for step in (optimized, quantized))
     assert np.allclose(np.linalg.norm(float32, axis=1), 1)  # modules.json asks for Normalize

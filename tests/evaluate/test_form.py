@@ -1,0 +1,175 @@
+"""Samples in the form that a model takes: names, types, ranks, sizes; and answers that do not depend on it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.form import Sizes
+from onnxfuse.evaluate.quality import answer
+from onnxfuse.runtime import open_runner
+from tests.evaluate.conftest import averaging, form_of, saved
+
+LENGTHS = (3, 5, 5, 1, 4, 2, 5)
+KEEP = np.arange(8) < np.array(LENGTHS)[:, None]
+IDS = np.where(KEEP, np.random.default_rng(0).integers(2, 50, KEEP.shape), 0)
+
+
+def texts(model, *, keep=KEEP, ids=IDS, **form):
+    """As a tokenizer would give them: ids, and which are real."""
+    return Dataset("texts", {"input_ids": ids}, keep=keep, form=form_of(model, **form))
+
+
+def answers(model, data, folder, batch=3):
+    """Of all samples, in order [n, 8]."""
+    return answer(open_runner(saved(model, folder / "model.onnx")), data, batch).joined("y")
+
+
+@pytest.fixture
+def wanted(tmp_path):
+    """Each row alone, without padding."""
+    run = open_runner(saved(averaging(mask=""), tmp_path / "alone.onnx"))
+    return np.concatenate([run({"input_ids": row[keep][None]})["y"] for row, keep in zip(IDS, KEEP, strict=True)])
+
+
+@pytest.mark.parametrize(("mask", "masked"), [
+    ("int64[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"), ("int32[B,S] seen_mask", "m = Cast<to = 1>(seen_mask)"),
+    ("bool[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"), ("float[B,S] attention_mask", "m = Identity(attention_mask)"),
+    ("float16[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"),
+    ("float[B,1,1,S] attention_mask", "q = Constant<value = int64[2] {1, 2}>()  m = Squeeze(attention_mask, q)"),
+    ("int64[B,S,S] attention_mask", "q = Constant<value = int64 {0}>()  r = Gather<axis = 1>(attention_mask, q)  m = Cast<to = 1>(r)"),
+    ("int64[B,1,S,S] mask", "q = Constant<value = int64[2] {1, 1}>()  z = Constant<value = int64 {0}>()  r = Gather<axis = 2>(mask, z)"
+                            "  o = Constant<value = int64[1] {1}>()  v = Squeeze(r, o)  m = Cast<to = 1>(v)")])
+@pytest.mark.parametrize("ids", ["int64[B,S] input_ids", "int32[B,S] tokens"])
+def test_masks_of_any_rank_and_ids_of_any_type_give_the_same_answers(tmp_path, wanted, ids, mask, masked):
+    model = averaging(ids, mask, masked=masked)
+    data = texts(model)
+    types = {value.name: value.dtype.numpy() for value in model.graph.inputs}
+    assert {name: array.dtype for name, array in next(data.batches(3)).items()} == types
+    np.testing.assert_allclose(answers(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_may_mean_the_opposite(tmp_path, wanted):
+    """1 where a token does not take part: of texts, and of a column under the model's own name, which is in its own words."""
+    model = averaging(mask="float[B,S] padding_mask", masked="one = Constant<value = float {1.0}>()  m = Sub(one, padding_mask)")
+    form = form_of(model)
+    form = replace(form, profile=replace(form.profile, inputs=tuple(
+        replace(value, meaning=(0.0, 1.0)) if value.role == "mask" else value for value in form.profile.inputs)))
+    own, theirs = ({"input_ids": IDS, name: mask} for name, mask in (("padding_mask", ~KEEP * 1.0), ("attention_mask", KEEP * 1)))
+    for data in (Dataset("texts", {"input_ids": IDS}, keep=KEEP, form=form), Dataset("own", own, form=form), Dataset("hf", theirs, form=form)):
+        np.testing.assert_allclose(answers(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
+        assert [feeds["input_ids"].shape for feeds in data.batches(3)] == [(3, 5), (3, 4), (1, 5)]
+
+
+@pytest.mark.parametrize("sizes", [(1, None), (4, None), (None, 5), (None, 8), (None, 11), (1, 6), (3, 11), (16, 5)])
+def test_fixed_sizes_give_the_same_answers(tmp_path, wanted, sizes):
+    batch, length = sizes
+    model = averaging(f"int64[{batch or 'B'},{length or 'S'}] input_ids", f"int32[{batch or 'B'},{length or 'S'}] attention_mask")
+    data = texts(model)
+    assert data.rows(2) == (batch or 2)
+    assert all(feeds["input_ids"].shape == (batch or len(feeds["input_ids"]), length or feeds["input_ids"].shape[1]) for feeds in data.batches(2))
+    np.testing.assert_allclose(answers(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_are_too_long_keep_their_first_real_tokens():
+    model = averaging("int64[B,4] input_ids", "int64[B,4] attention_mask")
+    ids = np.array([[0, 0, 0, 5, 6, 7, 8, 9]])
+    feeds = next(texts(model, ids=ids, keep=ids > 0).batches(1))
+    assert feeds["input_ids"].tolist() == [[5, 6, 7, 8]]
+    assert feeds["attention_mask"].all()
+    left = next(texts(averaging(), ids=ids, keep=ids > 0).batches(1))  # where they fit, they stay where they are
+    assert left["input_ids"].tolist() == ids.tolist()
+
+
+def test_what_fills_a_row_up_is_padding():
+    model = averaging("int64[B,6] input_ids", "int64[B,6] attention_mask", "int64[B,6] token_type_ids")
+    feeds = next(texts(model, ids=IDS[:2, :5], keep=KEEP[:2, :5], pad=7).batches(2))
+    assert feeds["input_ids"][:, 5].tolist() == [7, 7]
+    assert feeds["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
+    assert not feeds["token_type_ids"].any()
+    columns = {"input_ids": IDS[:1, :4], "attention_mask": KEEP[:1, :4] * 1, "token_type_ids": KEEP[:1, :4] * 1}
+    given = next(Dataset("set", columns, form=form_of(model)).batches(2))
+    assert given["token_type_ids"].tolist() == [[1, 1, 1, 0, 0, 0]]
+
+
+def test_without_a_mask_rows_of_a_batch_have_equally_many_tokens(tmp_path, wanted):
+    """Nothing could tell the model which are padding: on the left, on the right or between."""
+    model = averaging("int32[B,S] input_ids", mask="")
+    for order in (slice(None), slice(None, None, -1), np.random.default_rng(1).permutation(8)):
+        data = texts(model, ids=IDS[:, order], keep=KEEP[:, order])
+        assert [len(feeds["input_ids"]) for feeds in data.batches(2)] == [1, 2, 1, 1, 1, 1]
+        np.testing.assert_allclose(answers(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_without_a_token_still_has_a_column():
+    nothing = np.zeros((2, 4), bool)
+    for model in (averaging(), averaging(mask="")):
+        feeds = next(texts(model, ids=IDS[:2, :4], keep=nothing).batches(2))
+        assert feeds["input_ids"].shape == (2, 1)
+
+
+@pytest.mark.parametrize(("first", "positions"), [(0, [[0, 1, 2, 3], [0, 1, 2, 3]]), (2, [[2, 3, 4, 1], [1, 2, 3, 1]])])
+def test_positions_are_counted(first, positions):
+    """From 0, or as RoBERTa counts real tokens, behind the id of padding."""
+    model = averaging(positions="int32[B,S] position_ids")
+    keep = np.array([[1, 1, 1, 0], [0, 1, 1, 0]], bool)
+    data = texts(model, ids=IDS[:2, :4], keep=keep, first=first)
+    assert data.form.longest == 20 - first
+    feeds = next(replace(data, sizes=Sizes(length=4)).batches(2))
+    assert feeds["position_ids"].tolist() == positions
+    assert feeds["position_ids"].dtype == np.int32
+
+
+def test_given_types_and_positions_are_taken():
+    model = averaging(types="int64[B,S] segments", positions="int64[B,S] position_ids")
+    columns = {"input_ids": IDS, "attention_mask": KEEP * 1, "token_type_ids": KEEP * 1, "position_ids": np.tile(np.arange(8)[::-1], (7, 1))}
+    feeds = next(Dataset("set", columns, form=form_of(model)).batches(2))
+    assert feeds["segments"].tolist() == (KEEP[:2, :5] * 1).tolist()
+    assert feeds["position_ids"].tolist() == [[7, 6, 5, 4, 3]] * 2
+
+
+def test_two_inputs_of_one_role_go_by_their_own_names():
+    model = averaging(types="int64[B,S] other_ids")
+    form = form_of(model)
+    assert form.missing({"input_ids", "attention_mask"}) == ["other_ids"]
+    other = averaging("int64[B,S] a", types="int64[B,S] b")
+    assert form_of(other).missing({"input_ids", "attention_mask"}) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("columns", "words"), [
+    ({"input_ids": np.full((2, 3), 50)}, "set: input_ids holds 50, and bert.onnx knows 0 to 49 as input_ids"),
+    ({"input_ids": np.array([[-1, 0]])}, "input_ids holds -1"),
+    ({"input_ids": IDS, "token_type_ids": np.full((7, 8), 3)}, "token_type_ids holds 3, and bert.onnx knows 0 to 2 as token_type_ids"),
+    ({"input_ids": IDS[0]}, r"input_ids has rows of shape \[\], bert.onnx takes length as input_ids"),
+    ({"input_ids": IDS, "attention_mask": np.ones((7, 8, 2))}, r"attention_mask has rows of shape \[8, 2\]")])
+def test_columns_that_do_not_fit_are_refused(columns, words):
+    form = form_of(averaging(types="int64[B,S] token_type_ids"), name="bert.onnx")
+    with pytest.raises(UsageError, match=words):
+        form.require(columns, "set", UsageError)
+
+
+def test_images_have_the_size_that_the_model_takes():
+    from tests.conftest import parse
+    form = form_of(parse("g (float[B,3,8,8] image) => (float[B,3,8,8] y) { y = Relu(image) }"))
+    form.require({"pixel_values": np.zeros((2, 3, 8, 8))}, "set", UsageError)
+    with pytest.raises(UsageError, match=r"pixel_values has rows of shape \[3, 9, 8\], the model takes 3, 8, 8 as image"):
+        form.require({"pixel_values": np.zeros((2, 3, 9, 8))}, "set", UsageError)
+    feeds = next(Dataset("set", {"pixel_values": np.ones((2, 3, 8, 8))}, form=form).batches(2))
+    assert {name: array.dtype for name, array in feeds.items()} == {"image": np.float32}
+
+
+def test_what_follows_from_tokens_needs_tokens():
+    form = form_of(averaging("float[B,S] x", mask="", types="int64[B,S] token_type_ids"))
+    with pytest.raises(ModelError, match="the model takes token_type_ids, which follows from ids or a mask"):
+        next(Dataset("set", {"x": np.ones((2, 3))}, form=form).batches(2))
+
+
+def test_models_have_common_sizes_or_are_refused():
+    forms = [form_of(averaging(f"int64[{batch},{length}] input_ids", f"int64[{batch},{length}] attention_mask"), name=f"{batch}x{length}")
+             for batch, length in (("B", "S"), (1, "S"), ("B", 16), (1, 8))]
+    assert Sizes.common(forms[:3]) == Sizes(1, 16)
+    assert Sizes.common([forms[0], form_of(averaging(mask=""))]) == Sizes(even=True)
+    with pytest.raises(ModelError, match="the models take no common length, which they must to be compared: Bx16 16, 1x8 8"):
+        Sizes.common(forms)
