@@ -10,6 +10,7 @@ A data set is columns of equal length: the model's inputs, under its own names o
 from __future__ import annotations
 
 import csv
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ def read(path: Path, forms: Sequence[Form], tokenize: Callable[[], Tokenize] | N
     if missing and tokenize is None:
         raise UsageError(f"{path} holds texts, and there is no tokenizer beside the model; give {', '.join(missing)}")
     if missing and tokenize is not None and texts is not None:
-        found = tokenized(str(path), [str(text) for text in texts], forms, tokenize())
+        found = tokenized(str(path), _texts(path, texts), forms, tokenize())
     else:
         mask = next((columns[name] for form in forms for value in form.profile.inputs
                      if value.role == "mask" and (name := form.column(value, columns)) is not None), columns.get(MASK))
@@ -168,6 +169,14 @@ def _taken(path: Path, columns: Columns, form: Form) -> Dataset:
     return Dataset(str(path), taken, form=form)
 
 
+def _texts(path: Path, texts: Sequence[Any]) -> list[str]:
+    """Raises UsageError where one is none."""
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"{path}: the text of sample {number + 1} is {text!r}; wanted words")
+    return list(texts)
+
+
 def _count(path: Path, name: str, column: Any) -> int:
     """The samples of a column. Raises UsageError when it is no column."""
     if isinstance(column, np.ndarray) and column.ndim == 0:
@@ -187,14 +196,15 @@ def _columns(path: Path) -> Columns:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of their own
+        lines = [line for line in text.split("\n") if line.strip()]  # not splitlines, which also splits at U+2028 and the like
         if path.suffix == ".txt":
-            return {"text": [line for line in lines if line.strip()]}
+            return {"text": lines}
         if path.suffix == ".csv":
-            return _transposed(list(csv.DictReader(lines)))
+            return _transposed(list(csv.DictReader(io.StringIO(text))))
         if path.suffix == ".jsonl":
-            return _transposed([dict(json.loads(line)) for line in lines if line.strip()])
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            return _transposed([dict(json.loads(line)) for line in lines])
+    except (ValueError, TypeError, EOFError, csv.Error, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} cannot be read as data ({error})") from error
     raise UsageError(f"{path}: wanted a folder of .npy files, or an .npz, .txt, .csv or .jsonl file")
 

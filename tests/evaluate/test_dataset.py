@@ -68,6 +68,15 @@ def test_texts_go_through_the_tokenizer(tmp_path, name, content, labels):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize(("name", "content", "lengths"), [
+    ("a.csv", "\ufefftext,label\none,1\n", [3]), ("a.csv", 'text,label\n"one\ntwo",1\r\nthree,0\r\n', [7, 5]),
+    ("a.jsonl", '{"text": "one\u2028two"}\n\n{"text": "three"}\n', [7, 5]), ("a.txt", "\ufeffone\x85two\r\nthree\n", [7, 5])])
+def test_texts_come_whole(tmp_path, name, content, lengths):
+    """Marks of spreadsheets are no text, and a row ends where its format says."""
+    (tmp_path / name).write_bytes(content.encode())
+    assert read(tmp_path / name, lambda: tokenize).inputs["input_ids"][:, 0].tolist() == lengths
+
+
 def test_columns_of_padding_are_cut_off():
     mask = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
     data = Dataset("set", {"input_ids": np.ones((3, 4)), "attention_mask": mask})
@@ -89,6 +98,8 @@ def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
 @pytest.mark.parametrize(("name", "content", "words"), [
     ("a.npz", "text", "cannot be read as data"), ("a.jsonl", "[1", "cannot be read as data"), ("a.xml", "<a/>", "wanted a folder of"),
     ("a.jsonl", '{"input_ids": [1, 2], "attention_mask": [1, 1]}\n{"input_ids": [1], "attention_mask": [1]}', "the rows of input_ids differ"),
+    ("a.jsonl", '{"text": "one"}\n{"text": null}', "the text of sample 2 is None; wanted words"),
+    ("a.csv", "text,label\n" + "x" * 200_000 + ",1\n", "cannot be read as data .field larger than field limit"),
     ("a.txt", "", "holds no samples"), ("a.csv", "label,text\n", "holds no samples")])
 def test_what_cannot_be_read(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
