@@ -108,6 +108,9 @@ def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
             region.shown.append(node.outputs[0])
         elif inside or (node.op_type == "LayerNormalization" and _whole(node.inputs[0], region, facts)):
             _visit_rows(node, region, facts)
+    for value in region.values:
+        if any(user.graph is not graph for user, _ in value.uses()):
+            raise Refused(f"a branch or a body inside another operator reads {pattern.name_of(value)}")
     for value in graph.outputs:
         if value in region.values and not zeros:
             raise Refused(f"output {value.name!r} shows padded positions")

@@ -251,3 +251,14 @@ def test_refused(name):
 def test_a_model_without_a_mask_is_left_alone():
     kept = parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }")
     assert "no input 'attention_mask'" in unpad(kept, facts_of(kept)).kept
+
+
+def test_a_branch_that_reads_tokens_keeps_their_padding():
+    """The branch names what it reads nowhere but inside itself."""
+    head = """y = Gather<axis = 1>(e, first)  on = Constant<value = bool {1}>()  z = If (on) <then_branch = t () => (float[B,S,8] u) { u = Neg(TOKENS) },
+        else_branch = f () => (float[B,S,8] v) { v = Identity(TOKENS) }>"""
+    for tokens in ("e", "s", "p"):
+        edits = {"outputs": "float[B,8] y, float[B,S,8] z", "head": head.replace("TOKENS", tokens)}
+        before, after = model(**edits), model(**edits)
+        assert unpad(after, facts_of(after), zeros=True).kept == f"a branch or a body inside another operator reads {tokens}"
+        assert ops(after) == ops(before)
