@@ -47,7 +47,10 @@ class Packing:
         self._mask, self._keep = mask, keep
         self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
         self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
-        self._shut = op.constant(shut, "shut")
+        kind = facts[bias].dtype
+        assert kind is not None
+        self._kind = kind.numpy()
+        self._shut = op.constant(np.array(shut, dtype=self._kind), "shut")
         self._bias = self.take(bias, self.kept)  # [1,T]
 
     @cached_property
@@ -99,7 +102,7 @@ class Packing:
         nothing = op.ConstantOfShape(total, value=ir.tensor(np.array([0])))
         index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T; unfilled slots hold the first token
         owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # 0: unfilled
-        silent = op.ConstantOfShape(total, value=ir.tensor(np.array([0], dtype=np.float32)))
+        silent = op.ConstantOfShape(total, value=ir.tensor(np.array([0], dtype=self._kind)))
         bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
         asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
         same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]
@@ -125,7 +128,9 @@ class Packing:
         at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
         index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
         real = op.Unsqueeze(op.Cast(self._mask, to=ir.DataType.BOOL), self._flat)
-        whole = op.Where(real, self._gathered(x, index), op.constant(0.0, "nothing"))
+        kind = self._facts[x].dtype
+        assert kind is not None
+        whole = op.Where(real, self._gathered(x, index), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
         return self._moved.setdefault((x, self._keep), whole)
 
     def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:

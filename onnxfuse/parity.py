@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxfuse.errors import ModelError, ParityError
 from onnxfuse.feeds import differs
@@ -45,6 +46,8 @@ TOLERANCES = {
     "half": Tolerance(1e-2, 0.25, None, 1.0,
                       "weights rounded to float16, 5e-4 of each: 12 layers of them; measured 4e-4 to 2.7e-3 of the largest "
                       "number, and up to 6e-2 of a typical one where some channels are 70 times as large"),
+    "bfloat16": Tolerance(8e-2, 0.5, None, 1.0,
+                          "bfloat16 rounds eight times as coarsely as float16, 4e-3 of each number"),
     "int8": Tolerance(None, None, 0.98, 0.9,
                       "8 bits for weights and activations; per-tensor activation scales cost about 0.007 of cosine on trained "
                       "sentence encoders, and a dropped bias or swapped scale costs more than 0.05; of classes that are near "
@@ -53,6 +56,9 @@ TOLERANCES = {
                       "int8 that is judged on real inputs, or by the user's bars: on these it must only be finite"),
 }
 
+
+OF_TYPE = {ir.DataType.FLOAT16: "half", ir.DataType.BFLOAT16: "bfloat16"}
+"""The row that two models are held to which compute in a type narrower than float32."""
 
 OF_PRECISION = {"fp32": "reassociate", "fp16": "half", "bf16": "int8", "int8": "int8"}
 """The row that a model of each precision is held to when it is compared with float32."""

@@ -182,7 +182,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     target = targets.find(plan.target)
     config = plans.read_config(plan.source)
     model = storage.load(plan.source)
-    kind = "reassociate" if integer_node(model) is None else "int8"  # a rounding step before int8 is a whole code behind it
+    kind = _kind(model)
     slow = slow_products(model)
     family = model_type(model, config, plan.model_type)
     catalog.architecture(family).name_inputs(model, plan.sizes)
@@ -218,6 +218,14 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "optimize", plan, step.to_json())
     return step
+
+
+def _kind(model: ir.Model) -> str:
+    """The row of ``parity.TOLERANCES`` that a rewrite of the model is held to: by the coarsest numbers that it computes with."""
+    if integer_node(model) is not None:
+        return "int8"  # a rounding step before int8 is a whole code behind it
+    held = {value.dtype for value in (*model.graph.initializers.values(), *model.graph.inputs)}
+    return next((kind for dtype, kind in reversed(parity.OF_TYPE.items()) if dtype in held), "reassociate")
 
 
 def explain(source: Path, target: str = "cpu", model_type_: str | None = None) -> list[Finding]:

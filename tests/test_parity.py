@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from onnxfuse import parity
+from onnxfuse import parity, pipeline
 from onnxfuse.errors import ModelError, ParityError
 from onnxfuse.parity import TOLERANCES
 from onnxfuse.samples import Case
+from tests.conftest import parse
 
 CASES = [Case("one", {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}), Case("two", {"x": np.ones((2, 4), np.float32)})]
 
@@ -348,3 +349,11 @@ def test_free_items_are_not_compared():
     result = parity.compare(expected, lambda feeds: {"y": laid_out(lambda x: x, 5)(feeds)["y"].astype(np.int64)}, "exact")
     assert result.passed
     assert result.differences[0].compared == 16
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float", "reassociate"), ("float16", "half"), ("bfloat16", "bfloat16")])
+def test_a_rewrite_is_held_to_the_row_of_the_models_type(dtype, kind):
+    model = parse(f"g ({dtype}[B,S] x) => ({dtype}[B,S] y) {{ y = Relu(x) }}")
+    assert pipeline._kind(model) == kind
+    model = parse(f"g (float[B,S] x) => (float[B,S] y) <{dtype}[2] w = {{1, 2}}> {{ c = Cast<to = 1>(w)  y = Mul(x, c) }}")
+    assert pipeline._kind(model) == kind

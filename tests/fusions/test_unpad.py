@@ -262,3 +262,29 @@ def test_a_branch_that_reads_tokens_keeps_their_padding():
         before, after = model(**edits), model(**edits)
         assert unpad(after, facts_of(after), zeros=True).kept == f"a branch or a body inside another operator reads {tokens}"
         assert ops(after) == ops(before)
+
+
+def halved(edit: str = "") -> ir.Model:
+    """The layer in float16; ``edit``: another head."""
+    text = f"""g (int64[B,S] attention_mask, float16[B,S,8] x, float16[8] gain, float16[8] shift, float16[8,24] w, float16[8,8] o)
+        => (float16[M] y) <{CONSTANTS.replace("-3.4e38", "-60000.0")}>
+        {{ {'  '.join((NODES | ({"head": edit} if edit else {})).values())} }}"""
+    found = fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
+    for value in found.graph.initializers.values():
+        if value.const_value.dtype == ir.DataType.FLOAT:
+            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float16), name=value.name)
+            value.type = ir.TensorType(ir.DataType.FLOAT16)
+    return found
+
+
+@pytest.mark.parametrize(("head", "zeros"), [("", False), ("y = Identity(e)", True)], ids=["the first token", "zeros at padding"])
+def test_padding_goes_in_the_type_of_the_model(head, zeros):
+    before, after = halved(head), halved(head)
+    assert not unpad(after, facts_of(after), zeros=zeros).kept
+    mask = mask_of("holes", 3, 9).astype(np.int64)
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 9, 8)).astype(np.float16), "attention_mask": mask}
+    wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds)["y"] for m in (before, after))
+    assert got.dtype == np.float16
+    if zeros:
+        wanted = np.where(mask[..., None].astype(bool), wanted, 0)
+    np.testing.assert_allclose(got.astype(np.float32), wanted.astype(np.float32), rtol=0, atol=1e-2 * np.abs(wanted).max())  # the row "half"
