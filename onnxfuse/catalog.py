@@ -74,7 +74,7 @@ def rule_names() -> list[str]:
 def architecture(model_type: str) -> Architecture:
     """The family of that type. Raises ModelError, which names those that are called nearly so."""
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        near = difflib.get_close_matches(str(model_type).lower(), ARCHITECTURES)
+        near = difflib.get_close_matches(str(model_type).lower(), ARCHITECTURES, cutoff=0.5)
         beside = f" ({' and '.join(near)} {'are' if len(near) > 1 else 'is'} near)" if near else ""
         raise ModelError(f"model type {model_type!r} is not supported{beside}; onnxfuse knows {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[model_type]

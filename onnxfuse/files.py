@@ -124,7 +124,7 @@ LFS_POINTER = b"version https://git-lfs"
 def flaw(path: Path) -> str:
     """What keeps a file from being read, whatever its kind; empty when nothing does."""
     if not path.exists():
-        return "is not there"
+        return "is a link to what is not there" if path.is_symlink() else "is not there"
     if not path.is_file():
         return "is a folder, not a file"
     with path.open("rb") as file:

@@ -48,10 +48,11 @@ def grid(profile: Profile) -> Iterator[Case]:
             yield Case(f"batch {batch}", profile.feeds(batch, 1, seed=batch))
         return
     longest = min(profile.longest, TRIED)
-    points = [(1, 1, "none"), (1, SHORT, "none"), (3, SHORT, "none"), (1, longest, "none")]
+    short = min(SHORT, longest)
+    points = [(1, 1, "none"), (1, short, "none"), (3, short, "none"), (1, longest, "none")]
     if profile.masked:
-        points += [(1, SHORT, "right"), (3, SHORT, "right"), (3, SHORT, "left"), (3, SHORT, "holes"), (3, SHORT, "empty row"),
-                   (3, longest, "right"), (1, SHORT, "left"), (1, SHORT, "holes")]
+        points += [(1, short, "right"), (3, short, "right"), (3, short, "left"), (3, short, "holes"), (3, short, "empty row"),
+                   (3, longest, "right"), (1, short, "left"), (1, short, "holes")]
     points = list(dict.fromkeys((rows or batch, columns or length, mask) for batch, length, mask in points))
     for seed, (batch, length, mask) in enumerate(points):
         yield Case(f"batch {batch}, length {length}, mask {mask}", profile.feeds(batch, length, mask=mask, seed=seed),

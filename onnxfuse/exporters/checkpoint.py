@@ -114,6 +114,12 @@ class Described:
     texts: dict[str, str]
 
     @property
+    def assumed(self) -> list[str]:
+        """What nothing in the checkpoint says, for people."""
+        unsaid = self.task == "sentence-similarity" and self.pooling is None
+        return ["pooled by mean as no modules.json says how"] if unsaid else []
+
+    @property
     def unknown(self) -> str:
         """What config.json asks for that ``transformers`` does not know, for people; empty when there is nothing."""
         import transformers
@@ -153,19 +159,27 @@ def describe(source: str, task: str | None, model_type: str | None) -> Described
                           "quantized from")
     if home.has(ADAPTER):
         raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
-    pooling = heads.read_pooling(top, modules) if modules and task in (None, "sentence-similarity") else None
-    named = fields.get("architectures") or [""]
-    saved_as = str(named if isinstance(named, str) else named[0]).removeprefix("TF")
-    saved_for = "sentence-similarity" if pooling else task_of(saved_as, family) if saved_as else "feature-extraction"
-    chosen = task or saved_for
+    asked, pooling = heads.read_asked(top, modules) if modules and task in (None, "sentence-similarity") else (task, None)
+    saved_as = _saved_as(fields, home)
+    chosen = task or asked or (task_of(saved_as, family) if saved_as else "feature-extraction")
     return Described(home, config_object(fields, family, home), fields, family, chosen and checked(chosen, family),
-                     task is not None or pooling is not None, saved_as, pooling, *_beside(top, home, modules))
+                     asked is not None, saved_as, pooling, *_beside(top, home, modules))
+
+
+def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
+    """The class that config.json names, as PyTorch's is called; empty when it names none. Raises ModelError."""
+    named = fields.get("architectures") or []
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{home}: config.json has {named!r} as architectures, wanted a list with the name of a class")
+    return str(next(iter(names), "")).removeprefix("TF")
 
 
 def _beside(top: Home, home: Home, modules: tuple[heads.Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
     """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top."""
     found, texts = processor_files(home), {}
-    for name in (heads.MODULES, "config_sentence_transformers.json", *(f"{module.folder}/config.json" for module in modules[1:])):
+    inner = [f"{module.folder}/config.json" for module in modules[1:] if module.folder]
+    for name in (heads.MODULES, "config_sentence_transformers.json", *inner):
         path = top.find(name)
         if path is not None:
             found[name] = path
@@ -177,7 +191,7 @@ def _beside(top: Home, home: Home, modules: tuple[heads.Module, ...]) -> tuple[d
 
 def family_of(fields: Mapping[str, Any], model_type: str | None, where: str) -> Architecture:
     """The family of a checkpoint, by config.json or as told. Raises ModelError."""
-    named = fields.get("model_type", model_type)
+    named = model_type if fields.get("model_type") is None else fields["model_type"]
     if named is None:
         known = ", ".join(family.model_type for family in catalog.families())
         raise ModelError(f"{where}: config.json has no model_type; if it is one of {known}, say so with --model-type")

@@ -22,6 +22,9 @@ TRANSFORMER = {"transformer_task": "feature-extraction", "module_output_name": "
 """What sentence_bert_config.json may ask for, and the value that is exported; None where it concerns text before it is a graph's
 input. Source: sentence-transformers 6.2 (``Transformer.config_keys``), 5 and 2."""
 
+ALONE = {"feature-extraction": "feature-extraction", "sequence-classification": "text-classification", "fill-mask": "fill-mask"}
+"""What a Transformer alone may be asked for (a cross-encoder's classification), and our tasks."""
+
 OLD_MODE = "pooling_mode_"
 OLD_MODES = {f"{OLD_MODE}mean_tokens": "mean", f"{OLD_MODE}cls_token": "cls", f"{OLD_MODE}max_tokens": "max"}
 """Kinds of pooling as sentence-transformers below 6 writes them, each true or false."""
@@ -42,7 +45,7 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Module:
-    """One module of a sentence encoder, as modules.json names it: its class, and the folder of its files."""
+    """One module of a sentence encoder, as modules.json names it: its class, and the folder of its files; empty at the top."""
 
     kind: str
     folder: str
@@ -63,16 +66,25 @@ def read_modules(home: Home) -> tuple[Module, ...]:
         if not isinstance(kind, str) or not isinstance(folder, str):
             raise ExportError(wrong)
         theirs = kind.split(".")[0] == "sentence_transformers"
-        modules.append(Module(kind.rsplit(".", 1)[-1] if theirs else kind, folder))
+        modules.append(Module(kind.rsplit(".", 1)[-1] if theirs else kind, home.inner(folder).folder))
     return tuple(modules)
 
 
-def read_pooling(home: Home, modules: tuple[Module, ...]) -> Pooling:
-    """The pooling that modules ask for, whole. Raises ExportError for what is not exported, and ModelError."""
+def read_asked(home: Home, modules: tuple[Module, ...]) -> tuple[str, Pooling | None]:
+    """The task that modules ask for, whole, and its pooling. Raises ExportError for what is not exported, and ModelError."""
     kinds = [module.kind for module in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise _refused(home, f"{MODULES} asks for {' -> '.join(kinds)}, wanted Transformer -> Pooling, with Normalize or without")
     asked = _config(home.inner(modules[0].folder), "sentence_bert_config.json")
+    if kinds == ["Transformer"]:
+        task = ALONE.get(asked.get("transformer_task", "feature-extraction"))
+        if task is None:
+            raise _refused(home, f"{MODULES} asks for {asked['transformer_task']}, wanted one of {', '.join(ALONE)}")
+        return task, None
+    return "sentence-similarity", _pooling(home, modules, asked)
+
+
+def _pooling(home: Home, modules: tuple[Module, ...], asked: dict[str, Any]) -> Pooling:
     for field, wanted in TRANSFORMER.items():
         if field in asked and wanted is not None and asked[field] != wanted:
             raise _refused(home, f"sentence_bert_config.json asks for {field} {asked[field]!r}, wanted {wanted!r}")
@@ -91,7 +103,7 @@ def read_pooling(home: Home, modules: tuple[Module, ...]) -> Pooling:
         raise _refused(home, "its pooling leaves prompts out (include_prompt), whose length is no input of a graph")
     _require_known(home, f"{inner}/config.json", {name: value for name, value in config.items() if not name.startswith(OLD_MODE)},
                    ("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"))
-    return Pooling(chosen[0], "Normalize" in kinds)
+    return Pooling(chosen[0], modules[-1].kind == "Normalize")
 
 
 def _config(home: Home, name: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Home:
         if path is None:
             return None
         if wrong := files.flaw(path):
-            raise ModelError(f"{self._shown(name, path)} {wrong}")
+            raise ModelError(f"{path} {wrong}")
         return path
 
     def has(self, name: str) -> bool:
@@ -82,7 +82,3 @@ class Home:
             raise ExportError(f"cannot load {self.source!r} from the hub or its cache ({files.one_line(error, 120)}); check the "
                               "name and the connection, give a local folder, or add --random-weights to try the "
                               "architecture") from error
-
-    def _shown(self, name: str, path: Path) -> str:
-        """A file as people know it: the hub's cache has paths that nobody typed."""
-        return str(path) if self.local else f"{name} of {self}"

@@ -58,7 +58,7 @@ def load(source: Path) -> Any:
             return keras.saving.load_model(source, compile=False, safe_mode=True)
         kind = keras_hub.models.Task if (source / "task.json").is_file() else keras_hub.models.Backbone
         return kind.from_preset(str(source))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         raise ExportError(f"cannot load {source} with Keras {keras.__version__}: {first_line(error)}; save it again") from error
 
 

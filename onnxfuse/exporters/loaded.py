@@ -6,7 +6,8 @@ which weights an output depends on.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,8 +20,8 @@ from onnxfuse.errors import ExportError, OnnxfuseError
 if TYPE_CHECKING:
     from onnxfuse.exporters.checkpoint import Described
 
-HIDDEN = "hidden"
-"""Among a model's outputs: what its encoder gives every head, its last hidden state."""
+HIDDEN = "last_hidden_state"
+"""Among a model's outputs: what its encoder gives every head."""
 
 BARE = ("feature-extraction", "sentence-similarity")
 """Tasks without a head: their outputs are the encoder's."""
@@ -40,7 +41,8 @@ class Loaded(Protocol):
     """A model of one class, with a checkpoint's weights in it.
 
     ``kind``: the class, named as PyTorch's. ``prefix``: how weights of the encoder begin in classes with a head (``bert.``).
-    ``required``: the names in ``own`` that a checkpoint must hold; the others are computed.
+    ``required``: the names in ``own`` that a checkpoint must hold; the others are computed. ``vocabulary``: the rows of the
+    table of words, which classes tie to others; 0 where there is none.
     """
 
     @property
@@ -54,6 +56,9 @@ class Loaded(Protocol):
 
     @property
     def required(self) -> frozenset[str]: ...
+
+    @property
+    def vocabulary(self) -> int: ...
 
     def own(self) -> Arrays:
         """Its weights and buffers by their names in PyTorch, and laid out as there."""
@@ -88,29 +93,40 @@ def fit(loaded: Loaded, stored: Arrays) -> Fit:
         known = next((form for form in forms(name, loaded.prefix) if form in own), None)
         if known is not None and _equal(own[known], array):
             read[name] = known
-    for once in (True, False):  # tied weights may be stored twice
-        taken = set(read.values()) if once else set()
-        by_content: dict[tuple[Any, ...], list[str]] = {}
-        left = [name for name in stored if name not in read]
-        for known, array in own.items() if left else ():
-            if known not in taken and (once or np.ptp(array) > 0):
-                by_content.setdefault(_content(array), []).append(known)
-        for name in left:
-            same = by_content.get(_content(stored[name]))
-            if same:
-                read[name] = same.pop(0) if once else same[0]
+    left = [name for name in stored if name not in read]
+    taken = set(read.values())
+    free = _by_content({known: array for known, array in own.items() if left and known not in taken})
+    tables = _by_content({known: array for known, array in own.items() if left and array.shape[:1] == (loaded.vocabulary,)})
+    for name in left:
+        content = _content(stored[name])
+        if free.get(content):
+            read[name] = free[content].pop(0)
+        elif tables.get(content):  # what a class ties to the table of words may be stored twice
+            read[name] = tables[content][0]
     held = {_place(own[name]) for name in read.values()}
     missing = [name for name in own if name in loaded.required and _place(own[name]) not in held]
     return Fit(read, tuple(name for name in stored if name not in read), tuple(missing))
 
 
+def _by_content(arrays: Arrays) -> dict[tuple[Any, ...], list[str]]:
+    """The names of equal arrays together, by what they hold."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for name, array in arrays.items():
+        found.setdefault(_content(array), []).append(name)
+    return found
+
+
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     kind = first.dtype.kind == "f"
-    return kind == (second.dtype.kind == "f") and first.shape == second.shape and np.array_equal(first, second, equal_nan=kind)
+    if kind != (second.dtype.kind == "f") or first.shape != second.shape:
+        return False
+    if _place(first) == _place(second) or np.array_equal(first, second):
+        return True
+    return kind and np.array_equal(first, second, equal_nan=True)
 
 
 def _content(array: np.ndarray) -> tuple[Any, ...]:
-    return array.dtype.kind == "f", array.shape, zlib.crc32(np.ascontiguousarray(array).data)
+    return array.dtype.kind == "f", array.shape, hashlib.sha256(np.ascontiguousarray(array).data).digest()
 
 
 def _place(array: np.ndarray) -> tuple[int, tuple[int, ...]]:
@@ -192,7 +208,10 @@ class Checker:
         wanted = [seen.outputs[name] for name in _shown(task)]
         order = ("AutoModelForPreTraining", "AutoModel")
         for auto in sorted(self.classes, key=lambda auto: (not self._is_saved(auto), auto not in order)):
-            witness = self._see(auto)
+            try:
+                witness = self._see(auto)
+            except OnnxfuseError:  # a class that cannot be loaded tells nothing
+                continue
             if not set(left) <= set(witness.fit.read):
                 continue
             names = {witness.fit.read[name] for name in left}
@@ -211,7 +230,9 @@ class Checker:
 
     def _named(self, left: Sequence[str], missing: Sequence[str], loaded: Loaded, task: str) -> str:
         """What is wrong, naming weights."""
-        own = loaded.own()
+        own, read = loaded.own(), self._see(self.told.family.tasks[task]).fit.read
+        if not read and left:
+            return f"none of its {len(left)} weights ({listed(left, 2)}) is one of {loaded.kind}'s ({listed(missing, 2)})"
         places = {name: next((form for form in forms(name, loaded.prefix) if form in own), "") for name in left}
         reshaped = sorted((name for name, place in places.items() if place in missing), key=lambda name: -self.stored[name].ndim)
         changed = [name for name, place in places.items() if place and place not in missing]
@@ -240,11 +261,20 @@ class Checker:
         fitting = [f"--task {other}" for other, found in fits.items() if other in BARE or len(found.left) == fewest]
         if fitting:
             return f"its weights fit {listed(fitting, len(fitting))}"
-        begins = {name.split(".")[0] for name in self.stored}
-        under = [f"all its names begin with {next(iter(begins))}."] if len(begins) == 1 else []
+        if begin := self._wrapped(task):
+            return f"all its names begin with {begin}; save the model inside with save_pretrained, which leaves that out"
         unknown = [self.told.unknown] if self.told.unknown else []
-        return "; ".join([*under, *unknown, f"weights and config.json must be of one {family.model_type} model, saved with "
+        return "; ".join([*unknown, f"weights and config.json must be of one {family.model_type} model, saved with "
                                             "save_pretrained"])
+
+    def _wrapped(self, task: str | None) -> str:
+        """What all names of the checkpoint begin with, if a task's model has them all without it; else nothing."""
+        parts = zip(*(name.split(".") for name in self.stored), strict=False)
+        begin = ".".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, parts))
+        auto = self.told.family.tasks[task or "feature-extraction"]
+        required = self._see(auto).fit.missing
+        inner = {form for name in self.stored for form in forms(name.removeprefix(f"{begin}."), self._see(auto).prefix)}
+        return f"{begin}." if begin and required and set(required) <= inner else ""
 
     def _fits(self, task: str) -> bool:
         try:

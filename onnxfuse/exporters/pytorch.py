@@ -99,11 +99,13 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     elsewhere = {weight.device.type for weight in model.parameters()} - {"cpu"}
     if elsewhere:
         raise ExportError(f"{name} has weights on {' and '.join(elsewhere)}; move it with .to('cpu') (from meta, load it)")
-    given = _Loaded(model, family).outputs()
+    kinds = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()} - {"float32"}
+    if kinds:
+        raise ExportError(f"{name} has {' and '.join(sorted(kinds))} weights; exports are made in float32: call .float() first")
+    given = _Loaded(model, family).run(model)
     lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
     if lacking:
-        raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns "
-                          f"{', '.join(output for output in given if output != HIDDEN)}")
+        raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}")
     return Checkpoint(name, heads.wrap(model, family, chosen, None), family, chosen, config, {})
 
 
@@ -140,10 +142,11 @@ def _pretrained(source: str, task: str | None, model_type: str | None, attention
         return _Loaded(_model(kind, told, stored, attention), told.family)
 
     model = Checker(told, stored, auto_classes(told.config, "AutoModel"), load).faithful().model
-    foreign = f"with TensorFlow's weights from {found.name}, read without TensorFlow" if found.framework == "tf" else ""
+    origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
     chosen = told.task or ""
     module = heads.wrap(model, told.family, chosen, told.pooling)
-    return Checkpoint(source, module, told.family, chosen, told.config.to_dict(), told.files, origin=foreign, texts=told.texts)
+    return Checkpoint(source, module, told.family, chosen, told.config.to_dict(), told.files,
+                      origin=", ".join([*origin, *told.assumed]), texts=told.texts)
 
 
 def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
@@ -179,6 +182,10 @@ class _Loaded:
     def required(self) -> frozenset[str]:
         return frozenset(self.model.state_dict())
 
+    @property
+    def vocabulary(self) -> int:
+        return int(getattr(self.model.config, "vocab_size", 0))
+
     def own(self) -> Arrays:
         named = (*self.model.named_parameters(remove_duplicate=False), *self.model.named_buffers(remove_duplicate=False))
         return {name: tensor.detach().numpy() for name, tensor in named}
@@ -188,26 +195,25 @@ class _Loaded:
 
     @cached_property
     def _outputs(self) -> dict[str, Output]:
-        import torch
-
-        config = self.model.config.to_dict()
-        profile = samples.profile_of_family(self.family, config)
-        feeds = {name: torch.from_numpy(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
         names: dict[int, list[str]] = {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
+        results = self.run(self.model) | {HIDDEN: self.run(self.model.base_model)[HIDDEN]}
+        return {name: Output(tensor.detach().numpy(), frozenset().union(*(names.get(weight, ()) for weight in _reached(tensor))))
+                for name, tensor in results.items()}
+
+    def run(self, module: Any) -> dict[str, torch.Tensor]:
+        """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
+        import torch
+
+        profile = samples.profile_of_family(self.family, self.model.config.to_dict())
+        feeds = {name: torch.from_numpy(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
         try:
             with torch.enable_grad():
-                results = dict(self.model(**feeds, return_dict=True))
-                results[HIDDEN] = self.model.base_model(**feeds, return_dict=True)["last_hidden_state"]
+                results = module(**feeds, return_dict=True)
+            return {name: tensor for name, tensor in results.items() if isinstance(tensor, torch.Tensor)}
         except Exception as error:
-            raise ExportError(f"PyTorch cannot run {self.kind} on input of shape {_shapes(feeds)}: {one_line(error)}") from error
-        return {name: Output(tensor.detach().numpy(), frozenset().union(*(names.get(weight, ()) for weight in _reached(tensor))))
-                for name, tensor in results.items() if isinstance(tensor, torch.Tensor)}
-
-
-def _shapes(feeds: Mapping[str, torch.Tensor]) -> str:
-    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
+            raise ExportError(f"PyTorch cannot run {self.kind} on {', '.join(feeds)}: {one_line(error)}") from error
 
 
 def _reached(output: torch.Tensor) -> set[int]:

@@ -36,7 +36,7 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
 
     try:
         loaded = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError) as error:
+    except Exception as error:
         raise ExportError(f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with "
                           "tf.saved_model.save") from error
     signatures = dict(loaded.signatures)

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxfuse import catalog, samples
 from onnxfuse import plan as plans
-from onnxfuse.architecture import Architecture
+from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError
 from onnxfuse.exporters import heads, keras_hub, tf_weights, weights
 from onnxfuse.exporters.checkpoint import (
@@ -32,7 +32,7 @@ from onnxfuse.exporters.checkpoint import (
     require_there,
     task_of,
 )
-from onnxfuse.exporters.loaded import HIDDEN, Arrays, Checker, Output, forms
+from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Checker, Output, forms
 from onnxfuse.exporters.saved_model import open_saved_model
 from onnxfuse.exporters.sources import SAVED_MODEL
 from onnxfuse.exporters.tf_function import Tensors, function
@@ -100,6 +100,11 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
         raise ExportError(f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
                           f"has: {', '.join(family.tasks)}")
     chosen = checked(task or known[0], family)
+    given = _Loaded(model, family).run(model)
+    lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
+    if lacking:
+        raise ExportError(f"{type(model).__name__} has no output {lacking[0]}, which task {chosen} shows; it returns "
+                          f"{', '.join(given)}")
     return _of_transformers(type(model).__name__, model, family, chosen, config)
 
 
@@ -183,6 +188,10 @@ class _Loaded:
     def required(self) -> frozenset[str]:
         return frozenset(map(_torch_name, self.model.weights))
 
+    @property
+    def vocabulary(self) -> int:
+        return int(getattr(self.model.config, "vocab_size", 0))
+
     def own(self) -> Arrays:
         found = {_torch_name(weight): tf_weights.laid_out(weight.name, weight.numpy()) for weight in self.model.weights}
         positions = getattr(self.model.config, "max_position_embeddings", 0)  # counted by the class; PyTorch's stored them once
@@ -195,20 +204,25 @@ class _Loaded:
     def _outputs(self) -> dict[str, Output]:
         import tensorflow as tf
 
+        variables = self.model.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            encoder = self.run(getattr(self.model, self.model.base_model_prefix))
+            results = self.run(self.model) | {HIDDEN: encoder[HIDDEN]}
+        reached = {name: [variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True)
+                          if found is not None] for name, tensor in results.items()}
+        return {name: Output(tensor.numpy(), frozenset(map(_torch_name, reached[name]))) for name, tensor in results.items()}
+
+    def run(self, layer: Any) -> dict[str, Any]:
+        """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
+        import tensorflow as tf
+
         profile = samples.profile_of_family(self.family, self.model.config.to_dict())
         feeds = {name: tf.constant(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
-        encoder = getattr(self.model, self.model.base_model_prefix)
-        variables = self.model.trainable_variables
         try:
-            with tf.GradientTape(persistent=True) as tape:
-                results = dict(self.model(feeds, training=False, return_dict=True))
-                results[HIDDEN] = encoder(feeds, training=False, return_dict=True)["last_hidden_state"]
+            results = layer(feeds, training=False, return_dict=True)
+            return {name: tensor for name, tensor in results.items() if tf.is_tensor(tensor)}
         except Exception as error:
-            raise ExportError(f"TensorFlow cannot run {self.kind}: {one_line(error)}") from error
-        tensors = {name: tensor for name, tensor in results.items() if tf.is_tensor(tensor)}
-        reached = {name: [variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True)
-                          if found is not None] for name, tensor in tensors.items()}
-        return {name: Output(tensor.numpy(), frozenset(map(_torch_name, reached[name]))) for name, tensor in tensors.items()}
+            raise ExportError(f"TensorFlow cannot run {self.kind} on {', '.join(feeds)}: {one_line(error)}") from error
 
 
 def _of_transformers(name: str, model: Any, family: Architecture, task: str, config: dict[str, Any],
@@ -225,8 +239,8 @@ def _of_transformers(name: str, model: Any, family: Architecture, task: str, con
         return {"token_embeddings": tokens, "sentence_embedding": sentence}
 
     module = function(call, family, task, config)
-    return Checkpoint(name, module, family, task, config, told.files if told else {}, "tf", type(model).__name__,
-                      told.texts if told else {})
+    origin = ", ".join([type(model).__name__, *(told.assumed if told else [])])
+    return Checkpoint(name, module, family, task, config, told.files if told else {}, "tf", origin, told.texts if told else {})
 
 
 def _pool(tokens: Any, mask: Any, pooling: heads.Pooling) -> Any:

@@ -44,7 +44,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
             file.visititems(visit)
         return in_pytorch(found)
     except Exception as error:
-        raise ExportError(f"cannot read {path}: {one_line(error)}; save the model again with save_pretrained") from error
+        raise ExportError(f"cannot read {path} ({one_line(error)}): it is broken, or not laid out as transformers' TensorFlow "
+                          "classes write it; save the model again with save_pretrained") from error
 
 
 def in_pytorch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

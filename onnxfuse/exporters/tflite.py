@@ -32,7 +32,6 @@ def convert(checkpoint: Checkpoint, path: Path, precision: str, scratch: Path) -
         ExportError: the converter failed; its own words follow.
     """
     import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError  # it has no public name
 
     with silent():
         try:
@@ -43,7 +42,9 @@ def convert(checkpoint: Checkpoint, path: Path, precision: str, scratch: Path) -
             if precision == "fp16":
                 converter.target_spec.supported_types = [tf.float16]
             path.write_bytes(converter.convert())
-        except (RuntimeError, ValueError, tf.errors.OpError, ConverterError) as error:
+        except OSError:  # a full disk is no fault of the converter
+            raise
+        except Exception as error:
             raise ExportError(f"TensorFlow's converter failed on {checkpoint.name}: {files.first_line(error)}; export it as ONNX "
                               "instead") from error
 

@@ -20,12 +20,12 @@ def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
     """Inputs to trace with: random ids or pixels, and a mask with zeros at the end of the second row."""
     import torch
 
-    batch, length = SAMPLE
     config = checkpoint.config
+    batch, length = SAMPLE[0], min(SAMPLE[1], config.get("max_position_embeddings", SAMPLE[1]))
     values = {
-        "input_ids": torch.arange(batch * length).reshape(SAMPLE) % config.get("vocab_size", 1000),
-        "attention_mask": torch.ones(SAMPLE, dtype=torch.int64),
-        "token_type_ids": torch.zeros(SAMPLE, dtype=torch.int64),
+        "input_ids": torch.arange(batch * length).reshape(batch, length) % config.get("vocab_size", 1000),
+        "attention_mask": torch.ones((batch, length), dtype=torch.int64),
+        "token_type_ids": torch.zeros((batch, length), dtype=torch.int64),
     }
     values["attention_mask"][1, length // 2:] = 0
     if "pixel_values" in checkpoint.family.inputs:

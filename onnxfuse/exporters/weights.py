@@ -86,7 +86,7 @@ def format_of(path: Path) -> str:
     """The framework that a safetensors file says it was written by; empty when it does not say, or is none."""
     try:
         return str(dict(_header(path)[0].get("__metadata__", {})).get("format", ""))
-    except (ExportError, TypeError, ValueError):
+    except (ExportError, ImportError, TypeError, ValueError):
         return ""
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxfuse import files, storage
 from onnxfuse.architecture import TOKENS
-from onnxfuse.errors import ExportError, UsageError
+from onnxfuse.errors import ExportError, OnnxfuseError, UsageError
 from onnxfuse.exporters import tf2onnx, torch
 from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
 from onnxfuse.normalize.structure import forget_origins
@@ -62,7 +62,9 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         with quiet():
             try:
                 EXPORTERS[exporter].write(checkpoint, raw, opset)
-            except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
+            except (OnnxfuseError, OSError):  # a full disk is no fault of the exporter
+                raise
+            except Exception as error:
                 others = [name for name in _of_framework(checkpoint.framework) if name != exporter]
                 advice = f"try --exporter {others[0]}" if others else f"export it with {LABELS['pt']} instead"
                 raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {files.first_line(error)}; "
@@ -72,6 +74,10 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         if written != opset:
             raise ExportError(f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
                               f"its converter does not reach it; use --opset {written}")
+        unread = set(checkpoint.family.inputs) - {value.name for value in model.graph.inputs}
+        if unread:
+            raise ExportError(f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
+                              f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)")
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)

@@ -13,7 +13,7 @@ from onnxfuse import ExportPlan, pipeline, storage
 from onnxfuse.errors import ExportError, ModelError, StorageError
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.exporters.checkpoint import PROCESSOR_FILES
-from tests.conftest import messages, small_model
+from tests.conftest import BERT, messages, small_model
 from tests.test_cli import expect_one_line
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 438\n"
@@ -66,7 +66,7 @@ def test_weights_that_are_not_whole(cli, copy):
     expect_one_line(cli("export", "source"), 4, named, "is a folder, not a file")
     path.rmdir()
     path.symlink_to("nowhere")
-    expect_one_line(cli("export", "source"), 4, named, "is not there")
+    expect_one_line(cli("export", "source"), 4, named, "is a link to what is not there")
 
 
 def test_weights_in_several_files(cli, copy, tmp_path):
@@ -131,6 +131,8 @@ def test_quantized_weights(copy, kind, words):
     ("[" * 100_000, 3, "config.json is not JSON"),
     ({}, 3, "config.json has no model_type; if it is one of bert, distilbert, vit, say so with --model-type"),
     ({"model_type": ["bert"]}, 3, "model type ['bert'] is not supported"),
+    ({"model_type": "deit"}, 3, "model type 'deit' is not supported (vit and bert are near)"),
+    ({"architectures": 5}, 3, "config.json has 5 as architectures, wanted a list with the name of a class"),
     ({"model_type": "roberta"}, 3, "model type 'roberta' is not supported (bert is near); onnxfuse knows bert, distilbert, vit"),
     ({"hidden_size": "128"}, 4, "cannot read config.json of source:"),
     ({"intermediate_size": 256.5}, 4, "cannot read config.json of source:"),
@@ -249,11 +251,29 @@ def test_what_modules_ask_for_and_is_not_exported(cli, copy, named, pooling, tra
         assert result.returncode == 0, result.stderr
 
 
+def test_a_transformer_alone_is_asked_for_one_task(cli, copy):
+    """A cross-encoder, as sentence-transformers 6 saves it."""
+    task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
+    source = copy(**{"modules.json": modules(("", "Transformer")), "sentence_bert_config.json": task})
+    assert open_checkpoint(source).task == "text-classification"
+    write(source / "sentence_bert_config.json", {"transformer_task": "text-generation"})
+    expect_one_line(cli("export", "source"), 4, "modules.json asks for text-generation, wanted one of feature-extraction, sequence-classification")
+    write(source / "sentence_bert_config.json", {"transformer_task": "fill-mask"})
+    expect_one_line(cli("export", "source"), 4, "no weights for cls.predictions", "--task text-classification")
+    write(source / "sentence_bert_config.json", {})
+    assert open_checkpoint(source).task == "feature-extraction"
+
+
+def test_pooling_that_nothing_names_is_told(copy):
+    assert str(open_checkpoint(copy("encoder"), task="sentence-similarity")) == "PyTorch, pooled by mean as no modules.json says how"
+
+
 @pytest.mark.parametrize(("content", "words"), [
     ("{", "modules.json is not JSON"), ("", "modules.json is empty"), ({}, "modules.json is no list of modules"),
     ([], "modules.json is no list of modules"), (["Transformer"], "modules.json is no list of modules"),
     ([{"path": "../other", "type": "sentence_transformers.models.Transformer"}], "names the folder '../other', which is not inside"),
     ([{"path": "/etc", "type": "sentence_transformers.models.Transformer"}], "names the folder '/etc', which is not inside"),
+    (modules(("", "Transformer"), ("../../x", "Dense")), "names the folder '../../x', which is not inside"),
     (modules(("", "Transformer"), ("1_Pooling", "Pooling")), "names a Pooling, whose 1_Pooling/config.json is not there"),
     (modules(("0", "Transformer"), ("1_Pooling", "Pooling")), "cannot load the checkpoint in source/0: it has no config.json"),
 ])
@@ -294,6 +314,20 @@ def test_export_into_its_own_folder(copy):
     assert open_checkpoint(source).task == "text-classification"
 
 
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_fewer_positions_than_the_sample_has_tokens(tmp_path, exporter):
+    model = transformers.BertModel(transformers.BertConfig(**BERT | {"max_position_embeddings": 5}, type_vocab_size=1, num_hidden_layers=1))
+    model.save_pretrained(tmp_path / "source")
+    step, _ = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "out", exporter=exporter))
+    assert step.parity.passed
+
+
+def test_a_model_that_reads_no_mask(cli, tmp_path):
+    transformers.BertModel(transformers.BertConfig(**BERT, num_hidden_layers=0)).save_pretrained(tmp_path / "source")
+    expect_one_line(cli("export", "source", "--exporter", "torchscript"), 4, "does not read attention_mask, as a bert model does")
+    assert not (tmp_path / "onnx" / "source" / "model.onnx").exists()
+
+
 # Model objects ---------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +335,10 @@ def test_objects_that_are_no_encoders():
     with pytest.raises(ExportError, match=r"Linear is no transformers model; give one of its classes"):
         open_checkpoint(torch.nn.Linear(2, 2))
     model = small_model("bert", "AutoModel", layers=1)
+    for kind in (torch.float16, torch.bfloat16):
+        with pytest.raises(ExportError, match=r"BertModel has b?float16 weights; exports are made in float32: call \.float\(\) first"):
+            open_checkpoint(model.to(kind))
+    model.float()
     with pytest.raises(ExportError, match=r"DataParallel is no transformers model; .*model\.module"):
         open_checkpoint(torch.nn.DataParallel(model))
     with pytest.raises(ExportError, match="BertModel has no output logits, which task fill-mask shows; it returns last_hidden_state, pooler_output"):

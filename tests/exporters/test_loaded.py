@@ -79,7 +79,8 @@ def test_a_head_that_was_never_trained(tmp_path, head, task, names):
 @pytest.mark.parametrize(("weights", "parts"), [
     (named(lambda name: name.replace("classifier", "fc")),
      ["no weights for classifier.weight and classifier.bias", "does not read fc.bias and fc.weight", "fit --task feature-extraction"]),
-    (named(lambda name: f"module.{name}"), ["no weights for bert.embeddings", "all its names begin with module.;", "one bert model"]),
+    (named(lambda name: f"module.{name}"), ["none of its 41 weights (module.bert.embeddings.LayerNorm.bias and 40 more) is one of BertForSequenceClassification's",
+      "all its names begin with module.; save the model inside with save_pretrained, which leaves that out"]),
     (named(lambda name: name.replace("bert.", "roberta.")), ["no weights for bert.embeddings", "does not read", "roberta."]),
     (without("layer.1."), ["no weights for bert.encoder.layer.1.attention.self.query.weight", "and 14 more", "of one bert model"]),
     (adding(bert__encoder__layer__0__attention__self__distance_embedding__weight=(127, 32)),
@@ -200,10 +201,36 @@ def test_a_masked_image_model_has_features(tmp_path):
     assert open_checkpoint(folder, task="feature-extraction").task == "feature-extraction"
 
 
+def test_a_layer_more_that_is_a_copy_of_another(tmp_path):
+    """As progressive stacking starts."""
+    def stacked(weights):
+        return weights | {name.replace("layer.1.", "layer.2."): value.clone() for name, value in weights.items() if "layer.1." in name}
+
+    refused(saved(tmp_path, weights=stacked), "does not read bert.encoder.layer.2.attention")
+
+
+def test_an_object_through_which_others_are_called(tmp_path):
+    """What its forward returns counts, whatever it is made of (adapters, wrappers)."""
+    class Wrapped(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.config, self.base_model = inner, inner.config, torch.nn.Identity()
+
+        def forward(self, **given):
+            return self.inner(**given)
+
+    inner = small("bert", HEAD, 1)
+    with pytest.raises(ExportError, match="Wrapped is a class that onnxfuse does not export; name the --task"):
+        open_checkpoint(Wrapped(inner))
+    assert open_checkpoint(Wrapped(inner), task="text-classification").task == "text-classification"
+    with pytest.raises(ExportError, match="Wrapped has no output start_logits, which task question-answering shows; it returns logits"):
+        open_checkpoint(Wrapped(inner), task="question-answering")
+
+
 class Numbers:
     """A model that is nothing but its numbers."""
 
-    kind, prefix, model = "Numbers", "base.", None
+    kind, prefix, model, vocabulary = "Numbers", "base.", None, 3
 
     def __init__(self, required=None, **own):
         self._own = {name.replace("__", "."): np.asarray(value, np.float32) for name, value in own.items()}
@@ -225,6 +252,10 @@ def test_pairs_of_weights():
     found = fit(model, {name: np.asarray(value, np.float32) for name, value in stored.items()})
     assert found.read == {"a": "base.a", "renamed": "b", "c": "c", "t": "t", "twice": "u"}
     assert (found.left, found.missing) == (("other",), ("d",))  # d is zero as c is, and nothing is stored for it
+    copies = Numbers(layer0=[1, 2], words=[7, 8, 9])
+    twice = fit(copies, {name: np.asarray(value, np.float32) for name, value in
+                         {"layer0": [1, 2], "layer1": [1, 2], "words": [7, 8, 9], "decoder": [7, 8, 9]}.items()})
+    assert (twice.read["decoder"], twice.left) == ("words", ("layer1",))  # a layer that is a copy is one layer more
     wrong = fit(model, {"a": np.array([3, 5], np.float32), "b": np.array([5, 6])})
     assert wrong.left == ("a", "b")  # other numbers; integers where floats are wanted
 
