@@ -163,9 +163,30 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
 
 
 def _free(outputs: Outputs, first: Outputs, second: Outputs) -> dict[str, np.ndarray]:
-    """Which numbers of ``outputs`` belong to the row that the twins differ in; all of an output of another shape."""
-    return {name: differs(first[name], second[name]) if first[name].shape == second[name].shape == array.shape
-            else np.ones(array.shape, dtype=bool) for name, array in outputs.items()}
+    """Which numbers of ``outputs`` belong to the row that the twins differ in.
+
+    Where whole slices of an output differ, those do; where nothing differs in an array of real numbers, none does. One number
+    for all rows, and whole numbers or texts that differ in parts or nowhere, may still hang on that row (the largest number, the
+    largest class): all of such an output is free.
+    """
+    found = {}
+    for name, array in outputs.items():
+        free = np.ones(array.shape, dtype=bool)
+        if first[name].shape == second[name].shape == array.shape:
+            different = differs(first[name], second[name])
+            if _whole_slices(different) or (array.ndim and not _is_discrete(array)):
+                free = different
+        found[name] = free
+    return found
+
+
+def _whole_slices(different: np.ndarray) -> bool:
+    """Whether ``different`` is whole slices of one axis, and not all of them."""
+    for axis in range(different.ndim):
+        along = different.any(axis=tuple(other for other in range(different.ndim) if other != axis), keepdims=True)
+        if along.any() and not along.all() and np.array_equal(np.broadcast_to(along, different.shape), different):
+            return True
+    return False
 
 
 def _outputs(run: Runner, feeds: Feeds) -> Outputs:

@@ -351,6 +351,19 @@ def test_free_items_are_not_compared():
     assert result.differences[0].compared == 16
 
 
+@pytest.mark.parametrize("reduce", [lambda x: x.argmax(axis=1), np.max, lambda x: (x > 0).all(axis=1)],
+                         ids=["largest class", "largest number", "truth"])
+def test_what_may_hang_on_the_row_without_tokens_is_free(reduce):
+    """The twins may agree by chance; a class or a largest number still changes where the row has no token."""
+    def run(of_empty, sign=1):
+        found = laid_out(lambda x: np.asarray(reduce(sign * x)), of_empty)
+        return lambda feeds: found(feeds) | {"x": feeds["x"]}
+    falling = np.arange(8, 0, -1, dtype=np.float32)
+    expected = parity.reference(run(100 + falling), [EMPTY, Case("full", EMPTY.twins[0])])
+    assert parity.compare(expected, run(-falling), "exact").passed
+    assert not parity.compare(expected, run(-falling, sign=-1), "exact").passed
+
+
 @pytest.mark.parametrize(("dtype", "kind"), [("float", "reassociate"), ("float16", "half"), ("bfloat16", "bfloat16")])
 def test_a_rewrite_is_held_to_the_row_of_the_models_type(dtype, kind):
     model = parse(f"g ({dtype}[B,S] x) => ({dtype}[B,S] y) {{ y = Relu(x) }}")
