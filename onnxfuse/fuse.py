@@ -54,6 +54,8 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
     structure.merge_duplicates(model)
     padding = catalog.unpad(model, facts, zeros=zeros) if chosen.unpad else catalog.Padding("left out")
     structure.merge_duplicates(model)
+    rewrite(model, chosen.normal, facts, trace, prover)  # of what padding removal wrote
+    structure.merge_duplicates(model)
     structure.tidy(model)
     return Fused(counts, padding, trace)
 
