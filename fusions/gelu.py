@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 
-from onnxfuse.normalize.scale import scalar_like
+import numpy as np
+
 from onnxfuse.rewrite import Match, Op, Rule
 
 INVERSE_SQRT2 = 1 / math.sqrt(2)
@@ -159,7 +160,9 @@ def guard_bend(match: Match) -> dict:
 
 
 def normal_bend(op: Op, x, dtype, **_):
-    return op.Tanh(bend(op, x, scalar_like(op, SQRT_2_OVER_PI, dtype), scalar_like(op, CUBIC, dtype)))
+    inner, cubic = (op.constant(np.array(number, dtype=dtype.numpy()), name)
+                    for number, name in ((SQRT_2_OVER_PI, "inner"), (CUBIC, "cubic")))
+    return op.Tanh(bend(op, x, inner, cubic))
 
 
 HALVED = (half_last, half_first, half_inside)

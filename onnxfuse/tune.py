@@ -23,7 +23,8 @@ from onnxfuse import benchmark, catalog, contest, files, machine, pipeline, stor
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Ratio
 from onnxfuse.contest import Candidate
-from onnxfuse.errors import ModelError, OnnxfuseError, UsageError
+from onnxfuse.errors import ModelError, OnnxfuseError, UncalibratedError, UsageError
+from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.sources import default_calibration
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import TunePlan
@@ -152,7 +153,7 @@ class _Workshop:
         config = plans.read_config(plan.source)
         model = storage.load(plan.source)
         self.family = catalog.architecture(pipeline.model_type(model, config, plan.model_type))
-        self.calibration = default_calibration(plan.source, model) if "int8" in plan.precisions else None
+        self.calibration = _calibration(plan, model) if "int8" in plan.precisions else None
         self.real = None if self.calibration is None else verdict.Real.of(self.calibration, verdict.ROWS)
         profile = verdict.understood(plan.source, config, open_runner(plan.source))
         self.inputs: list[Feeds] = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real)
@@ -207,6 +208,14 @@ class _Workshop:
             return prepare(model, Scheme())
         return prepare(model, Scheme(rounding="nearest"), partial(self.calibration.first(verdict.REAL * verdict.ROWS).batches,
                                                                   verdict.ROWS))
+
+
+def _calibration(plan: TunePlan, model: ir.Model) -> Dataset | None:
+    """Sentences for a model with a tokenizer; None where int8 is made without them."""
+    try:
+        return default_calibration(plan.source, model)
+    except UncalibratedError:
+        return None
 
 
 class _Known:

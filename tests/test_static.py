@@ -44,7 +44,7 @@ def test_other_sizes_are_refused(cli, bert_export, tmp_path):
     source = bert_export / "export" / "model.onnx"
     assert cli("optimize", source, "-o", "o.onnx", "--batch", 1, "--length", 8).returncode == 0
     ids = np.ones((1, 9), np.int64)
-    with pytest.raises(ModelError, match=r"cannot run the model on input_ids \[1, 9\]"):
+    with pytest.raises(ModelError, match=r"cannot run .*o\.onnx on input_ids \[1, 9\]"):
         open_runner(tmp_path / "o.onnx")({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids})
     expect_one_line(cli("optimize", "o.onnx", "-o", "p.onnx", "--length", 9), 2, "no dynamic sequence length", "fixed to 9")
     result = cli("check", source, "o.onnx")
