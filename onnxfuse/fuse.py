@@ -54,7 +54,9 @@ def fuse(model: ir.Model, target: Target, *, only: frozenset[str] = frozenset(),
     structure.merge_duplicates(model)
     padding = catalog.unpad(model, facts, zeros=zeros) if chosen.unpad else catalog.Padding("left out")
     structure.merge_duplicates(model)
-    rewrite(model, chosen.normal, facts, trace, prover)  # of what padding removal wrote
+    moved = Facts(facts.opset)  # what was known of values that padding removal moved is no longer so
+    moved.scan(model.graph)
+    rewrite(model, chosen.normal, moved, trace, Prover(moved) if prove else None)
     structure.merge_duplicates(model)
     structure.tidy(model)
     return Fused(counts, padding, trace)

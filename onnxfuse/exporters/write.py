@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +78,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         if unread:
             raise ExportError(f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
                               f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)")
+        _drop_unread_inputs(model, checkpoint.family.inputs)
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
@@ -108,6 +109,13 @@ def choose_opset(exporter: str, opset: int | None) -> int:
     if opset is not None and opset not in chosen.opsets:
         raise UsageError(f"the {exporter} exporter writes opset {chosen.opsets[0]} to {chosen.opsets[-1]}, not {opset}")
     return opset or chosen.opset
+
+
+def _drop_unread_inputs(model: ir.Model, wanted: Collection[str]) -> None:
+    """Drop inputs that nothing reads and the family does not have: weights that went round an exporter and were folded there."""
+    for value in list(model.graph.inputs):
+        if value.name not in wanted and not value.uses() and not value.is_graph_output():
+            model.graph.inputs.remove(value)
 
 
 def _name_outputs(model: ir.Model) -> None:
