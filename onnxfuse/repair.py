@@ -94,8 +94,8 @@ def inner_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             else attribute.sparse_tensors
     for tensor in sparse:
         yield from (tensor.values, tensor.indices)
-    for graph in graphs(proto):
-        if graph is not proto.graph:
+    for body in (proto.graph, *proto.functions):
+        for graph in _below(body):
             yield from graph.initializer
 
 

@@ -25,10 +25,6 @@ SMALL_INITIALIZER = 64
 """Elements up to which two equal initializers count as one when duplicates are merged."""
 
 
-MASK_OF_ONES = 12
-"""From this opset on Dropout's mask is ones at inference; ONNX Runtime gives zeros below."""
-
-
 def simplify(model: ir.Model, *, dropout: bool = False) -> None:
     """Inline model-local functions, lift Constant nodes to initializers, drop Identity, unused nodes, and Dropout unless told.
 
@@ -210,8 +206,9 @@ def convert(model: ir.Model, opset: int) -> None:
     source = model.opset_imports.get("", 0)
     if source >= opset:
         return
-    if source < MASK_OF_ONES and any(map(_gives_mask, model.graph.all_nodes())):
-        raise ModelError(f"the model gives a Dropout's mask, which is another below opset {MASK_OF_ONES}; "
+    unlike = next(filter(None, (_unlike(node, source) for node in model.graph.all_nodes())), None)
+    if unlike:
+        raise ModelError(f"the model has {unlike}, which opset {opset} has not in this form; "
                          f"export it again with --opset {opset}")
     with _set_apart(model, source), _logged("onnxscript.version_converter") as reasons:
         try:
@@ -225,6 +222,19 @@ def convert(model: ir.Model, opset: int) -> None:
                          "optimize it for a target of a lower opset, or export it again")
     _lift_constants(model.graph)  # it writes constants as nodes
     common.RemoveUnusedNodesPass()(model)
+
+
+def _unlike(node: ir.Node, opset: int) -> str | None:
+    """What a node of this opset is that newer ones have not in this form, where the converter takes both for the same."""
+    if node.domain:
+        return None
+    if opset < 9 and node.op_type == "Scan":
+        return "a Scan over a batch"
+    if opset < 12 and _gives_mask(node):
+        return "a Dropout that gives its mask, zeros at inference"
+    if opset < 13 and node.op_type == "Hardmax" and node.attributes.get_int("axis", 1) != -1:
+        return "a Hardmax over all axes from one on"
+    return None
 
 
 class _Reasons(logging.Handler):

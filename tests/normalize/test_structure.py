@@ -243,7 +243,10 @@ def test_operators_of_the_runtime_alone_are_carried_over_the_opsets():
 @pytest.mark.parametrize(("text", "opset", "why"), [
     (X + "(float[2,3] y) { y = ScaledTanh<alpha = 2.0, beta = 1.0>(x) }", 9, "ONNX Runtime has no ScaledTanh there"),
     (X + "(float[2,3] y) { a = RandomNormalLike(x)  y = Add(a, x) }", 17, "ONNX Runtime has no RandomNormalLike there"),
-    (X + "(float[2,3] y, bool[2,3] m) { y, m = Dropout(x) }", 11, "Dropout's mask"),
+    (X + "(float[2,3] y, bool[2,3] m) { y, m = Dropout(x) }", 11, "a Dropout that gives its mask"),
+    (X + "(float[2,3] y) { y = Hardmax(x) }", 12, "a Hardmax over all axes"),
+    ("""g (float[1,3] i, float[1,2,3] x) => (float[1,3] y, float[1,2,3] z) { y, z = Scan<num_scan_inputs = 1, body =
+        s (float[3] a, float[3] b) => (float[3] c, float[3] d) { c = Add(a, b)  d = Neg(c) }>(, i, x) }""", 8, "a Scan over a batch"),
 ])
 def test_what_no_opset_brings_along_is_one_line(text, opset, why):
     with pytest.raises(ModelError, match=why) as seen:
