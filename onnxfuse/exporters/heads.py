@@ -62,7 +62,7 @@ def read_modules(home: Home) -> tuple[Module, ...]:
         raise ExportError(wrong)
     modules = []
     for module in named:
-        kind, folder = (module.get("type"), module.get("path", "")) if isinstance(module, dict) else (None, "")
+        kind, folder = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(folder, str):
             raise ExportError(wrong)
         theirs = kind.split(".")[0] == "sentence_transformers"

@@ -271,6 +271,7 @@ def test_pooling_that_nothing_names_is_told(copy):
 @pytest.mark.parametrize(("content", "words"), [
     ("{", "modules.json is not JSON"), ("", "modules.json is empty"), ({}, "modules.json is no list of modules"),
     ([], "modules.json is no list of modules"), (["Transformer"], "modules.json is no list of modules"),
+    ([{"type": "sentence_transformers.models.Transformer"}], "modules.json is no list of modules with a type and a path"),
     ([{"path": "../other", "type": "sentence_transformers.models.Transformer"}], "names the folder '../other', which is not inside"),
     ([{"path": "/etc", "type": "sentence_transformers.models.Transformer"}], "names the folder '/etc', which is not inside"),
     (modules(("", "Transformer"), ("../../x", "Dense")), "names the folder '../../x', which is not inside"),

@@ -152,8 +152,9 @@ def test_sentence_embeddings(tmp_path, pooling):
         tf_model("bert", "TFAutoModel").save_pretrained(tmp_path / "source")
     (tmp_path / "source" / "1_Pooling").mkdir()
     (tmp_path / "source" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    kinds = ("Transformer", "Pooling", "Normalize")
-    (tmp_path / "source" / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]))
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    (tmp_path / "source" / "modules.json").write_text(json.dumps(
+        [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in kinds.items()]))
     steps = [pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / framework, framework=framework))[0] for framework in ("tf", "pt")]
     assert [value.name for value in storage.load(steps[0].path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
     assert pipeline.check(steps[0].path, steps[1].path, "reassociate").passed
