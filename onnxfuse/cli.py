@@ -286,7 +286,8 @@ def _retype(model: Path | None, output: Path | None, elsewhere: bool, as_json: b
 @app.command()
 def check(first: Annotated[Path, typer.Argument(help="The reference: a folder or an .onnx file.")],
           second: Annotated[Path, typer.Argument(help="The model in question.")],
-          kind: Annotated[str, typer.Option(help="Tolerance: exact, reassociate (float32) or int8.")] = "reassociate",
+          kind: Annotated[str, typer.Option(help="Tolerance: exact, reassociate (float32), half (float16) or "
+                                                 "int8.")] = "reassociate",
           data: Annotated[Path | None, typer.Option(help="Real inputs to compare on; for int8 those that it was calibrated with, "
                                                          "when not given.")] = None,
           as_json: Json = False) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxfuse.errors import ModelError
-from onnxfuse.runtime import Feeds, Runner
+from onnxfuse.runtime import Feeds, Outputs, Runner
 
 BATCH, LENGTH = "batch", "length"
 
@@ -23,11 +24,11 @@ MEANINGS = ((1.0, 0.0), (0.0, 1.0))
 ADDED = (0.0, -1e4)
 """The same of a mask that is added to the scores of attention; only floats can be meant so."""
 
-NOTHING = 1e-12
-"""A movement of outputs that counts as none."""
+SLIGHT = 1e-4
+"""A movement that does not count, as a part of an output's largest number: what a filler of -10 lets through."""
 
 CLEAR = 2
-"""How many times as large a contrast must be for another meaning than the usual one."""
+"""How many times as far outputs must move for another meaning than the usual one."""
 
 LIMIT = 1 << 30
 """Bytes of random inputs at a time."""
@@ -59,6 +60,13 @@ class Input:
         """Its shape for a batch of ``rows`` sequences of ``columns`` tokens."""
         numbers = {BATCH: rows, LENGTH: columns}
         return tuple(numbers[dim] if isinstance(dim, str) else dim for dim in self.shape)
+
+    def require_room(self, rows: int, columns: int) -> None:
+        """Raises ModelError when its random numbers would take more than ``LIMIT`` bytes."""
+        shape = self.sizes(rows, columns)
+        if (size := math.prod(shape) * 8) > LIMIT:  # they are made in 64 bits
+            raise ModelError(f"input {self.name!r} of shape {list(shape)} takes {size / 1e9:.1f} GB of random numbers, allowed "
+                             f"{LIMIT / 1e9:.1f}; give the model dynamic or smaller sizes")
 
     def spread(self, keep: np.ndarray) -> np.ndarray:
         """Which tokens take part [rows, columns], brought to this input's shape: the last length is the key's.
@@ -148,6 +156,13 @@ class Profile:
                     return size
         return None
 
+    def sized(self, batch: int, length: int) -> tuple[int, int]:
+        """The rows and tokens that are fed where so many are asked for. Raises ModelError: see ``Input.require_room``."""
+        rows, columns = self.only(BATCH) or batch, self.only(LENGTH) or length
+        for value in self.inputs:
+            value.require_room(rows, columns)
+        return rows, columns
+
     def feeds(self, batch: int, length: int, *, mask: str = "none", seed: int = 0, real: float = 1.0) -> Feeds:
         """Random inputs, in the sizes that the model takes.
 
@@ -158,20 +173,14 @@ class Profile:
         Raises:
             ModelError: they would take more than ``LIMIT`` bytes.
         """
-        rows, columns = self.only(BATCH) or batch, self.only(LENGTH) or length
+        rows, columns = self.sized(batch, length)
         keep = mask_of(mask, rows, columns)
         if real < 1:
             keep = np.arange(columns) < np.array(row_lengths(rows, columns, real))[:, None]
         return self.filled(keep, np.random.default_rng(seed), scattered=mask == "holes")
 
     def filled(self, keep: np.ndarray, rng: np.random.Generator, *, scattered: bool = False) -> Feeds:
-        """Random inputs where the tokens ``keep`` [rows, columns] take part. Raises ModelError."""
-        for value in self.inputs:
-            shape = value.sizes(*keep.shape)
-            size = int(np.prod(shape, dtype=np.float64)) * 8  # random numbers are made in 64 bits
-            if size > LIMIT:
-                raise ModelError(f"input {value.name!r} of shape {list(shape)} takes {size / 1e9:.1f} GB of random numbers, "
-                                 f"allowed {LIMIT / 1e9:.1f}; give the model dynamic or smaller sizes")
+        """Random inputs where the tokens ``keep`` [rows, columns] take part."""
         return {value.name: value.content(keep, rng, scattered=scattered) for value in self.inputs}
 
     def changed(self, feeds: Feeds, axis: str, at: slice) -> Feeds:
@@ -180,8 +189,7 @@ class Profile:
 
     def twins(self, batch: int, length: int, seed: int = 0) -> tuple[Feeds, Feeds]:
         """Two feeds without padding that differ in the row that "empty row" empties; where a mask holds for all rows, in all."""
-        feeds = self.feeds(batch, length, seed=seed)
-        rows = self.only(BATCH) or batch
+        feeds, (rows, length) = self.feeds(batch, length, seed=seed), self.sized(batch, length)
         masks = [value for value in self.inputs if value.role == "mask"]
         shared = any(BATCH not in value.axes or value.sizes(rows, length)[value.axes.index(BATCH)] < rows for value in masks)
         return feeds, self.changed(feeds, BATCH, slice(None) if shared else slice(rows - 1, rows))
@@ -221,16 +229,16 @@ def mask_of(kind: str, batch: int, length: int) -> np.ndarray:
 def understood(profile: Profile, run: Runner) -> Profile:
     """The profile with every mask meant as the model means it: 1 may let a token in or shut it out, or be added to scores.
 
-    Found by changing a token: one that is shut out moves its own outputs at most, one that alone is let in moves all. Where
-    nothing tells, 1 lets in.
+    Found by changing a token: alone let in, it moves outputs that it does not reach when it alone is shut out. Where nothing
+    tells, 1 lets in.
     """
     masks = [value for value in profile.inputs if value.role == "mask"]
     choices = itertools.product(*(MEANINGS if value.dtype.kind in "iub" else (*MEANINGS, ADDED) for value in masks))
     meant = [_meaning(profile, dict(zip((value.name for value in masks), choice, strict=True))) for choice in choices]
     if len(meant) == 1:
         return profile
-    contrasts = [_contrast(candidate, run) for candidate in meant]
-    return next(candidate for candidate, contrast in zip(meant, contrasts, strict=True) if contrast >= max(contrasts) / CLEAR)
+    found = [_let_in(candidate, run) for candidate in meant]
+    return next(candidate for candidate, moved in zip(meant, found, strict=True) if moved >= max(found) / CLEAR)
 
 
 def _meaning(profile: Profile, meanings: dict[str, tuple[float, float]]) -> Profile:
@@ -238,31 +246,35 @@ def _meaning(profile: Profile, meanings: dict[str, tuple[float, float]]) -> Prof
     return replace(profile, inputs=tuple(inputs))
 
 
-def _contrast(profile: Profile, run: Runner) -> float:
-    """How many times as much a token moves the outputs when it alone is let in as when it alone is shut out."""
-    rows, columns = profile.only(BATCH) or 1, profile.only(LENGTH) or SHORT
+def _let_in(profile: Profile, run: Runner) -> float:
+    """How far a token that alone is let in moves outputs that it does not reach when it alone is shut out."""
+    rows, columns = profile.sized(1, SHORT)
     token = columns // 2
     alone = np.tile(np.arange(columns) == token, (rows, 1))
     try:
-        let_in, shut_out = (_moved(profile, run, keep, token) for keep in (alone, ~alone))
+        (before, after), (out_before, out_after) = (_changed(profile, run, keep, token) for keep in (alone, ~alone))
     except ModelError:
         return 0.0
-    return (let_in + NOTHING) / (shut_out + NOTHING)
+    moved = 0.0
+    for name in before:
+        if len({outputs[name].shape for outputs in (before, after, out_before, out_after)}) == 1:
+            moved += float((_moved(before[name], after[name]) * (_moved(out_before[name], out_after[name]) <= SLIGHT)).sum())
+    return moved
 
 
-def _moved(profile: Profile, run: Runner, keep: np.ndarray, token: int) -> float:
-    """How far the outputs move with a token: squares, as a part of what they were."""
+def _changed(profile: Profile, run: Runner, keep: np.ndarray, token: int) -> tuple[Outputs, Outputs]:
+    """The outputs with these tokens let in, before and after a token changes."""
     masks = {value.name: value.content(keep, np.random.default_rng(0)) for value in profile.inputs if value.role == "mask"}
     feeds = profile.filled(np.ones_like(keep), np.random.default_rng(0)) | masks
-    before, after = run(feeds), run(profile.changed(feeds, LENGTH, slice(token, token + 1)))
-    return sum(_distance(before[name], after[name]) for name in before if before[name].shape == after[name].shape)
+    return run(feeds), run(profile.changed(feeds, LENGTH, slice(token, token + 1)))
 
 
-def _distance(before: np.ndarray, after: np.ndarray) -> float:
-    if before.dtype.kind == "O":
-        return float((before != after).sum())
+def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far each number of an output moved, as a part of its largest; of texts, whether it did."""
+    if before.dtype.kind in "OSU":
+        return differs(before, after).astype(np.float64)
     a, b = (np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0) for array in (before, after))
-    return float(((a - b)**2).sum() / max(float((a**2).sum()), NOTHING))
+    return np.asarray(np.abs(a - b) / (np.abs(a).max(initial=0.0) or 1.0))
 
 
 def differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:

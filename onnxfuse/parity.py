@@ -390,7 +390,8 @@ class _Part:
         self.limit = limit
         self.low, self.high, total, count = np.inf, -np.inf, 0.0, 0
         for array in arrays:
-            chosen = array[np.abs(array) <= limit].astype(np.float64)
+            chosen = array.astype(np.float64)
+            chosen = chosen[np.abs(chosen) <= limit]
             if chosen.size:
                 self.low, self.high = min(self.low, float(chosen.min())), max(self.high, float(chosen.max()))
                 total, count = total + float(chosen.sum()), count + chosen.size

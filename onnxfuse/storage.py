@@ -23,7 +23,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxfuse.errors import ModelError, StorageError
-from onnxfuse.files import first_line, replacing, require_file, sync
+from onnxfuse.files import first_line, replacing, require_file, shown, sync
 from onnxfuse.repair import inner_tensors, name_foreign, repair
 
 LARGE = 1024
@@ -102,7 +102,7 @@ def save(model: ir.Model, path: Path) -> None:
         try:
             load(staged)
         except ModelError as error:
-            raise ModelError(str(error).replace(str(staged), f"what onnxfuse would write to {path}")) from error
+            raise ModelError(str(error).replace(str(staged), f"what onnxfuse would write to {shown(path)}")) from error
 
 
 def name_apart(model: ir.Model) -> None:

@@ -258,7 +258,7 @@ def test_random_numbers_are_bounded():
         list(samples.grid(fixed))
     width = feeds.LIMIT // 8 // 512
     wide = profile(f"g (float[B,S,{width}] x) => (float[1] y) {{ y = Neg(x) }}")
-    with pytest.raises(ModelError, match="takes 1\.1 GB"):
+    with pytest.raises(ModelError, match=r"takes 1\.1 GB"):
         wide.feeds(1, 513)
     wide.inputs[0].require_room(1, 512)
     assert wide.feeds(1, 1)["x"].size == width
@@ -386,7 +386,8 @@ ATTENTION = """g (int64[B,S] input_ids, {mask}, float[50,8] words) => ({output})
     int64[2] heads = {{1,2}}, int64 zero = {{0}}, int64 first = {{1}}> {{ x = Gather(words, input_ids)  t = Transpose<perm=[0,2,1]>(x)  s = MatMul(x, t)
     {bias}  a = Add(s, bias)  p = Softmax<axis=-1>(a)  h = MatMul(p, x)  {tail} }}"""
 TOKENS = ("float[B,S,8] y", "y = Identity(h)")
-TAILS = {"tokens": TOKENS, "first token": ("float[B,8] y", "y = Gather<axis=1>(h, zero)"), "flat": ("float[N,8] y", "w = Constant<value=int64[2] {-1,8}>() y = Reshape(h, w)")}
+TAILS = {"tokens": TOKENS, "first token": ("float[B,8] y", "y = Gather<axis=1>(h, zero)"), "flat": ("float[N,8] y", "w = Constant<value=int64[2] {-1,8}>() y = Reshape(h, w)"),
+         "beside a residual": ("float[B,S,8] y", "e = Constant<value=float {0.01}>() f = Mul(h, e) y = Add(x, f)")}
 LETS_IN = "m = Cast<to=1>(attention_mask)  n = Sub(one, m)  k = Mul(n, low)  bias = Unsqueeze(k, second)"
 SHUTS_OUT = "m = Cast<to=1>(attention_mask)  k = Mul(m, low)  bias = Unsqueeze(k, second)"
 
@@ -426,6 +427,20 @@ def test_a_meaning_that_the_model_cannot_run_with_is_not_its_meaning():
     ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 9)
     with_zeros = Profile((ids, mask((BATCH, LENGTH), (BATCH, LENGTH))), 7)
     assert samples.understood(with_zeros, strict) == with_zeros
+
+
+def test_outputs_of_other_sizes_tell_nothing():
+    """One row for each token that takes part: what one token's rows are, the others' are not."""
+    ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 9)
+    flat = Profile((ids, mask((BATCH, LENGTH), (BATCH, LENGTH))), 7)
+    assert samples.understood(flat, lambda given: {"y": given["ids"][given["m"] == 0]}) == flat
+
+
+def test_texts_tell_what_masks_mean():
+    ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 9)
+    texts = Profile((ids, mask((BATCH, LENGTH), (BATCH, LENGTH))), 7)
+    found = samples.understood(texts, lambda given: {"y": np.array([str(given["ids"][given["m"] == 0].sum())], object)})
+    assert found.inputs[1].meaning == (0, 1)
 
 
 def test_models_without_masks_are_not_run():
