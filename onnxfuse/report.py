@@ -114,7 +114,9 @@ def parity_lines(result: Parity) -> list[str]:
         where = f" (worst on {seen.worst})" if seen.worst else ""
         near = f"{seen.equal:.2%} equal{where}" if seen.discrete else \
             f"max diff {seen.error:.2e}{where}, cosine {seen.cosine:.5f}, largest class kept {seen.agreement:.1%}"
-        lines.append(f"{seen.output}: {near}, {seen.compared} numbers" + ("" if seen.varies else ", which do not vary"))
+        count = f"{seen.compared} {'value' if seen.discrete else 'number'}{'s' if seen.compared != 1 else ''}"
+        steady = "" if seen.varies else f", which do{'es' if seen.compared == 1 else ''} not vary"
+        lines.append(f"{seen.output}: {near}, {count}{steady}")
     on = f"{result.cases} batches of {result.real}, and finite on random inputs" if result.real else f"{result.cases} inputs"
     return [*lines, f"{'equal' if result.passed else 'different'} within {result.kind!r} on {on}"]
 

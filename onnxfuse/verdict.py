@@ -76,6 +76,8 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
     try:
         known = json.loads(model.metadata_props.get(METADATA, "{}"))
         name, rows = known.get("calibration"), int(known.get("rows", ROWS))
+        if rows < 1 or not isinstance(name, str | None):
+            raise ValueError(f"calibration is {name!r}, in rows of {rows}")
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); quantize it again") from error
     if name is None:
@@ -85,12 +87,10 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
         try:
             data = _again(name, source, model)
         except OnnxfuseError as error:
-            why = str(error)
+            why = str(error).partition("; ")[0]
             continue
         if data is not None:
             return Real.of(data, rows)
-    if name == sources.SAID:
-        why = "no tokenizer that can be opened lies beside it"
     raise UsageError(f"{path} was calibrated on {name} and must be judged on it, but {why}; put it back, or compare on other "
                      "inputs with: onnxfuse check --data")
 
@@ -99,10 +99,17 @@ def _again(name: str, source: Path, model: ir.Model) -> Dataset | None:
     """The data of that name for a model, looked for from ``source``; None where it is not there."""
     if name == sources.SAID:
         return sources.default_calibration(source, model)
-    asked = plans.recorded(source.parent).get("quantize", {}).get("plan", {}).get("calibration")
-    places = [Path(asked), source.parent / asked] if asked and Path(asked).name == name else []
+    asked = _asked(plans.recorded(source.parent))
+    places = [asked, source.parent / asked] if asked.name == name else []
     found = next((place for place in (*places, source.parent / name) if place.exists()), None)
     return None if found is None else sources.dataset_for(found, source, model)
+
+
+def _asked(record: Any) -> Path:
+    """The calibration data that a folder's record names; an empty path where it names none."""
+    for key in ("quantize", "plan", "calibration"):
+        record = record.get(key) if isinstance(record, dict) else None
+    return Path(record) if isinstance(record, str) else Path()
 
 
 def judge(random: Sequence[Expected], real: Sequence[Expected], run: Runner, kind: str, name: str = "") -> Parity:

@@ -146,10 +146,14 @@ def test_a_record_of_other_data_does_not_lead_to_them(folder, data):
     (folder / "onnxfuse.json").write_text(json.dumps({"quantize": {"plan": {"calibration": str(folder / "other.npz")}}}))
     with pytest.raises(UsageError, match=r"real\.npz is not there any more"):
         verdict.real_inputs(folder / "model_quantized.onnx")
+    for record in ([], {"quantize": []}, {"quantize": {"plan": 3}}, {"quantize": {"plan": {"calibration": None}}}):
+        (folder / "onnxfuse.json").write_text(json.dumps(record))
+        with pytest.raises(UsageError, match=r"real\.npz is not there any more"):
+            verdict.real_inputs(folder / "model_quantized.onnx")
 
 
 def test_metadata_of_others_are_refused(folder):
-    for text in ("{", "7", '{"calibration": "x", "rows": "many"}'):
+    for text in ("{", "7", '{"calibration": "x", "rows": "many"}', '{"calibration": "x", "rows": 0}', '{"calibration": 3}'):
         model = storage.load(folder / "model_quantized.onnx")
         model.metadata_props[verdict.METADATA] = text
         storage.save(model, folder / "m.onnx")
@@ -227,7 +231,7 @@ def test_sentences_are_made_again_by_the_tokenizer(spoken, tmp_path):
     assert result.real == sources.SAID
     shutil.copy(spoken / "model_quantized.onnx", tmp_path)
     assert pipeline.check(spoken / "model.onnx", tmp_path / "model_quantized.onnx", "int8").real == sources.SAID
-    with pytest.raises(UsageError, match="no tokenizer that can be opened lies beside it"):
+    with pytest.raises(UsageError, match=r"judged on it, but no tokenizer lies beside the model; put it back"):
         verdict.real_inputs(tmp_path / "model_quantized.onnx")
 
 
