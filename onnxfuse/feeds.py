@@ -145,14 +145,16 @@ class Profile:
     def only(self, dim: str) -> int | None:
         """The one size of "batch" or "length" that the model takes; None when it takes any.
 
-        A float input of a fixed size may be a weight: its first axis counts only where no input is dynamic.
+        A float input of a fixed size may be a weight: it counts only where no input is dynamic. One of size 1 is broadcast, if it
+        is a mask or another input than a mask is dynamic.
         """
         dynamic = any(dim in value.shape for value in self.inputs)
+        broadcast = any(dim in value.shape for value in self.inputs if value.role != "mask")
         for value in sorted(self.inputs, key=lambda value: ("ids", "types", "mask", "values").index(value.role)):
             if value.role == "values" and dynamic:
                 continue
             for axis, size in zip(value.axes, value.shape, strict=True):
-                if axis == dim and isinstance(size, int) and (value.role != "mask" or size > 1):
+                if axis == dim and isinstance(size, int) and (size > 1 or not (broadcast or value.role == "mask")):
                     return size
         return None
 

@@ -142,6 +142,9 @@ def test_a_model_without_inputs_is_refused():
     ("int64[2,S] input_ids, int64[B,S] attention_mask", [(2, 5), (2, 5)]),
     ("int64[B,4] input_ids, int64[B,S] attention_mask", [(3, 4), (3, 4)]),
     ("int64[B,S] input_ids, int64[1,S] attention_mask", [(3, 5), (1, 5)]),
+    ("int64[B,S] input_ids, int64[1,S] position_ids", [(3, 5), (1, 5)]),
+    ("int64[1,S] input_ids, int64[B,S] attention_mask", [(1, 5), (1, 5)]),
+    ("int64[1,S] input_ids, int64[1,S] attention_mask", [(1, 5), (1, 5)]),
     ("float[2,3,8,8] pixel_values", [(2, 3, 8, 8)]),
 ])
 def test_sizes(inputs, wanted):
