@@ -20,6 +20,7 @@ LONGEST = 90
 
 FUNCTIONS = (ast.FunctionDef, ast.Lambda)
 NUMBERS = (int, float)
+USED_UP = (ast.comprehension, ast.Starred)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ def _names_something(operand: ast.expr) -> bool:
 
 
 def _numbers(file: str, statement: ast.Assign | ast.AnnAssign, scope: Scope) -> Iterator[Mutant]:
-    """Each number of a module's or class's constant, larger and smaller."""
+    """Each number of a module's or class's constant, larger and smaller. What builds rules or sets is used up at import."""
+    if any(isinstance(node, USED_UP) or getattr(node, "id", "") == "Rule" for node in ast.walk(statement)):
+        return
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
     names = tuple(node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
     for node in ast.walk(statement.value) if statement.value is not None else ():

@@ -1,6 +1,6 @@
 """Change one condition, guard or number at a time and run the tests that reach it: what no test notices, nothing holds.
 
-    python scripts/mutate_guards.py [--only fusions/qkv.py ...] [--jobs 2] [--sample 200 --seed 0] [--killers]
+    python scripts/mutate_guards.py [--only fusions/qkv.py ...] [--tests tests/fusions ...] [--jobs 2] [--sample 200] [--killers]
 
 Everything is imported once. A first run of the fast tests learns which test reaches which line; what it learned is kept in build/
 and used again for tests whose file, and whose reached files, are the same. Each mutant is then a forked child that compiles the
@@ -53,7 +53,7 @@ from mutants import Mutant  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("fusions/*.py", "onnxfuse/normalize/*.py", "onnxfuse/rewrite/*.py", "onnxfuse/quantize/patches.py",
          "onnxfuse/quantize/smooth.py", "onnxfuse/parity.py", "onnxfuse/samples.py", "onnxfuse/pipeline.py")
-LEARNED = ROOT / "build" / "mutate_guards.json"
+LEARNED = ROOT / "build" / "mutate_guards.jsonl"
 EQUIVALENT = ROOT / "scripts" / "equivalent_mutants.toml"
 WANTED = 0.95
 MOST = 20.0
@@ -89,6 +89,12 @@ def fork(work: Callable[[], int], folder: str, seconds: float) -> int:
         os._exit(code)
 
 
+def _said_in(folder: str) -> str:
+    """What a child left to say."""
+    note = Path(folder) / "killer"
+    return note.read_text(encoding="utf-8") if note.is_file() else "it did not end"
+
+
 def run(items: list[pytest.Item]) -> pytest.Item | None:
     """Run tests until one fails, and return it."""
     for item, following in zip(items, [*items[1:], None], strict=False):
@@ -101,11 +107,15 @@ def run(items: list[pytest.Item]) -> pytest.Item | None:
 
 
 class Tracer:
-    """Collects the lines of ``files`` that run; once all of a function's have, it is left alone."""
+    """Collects the lines of ``files`` that run; once all of a function's have, it is left alone.
+
+    As a plugin of pytest, it keeps what fixtures reach that several tests share: it belongs to each test that uses them.
+    """
 
     def __init__(self, files: dict[str, str]) -> None:
         self._files = files  # by the name that code objects bear
         self._whole: dict[Any, set[int]] = {}
+        self._shared: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
         self.lines: Lines = defaultdict(set)
 
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
@@ -124,22 +134,48 @@ class Tracer:
             return local
         return local
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Any:
+        if fixturedef.scope == "function":
+            return (yield)
+        outer, self.lines = self.lines, defaultdict(set)
+        try:
+            return (yield)
+        finally:
+            _add(self._shared[fixturedef.argname], self.lines)
+            self.lines = outer
 
-def learn(items: list[pytest.Item], files: dict[str, str], out: Path) -> int:
-    """Run each test alone under a tracer and write what it reached, a line of JSON a test."""
+    def reached(self, item: pytest.Item) -> Lines:
+        for name in getattr(item, "fixturenames", ()):
+            _add(self.lines, self._shared.get(name, {}))
+        return self.lines
+
+
+def _add(lines: Lines, more: Lines) -> None:
+    for file, seen in more.items():
+        lines[file] |= seen
+
+
+def learn(items: list[pytest.Item], files: dict[str, str]) -> int:
+    """Run tests one by one under a tracer, and keep what each reached: a line of JSON, whole or not there."""
     tracer = Tracer(files)
+    items[0].config.pluginmanager.register(tracer)
     threading.settrace(tracer)
-    with out.open("w", encoding="utf-8") as stream:
-        for item, following in zip(items, [*items[1:], None], strict=False):
-            tracer.lines = defaultdict(set)
-            start = time.process_time()
-            sys.settrace(tracer)
-            reports = runtestprotocol(item, log=False, nextitem=following)
-            sys.settrace(None)
-            reached = {file: sorted(lines) for file, lines in tracer.lines.items()}
-            stream.write(json.dumps({"test": item.nodeid, "seconds": round(time.process_time() - start, 3), "lines": reached,
-                                     "passed": not any(report.failed for report in reports)}) + "\n")
-            stream.flush()
+    rules = [thing for thing in gc.get_objects() if type(thing).__name__ == "Rule"]
+    out = os.open(LEARNED, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for item, following in zip(items, [*items[1:], None], strict=False):
+        for rule in rules:
+            vars(rule).pop("pattern", None)  # traced when it is first asked for, by whichever test comes first
+        tracer.lines = defaultdict(set)
+        start = time.process_time()
+        sys.settrace(tracer)
+        reports = runtestprotocol(item, log=False, nextitem=following)
+        sys.settrace(None)
+        reached = tracer.reached(item)
+        entry = {"test": item.nodeid, "passed": not any(report.failed for report in reports),
+                 "seconds": round(time.process_time() - start, 3), "digests": digests(item, reached),
+                 "lines": {file: sorted(lines) for file, lines in reached.items()}}
+        os.write(out, (json.dumps(entry) + "\n").encode())
     return 0
 
 
@@ -161,38 +197,39 @@ def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
+def _kept() -> dict[str, dict[str, Any]]:
+    """What was learned last of each test."""
+    lines = LEARNED.read_text(encoding="utf-8").splitlines() if LEARNED.is_file() else []
+    return {entry["test"]: entry for entry in map(json.loads, lines)}
+
+
+def known(items: list[pytest.Item], mutated: set[str]) -> dict[str, dict[str, Any]]:
+    """What was learned of these tests, as far as it is still true."""
+    kept = _kept()
+    return {item.nodeid: kept[item.nodeid] for item in items if item.nodeid in kept and holds(kept[item.nodeid], mutated)}
+
+
 def learned(items: list[pytest.Item], files: dict[str, str], mutated: set[str], jobs: int) -> dict[str, dict[str, Any]]:
     """What each test reaches: from the last time where that is still true."""
     for file in files.values():
         _content(ROOT / file)  # as it was imported
-    kept = json.loads(LEARNED.read_text(encoding="utf-8")) if LEARNED.is_file() else {}
-    known = {item.nodeid: kept[item.nodeid] for item in items if item.nodeid in kept and holds(kept[item.nodeid], mutated)}
-    new = [item for item in items if item.nodeid not in known]
-    modules = list(dict.fromkeys(item.path for item in new))
-    by_id = {item.nodeid: item for item in new}
-    with tempfile.TemporaryDirectory() as folder:
-        outs = [Path(folder) / f"{job}.json" for job in range(min(jobs, len(modules)))]
-        for job, out in enumerate(outs):
-            mine = [item for item in new if modules.index(item.path) % jobs == job]
-            fork(lambda mine=mine, out=out: learn(mine, files, out), folder, 7200)
-        running, said = len(outs), 0
-        while running:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            running -= bool(pid)
-            if status:
-                raise RuntimeError(f"learning failed: {(Path(folder) / 'killer').read_text(encoding='utf-8')}")
-            count = sum(out.read_text(encoding="utf-8").count("\n") for out in outs if out.is_file())
-            if count >= said + 50:
-                said = count
-                say(f"learned what {count} of {len(new)} tests reach")
-            time.sleep(0 if pid else 1)
-        for out in outs:
-            for line in out.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                known[entry["test"]] = entry | {"digests": digests(by_id[entry["test"]], entry["lines"])}
     LEARNED.parent.mkdir(exist_ok=True)
-    LEARNED.write_text(json.dumps(known), encoding="utf-8")
-    return known
+    before = known(items, mutated)
+    new = [item for item in items if item.nodeid not in before]
+    modules = list(dict.fromkeys(item.path for item in new))
+    shares = [[item for item in new if modules.index(item.path) % jobs == job] for job in range(min(jobs, len(modules)))]
+    with tempfile.TemporaryDirectory() as folder:
+        children = {fork(lambda mine=mine: learn(mine, files), folder, 7200) for mine in shares}
+        while children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            children.discard(pid)
+            if status:
+                raise RuntimeError(f"learning ended with {status}: {_said_in(folder)}")
+            if not pid:
+                time.sleep(20)
+                say(f"learned what {len(known(new, mutated))} of {len(new)} tests reach")
+    LEARNED.write_text("".join(json.dumps(entry) + "\n" for entry in _kept().values()), encoding="utf-8")
+    return known(items, mutated)
 
 
 # Putting a mutant in place ---------------------------------------------------------------------------------------
@@ -338,8 +375,7 @@ class Judge:
         """Wait for one child; its mutant when it survived."""
         pid, status = os.wait()
         mutant, folder = running.pop(pid)
-        note = Path(folder) / "killer"
-        killer = note.read_text(encoding="utf-8") if note.is_file() else "it did not end"
+        killer = _said_in(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == BROKEN:
             raise RuntimeError(f"{mutant.key} could not be put in place: {killer}")
@@ -374,14 +410,17 @@ def report(judged: list[Mutant], survivors: list[Mutant], excused: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="FILE", help="mutate these files alone")
+    parser.add_argument("--tests", nargs="+", metavar="PATH", default=[], help="run these tests alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--sample", type=int, help="judge this many mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--killers", action="store_true", help="say which test notices each change")
-    judge = Judge(parser.parse_args())
+    options = parser.parse_args()
+    judge = Judge(options)
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)  # not scripts/, where modules have names of libraries
-    pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT)], plugins=[judge])
+    pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT), *options.tests],
+                plugins=[judge])
     return judge.code
 
 
