@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.fusions.padding_mask import PaddingMask
 from onnxfuse.rewrite import Facts, Op
 from onnxfuse.rewrite.facts import attribute
 
@@ -32,26 +33,37 @@ class Packing:
     """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
     [P,C], several short rows behind each other in one, for attention in which every token asks."""
 
-    def __init__(self, graph: ir.Graph, facts: Facts, mask: ir.Value, bias: ir.Value, shut: float) -> None:
-        """``mask``: [B,S]; ``bias``: attention's, [B,1,1,S], made from it; ``shut``: what ``bias`` is at padding."""
+    def __init__(self, graph: ir.Graph, facts: Facts, mask: PaddingMask, bias: ir.Value) -> None:
+        """``mask``: what tells padding, [B,S]; ``bias``: attention's, [B,1,1,S], made from it, in the scores' type or boolean."""
         self.op = op = Op(graph, "unpad")
         self._facts = facts
         self._moved: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
         self._flat = op.constant([-1], "flat")
         self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
         last, zero, one = self._flat, self._zero, self._one
-        self._length = op.Squeeze(op.Shape(mask, start=1, end=2))
+        self._lengths = op.Shape(mask.value)  # [2]
+        self._length = op.Squeeze(op.Gather(self._lengths, op.constant([1], "second")))
         columns = op.Range(zero, self._length, one)
-        keep = op.Or(op.Cast(mask, to=ir.DataType.BOOL), op.Equal(columns, zero))  # [B,S]
+        self._real = self._of(mask)  # [B,S]
+        keep = op.Or(self._real, op.Equal(columns, zero))  # [B,S]
         self._counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
-        self._mask, self._keep = mask, keep
+        self._keep = keep
         self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
         self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
         kind = facts[bias].dtype
         assert kind is not None
-        self._kind = kind.numpy()
-        self._shut = op.constant(np.array(shut, dtype=self._kind), "shut")
+        self._open = np.array(kind == ir.DataType.BOOL, dtype=kind.numpy())
+        finite = None if kind == ir.DataType.BOOL else np.array(max(mask.shut, float(kind.min)), dtype=kind.numpy())
+        self._shut = None if finite is None else op.constant(finite, "shut")
         self._bias = self.take(bias, self.kept)  # [1,T]
+
+    def _of(self, mask: PaddingMask) -> ir.Value:
+        """Where there is no padding, as booleans."""
+        kind = self._facts[mask.value].dtype
+        assert kind is not None
+        if mask.token == 0:
+            return mask.value if kind == ir.DataType.BOOL else self.op.Cast(mask.value, to=ir.DataType.BOOL)
+        return self.op.Not(self.op.Equal(mask.value, self.op.constant(np.array(mask.token, dtype=kind.numpy()), "padding")))
 
     @cached_property
     def rows_only(self) -> Layout:
@@ -60,7 +72,7 @@ class Packing:
         slots = op.Range(self._zero, op.ReduceMax(self._counts, keepdims=0), self._one)  # [L]
         end = op.Sub(op.ReduceSum(self._counts, keepdims=0), self._one)
         front = op.Min(op.Add(self._first, slots), end)  # [B,L] into T; unfilled slots hold some other token
-        row = op.Where(op.Less(slots, self._counts), self.take(self._bias, front), self._shut)
+        row = self._only(op.Less(slots, self._counts), self.take(self._bias, front))
         return Layout(front, None, op.Unsqueeze(row, op.constant([1, 2], "heads")))
 
     @cached_property
@@ -102,11 +114,15 @@ class Packing:
         nothing = op.ConstantOfShape(total, value=ir.tensor(np.array([0])))
         index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T; unfilled slots hold the first token
         owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # 0: unfilled
-        silent = op.ConstantOfShape(total, value=ir.tensor(np.array([0], dtype=self._kind)))
+        silent = op.Expand(op.constant(self._open, "open"), total)
         bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
         asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
         same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]
-        return Layout(index, op.Reshape(slots, line), op.Where(same, op.Unsqueeze(bias, asked), self._shut))
+        return Layout(index, op.Reshape(slots, line), self._only(same, op.Unsqueeze(bias, asked)))
+
+    def _only(self, condition: ir.Value, bias: ir.Value) -> ir.Value:
+        """A bias that shuts out all that does not meet a condition. (ONNX Runtime has no Where of booleans.)"""
+        return self.op.And(condition, bias) if self._shut is None else self.op.Where(condition, bias, self._shut)
 
     def take(self, x: ir.Value, index: ir.Value) -> ir.Value:
         """Elements of x, flattened, at ``index``."""
@@ -127,11 +143,17 @@ class Packing:
             return self._moved[x, self._keep]
         at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
         index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
-        real = op.Unsqueeze(op.Cast(self._mask, to=ir.DataType.BOOL), self._flat)
+        real = op.Unsqueeze(self._real, self._flat)
         kind = self._facts[x].dtype
         assert kind is not None
         whole = op.Where(real, self._gathered(x, index), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
         return self._moved.setdefault((x, self._keep), whole)
+
+    def sizes_of(self, x: ir.Value | None, start: int, end: int) -> ir.Value:
+        """The shape [B,S,D] of what stands [1,T,D] now, or a part of it."""
+        assert x is not None
+        sizes = self.op.Concat(self._lengths, self.op.constant([self._width(x)], "width"), axis=0)
+        return self.op.Slice(sizes, self.op.constant([start], "start"), self.op.constant([end], "end"))
 
     def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:
         """The first token of each row: [B,1,D], or [B,D]."""
@@ -145,8 +167,8 @@ class Packing:
         if split is not None and by_column and all(self._width(part) == width for part in split.outputs):
             whole, count, part = split.inputs[0], len(split.outputs), x.index()
             assert whole is not None
-            first_part = self.op.Mul(index, self.op.constant(np.array(count), "parts"))
-            x, index = whole, self.op.Add(first_part, self.op.constant(np.array(part), "part"))
+            x, index = whole, self.op.Mul(index, self.op.constant(np.array(count), "parts"))
+            index = self.op.Add(index, self.op.constant(np.array(part), "part")) if part else index
         return self.op.Gather(self.op.Reshape(x, self.op.constant([-1, width], "rows")), index, axis=0)
 
     def _width(self, x: ir.Value) -> int:

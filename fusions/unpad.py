@@ -16,15 +16,15 @@ Source:    positions are added before the first norm, so attention does not know
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from onnxfuse.architecture import MASK
 from onnxfuse.fusions.packing import Packing
+from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, understood
 from onnxfuse.rewrite import Facts, pattern
-from onnxfuse.rewrite.facts import LOWEST_FILL, ONE, Dim, attribute, constant, is_constant
+from onnxfuse.rewrite.facts import ONE, Dim, attribute, constant, is_constant
 
 NAME = "unpad"
 
@@ -42,16 +42,16 @@ class Refused(Exception):  # noqa: N818 - not an error: it is how this step says
 class Region:
     """What runs on real tokens: values that change from [B,S,..] to [1,T,..], and where they meet the rest of the graph.
 
-    ``mask``: [B,S], 0 for padding: the input, or the booleans that ``bias`` is made from.
     """
 
-    mask: ir.Value
+    mask: PaddingMask
     batch: Dim
     length: Dim
     values: set[ir.Value] = field(default_factory=set)
     entries: list[tuple[ir.Node, int]] = field(default_factory=list)
     attentions: list[ir.Node] = field(default_factory=list)
     first_tokens: list[ir.Node] = field(default_factory=list)
+    sizes: list[ir.Node] = field(default_factory=list)
     exits: list[tuple[ir.Node, int]] = field(default_factory=list)
     shown: list[ir.Value] = field(default_factory=list)
     bias: ir.Value | None = None
@@ -88,25 +88,21 @@ def unpad(model: ir.Model, facts: Facts, *, zeros: bool = False) -> Padding:
 
 
 def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
-    mask = next((value for value in graph.inputs if value.name == MASK), None)
-    shape = facts.shape(mask)
-    if mask is None or shape is None or len(shape) != 2:
-        raise Refused(f"there is no input {MASK!r} of shape [B,S]")
-    if not any(node.op_type == "Attention" and not node.domain for node in graph):
-        raise Refused("there is no Attention operator")
-    region = Region(mask, *shape)
+    region = _masked(graph, facts, zeros)
     for node in graph:
         inside = [at for at, value in enumerate(node.inputs) if value in region.values]
         if node.op_type == "Attention" and not node.domain and inside:
             _visit_attention(node, inside, region, facts)
         elif inside and _picks_first(node, facts):
             region.first_tokens.append(node)
-        elif len(inside) == 1 and _forgets(node, inside[0], facts, region.mask):
+        elif len(inside) == 1 and _forgets(node, inside[0], region, facts):
             region.exits.append((node, inside[0]))
+        elif inside and node.op_type == "Shape" and not node.domain:
+            region.sizes.append(node)
         elif inside and zeros and not node.domain and _drops_width(node, facts):
             region.exits.append((node, 0))
             region.shown.append(node.outputs[0])
-        elif inside or (node.op_type == "LayerNormalization" and _whole(node.inputs[0], region, facts)):
+        elif inside or _starts(node, region, facts):
             _visit_rows(node, region, facts)
     for value in region.values:
         if any(user.graph is not graph for user, _ in value.uses()):
@@ -126,6 +122,42 @@ def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
     return region
 
 
+def _masked(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
+    """An empty region, with what tells padding in it."""
+    attentions = [node for node in graph if node.op_type == "Attention" and not node.domain]
+    if not attentions:
+        raise Refused("there is no Attention operator")
+    named = next((value for value in graph.inputs if value.name == MASK), None)
+    rank = facts[named].rank
+    if named is not None and rank != 2:
+        raise Refused(f"input {MASK!r} has {'an unknown rank' if rank is None else f'rank {rank}'}, wanted [B,S]")
+    biases = [bias_of(node.inputs[3]) for node in attentions if len(node.inputs) > 3]
+    mask = next((found for bias in biases if (found := understood(bias, named, facts)) is not None), None)
+    if mask is None:
+        raise Refused(_why_not(named, biases, facts))
+    if zeros and mask.value not in (graph.inputs if named is None else [named]):
+        raise Refused(f"outputs would show zeros where {mask.value.name} says, which is not the mask that is given")
+    batch, length = facts.shape(mask.value) or ()
+    return Region(mask, batch, length)
+
+
+def _why_not(named: ir.Value | None, biases: list[ir.Value | None], facts: Facts) -> str:
+    """Why no mask tells padding."""
+    if not any(biases):
+        return "attention has no mask"
+    if not any(shape is not None and len(shape) == 4 and shape[1:3] == (ONE, ONE) for shape in map(facts.shape, biases)):
+        return f"the mask {pattern.name_of(biases[0])} is not one row [B,1,1,S] for all queries"
+    source, bias = "one input [B,S]" if named is None else repr(MASK), pattern.name_of(biases[0])
+    return f"the mask {bias} is not made from {source} or booleans [B,S] alone, or does not shut out padding"
+
+
+def _starts(node: ir.Node, region: Region, facts: Facts) -> bool:
+    """A norm or a linear layer on every token, padded ones included: what comes from it can be left out at padding."""
+    if node.domain or not _whole(node.inputs[0] if node.inputs else None, region, facts):
+        return False
+    return node.op_type == "LayerNormalization" or (node.op_type == "MatMul" and is_constant(node.inputs[1]))
+
+
 def _whole(value: ir.Value | None, region: Region, facts: Facts) -> bool:
     """Whether a value has one row for each token, padded ones included: [B,S,D]."""
     shape = facts.shape(value)
@@ -133,87 +165,26 @@ def _whole(value: ir.Value | None, region: Region, facts: Facts) -> bool:
 
 
 def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Facts) -> None:
+    where = node.outputs[0].name
     if not {1, 2} <= set(inside) or len(node.inputs) != 4 or len(node.outputs) != 1:
-        raise Refused(f"attention at {node.outputs[0].name} has no mask, a past, or keys from elsewhere")
+        raise Refused(f"attention at {where} has no mask, a past, or keys from elsewhere")
+    if attribute(node, "is_causal", facts.opset):
+        raise Refused(f"attention at {where} is causal")
     query = facts.shape(node.inputs[0])
     if 0 not in inside and (query is None or len(query) != 3 or query[1] != ONE):
-        raise Refused(f"attention at {node.outputs[0].name} has queries from elsewhere")
-    bias = _bias_of(node.inputs[3])
+        raise Refused(f"attention at {where} has queries from elsewhere")
+    bias = bias_of(node.inputs[3])
     if facts.shape(bias) != (region.batch, ONE, ONE, region.length):
-        raise Refused(f"the mask at {node.outputs[0].name} is not one row [B,1,1,S] for all queries")
-    closed = _scalar(bias, region.mask, 0, facts)
-    if closed is None and region.bias is None and (derived := _booleans(bias, region, facts)) is not None:
-        region.mask = derived
-        closed = _scalar(bias, derived, 0, facts)
-    if closed is None or closed > LOWEST_FILL:
-        raise Refused(f"the mask at {node.outputs[0].name} is not made from {MASK!r} or from booleans [B,S] alone, "
-                      "or does not shut out padding")
+        raise Refused(f"the mask at {where} is not one row [B,1,1,S] for all queries")
+    shut = region.mask.at_padding(bias, facts)
+    if shut is None or not shuts(shut, bias, facts):
+        raise Refused(f"the mask at {where} is not made from {region.mask.value.name!r} alone, or does not shut out padding")
     if region.bias not in (None, bias):
-        raise Refused(f"attention at {node.outputs[0].name} has a mask of its own")
+        raise Refused(f"attention at {where} has a mask of its own")
     region.bias = bias
     region.attentions.append(node)
     if 0 in inside:
         region.values.add(node.outputs[0])
-
-
-def _bias_of(value: ir.Value | None) -> ir.Value | None:
-    """A mask before it was widened to all queries, or cut to one."""
-    while value is not None and (node := value.producer()) is not None and (
-            node.op_type == "Expand" or (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -2)):
-        value = node.inputs[0]
-    return value
-
-
-def _booleans(value: ir.Value | None, region: Region, facts: Facts) -> ir.Value | None:
-    """The booleans [B,S] that a bias is made from, of lengths, say; None where there are none. (A comparison of what stands in
-    the region is refused by itself.)"""
-    while value is not None and (facts[value].dtype, facts.shape(value)) != (ir.DataType.BOOL, (region.batch, region.length)):
-        node = value.producer()
-        operands = [] if node is None else node.inputs[:1] if node.op_type in ("Reshape", "Unsqueeze") else node.inputs
-        varying = [operand for operand in operands if facts[operand].uniform is None]
-        value = varying[0] if len(varying) == 1 else None
-    return value
-
-
-def _scalar(value: ir.Value | None, mask: ir.Value, token: float, facts: Facts) -> float | None:
-    """What an elementwise function of the mask gives for one mask element; None for anything else."""
-    if value is mask:
-        return token
-    uniform = facts[value].uniform
-    if uniform is not None:
-        return float(uniform)
-    node = None if value is None else value.producer()
-    if node is None or node.domain:
-        return None
-    if node.op_type in ("Reshape", "Unsqueeze", "Identity"):
-        return _scalar(node.inputs[0], mask, token, facts)
-    operands = [_scalar(operand, mask, token, facts) for operand in node.inputs]
-    known = [operand for operand in operands if operand is not None]
-    if len(known) != len(operands):
-        return None
-    return _apply(node, known)
-
-
-def _apply(node: ir.Node, operands: list[float]) -> float | None:
-    match node.op_type, operands:
-        case "Cast", [x]:
-            kind = ir.DataType(node.attributes.get_int("to", 1))
-            return float(bool(x)) if kind == ir.DataType.BOOL else float(int(x)) if kind.is_integer() else x
-        case "Where", [condition, yes, no]:
-            return yes if condition else no
-        case "Not", [x]:
-            return float(not x)
-        case "Equal", [x, y]:
-            return float(x == y)
-        case "Greater", [x, y]:
-            return float(x > y)
-        case "Add", [x, y]:
-            return x + y
-        case "Sub", [x, y]:
-            return x - y
-        case "Mul", [x, y]:
-            return 0.0 if 0 in (x, y) and math.isinf(x + y) else x * y
-    return None
 
 
 def _picks_first(node: ir.Node, facts: Facts) -> bool:
@@ -243,7 +214,7 @@ def _visit_rows(node: ir.Node, region: Region, facts: Facts) -> None:
             raise Refused(f"the width of {pattern.name_of(value)} is not known")
 
 
-def _forgets(node: ir.Node, at: int, facts: Facts, mask: ir.Value) -> bool:
+def _forgets(node: ir.Node, at: int, region: Region, facts: Facts) -> bool:
     """Mul(x, m) with a function of the mask, [B,S,1] and perhaps widened, that is 0 for padding: masked sums and means."""
     if node.op_type != "Mul" or node.domain:
         return False
@@ -251,8 +222,7 @@ def _forgets(node: ir.Node, at: int, facts: Facts, mask: ir.Value) -> bool:
     maker = factor.producer() if factor is not None else None
     if maker is not None and maker.op_type == "Expand":
         factor = maker.inputs[0]
-    sizes = facts.shape(mask)
-    return sizes is not None and facts.shape(factor) == (*sizes, ONE) and _scalar(factor, mask, 0, facts) == 0
+    return facts.shape(factor) == (region.batch, region.length, ONE) and region.mask.at_padding(factor, facts) == 0
 
 
 def _drops_width(node: ir.Node, facts: Facts) -> bool:
@@ -279,7 +249,7 @@ def _same_for_all(node: ir.Node, at: int, facts: Facts) -> bool:
         return False
     if node.op_type == "MatMul":
         return at == 1 and len(shape) == 2
-    return len(shape) <= 1
+    return len(shape) <= 3 and set(shape[:-1]) <= {ONE}
 
 
 # Rewriting -------------------------------------------------------------------------------------------------------
@@ -287,7 +257,7 @@ def _same_for_all(node: ir.Node, at: int, facts: Facts) -> bool:
 
 def _rewrite(graph: ir.Graph, region: Region, facts: Facts) -> None:
     assert region.bias is not None
-    packing = Packing(graph, facts, region.mask, region.bias, _scalar(region.bias, region.mask, 0, facts) or 0.0)
+    packing = Packing(graph, facts, region.mask, region.bias)
     readers = {value: [(use.node, use.idx) for use in value.uses()] for value in region.values}
     for node, at in region.entries:
         node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))
@@ -302,6 +272,9 @@ def _rewrite(graph: ir.Graph, region: Region, facts: Facts) -> None:
                 reader.replace_input_with(at, packing.rows(node.outputs[0], layout.back))
     for node, at in region.exits:
         node.replace_input_with(at, packing.whole(node.inputs[at]))
+    for node in region.sizes:
+        sizes = packing.sizes_of(node.inputs[0], node.attributes.get_int("start", 0), node.attributes.get_int("end", 3))
+        ir.convenience.replace_all_uses_with(node.outputs[0], _renamed(sizes, node.outputs[0]), replace_graph_outputs=True)
     for at, value in enumerate(graph.outputs):
         if value in region.values:
             graph.outputs[at] = _renamed(packing.whole(value), value)

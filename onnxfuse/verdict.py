@@ -150,15 +150,23 @@ def compare_files(first: Path, second: Path, kind: str, *, real: Real | None = N
     fixed = samples.profile_of(other, config)
     run = open_runner(first, settings)
     profile = samples.profile_of(model, config).fixed(fixed.only(samples.BATCH), fixed.only(samples.LENGTH))
-    random = parity.reference(run, samples.grid(samples.understood(profile, run)))
+    profile = samples.understood(profile, run)
+    random = parity.reference(run, samples.grid(profile))
     for expected in random:
         for name in zeros:
-            mask, output = expected.case.feeds[MASK].astype(bool), expected.outputs[name]
-            expected.outputs[name] = np.where(mask.reshape(mask.shape + (1,) * (output.ndim - 2)), output, 0)
+            keep, output = _tokens(profile, expected.case), expected.outputs[name]
+            expected.outputs[name] = np.where(keep.reshape(keep.shape + (1,) * (output.ndim - 2)), output, 0)
     known = [] if real is None else parity.reference(run, real.cases)
     del run
     gc.collect()
     return judge(random, known, open_runner(second, settings), kind, "" if real is None else real.name)
+
+
+def _tokens(profile: samples.Profile, case: Case) -> np.ndarray:
+    """Where there is no padding [B,S]: by the mask of the usual name, else by the only one of that shape."""
+    masks = {value.name: value for value in profile.inputs if value.role == "mask" and len(value.shape) == 2}
+    mask = masks.get(MASK) or next(iter(masks.values()))
+    return case.feeds[mask.name] != mask.meaning[1]
 
 
 def _require_alike(first: ir.Model, second: ir.Model, *names: Path) -> None:

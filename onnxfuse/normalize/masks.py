@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.scale import FLOATS, need_float, scalar_like
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import LOWEST_FILL, ONE, Facts, constant
+from onnxfuse.rewrite.facts import ONE, Facts, constant, lowest_fill
 
 # And(x, true) = x, expanded to the common shape
 
@@ -250,11 +250,17 @@ def dropped_scores(op, drop, x, fill, axis):
 
 def guard_fill(match: Match) -> dict:
     """Rows that keep something are the same; one that keeps nothing has no right answer (see the README)."""
-    fill = match.scalar("fill")
-    match.need(fill <= LOWEST_FILL, f"the fill value is {fill}, wanted at most {LOWEST_FILL:g}", match["fill"])
+    fill = _need_shut(match, "fill")
     match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
     dtype = need_float(match, match["fill"])
     return {"zero": np.array(0, dtype=dtype.numpy()), "lowest": np.array(max(fill, dtype.min), dtype=dtype.numpy())}
+
+
+def _need_shut(match: Match, name: str) -> float:
+    """A fill value so low that what is filled gets no weight; refuses another."""
+    fill, highest = match.scalar(name), lowest_fill(match.fact(name).dtype)
+    match.need(fill <= highest, f"the fill value is {fill}, wanted at most {highest:g}", match[name])
+    return fill
 
 
 def kept_bias(op: Op, keep, x, axis, zero, lowest, **_):
@@ -300,7 +306,7 @@ def guard_cleared(match: Match) -> None:
     """As with a repair of NaN: a row that keeps nothing has no right answer (see the README)."""
     match.need_scalar("none", 0.0)
     match.need_scalar("zero", 0.0)
-    match.need(match.scalar("low") <= LOWEST_FILL, f"the fill value is above {LOWEST_FILL:g}", match["low"])
+    _need_shut(match, "low")
     match.need(match["axis"] in (-1, len(match.need_shape(match.output)) - 1), "the softmax is not over the keys", match.output)
     match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
 
@@ -369,7 +375,7 @@ def guard_row_repair(match: Match) -> None:
     """As with a repair of NaN: a row that keeps nothing has no right answer (see the README)."""
     match.need_scalar("one", 1.0)
     match.need_scalar("zero", 0.0)
-    match.need(match.scalar("low") <= LOWEST_FILL, f"the fill value is above {LOWEST_FILL:g}", match["low"])
+    _need_shut(match, "low")
     rank = len(match.need_shape(match.output))
     axes = match.fact("axes").data or ()
     match.need([axis.number for axis in axes] in ([-1], [rank - 1]), "the sum is not over the keys", match["axes"])

@@ -28,6 +28,11 @@ LOWEST_FILL = -1e4
 """Scores filled with this or less get no weight beside any other: exp(-1e4) is zero in every type."""
 
 
+def lowest_fill(dtype: ir.DataType | None) -> float:
+    """``LOWEST_FILL`` as a type rounds it: bfloat16 to -9984."""
+    return LOWEST_FILL if dtype is None else float(np.array(LOWEST_FILL, dtype=dtype.numpy()))
+
+
 @dataclass(frozen=True)
 class Dim:
     """A size: ``coef`` times the product of ``symbols`` (sorted; a name starting with ``~`` may be negative)."""

@@ -56,7 +56,7 @@ def test_spellings_become_one_attention_with_merged_qkv(body):
 
 
 @pytest.mark.parametrize("mask", ["float[B,1,1,S] mask", "float[B,1,S,S] mask", "float[B,4,S,S] mask", "float[S,S] mask",
-                                  "float[1,1,1,S] mask"])
+                                  "float[1,1,1,S] mask", "float[1,4,1,S] mask", "float[1,S] mask"])
 def test_masks_of_every_shape_fuse(mask):
     before, after = both(WHOLE, mask=mask)
     apply(attention.RULES, after)
@@ -95,6 +95,9 @@ def test_another_scale_becomes_the_attribute():
     (WHOLE, {"mask": "float[B,1,S,T] mask"}, "the mask's last dimension is T"),
     (WHOLE, {"mask": "float[B,1,T,S] mask"}, "the mask's second-last dimension is T"),
     (WHOLE, {"mask": "float[1,S,S] mask"}, "the mask has rank 3"),
+    (WHOLE, {"mask": "float[S] mask"}, "the mask has rank 1"),
+    (WHOLE, {"mask": "float[S,1] mask"}, "the mask's last dimension is 1"),
+    (WHOLE, {"mask": "float[B,1,S,1] mask"}, "the mask's last dimension is 1"),
     (WHOLE, {"out": "float[B,S,16] y, float[B,4,S,S] p"}, "p is also a graph output"),
     (WHOLE + "  z = Relu(sc)", {"out": "float[B,S,16] y, float[B,4,S,S] z"}, "sc is also read elsewhere"),
 ])

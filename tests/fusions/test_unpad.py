@@ -1,6 +1,8 @@
 """Padding removal: what runs on real tokens, that outputs stay, and when it refuses."""
 
 import numpy as np
+import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 import pytest
 
@@ -166,16 +168,26 @@ REFUSED = {
     "a product with another batch": ({"out": "p = MatMul(a, w2)  s = Sum(p, h)", "inputs": ", float[B,8,8] w2"}, "reads w2, which differs"),
     "softmax over positions": ({"last": "e = Softmax<axis = 1>(s)"}, "Softmax at e"),
     "a weak mask": ({"constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
-    "swapped branches": ({"bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}, "does not shut out padding"),
-    "a bias from outside": ({"inputs": ", float[B,1,1,S] other", "bias": "m = Expand(other, square)"}, "not made from 'attention_mask' or from"),
+    "two fills that let in": ({"bias": "bias = Where(r, zero, mild)  m = Expand(bias, square)", "constants": CONSTANTS + ", float mild = {-9999.0}"},
+                              "does not shut out padding"),
+    "a bias from outside": ({"inputs": ", float[B,1,1,S] other", "bias": "m = Expand(other, square)"}, "not made from 'attention_mask' or booleans [B,S] alone"),
     "booleans that only weaken": ({"inputs": ", bool[B,S] other", "mask": "r = Reshape(other, heads)",
                                    "constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
     "two masks": ({"inputs": ", bool[B,1,1,S] other", "bias": "b0 = And(r, other)  bias = Where(b0, zero, low)  m = Expand(bias, square)"},
-                  "not made from 'attention_mask' or from"),
+                  "not made from 'attention_mask' or booleans [B,S] alone"),
     "a causal mask": ({"inputs": ", float[B,1,S,S] causal", "bias": "bias = Where(r, zero, low)  m = Add(bias, causal)"}, "is not one row"),
     "a moved mask": ({"mask": "c0 = Cast<to = 9>(attention_mask)  c = Reshape(c0, turned)  d = Transpose<perm = [1, 0]>(c)  r = Reshape(d, heads)",
-                      "inputs": ", int64[2] turned"}, "is not one row"),
-    "no mask": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)"}, "has no mask"),
+                      "inputs": ", int64[2] turned"}, "the mask bias is not made from"),
+    "a mask of rank 3": ({"inputs": ", float[B,1,S,S] wide", "bias": "m = Identity(wide)"}, "the mask m is not one row [B,1,1,S] for all queries"),
+    "a causal operator": ({"attention": NODES["attention"].replace("kv_num_heads = 2", "kv_num_heads = 2, is_causal = 1")}, "attention at a is causal"),
+    "a mask of other positions": ({"inputs": ", int64[1] at, float[B,1,K,S] wide", "bias": "m0 = Gather<axis = -2>(wide, at)  m = Expand(m0, square)"},
+                                  "is not one row"),
+    "infinity as an integer": ({"bias": "b0 = Where(r, zero, inf)  b1 = Cast<to = 7>(b0)  bias = Cast<to = 1>(b1)  m = Expand(bias, square)",
+                                "constants": CONSTANTS + ", float inf = {-inf}"}, "does not shut out padding"),
+    "an operator that nobody knows": ({"bias": "b0 = Where(r, zero, low)  bias = Sqrt(b0)  m = Expand(bias, square)"}, "does not shut out padding"),
+    "no mask": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)"}, "attention has no mask"),
+    "one attention without a mask": ({"last": "a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s)  e = LayerNormalization<axis = -1>(a2, gain, shift)"},
+                                     "attention at a2 has no mask, a past"),
     "keys from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, x, v, m)"}, "keys from elsewhere"),
     "queries from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(x, k, v, m)"}, "queries from elsewhere"),
     "a product of tokens with tokens": ({"out": "p0 = MatMul(a, s0)  p = MatMul(p0, o)  s = Sum(p, h)", "qkv": NODES["qkv"] + "  s0 = Tanh(q)"},
@@ -248,9 +260,9 @@ def test_refused(name):
     assert [node.op_type for node in kept.graph] == before
 
 
-def test_a_model_without_a_mask_is_left_alone():
+def test_a_model_without_attention_is_left_alone():
     kept = parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }")
-    assert "no input 'attention_mask'" in unpad(kept, facts_of(kept)).kept
+    assert unpad(kept, facts_of(kept)).kept == "there is no Attention operator"
 
 
 def test_a_branch_that_reads_tokens_keeps_their_padding():
@@ -288,3 +300,162 @@ def test_padding_goes_in_the_type_of_the_model(head, zeros):
     if zeros:
         wanted = np.where(mask[..., None].astype(bool), wanted, 0)
     np.testing.assert_allclose(got.astype(np.float32), wanted.astype(np.float32), rtol=0, atol=1e-2 * np.abs(wanted).max())  # the row "half"
+
+
+def of_type(kind: ir.DataType, fill: float) -> ir.Model:
+    """The layer in another float type, its mask in it too."""
+    made = model("float[B,8] y, float[B,S,8] e", CONSTANTS.replace("-3.4e38", str(fill)))
+    for value in (*made.graph.inputs, *made.graph.outputs, *made.graph.initializers.values()):
+        if value.dtype == ir.DataType.FLOAT:
+            value.dtype = kind
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().astype(kind.numpy()))
+    return made
+
+
+@pytest.mark.parametrize("fill", [-1e4, -65504.0])
+@pytest.mark.parametrize("kind", MASKS)
+def test_float16_stays_float16(kind, fill):
+    before, after = of_type(ir.DataType.FLOAT16, fill), of_type(ir.DataType.FLOAT16, fill)
+    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("e",))
+    mask = mask_of(kind, 3, 7)
+    x = np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float16)
+    feeds = {"x": x, "attention_mask": mask.astype(np.int64)}
+    wanted, got = (run(open_session(ir.to_proto(m).SerializeToString()), feeds) for m in (before, after))
+    some = mask.any(axis=1)
+    assert got["e"].dtype == np.float16
+    assert np.isfinite(got["e"]).all()
+    assert not got["e"][~mask.astype(bool)].any()
+    np.testing.assert_allclose(got["y"][some], wanted["y"][some], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE])
+def test_every_type_is_kept(kind):
+    """ONNX Runtime has no products of bfloat16 on CPU: ONNX's own inference says whether the types fit."""
+    after = of_type(kind, -1e4)
+    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("e",))
+    onnx.shape_inference.infer_shapes(ir.to_proto(after), check_type=True, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(ir.to_proto(after), full_check=True)
+
+
+def with_mask(kind: str, constants: str = CONSTANTS, name: str = "attention_mask", dims: str = "B,S", **edits: str) -> ir.Model:
+    """The layer with a mask of another type, name or shape."""
+    nodes = {part: text.replace("attention_mask", name) for part, text in (NODES | edits).items()}
+    text = f"""g ({kind}[{dims}] {name}, float[B,S,8] x, float[8] gain, float[8] shift, float[8,24] w, float[8,8] o)
+        => (float[B,8] y) <{constants}> {{ {'  '.join(nodes.values())} }}"""
+    return fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
+
+
+def assert_same_rows(before: ir.Model, after: ir.Model, name: str, mask: np.ndarray, keep: np.ndarray) -> None:
+    """Equal where a row has a token, finite elsewhere."""
+    x = np.random.default_rng(0).standard_normal((*mask.shape, 8)).astype(np.float32)
+    wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), {"x": x, name: mask})["y"] for m in (before, after))
+    some = keep.any(axis=1)
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got[some], wanted[some], rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+INVERTED = [
+    ("int64", {"bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}),
+    ("bool", {"mask": "r = Reshape(attention_mask, heads)", "bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}),
+    ("bool", {"mask": "c = Not(attention_mask)  r = Reshape(c, heads)"}),
+    ("int32", {"mask": "c = Cast<to = 1>(attention_mask)  r = Unsqueeze(c, middle)", "bias": "bias = Mul(r, low)  m = Expand(bias, square)"}),
+    ("float", {"mask": "r = Unsqueeze(attention_mask, middle)", "bias": "bias = Mul(low, r)  m = Expand(bias, square)"}),
+    ("int64", {"mask": "c = Equal(attention_mask, first)  r = Reshape(c, heads)"}),
+]
+MIDDLE = CONSTANTS + ", int64[2] middle = {1, 2}"
+
+
+@pytest.mark.parametrize(("kind", "edits"), INVERTED)
+@pytest.mark.parametrize("padding", MASKS)
+def test_a_mask_that_is_1_at_padding_is_understood(kind, edits, padding):
+    """As torch.nn's key_padding_mask is meant, and TensorFlow's padding masks."""
+    before, after = (with_mask(kind, MIDDLE, **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    keep = mask_of(padding, 3, 7)
+    mask = (1 - keep.astype(int)).astype(before.graph.inputs[0].dtype.numpy())
+    assert_same_rows(before, after, "attention_mask", mask, keep)
+
+
+def test_an_inverted_mask_of_other_numbers_keeps_what_it_lets_in():
+    """-1 raises a score, 2 shuts out twice as much: only 1 is known to be padding."""
+    edits = INVERTED[3][1]
+    before, after = (with_mask("int32", MIDDLE, **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        mask = rng.integers(-1, 3, (4, 9)).astype(np.int32)
+        mask[:, 3] = 0
+        assert_same_rows(before, after, "attention_mask", mask, np.ones((4, 9), dtype=bool))
+
+
+def test_only_what_an_inverted_mask_lets_in_is_computed():
+    after = with_mask("int64", MIDDLE, **INVERTED[0][1])
+    assert unpad(after, facts_of(after)) == Padding()
+    total = next(node for node in after.graph if node.op_type == "Sum").outputs[0]
+    total.type = ir.TensorType(ir.DataType.FLOAT)
+    after.graph.outputs.append(total)
+    mask = np.array([[0, 0, 0, 1, 1], [0, 1, 1, 1, 1], [1, 0, 1, 1, 1]])  # the last row's first token is kept for the head
+    assert outputs(after, mask)[total.name].shape == (1, 3 + 1 + 2, 8)
+
+
+@pytest.mark.parametrize("name", ["mask", "src_key_padding_mask", "valid"])
+def test_the_mask_may_have_another_name(name):
+    before, after = (with_mask("int64", MIDDLE, name=name) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    for padding in MASKS:
+        keep = mask_of(padding, 3, 7)
+        assert_same_rows(before, after, name, keep.astype(np.int64), keep)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("padding", MASKS[:-1])
+def test_a_boolean_mask_of_the_operator(inverted, padding):
+    """As torch.onnx writes scaled_dot_product_attention from opset 23 on; padding is False."""
+    mask = "c0 = Cast<to = 9>(attention_mask)  c = Not(c0)  r = Reshape(c, heads)" if inverted else NODES["mask"]
+    before, after = (with_mask("int64", MIDDLE, mask=mask, bias="m = Expand(r, square)") for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    keep = mask_of(padding, 3, 7)
+    assert_same_rows(before, after, "attention_mask", (1 - keep.astype(int) if inverted else keep.astype(int)), keep)
+
+
+@pytest.mark.parametrize("dims", ["B,S,S", "B,1,1,S"])
+def test_a_mask_of_rank_3_or_4_stays(dims):
+    edits = {"mask": "", "square": "", "bias": "f = Cast<to = 9>(attention_mask)  m = Where(f, zero, low)"}
+    kept = with_mask("int64", dims=dims, **edits)
+    assert unpad(kept, facts_of(kept)).kept == f"input 'attention_mask' has rank {dims.count(',') + 1}, wanted [B,S]"
+
+
+def test_zeros_ask_for_a_mask_that_is_given():
+    kept = with_mask("int64", LENGTH_CONSTANTS, mask=LENGTHS)
+    assert "outputs would show zeros where c says" in unpad(kept, facts_of(kept), zeros=True).kept
+
+
+def test_shapes_of_tokens_are_those_before():
+    """What reads a size alone may stay: the sizes come from the mask."""
+    head = "u = Shape(e)  u1 = Shape<start = -1>(q)  u2 = Shape<end = 2>(s)  y = Gather<axis = 1>(e, first)"
+    before, after = (model("float[B,8] y, int64[3] u, int64[1] u1, int64[2] u2", head=head) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    mask = mask_of("right", 3, 7).astype(np.int64)
+    wanted, got = outputs(before, mask), outputs(after, mask)
+    assert [got[name].tolist() for name in ("u", "u1", "u2")] == [[3, 7, 8], [8], [3, 7]] == [wanted[name].tolist() for name in ("u", "u1", "u2")]
+    np.testing.assert_allclose(got["y"], wanted["y"], rtol=0, atol=1e-5)
+
+
+def test_a_linear_layer_begins_it_too():
+    """A layer that norms its result (torch.nn's default) has no norm before its first attention."""
+    edits = {"norm": "h = Identity(x)", "out": "p = MatMul(a, o)  s = Sum(p, x)"}
+    before, after = (model(**edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    for kind in MASKS[:-1]:
+        mask = mask_of(kind, 3, 7).astype(np.int64)
+        np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
+def test_a_row_with_dimensions_of_one_is_the_same_for_all():
+    edits = {"out": "p0 = MatMul(a, o)  p = Add(p0, row)  s = Sum(p, h)"}
+    constants = CONSTANTS + ", float[1,1,8] row = {0, 1, 2, 3, 4, 5, 6, 7}"
+    before, after = (model(constants=constants, **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    mask = mask_of("left", 3, 7).astype(np.int64)
+    np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)

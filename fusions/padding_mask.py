@@ -1,0 +1,123 @@
+"""What attention's additive or boolean mask says of padding: which input it is made from, and what shuts a token out.
+
+A mask is understood where it is an elementwise function of one input [B,S] (or of booleans [B,S] computed from the inputs): then
+one element decides, and evaluating the function at 0 and at 1 tells which of them shuts out.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxfuse.rewrite import Facts
+from onnxfuse.rewrite.facts import ONE, Shape, lowest_fill
+
+VIEWS = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Identity"})
+"""Operators that keep every element and their order."""
+
+FUNCTIONS: dict[str, Callable[..., float]] = {
+    "Not": operator.not_, "Neg": operator.neg, "Add": operator.add, "Sub": operator.sub, "Min": min, "Max": max,
+    "Equal": operator.eq, "Less": operator.lt, "Greater": operator.gt, "LessOrEqual": operator.le, "GreaterOrEqual": operator.ge,
+    "Mul": lambda x, y: 0.0 if 0 in (x, y) and math.isinf(x + y) else x * y, "And": lambda x, y: bool(x and y),
+    "Or": lambda x, y: bool(x or y), "Where": lambda condition, yes, no: yes if condition else no,
+}
+"""What operators make of one element of each operand. (A mask of -inf is times 0 where it lets in, and 0 is what is meant.)"""
+
+
+@dataclass(frozen=True)
+class PaddingMask:
+    """What tells padding: ``value`` [B,S] is ``token`` where there is some. ``shut``: what attention's bias then is."""
+
+    value: ir.Value
+    token: int
+    shut: float
+
+    def at_padding(self, value: ir.Value | None, facts: Facts) -> float | None:
+        """What an elementwise function of the mask is at padding; None for anything else."""
+        return _scalar(value, self.value, self.token, facts)
+
+
+def understood(bias: ir.Value | None, named: ir.Value | None, facts: Facts) -> PaddingMask | None:
+    """What tells padding, read off a bias [B,1,1,S] of attention; None where nothing does.
+
+    Args:
+        named: the input that is asked first; without one, the input that the bias is made from is.
+    """
+    shape = facts.shape(bias)
+    if bias is None or shape is None or len(shape) != 4 or shape[1:3] != (ONE, ONE):
+        return None
+    sizes = (shape[0], shape[3])
+    if named is not None and facts.shape(named) != sizes:
+        return None
+    sources = [named, *_sources(bias, sizes, facts)]
+    masks = (shutting(bias, source, facts) for source in sources if source is not None and facts.shape(source) == sizes)
+    return next((mask for mask in masks if mask is not None), None)
+
+
+def shutting(bias: ir.Value | None, source: ir.Value, facts: Facts) -> PaddingMask | None:
+    """The mask that ``source`` is for a bias which shuts out where it is 0, or where it is 1; None where it never does."""
+    for token in (0, 1):
+        shut = _scalar(bias, source, token, facts)
+        if shut is not None and shuts(shut, bias, facts):
+            return PaddingMask(source, token, shut)
+    return None
+
+
+def shuts(number: float, bias: ir.Value | None, facts: Facts) -> bool:
+    """Whether a key with this bias gets no weight beside any other."""
+    kind = facts[bias].dtype
+    return not number if kind == ir.DataType.BOOL else number <= lowest_fill(kind)
+
+
+def bias_of(value: ir.Value | None) -> ir.Value | None:
+    """A mask before it was widened to all queries, or cut to one."""
+    while value is not None and (node := value.producer()) is not None and (
+            node.op_type == "Expand" or (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -2)):
+        value = node.inputs[0]
+    return value
+
+
+def _sources(value: ir.Value | None, sizes: Shape, facts: Facts) -> list[ir.Value]:
+    """What a bias may be made from alone: an input [B,S], or booleans [B,S] that are made from something else (lengths, say)."""
+    found: list[ir.Value] = []
+    while value is not None:
+        node = value.producer()
+        if facts.shape(value) == sizes and (node is None or facts[value].dtype == ir.DataType.BOOL):
+            found.insert(0, value)
+        operands = [] if node is None else node.inputs[:1] if node.op_type in VIEWS else node.inputs
+        varying = dict.fromkeys(operand for operand in operands if operand is not None and facts[operand].uniform is None)
+        value = next(iter(varying)) if len(varying) == 1 else None
+    return found
+
+
+def _scalar(value: ir.Value | None, mask: ir.Value, token: float, facts: Facts) -> float | None:
+    if value is mask:
+        return token
+    uniform = facts[value].uniform
+    if uniform is not None:
+        return float(uniform)
+    node = None if value is None else value.producer()
+    if node is None or node.domain:
+        return None
+    if node.op_type in VIEWS:
+        return _scalar(node.inputs[0], mask, token, facts)
+    operands = [_scalar(operand, mask, token, facts) for operand in node.inputs]
+    known = [operand for operand in operands if operand is not None]
+    if len(known) != len(operands):
+        return None
+    if node.op_type == "Cast":
+        return _cast(known[0], ir.DataType(node.attributes.get_int("to", 1)))
+    function = FUNCTIONS.get(node.op_type)
+    return None if function is None else float(function(*known))
+
+
+def _cast(number: float, kind: ir.DataType) -> float | None:
+    if kind == ir.DataType.BOOL:
+        return float(bool(number))
+    if kind.is_integer():
+        return float(int(number)) if math.isfinite(number) else None
+    return number
