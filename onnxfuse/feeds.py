@@ -231,8 +231,8 @@ def mask_of(kind: str, batch: int, length: int) -> np.ndarray:
 def understood(profile: Profile, run: Runner) -> Profile:
     """The profile with every mask meant as the model means it: 1 may let a token in or shut it out, or be added to scores.
 
-    Found by changing a token: alone let in, it moves outputs that it does not reach when it alone is shut out. Where nothing
-    tells, 1 lets in.
+    Found by changing a token: the last of those let in, it moves outputs that it does not reach as the first of those shut out.
+    Where nothing tells, 1 lets in.
     """
     masks = [value for value in profile.inputs if value.role == "mask"]
     choices = itertools.product(*(MEANINGS if value.dtype.kind in "iub" else (*MEANINGS, ADDED) for value in masks))
@@ -249,12 +249,15 @@ def _meaning(profile: Profile, meanings: dict[str, tuple[float, float]]) -> Prof
 
 
 def _let_in(profile: Profile, run: Runner) -> float:
-    """How far a token that alone is let in moves outputs that it does not reach when it alone is shut out."""
+    """How far the last token that is let in moves outputs that it does not reach as the first that is shut out.
+
+    So a mask that the model counts (lengths, as ONNX Runtime's optimizer writes them) tells as well as one that it reads.
+    """
     rows, columns = profile.sized(1, SHORT)
     token = columns // 2
-    alone = np.tile(np.arange(columns) == token, (rows, 1))
+    ends = (np.tile(np.arange(columns) < end, (rows, 1)) for end in (token + 1, token))
     try:
-        (before, after), (out_before, out_after) = (_changed(profile, run, keep, token) for keep in (alone, ~alone))
+        (before, after), (out_before, out_after) = (_changed(profile, run, keep, token) for keep in ends)
     except ModelError:
         return 0.0
     moved = 0.0

@@ -392,12 +392,17 @@ TOKENS = ("float[B,S,8] y", "y = Identity(h)")
 TAILS = {"tokens": TOKENS, "first token": ("float[B,8] y", "y = Gather<axis=1>(h, zero)"), "flat": ("float[N,8] y", "w = Constant<value=int64[2] {-1,8}>() y = Reshape(h, w)"),
          "beside a residual": ("float[B,S,8] y", "e = Constant<value=float {0.01}>() f = Mul(h, e) y = Add(x, f)")}
 LETS_IN = "m = Cast<to=1>(attention_mask)  n = Sub(one, m)  k = Mul(n, low)  bias = Unsqueeze(k, second)"
+COUNTED = """u = Cast<to=6>(attention_mask)  embedded, lengths = com.microsoft.EmbedLayerNormalization(c, , words, words, , g8, g8, u)  c = Cast<to=6>(input_ids)
+    l = Cast<to=7>(lengths)  l2 = Unsqueeze(l, second)  s2 = Shape<start=1, end=2>(input_ids)  s3 = Squeeze(s2)  at = Range(zero, s3, first)
+    k0 = Less(at, l2)  k1 = Not(k0)  k2 = Cast<to=1>(k1)  k = Mul(k2, low)  bias = Unsqueeze(k, second)
+    g8 = Constant<value=float[8] {1,1,1,1,1,1,1,1}>()"""
 SHUTS_OUT = "m = Cast<to=1>(attention_mask)  k = Mul(m, low)  bias = Unsqueeze(k, second)"
 
 
 @pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
 @pytest.mark.parametrize(("declared", "bias", "meaning"), [
-    ("int64[B,S] attention_mask", LETS_IN, (1, 0)), ("int64[B,S] attention_mask", SHUTS_OUT, (0, 1)), ("bool[B,S] attention_mask", SHUTS_OUT, (0, 1)),
+    ("int64[B,S] attention_mask", LETS_IN, (1, 0)), ("int64[B,S] attention_mask", SHUTS_OUT, (0, 1)), ("int64[B,S] attention_mask", COUNTED, (1, 0)),
+    ("bool[B,S] attention_mask", SHUTS_OUT, (0, 1)),
     ("float[B,S] attention_mask", LETS_IN, (1, 0)), ("float[B,S] attention_mask", SHUTS_OUT, (0, 1)),
     ("float[B,S,S] attention_mask", "bias = Identity(attention_mask)", feeds.ADDED), ("float[S,S] attention_mask", "bias = Identity(attention_mask)", feeds.ADDED),
     ("int64[B,S] attention_mask", "q = Cast<to=1>(attention_mask)  r = Mul(q, zf)  zf = Constant<value=float {0.0}>()  bias = Unsqueeze(r, second)", (1, 0)),

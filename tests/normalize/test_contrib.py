@@ -1,5 +1,7 @@
 """ONNX Runtime's fused operators come apart into standard ones that compute the same, or stay and say why."""
 
+import json
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -408,6 +410,14 @@ def test_an_encoder_that_the_optimizer_wrote_fuses_on_every_target(mask, target,
              "attention_mask": np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]], dtype=np.int32)}
     wanted, got = (run(open_session(ir.to_proto(model).SerializeToString()), feeds)["y"] for model in (before, after))
     np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("mask", ["count", "attention_mask"])
+def test_the_command_line_optimizes_what_the_optimizer_wrote(mask, cli, tmp_path):
+    onnx.save(ir.to_proto(fill(parse(ENCODER.format(mask=mask), 17), **ENCODED)), tmp_path / "model.onnx")
+    done = cli("optimize", "model.onnx", "--require", "attention=1", "--require", "qkv=1", "--require", "layer_norm=3", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["padding"] == "removed"
 
 
 def test_what_stays_is_counted_as_unfused():
