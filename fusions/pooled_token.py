@@ -13,16 +13,13 @@ Source:    the operators work on each row by itself; 6 % of a 12-layer encoder's
 from __future__ import annotations
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE, is_constant
+from onnxfuse.rewrite.facts import ONE
 
 
 def _need_token(match: Match) -> int:
     """The picked token's index, counted from the front or (negative) the back."""
-    data = match.fact("index").data
-    match.need(is_constant(match["index"]) and match.need_shape("index") == () and data, "the index is not a constant scalar",
-               match["index"])
-    assert data is not None
-    return data[0].coef
+    match.need(match.need_shape("index") == (), "the index is not a scalar", match["index"])
+    return int(match.scalar("index"))
 
 
 def pick(op: Op, x, index):
@@ -114,15 +111,16 @@ def guard_attention(match: Match) -> dict:
     token = _need_token(match)
     width = match.need_shape(match.output, rank=2)[1]
     if match["mask"] is not None:
-        match.need(len(match.need_shape("mask")) in (2, 4), "the mask's rank is neither 2 nor 4", match["mask"])
+        mask, queries = match.need_shape("mask"), match.need_shape("q", rank=3)[1]
+        match.need(len(mask) in (2, 4), "the mask's rank is neither 2 nor 4", match["mask"])
+        match.need(mask[-2] == queries, f"the mask has {mask[-2]} rows, wanted {queries}", match["mask"])
     return {"token": token, "width": match.need_number(width, "the hidden size")}
 
 
 def attention(op: Op, q, k, v, n, n_kv, scale, mask, token, width, **_):
     row = op.constant([token], "token")
     inputs = [op.Gather(q, row, axis=1), k, v] + ([] if mask is None else [op.Gather(mask, row, axis=-2)])
-    extra = {} if scale is None else {"scale": scale}
-    context = op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, **extra)
+    context = op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
     return op.Reshape(context, op.constant([0, width], "pooled"))
 
 

@@ -66,7 +66,7 @@ def guard(match: Match) -> dict:
 
 def joined(values: list[ir.Value]) -> ir.LazyTensor:
     """Constants side by side along their last dimension, read from the file when needed."""
-    tensors = [value.const_value for value in values if value.const_value is not None]
+    tensors: list[ir.TensorProtocol] = [value.const_value for value in values]  # type: ignore[misc]
     *lead, _ = tensors[0].shape.numpy()
     width = sum(tensor.shape.numpy()[-1] for tensor in tensors)
     return ir.LazyTensor(lambda: ir.tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=-1)),
@@ -85,9 +85,8 @@ def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
 
 def attend(op: Op, product, widths, n, n_kv, scale, mask, **_):
     q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
-    extra = {} if scale is None else {"scale": scale}
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
-    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, **extra)
+    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
 
 
 EACH = [frozenset(names) for count in (3, 2, 1, 0) for names in itertools.combinations(NAMES, count)]

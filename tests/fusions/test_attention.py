@@ -186,6 +186,7 @@ def test_cross_attention_fuses_but_its_projections_do_not_merge(mask):
     ({n: s for n, s in WEIGHTS.items() if n != "bv"}, {}, WHOLE, "bv is not a constant"),
     (WEIGHTS, {"out": "float[B,S,16] y, float[B,S,16] q"}, WHOLE, "q is also a graph output"),
     (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] z"}, WHOLE + "  z = Relu(wq)", "wq is read elsewhere"),
+    (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] wk"}, WHOLE, "wk is read elsewhere"),
 ])
 def test_projections_that_must_not_merge(weights, parts, body, reason):
     model = fill(parse(graph(body, **parts)), **weights)
@@ -234,11 +235,32 @@ def test_a_bias_of_another_width_stays():
     assert "bk is not [16]" in trace.misses["merged-qkv"]["seen"]
 
 
+@pytest.mark.parametrize("scale", ["", ", scale = 0.3"])
+@pytest.mark.parametrize("mask", ["", ", m2", ", m4"])
+def test_the_pick_of_an_attention_is_the_row_of_its_query(scale, mask):
+    text = f"""g (float[B,S,16] x, float[S,S] m2, float[B,4,S,S] m4) => (float[B,16] z) <int64 two = {{2}}> {{
+        n = Attention<q_num_heads = 4, kv_num_heads = 4{scale}>(x, x, x{mask})  z = Gather<axis = 1>(n, two) }}"""
+    before, after = parse(text), parse(text)
+    rewrite(after, pooled_token.RULES, facts_of(after), Trace())
+    node = next(n for n in after.graph if n.op_type == "Attention")
+    assert len(node.inputs) == (4 if mask else 3)
+    assert ops(after) == ["Attention", *["Gather"] * (2 if mask else 1), "Reshape"]
+    assert_same(before, after, SIZES)
+
+
+def test_an_attention_without_mask_keeps_none():
+    before, after = both(WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)"))
+    apply((*attention.RULES, *qkv.RULES), after)
+    assert [len(node.inputs) for node in after.graph if node.op_type == "Attention"] == [3]
+    assert_same(before, after, SIZES)
+
+
 def test_projections_without_bias_merge():
     before, after = both(WHOLE.replace("q = Add(q1, bq)", "q = Identity(q1)").replace("k = Add(bk, k1)", "k = Identity(k1)")
                          .replace("v = Add(v1, bv)", "v = Identity(v1)"))
     apply((*attention.RULES, *qkv.RULES), after)
     assert ops(after).count("MatMul") == 1
+    assert "Add" not in ops(after)
     assert_same(before, after, SIZES)
 
 
@@ -366,12 +388,12 @@ ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16]
 
 
 @pytest.mark.parametrize(("body", "reason"), [
-    ("n = LayerNormalization<axis = -1>(x, w, b)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
-    ("n = Gelu(x)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
-    ("n = Add(x, w)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
-    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
-    ("n = MatMul(x, m)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
-    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = LayerNormalization<axis = -1>(x, w, b)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+    ("n = Gelu(x)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+    ("n = Add(x, w)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+    ("n = MatMul(x, m)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
     ("n = LayerNormalization<axis = -1>(x4, w, b)  z = Gather<axis = 1>(n, one)", "x has rank 4, wanted 3"),
     ("n = LayerNormalization<axis = -1>(x, w3, b)  z = Gather<axis = 1>(n, one)", "gain has more than one row"),
     ("n = LayerNormalization<axis = -1>(x, w, rows)  z = Gather<axis = 1>(n, one)", "bias has more than one row"),
@@ -382,9 +404,15 @@ ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16]
     ("n = MatMul(x, r)  z = Gather<axis = 1>(n, one)", "r has rank 3, wanted 2"),
     ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "row has rank 3, wanted 1"),
     ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m3)  z = Gather<axis = 1>(n, one)", "the mask's rank is neither 2 nor 4"),
+    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, w3)  z = Gather<axis = 1>(n, one)", "the mask's rank is neither 2 nor 4"),
+    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m1)  z = Gather<axis = 1>(n, one)", "the mask has 1 rows, wanted S"),
+    ("n = Gelu(x)  z = Gather<axis = 1>(n, ones)", "the index is not a scalar"),
+    ("s = Shape(x)  last = Gather(s, one)  i = Sub(last, one)  n = Gelu(x)  z = Gather<axis = 1>(n, i)", "index is not a constant scalar"),
+    ("s = Shape(row)  i = Gather(s, zero)  n = Gelu(x)  z = Gather<axis = 1>(n, i)", "index is not a constant scalar"),
 ])
 def test_a_pick_that_must_stay(body, reason):
-    text = f"g ({ROWS}, int64 at, float[1,S,16] row, float[4,S,S] m3, float[1,1,16] w3, float[S,16] rows) => (float[P] z) <int64 one = {{1}}> {{ {body} }}"
+    text = f"""g ({ROWS}, int64 at, float[1,S,16] row, float[4,S,S] m3, float[1,1,16] w3, float[S,16] rows, float[B,1,1,S] m1) => (float[P] z)
+        <int64 zero = {{0}}, int64 one = {{1}}, int64[1] ones = {{1}}> {{ {body} }}"""
     model = fill(parse(text), w=(16,), b=(16,), m=(16, 16))
     trace = Trace()
     assert not rewrite(model, pooled_token.RULES, facts_of(model), trace)
@@ -393,7 +421,7 @@ def test_a_pick_that_must_stay(body, reason):
 
 @pytest.mark.parametrize(("body", "reason"), [
     ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "an operand broadcasts"),
-    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "the index is not a constant scalar"),
+    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
 ])
 def test_a_residual_that_must_stay(body, reason):
     model = parse(f"g ({ROWS}, int64 at, float[1,S,16] row) => (float[P] z) <int64 one = {{1}}> {{ {body} }}")

@@ -23,6 +23,8 @@ def test_position_lookup_becomes_a_slice():
     ("zero, end, one)", "zero, end, one, two)", "it steps or reverses"),
     ("zero, end, one)", "one, end, one)", "it does not start at 0"),
     ("zero, end, one)", "zero, end, zero)", "it cuts another axis"),
+    ("zero, end, one)", "zero, end, end)", "it cuts another axis"),
+    ("zero, end, one)", "end, end, one)", "it does not start at 0"),
     ("float[4,6] table", "float[5,6] table", "the stored positions are not [1,5]"),
     ("=> (float[1,S,6] y)", "=> (float[1,S,6] y, float[4,6] t)", "the table is read elsewhere"),
 ])
