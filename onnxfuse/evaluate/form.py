@@ -92,8 +92,7 @@ class Form:
         """The form that columns have already."""
         def read(name: str, array: np.ndarray) -> Input:
             axes = (BATCH, LENGTH, *[""] * array.ndim)[:array.ndim]
-            shape = tuple(axis or int(size) for axis, size in zip(axes, array.shape, strict=True))
-            return Input(name, "mask" if name == MASK and array.ndim == 2 else "values", array.dtype, shape, axes, UNTOLD)
+            return Input(name, "values", array.dtype, axes, axes, UNTOLD)
 
         return cls(Profile(tuple(read(name, array) for name, array in columns.items()), 0))
 
@@ -144,7 +143,7 @@ class Form:
         return None
 
     def require(self, columns: Mapping[str, np.ndarray], what: str, error: type[OnnxfuseError]) -> None:
-        """Raises ``error`` when ids lie beyond the model's tables, or columns have other shapes than its inputs."""
+        """Raises ``error`` when ids lie beyond the model's tables, or columns have other ranks than its inputs."""
         for value in self.profile.inputs:
             name = self.column(value, columns)
             if name is None:
@@ -155,7 +154,7 @@ class Form:
                 if low < 0 or high >= value.high:
                     raise error(f"{what}: {name} holds {low if low < 0 else high}, and {self.name} knows 0 to {value.high - 1} "
                                 f"as {value.name}; they do not belong together")
-            if not _fits(value, array):
+            if array.ndim != len(value.shape) and not (value.role == "mask" and array.ndim == 2):
                 raise error(f"{what}: {name} has rows of shape {list(array.shape[1:])}, {self.name} takes "
                             f"{', '.join(map(str, value.shape[1:])) or 'single numbers'} as {value.name}")
 
@@ -167,8 +166,10 @@ class Form:
         """
         if rows.keep is not None:
             rows = _even(rows) if sizes.even and sizes.length is None else self._windowed(rows, rows.keep, sizes.length)
-        short = 0 if sizes.batch is None else sizes.batch - len(next(iter(rows.columns.values())))
-        return rows.mapped(lambda array: np.concatenate([array, np.repeat(array[-1:], short, axis=0)])) if short > 0 else rows
+        if sizes.batch is None:
+            return rows
+        short = sizes.batch - len(next(iter(rows.columns.values())))
+        return rows.mapped(lambda array: np.concatenate([array, np.repeat(array[-1:], short, axis=0)]))
 
     def _windowed(self, rows: Rows, keep: np.ndarray, length: int | None) -> Rows:
         """The columns of tokens that are taken, filled up on the right."""
@@ -179,18 +180,13 @@ class Form:
         columns = dict(rows.columns)
         for value in self.profile.inputs:
             name = self.column(value, columns)
-            if name is None:
+            if name is None or columns[name].ndim != len(value.axes):  # a mask [n, S] of one of another rank is in ``keep``
                 continue
             array = columns[name]
-            along = value.axes if array.ndim == len(value.axes) else (BATCH, LENGTH)
-            axes = [at for at, axis in enumerate(along) if axis == LENGTH and array.shape[at] == width]
-            columns[name] = _cut(array, axes, window, length, self._filler(value, name))
+            axes = [at for at, axis in enumerate(value.axes) if axis == LENGTH and array.shape[at] == width]
+            filler = {"ids": self.pad, "mask": value.meaning[1]}.get(self.roles[value.name], 0)
+            columns[name] = _cut(array, axes, window, length, filler)
         return Rows(columns, _cut(keep, [1], window, length, False))
-
-    def _filler(self, value: Input, column: str) -> float:
-        """What stands in a column where no token is."""
-        outside = value.meaning[1] if column == value.name else 0
-        return {"ids": self.pad, "mask": outside}.get(self.roles[value.name], 0)
 
     def feeds(self, rows: Rows) -> Feeds:
         """A batch under the model's names, in its types and ranks."""
@@ -212,15 +208,6 @@ class Form:
         return made if BATCH in value.axes else made[0]
 
 
-def _fits(value: Input, array: np.ndarray) -> bool:
-    """Whether a column [n, ...] has the rank and the fixed sizes of an input; lengths are cut and filled up later."""
-    if value.role == "mask" and array.ndim == 2:
-        return True
-    return array.ndim == len(value.shape) and all(
-        not isinstance(size, int) or size == seen or (axis == LENGTH and value.role != "values")
-        for axis, size, seen in zip(value.axes[1:], value.shape[1:], array.shape[1:], strict=True))
-
-
 def _even(rows: Rows) -> Rows:
     """Rows of equally many real tokens, without what stands between them."""
     assert rows.keep is not None
@@ -237,7 +224,7 @@ def _cut(array: np.ndarray, axes: list[int], window: slice, length: int | None, 
     """The window of an array's token axes, filled up to ``length`` behind it."""
     for axis in axes:
         array = array[(slice(None),) * axis + (window,)]
-        if length is not None and array.shape[axis] < length:
+        if length is not None:
             widths = [(0, length - array.shape[axis] if at == axis else 0) for at in range(array.ndim)]
             array = np.pad(array, widths, constant_values=filler)
     return array

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxfuse import samples
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.form import Sizes
+from onnxfuse.evaluate.form import Form, Sizes
 from onnxfuse.evaluate.quality import answer
 from onnxfuse.runtime import open_runner
+from tests.conftest import parse
 from tests.evaluate.conftest import averaging, form_of, saved
 
 LENGTHS = (3, 5, 5, 1, 4, 2, 5)
@@ -61,6 +63,8 @@ def test_a_mask_may_mean_the_opposite(tmp_path, wanted):
     for data in (Dataset("texts", {"input_ids": IDS}, keep=KEEP, form=form), Dataset("own", own, form=form), Dataset("hf", theirs, form=form)):
         np.testing.assert_allclose(answers(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
         assert [feeds["input_ids"].shape for feeds in data.batches(3)] == [(3, 5), (3, 4), (1, 5)]
+        longer = next(replace(data, sizes=Sizes(length=9)).batches(3))["padding_mask"]
+        assert longer.tolist() == [[0, 0, 0, *[1] * 6], [*[0] * 5, *[1] * 4], [*[0] * 5, *[1] * 4]]
 
 
 @pytest.mark.parametrize("sizes", [(1, None), (4, None), (None, 5), (None, 8), (None, 11), (1, 6), (3, 11), (16, 5)])
@@ -71,6 +75,26 @@ def test_fixed_sizes_give_the_same_answers(tmp_path, wanted, sizes):
     assert data.rows(2) == (batch or 2)
     assert all(feeds["input_ids"].shape == (batch or len(feeds["input_ids"]), length or feeds["input_ids"].shape[1]) for feeds in data.batches(2))
     np.testing.assert_allclose(answers(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_fit_stay_where_they_are():
+    """Padding on the left too: positions count it."""
+    for width in (4, 6):
+        model = averaging(f"int64[B,{width}] input_ids", f"int64[B,{width}] attention_mask")
+        ids = np.array([[0, 0, 5, 6], [0, 7, 8, 9]])
+        feeds = next(texts(model, ids=ids, keep=ids > 0).batches(2))
+        assert feeds["input_ids"].tolist() == [row + [0] * (width - 4) for row in ids.tolist()]
+
+
+def test_only_axes_of_tokens_are_cut():
+    """As many rows as columns, and other columns as long as they please."""
+    keep = np.arange(4) < np.array([2, 1, 2, 2])[:, None]
+    columns = {"input_ids": np.arange(2, 18).reshape(4, 4), "attention_mask": keep * 1, "token_type_ids": np.ones((4, 4), int)}
+    feeds = next(Dataset("set", columns, form=form_of(averaging(types="int64[B,S] token_type_ids"))).batches(4))
+    assert {array.shape for array in feeds.values()} == {(4, 2)}
+    plain = next(Dataset("set", columns | {"other": np.ones((4, 9)), "one": np.ones(4), "deep": np.ones((4, 4, 3))}).batches(4))
+    assert {name: array.shape for name, array in plain.items()} == {
+        "input_ids": (4, 2), "attention_mask": (4, 2), "token_type_ids": (4, 2), "other": (4, 9), "one": (4,), "deep": (4, 2, 3)}
 
 
 def test_rows_that_are_too_long_keep_their_first_real_tokens():
@@ -89,9 +113,45 @@ def test_what_fills_a_row_up_is_padding():
     assert feeds["input_ids"][:, 5].tolist() == [7, 7]
     assert feeds["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
     assert not feeds["token_type_ids"].any()
+    assert next(texts(model, ids=IDS[:2, :5], keep=KEEP[:2, :5]).batches(2))["input_ids"][:, 5].tolist() == [0, 0]
     columns = {"input_ids": IDS[:1, :4], "attention_mask": KEEP[:1, :4] * 1, "token_type_ids": KEEP[:1, :4] * 1}
     given = next(Dataset("set", columns, form=form_of(model)).batches(2))
     assert given["token_type_ids"].tolist() == [[1, 1, 1, 0, 0, 0]]
+
+
+def test_a_mask_of_the_models_own_comes_as_it_is():
+    """It may say more than which tokens are real: 2 for those that see all, or which sees which."""
+    mask = np.array([[2, 1, 0, 0], [1, 1, 1, 0]])
+    feeds = next(Dataset("set", {"input_ids": IDS[:2, :4], "attention_mask": mask}, form=form_of(averaging())).batches(2))
+    assert feeds["attention_mask"].tolist() == mask[:, :3].tolist()
+    model = averaging(mask="float[B,S,S] attention_mask", masked="z = Constant<value = int64 {0}>()  m = Gather<axis = 1>(attention_mask, z)")
+    each = np.where(np.tri(4) > 0, 0.0, -1e4)[None].repeat(2, axis=0)
+    for form in (form_of(model), Form(samples.profile_of(model, {"vocab_size": 50}))):
+        form.require({"input_ids": IDS[:2, :4], "attention_mask": each}, "set", UsageError)
+        feeds = next(Dataset("set", {"input_ids": IDS[:2, :4], "attention_mask": each}, form=form).batches(2))
+        np.testing.assert_array_equal(feeds["attention_mask"], each.astype(np.float32))
+        short = next(Dataset("set", {"input_ids": IDS[:2, :4], "attention_mask": KEEP[:2, :4] * 1}, form=form).batches(2))
+        assert short["attention_mask"].tolist() == [[[1, 1, 1, 0]] * 4, [[1, 1, 1, 1]] * 4]
+
+
+def test_columns_without_a_mask():
+    """All ids are real; a column of another rank is no mask."""
+    columns = {"input_ids": IDS[:2, :4], "attention_mask": np.ones((2, 1, 4))}
+    feeds = next(Dataset("set", columns, form=form_of(averaging("int64[B,6] input_ids", mask=""), pad=7)).batches(2))
+    assert feeds["input_ids"].tolist() == [[*IDS[0, :4], 7, 7], [*IDS[1, :4], 7, 7]]
+    alone = form_of(parse("g (int64[B] input_ids) => (int64[B] y) { y = Abs(input_ids) }"))
+    assert next(Dataset("set", {"input_ids": np.array([7, 60, 8])}, form=alone).batches(2))["input_ids"].tolist() == [7, 60]
+    alone.require({"input_ids": np.array([7, 60, 8])}, "set", UsageError)  # nothing tells how many there are
+    form_of(averaging()).require({"input_ids": np.ones((2, 0), int)}, "set", UsageError)
+
+
+def test_columns_that_are_no_tokens_stay_where_rows_are_made_even():
+    form = form_of(parse("""g (int64[B,S] input_ids, int64[B] domain, float[B,2] other) => (float[B,2] y, int64[B,S] a, int64[B] b)
+        { y = Relu(other)  a = Abs(input_ids)  b = Abs(domain) }"""))
+    columns = {"input_ids": IDS[:3], "domain": np.array([1, 2, 3]), "other": np.ones((3, 2))}
+    fed = list(Dataset("set", columns, keep=KEEP[:3], form=form).batches(3))
+    assert [{name: array.shape for name, array in feeds.items()} for feeds in fed] == [
+        {"input_ids": (1, 3), "domain": (1,), "other": (1, 2)}, {"input_ids": (2, 5), "domain": (2,), "other": (2, 2)}]
 
 
 def test_without_a_mask_rows_of_a_batch_have_equally_many_tokens(tmp_path, wanted):
@@ -110,16 +170,30 @@ def test_a_row_without_a_token_still_has_a_column():
         assert feeds["input_ids"].shape == (2, 1)
 
 
-@pytest.mark.parametrize(("first", "positions"), [(0, [[0, 1, 2, 3], [0, 1, 2, 3]]), (2, [[2, 3, 4, 1], [1, 2, 3, 1]])])
+@pytest.mark.parametrize(("first", "positions"), [({}, [[0, 1, 2, 3], [0, 1, 2, 3]]), ({"first": 2}, [[2, 3, 4, 1], [1, 2, 3, 1]])])
 def test_positions_are_counted(first, positions):
     """From 0, or as RoBERTa counts real tokens, behind the id of padding."""
     model = averaging(positions="int32[B,S] position_ids")
     keep = np.array([[1, 1, 1, 0], [0, 1, 1, 0]], bool)
-    data = texts(model, ids=IDS[:2, :4], keep=keep, first=first)
-    assert data.form.longest == 20 - first
+    data = texts(model, ids=IDS[:2, :4], keep=keep, **first)
+    assert data.form.longest == 20 - first.get("first", 0)
     feeds = next(replace(data, sizes=Sizes(length=4)).batches(2))
     assert feeds["position_ids"].tolist() == positions
     assert feeds["position_ids"].dtype == np.int32
+
+
+def test_positions_without_rows():
+    feeds = next(texts(averaging(positions="int64[S] position_ids")).batches(2))
+    assert feeds["position_ids"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_is_no_position():
+    """A bias of positions is given, and the tables of ids tell no length."""
+    model = parse("""g (int64[B,S] input_ids, float[B,S] position_bias, int64[B,S] position_ids) => (int64[B,S] a, float[B,S] b, int64[B,S] c)
+        { a = Abs(input_ids)  b = Relu(position_bias)  c = Abs(position_ids) }""")
+    assert form_of(model).missing({"input_ids"}) == ["position_bias"]
+    for other in (model, averaging()):
+        assert form_of(other).longest == samples.LONGEST
 
 
 def test_given_types_and_positions_are_taken():
@@ -150,14 +224,19 @@ def test_columns_that_do_not_fit_are_refused(columns, words):
         form.require(columns, "set", UsageError)
 
 
-def test_images_have_the_size_that_the_model_takes():
-    from tests.conftest import parse
-    form = form_of(parse("g (float[B,3,8,8] image) => (float[B,3,8,8] y) { y = Relu(image) }"))
-    form.require({"pixel_values": np.zeros((2, 3, 8, 8))}, "set", UsageError)
-    with pytest.raises(UsageError, match=r"pixel_values has rows of shape \[3, 9, 8\], the model takes 3, 8, 8 as image"):
-        form.require({"pixel_values": np.zeros((2, 3, 9, 8))}, "set", UsageError)
-    feeds = next(Dataset("set", {"pixel_values": np.ones((2, 3, 8, 8))}, form=form).batches(2))
-    assert {name: array.dtype for name, array in feeds.items()} == {"image": np.float32}
+def test_images_come_under_their_own_name_or_hugging_faces():
+    form = form_of(parse("g (float[2,3,8,8] image) => (float[2,3,8,8] y) { y = Relu(image) }"))
+    form.require({"pixel_values": np.zeros((5, 3, 8, 8))}, "set", UsageError)
+    with pytest.raises(UsageError, match=r"pixel_values has rows of shape \[3\], the model takes 3, 8, 8 as image"):
+        form.require({"pixel_values": np.zeros((5, 3))}, "set", UsageError)
+    data = Dataset("set", {"pixel_values": np.arange(5.0)[:, None, None, None] * np.ones((3, 8, 8))}, form=form)
+    fed = list(data.batches(9))
+    assert [set(feeds) for feeds in fed] == [{"image"}] * 3
+    assert {feeds["image"].dtype for feeds in fed} == {np.dtype(np.float32)}
+    assert [feeds["image"][:, 0, 0, 0].tolist() for feeds in fed] == [[0, 1], [2, 3], [4, 4]]  # the last is repeated, and not judged
+    assert [batch.rows for batch in data.judged(9)] == [2, 2, 1]
+    numbers = form_of(parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }"))
+    assert numbers.missing({"pixel_values"}) == ["x"]
 
 
 def test_what_follows_from_tokens_needs_tokens():

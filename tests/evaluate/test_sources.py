@@ -1,6 +1,7 @@
 """Data for a model from files and sentences: read once for all models, and why there is none."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +64,14 @@ def test_why_there_is_no_calibration(tmp_path, change, words):
     assert words in str(raised.value)
 
 
+def test_without_transformers_nothing_is_calibrated(tmp_path, monkeypatch):
+    path = model(tmp_path)
+    tokenizer_files(tmp_path, pad_token="w9")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UncalibratedError, match=r"needs packages that are not installed; run: pip install 'onnxfuse\[torch\]'"):
+        calibration(path)
+
+
 def test_a_tokenizer_of_another_model(tmp_path):
     """It knows more words than the model has rows for."""
     path = model(tmp_path)
@@ -86,7 +95,8 @@ def test_what_sentences_cannot_give(tmp_path):
 
 @pytest.mark.parametrize(("config", "limit", "first"), [
     ({"pad_token_id": 1, "max_position_embeddings": 18}, 16, 2), ({"pad_token_id": 1, "max_position_embeddings": 20, "model_type": "xlm-roberta"}, None, 2),
-    ({"pad_token_id": 0, "max_position_embeddings": 16}, 16, 0), ({"pad_token_id": 1, "max_position_embeddings": 18}, 17, 0), ({}, 16, 0)])
+    ({"pad_token_id": 0, "max_position_embeddings": 16}, 16, 0), ({"pad_token_id": 1, "max_position_embeddings": 18}, 17, 0), ({}, 16, 0),
+    ({"pad_token_id": None, "max_position_embeddings": 18}, 16, 0), ({"pad_token_id": 1, "max_position_embeddings": "18"}, 16, 0)])
 def test_positions_begin_where_the_model_counts_them_from(tmp_path, config, limit, first):
     path = model(tmp_path, positions="int64[B,S] position_ids")
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -103,6 +113,16 @@ def test_padding_is_what_the_model_says_where_it_has_it(tmp_path, config):
     (tmp_path / "a.txt").write_text("w6 w7\nw8\n")
     data = dataset_for(tmp_path / "a.txt", tokenizer_files(tmp_path, pad_token="w9") / path.name)
     assert data.inputs["input_ids"].tolist() == [[6, 7], [8, 4 if config["pad_token_id"] == 4 else 0]]
+
+
+def test_a_graph_that_knows_padding_by_its_id_gets_that_id(tmp_path):
+    path = model(tmp_path, mask="", masked="three = Constant<value = int64 {3}>()  q = Equal(input_ids, three)  r = Not(q)  m = Cast<to = 1>(r)")
+    (tmp_path / "config.json").write_text('{"pad_token_id": 4}')
+    (tmp_path / "a.txt").write_text("w6 w7\nw8\n")
+    data = dataset_for(tmp_path / "a.txt", tokenizer_files(tmp_path, pad_token="w9") / path.name)
+    together, alone = (answer(open_runner(path), data, size).joined("y") for size in (2, 1))
+    assert [feeds["input_ids"].tolist() for feeds in data.batches(2)] == [[[6, 7], [8, 3]]]
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_several_models_answer_the_same_samples(tmp_path):
@@ -123,6 +143,15 @@ def test_several_models_answer_the_same_samples(tmp_path):
     found = [answer(open_runner(path), data, 4).joined("y") for path, data in zip(paths, sets, strict=True)]
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_no_graph_takes_what_the_first_graph_takes(tmp_path):
+    path = model(tmp_path, "int32[B,S] tokens")
+    np.savez(tmp_path / "set.npz", tokens=np.ones((2, 3), int), attention_mask=np.ones((2, 3), int))
+    other, same = datasets_for(tmp_path / "set.npz", [tmp_path / "model.tflite", path])
+    assert other.form == same.form
+    with pytest.raises(UsageError, match=r"model.tflite is not there"):
+        datasets_for(tmp_path / "set.npz", [tmp_path / "model.tflite"])
 
 
 def test_the_model_that_lacks_a_column_is_named(tmp_path):

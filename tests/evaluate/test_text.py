@@ -1,11 +1,12 @@
 """Tokenizers from folders: what they give, and one line for what is broken."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.evaluate.text import has_tokenizer, tokenizer
 from tests.evaluate.conftest import tokenizer_files
 
@@ -40,12 +41,25 @@ def test_token_types_come_where_the_tokenizer_makes_them(tmp_path):
     assert {array.dtype for array in found(TEXTS).values()} == {np.dtype(np.int64)}
 
 
+def test_token_types_are_the_tokenizers(tmp_path):
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    found = tokenizer(tokenizer_files(tmp_path, special=True, pad_token="w9", model_input_names=names), 4)(["w5", "w6 w7 w8 w9"])
+    assert found["input_ids"].tolist() == [[0, 5, 1, 9], [0, 6, 7, 1]]
+    assert found["token_type_ids"].tolist() == [[0, 2, 2, 0], [0, 2, 2, 2]]
+
+
+def test_without_transformers(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"tokenizing text needs packages .*onnxfuse\[torch\]"):
+        tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize(("longest", "ids"), [(5, [0, 5, 6, 7, 1]), (4, [0, 5, 6, 1]), (3, [0, 5, 1]), (2, [0, 5]), (1, [0])])
 def test_texts_are_cut_with_their_ends_kept(tmp_path, longest, ids):
     assert tokenizer(tokenizer_files(tmp_path, special=True, pad_token="w9"), longest)(["w5 w6 w7"])["input_ids"].tolist() == [ids]
 
 
-@pytest.mark.parametrize(("asked", "longest"), [(4, 4), (4.0, 4), (1e30, 256), (0, 256), (-1, 256), (None, 256), ("4", 256), (512, 256)])
+@pytest.mark.parametrize(("asked", "longest"), [(4, 4), (2, 2), (4.0, 4), (1e30, 256), (0, 256), (-1, 256), (None, 256), ("4", 256), (512, 256)])
 def test_the_tokenizers_own_limit(tmp_path, asked, longest):
     assert tokenizer(changed(tokenizer_files(tmp_path), model_max_length=asked)).longest == longest
 
@@ -89,6 +103,26 @@ def test_a_broken_tokenizer_is_one_line(tmp_path, capfd, broken, words, monkeypa
     assert "\n" not in str(raised.value)
     assert str(raised.value).startswith(f"the tokenizer in {tmp_path} cannot be used: ")
     assert capfd.readouterr() == ("", "")
+
+
+def test_sentencepiece_is_asked_for_only_where_it_is_missing(tmp_path, monkeypatch):
+    import importlib.util
+    real, there = importlib.util.find_spec, {"sentencepiece": None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: there[name] if name in there else real(name, *more))
+    (tokenizer_files(tmp_path) / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(ModelError, match="cannot be used: AttributeError"):  # no pieces
+        tokenizer(tmp_path)
+    (tmp_path / "spiece.model").touch()
+    with pytest.raises(ModelError, match=r"spiece.model needs the package sentencepiece"):
+        tokenizer(tmp_path)
+    there["sentencepiece"] = real("json")
+    with pytest.raises(ModelError, match="cannot be used: AttributeError"):  # it is there
+        tokenizer(tmp_path)
+    there["sentencepiece"] = None
+    (tmp_path / "tokenizer.json").write_text("text")
+    with pytest.raises(ModelError, match="cannot be used: AttributeError"):  # pieces are not what is read
+        tokenizer(tmp_path)
 
 
 def test_a_tokenizer_that_fails_on_a_text_is_one_line(tmp_path):
