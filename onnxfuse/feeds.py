@@ -196,6 +196,14 @@ class Profile:
         shared = any(BATCH not in value.axes or value.sizes(rows, length)[value.axes.index(BATCH)] < rows for value in masks)
         return feeds, self.changed(feeds, BATCH, slice(None) if shared else slice(rows - 1, rows))
 
+    def sides(self, batch: int, length: int, mask: str, seed: int = 0) -> tuple[Feeds, Feeds, Feeds]:
+        """Three feeds without padding: one, another where ``mask`` lets tokens in, and another where it shuts them out."""
+        feeds, keep = self.feeds(batch, length, seed=seed), mask_of(mask, *self.sized(batch, length))
+        other = self.changed(feeds, LENGTH, slice(None))
+        mixed = [{value.name: np.where(value.spread(where), other[value.name], feeds[value.name]) for value in self.inputs}
+                 for where in (keep, ~keep)]
+        return feeds, mixed[0], mixed[1]
+
 
 def row_lengths(batch: int, length: int, real: float) -> tuple[int, ...]:
     """Rows of falling length, the first of ``length`` tokens, of which the share ``real`` is kept altogether.

@@ -150,7 +150,7 @@ class Parity:
 
 
 def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
-    """Run the model that others are compared with, once for every case, and twice more where a row has no token.
+    """Run the model that others are compared with, once for every case, and again where padding leaves something free.
 
     Raises:
         ModelError: it cannot run, or an output is not a tensor.
@@ -158,8 +158,12 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
     found = []
     for case in cases:
         outputs = _outputs(run, case.feeds)
-        twins = [_outputs(run, feeds) for feeds in case.twins or ()]
-        found.append(Expected(case, outputs, _free(outputs, *twins) if twins else {}))
+        free: Mapping[str, np.ndarray] = {}
+        if case.twins:
+            free = _free(outputs, *(_outputs(run, feeds) for feeds in case.twins))
+        if case.sides:
+            free = _without_key(outputs, *(_outputs(run, feeds) for feeds in case.sides))
+        found.append(Expected(case, outputs, free))
     return found
 
 
@@ -179,6 +183,13 @@ def _free(outputs: Outputs, first: Outputs, second: Outputs) -> dict[str, np.nda
                 free = different
         found[name] = free
     return found
+
+
+def _without_key(outputs: Outputs, one: Outputs, other_real: Outputs, other_padding: Outputs) -> dict[str, np.ndarray]:
+    """Which numbers of ``outputs`` no real token reaches, but padding does, even in a model's answers without any padding."""
+    answers = (one, other_real, other_padding)
+    return {name: differs(one[name], other_padding[name]) & ~differs(one[name], other_real[name])
+            for name, array in outputs.items() if all(answer[name].shape == array.shape for answer in answers)}
 
 
 def _whole_slices(different: np.ndarray) -> bool:

@@ -33,11 +33,15 @@ class Case:
 
     ``twins``: of a case with a row that has no token, two feeds without padding that differ in that row; the outputs that
     differ between them are the row's, and must be finite but not equal.
+
+    ``sides``: of a case padded on the left, three feeds without padding: the same tokens, others where tokens are real, others
+    where padding is. Outputs that only the last reach (a causal model's) have no key to attend to; they too must only be finite.
     """
 
     name: str
     feeds: Feeds
     twins: tuple[Feeds, Feeds] | None = None
+    sides: tuple[Feeds, Feeds, Feeds] | None = None
 
 
 def grid(profile: Profile) -> Iterator[Case]:
@@ -56,7 +60,8 @@ def grid(profile: Profile) -> Iterator[Case]:
     points = list(dict.fromkeys((rows or batch, columns or length, mask) for batch, length, mask in points))
     for seed, (batch, length, mask) in enumerate(points):
         yield Case(f"batch {batch}, length {length}, mask {mask}", profile.feeds(batch, length, mask=mask, seed=seed),
-                   profile.twins(batch, length, seed) if mask == "empty row" else None)
+                   profile.twins(batch, length, seed) if mask == "empty row" else None,
+                   profile.sides(batch, length, mask, seed) if mask == "left" else None)
 
 
 def profile_of(model: ir.Model, config: Mapping[str, Any] | None = None) -> Profile:

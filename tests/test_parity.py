@@ -1,13 +1,15 @@
 """The judge: it must fail for one nudged weight, in any kind of output, and refuse to compare nothing."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxfuse import parity, pipeline
 from onnxfuse.errors import ModelError, ParityError
 from onnxfuse.parity import TOLERANCES
 from onnxfuse.samples import Case
-from tests.conftest import parse
+from onnxfuse.verdict import compare_files
+from tests.conftest import fill, parse
 
 CASES = [Case("one", {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}), Case("two", {"x": np.ones((2, 4), np.float32)})]
 
@@ -362,6 +364,43 @@ def test_what_may_hang_on_the_row_without_tokens_is_free(reduce):
     expected = parity.reference(run(100 + falling), [EMPTY, Case("full", EMPTY.twins[0])])
     assert parity.compare(expected, run(-falling), "exact").passed
     assert not parity.compare(expected, run(-falling, sign=-1), "exact").passed
+
+
+# Padding on the left of a causal model --------------------------------------------------------------------------
+
+CAUSAL = """g (int64[B,S] input_ids, int64[B,S] attention_mask, float[50,8] words, float[8,8] v) => (float[B,S,8] y) <
+    int64 zero = {0}, float low = {-30000}, float nothing = {0}> {
+    x = Gather(words, input_ids)  t = Transpose<perm = [0,2,1]>(x)  s = MatMul(x, t)  n = Shape<start = 1, end = 2>(input_ids)
+    n2 = Concat<axis = 0>(n, n)  square = ConstantOfShape<value = float[1] {1}>(n2)  lower = Trilu<upper = 0>(square, zero)
+    past = Cast<to = 9>(lower)  m = Cast<to = 9>(attention_mask)  keys = Unsqueeze(m, one)  one = Constant<value = int64[1] {1}>()
+    keep = And(keys, past)  REPAIR  h = MatMul(p, x)  o = MatMul(h, v)  y = Add(o, x) }"""
+FILLED = "bias = Where(keep, nothing, low)  a = Add(s, bias)  p = Softmax<axis = -1>(a)"
+"""A query without any key attends to all alike."""
+REPAIRED = """inf = Constant<value = float {-inf}>()  bias = Where(keep, nothing, inf)  a = Add(s, bias)  p0 = Softmax<axis = -1>(a)
+    bad = IsNaN(p0)  p = Where(bad, nothing, p0)"""
+"""It attends to none."""
+
+
+def causal(path, repair, instead="", of=""):
+    """A causal attention with a residual, saved; ``instead`` stands where ``of`` stood."""
+    ir.save(fill(parse(CAUSAL.replace("REPAIR", repair).replace(of, instead)), words=(50, 8), v=(8, 8)), path)
+    return path
+
+
+def test_queries_without_a_key_are_free(tmp_path):
+    """What they get depends on how the mask is written, and nothing reads it."""
+    paths = [causal(tmp_path / "filled.onnx", FILLED), causal(tmp_path / "repaired.onnx", REPAIRED)]
+    for first, second in (paths, paths[::-1]):
+        result = compare_files(first, second, "reassociate")
+        assert result.passed, result.failures
+
+
+@pytest.mark.parametrize("repair", [FILLED, REPAIRED])
+@pytest.mark.parametrize(("of", "instead"), [("And(keys, past)", "And(past, past)"), ("past = Cast<to = 9>(lower)", "past = Cast<to = 9>(square)"),
+                                             ("y = Add(o, x)", "y = Add(o, t0)  t0 = Add(x, little)  little = Constant<value = float {0.01}>()")])
+def test_queries_with_a_key_are_not(tmp_path, repair, of, instead):
+    first = causal(tmp_path / "model.onnx", repair)
+    assert not compare_files(first, causal(tmp_path / "other.onnx", repair, instead, of), "reassociate").passed
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float", "reassociate"), ("float16", "half"), ("bfloat16", "bfloat16")])

@@ -40,6 +40,7 @@ def test_a_profile_is_read_off_the_graph():
         assert case.feeds["input_ids"].max() < 9
         np.testing.assert_array_equal(case.feeds["attention_mask"], feeds.mask_of(kind, batch, length))
         assert (case.twins is None) == (kind != "empty row")
+        assert (case.sides is None) == (kind != "left")
 
 
 def test_random_ids_reach_the_whole_table():
@@ -381,6 +382,21 @@ def test_twins_hold_no_padding():
     ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 3, pad=1)
     for twin in Profile((ids,), 7).twins(3, 7):
         assert (twin["ids"] != 1).all()
+
+
+def test_the_sides_of_a_mask_differ_where_it_says():
+    ids = Input("ids", "ids", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 9, pad=1)
+    mask = Input("mask", "mask", np.dtype(np.int64), (BATCH, LENGTH), (BATCH, LENGTH), 2)
+    other = Input("other", "values", np.dtype(np.float32), (BATCH, 4), (BATCH, ""), 0)
+    one, real, padding = Profile((ids, mask, other), 7).sides(3, 7, "left")
+    keep = feeds.mask_of("left", 3, 7)
+    assert not keep.all(axis=1).any()
+    assert ((one["ids"] != real["ids"]) == keep).all()
+    assert ((one["ids"] != padding["ids"]) == ~keep).all()
+    for each in (one, real, padding):
+        assert each["mask"].all()
+        assert (each["ids"] != 1).all()
+        assert (each["other"] == one["other"]).all()
 
 
 # What masks mean -------------------------------------------------------------------------------------------------
