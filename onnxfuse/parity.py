@@ -179,7 +179,7 @@ def _free(outputs: Outputs, first: Outputs, second: Outputs) -> dict[str, np.nda
         free = np.ones(array.shape, dtype=bool)
         if first[name].shape == second[name].shape == array.shape:
             different = differs(first[name], second[name])
-            if _whole_slices(different) or (array.ndim and not _is_discrete(array)):
+            if _whole_slices(different) or (array.ndim and not is_discrete(array)):
                 free = different
         found[name] = free
     return found
@@ -225,7 +225,7 @@ def compare(expected: Sequence[Expected], run: Runner, kind: str) -> Parity:
     if not expected[0].outputs:
         raise ParityError("nothing was compared: the reference has no outputs")
     tolerance = TOLERANCES[kind]
-    outputs = {name: (_Items if _is_discrete(array) else _Numbers)(name, expected, tolerance)
+    outputs = {name: (_Items if is_discrete(array) else _Numbers)(name, expected, tolerance)
                for name, array in expected[0].outputs.items()}
     for entry in expected:
         got = _outputs(run, entry.case.feeds)
@@ -247,7 +247,8 @@ def _require_names(wanted: set[str], got: set[str]) -> None:
         raise ParityError(f"there is an output {', '.join(map(repr, more))}, which the reference has not")
 
 
-def _is_discrete(array: np.ndarray) -> bool:
+def is_discrete(array: np.ndarray) -> bool:
+    """Whether an output holds whole numbers, truth values or texts."""
     return array.dtype.kind in "biuOSU"
 
 
@@ -272,7 +273,7 @@ class _Output:
             raise ParityError(f"output {self.name!r} has shape {list(got.shape)} on {case}, wanted {list(wanted.shape)}")
         if got.dtype != wanted.dtype:
             self._refuse(f"has type {got.dtype}, wanted {wanted.dtype}")
-        if _is_discrete(got) == _is_discrete(wanted):
+        if is_discrete(got) == is_discrete(wanted):
             self._measure(wanted, got, _bound(entry, self.name), case)
 
     def _measure(self, wanted: np.ndarray, got: np.ndarray, bound: np.ndarray, case: str) -> None:

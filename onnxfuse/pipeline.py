@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxfuse import benchmark, catalog, files, parity, samples, storage, targets, verdict
 from onnxfuse import plan as plans
 from onnxfuse.dump import Dump
-from onnxfuse.errors import NothingToQuantizeError, RequirementError, UncalibratedError, UsageError
+from onnxfuse.errors import ExportError, NothingToQuantizeError, RequirementError, UncalibratedError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality, answer, judge
 from onnxfuse.evaluate.sources import dataset_for, datasets_for, default_calibration
@@ -114,6 +114,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         clock.lap("export")
         progress(f"comparing with {LABELS[framework]}")
         expected = parity.reference(checkpoint_runner(checkpoint), grid(staged, checkpoint.config))
+        verdict.require_numbers(expected, storage.load(staged), str(plan.source), ExportError)
         result = parity.compare(expected, open_runner(staged), "reassociate")
         result.require(f"the export differs from {LABELS[framework]}", _unwritten(path))
         clock.lap("verify")

@@ -152,6 +152,7 @@ def compare_files(first: Path, second: Path, kind: str, *, real: Real | None = N
     profile = samples.profile_of(model, config).fixed(fixed.only(samples.BATCH), fixed.only(samples.LENGTH))
     profile = samples.understood(profile, run)
     random = parity.reference(run, samples.grid(profile))
+    require_numbers(random, model, str(files.shown(first)))
     for expected in random:
         for name in zeros:
             keep, output = _tokens(profile, expected.case), expected.outputs[name]
@@ -160,6 +161,23 @@ def compare_files(first: Path, second: Path, kind: str, *, real: Real | None = N
     del run
     gc.collect()
     return judge(random, known, open_runner(second, settings), kind, "" if real is None else real.name)
+
+
+def require_numbers(expected: Sequence[Expected], model: ir.Model, name: str, error: type[OnnxfuseError] = ModelError) -> None:
+    """Raises ``error`` where a model answers NaN and one of its weights holds some, or where it answers nothing finite at all.
+
+    (A row without a token may be NaN in a model that is whole.)
+    """
+    outputs = [array for entry in expected for array in entry.outputs.values()]
+    answers = [array.astype(np.float64) for array in outputs if not parity.is_discrete(array)]
+    if not any(np.isnan(array).any() for array in answers):
+        return
+    for weight, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype.is_floating_point() and tensor.size > 1 and np.isnan(tensor.numpy()).any():
+            raise error(f"{name}: weight {weight} holds NaN; save the model again")
+    if not any(np.isfinite(array).any() for array in answers):
+        raise error(f"{name} answers all random inputs with NaN or infinity; a number in its config.json or its weights is wrong")
 
 
 def _tokens(profile: samples.Profile, case: Case) -> np.ndarray:

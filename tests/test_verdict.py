@@ -348,6 +348,28 @@ def test_messages_do_not_name_hidden_files(tmp_path):
 # The verbs' own kinds --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("verb", ["optimize", "check"])
+def test_a_weight_that_is_not_a_number_is_named(cli, tmp_path, verb):
+    path = save(tmp_path / "m.onnx", "g (float[B,8] x, float[8,8] w) => (float[B,8] y) { y = MatMul(x, w) }", w=(8, 8))
+    model = storage.load(path)
+    weights = model.graph.initializers["w"].const_value.numpy().copy()
+    weights[3, 3] = np.nan
+    model.graph.initializers["w"].const_value = ir.tensor(weights)
+    storage.save(model, path)
+    result = cli(verb, path, *([path, "--kind", "exact"] if verb == "check" else []))
+    expect_one_line(result, 3, "m.onnx: weight w holds NaN")
+
+
+def test_a_reference_that_answers_nothing_finite_is_told(cli, tmp_path):
+    path = save(tmp_path / "m.onnx", "g (float[B,8] x) => (float[B,8] y) { n = Exp(x)  m = Neg(n)  y = Log(m) }")
+    expect_one_line(cli("optimize", path), 3, "answers all random inputs with NaN or infinity")
+
+
+def test_rows_that_are_not_numbers_are_no_fault_of_the_model(cli, tmp_path):
+    path = save(tmp_path / "m.onnx", "g (float[B,8] x) => (float[B,8] y) { y = Log(x) }")
+    assert cli("optimize", path).returncode == 0
+
+
 def nudge(monkeypatch, factor):
     """Make the optimizer multiply each Tanh by a factor, as a wrong rule would."""
     from onnxfuse import catalog

@@ -29,6 +29,10 @@ RETURNED = ("output_attentions", "output_hidden_states", "return_dict", "torchsc
 """config.json's fields of how a class returns what it computes, or in which pieces: an export asks for its outputs by name."""
 
 
+POSITIONS = "position_embedding_type"
+"""config.json's field for how positions are counted: transformers 5 computes absolute ones whatever it says."""
+
+
 @dataclass
 class Checkpoint:
     """A loaded model, ready to export.
@@ -122,14 +126,20 @@ class Described:
     @property
     def unknown(self) -> str:
         """What config.json asks for that ``transformers`` does not know, for people; empty when there is nothing."""
-        import transformers
-
         known = {*type(self.config)().to_dict(), *RETURNED, "torch_dtype"}
         odd = [f"{name} {value!r}" for name, value in self.fields.items()
                if name not in known and isinstance(value, (str, list)) and not name.startswith("_")]
         if not odd:
             return ""
-        return f"config.json asks for {', '.join(odd)}, which transformers {transformers.__version__} does not know"
+        return _unknown(odd, self.config)
+
+    @property
+    def misfit(self) -> str:
+        """Why the class that config.json names has none of the family's tasks, for people."""
+        others = [family.model_type for family in catalog.families() if task_of(self.saved_as, family)]
+        if others:
+            return f"a class of {others[0]}, and its config.json has model type {self.family.model_type!r}"
+        return "which onnxfuse does not export"
 
 
 def homes(source: str) -> tuple[Home, Home, tuple[heads.Module, ...]]:
@@ -207,10 +217,31 @@ def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -
 
     told = {name: value for name, value in fields.items() if name not in RETURNED} | {"model_type": family.model_type}
     try:
-        return transformers.CONFIG_MAPPING[family.model_type].from_dict(told)
+        config = transformers.CONFIG_MAPPING[family.model_type].from_dict(told)
     except Exception as error:
         raise ExportError(f"transformers {transformers.__version__} cannot read config.json of {home}: {files.one_line(error)}; "
                           "correct it") from error
+    kind = fields.get(POSITIONS, "absolute")
+    if kind != "absolute" and POSITIONS not in type(config)().to_dict():
+        raise ExportError(f"{home}: {_unknown([f'{POSITIONS} {kind!r}'], config)}; transformers 4 does")
+    return config
+
+
+def _unknown(odd: list[str], config: Any) -> str:
+    import transformers
+
+    return (f"config.json asks for {', '.join(odd)}, which {type(config).__name__} of transformers {transformers.__version__} "
+            "does not know")
+
+
+def cannot_load(told: Described, library: str, kind: Any, error: Exception) -> ExportError:
+    """The error for a checkpoint that a library cannot make a model of class ``kind`` from."""
+    said = files.one_line(error)
+    if isinstance(error, KeyError):  # its text is the key alone
+        fields = [name for name, value in told.fields.items() if error.args and value == error.args[0]]
+        said = f"it does not know {' '.join([*fields[:1], said])}"
+    return ExportError(f"{library} cannot load {told.home} as {kind.__name__}: {said}; config.json and the weights must fit each "
+                       "other")
 
 
 def checked(task: str, family: Architecture) -> str:

@@ -168,12 +168,14 @@ class Checker:
         """
         task = self.told.task
         if task is None:
-            raise ExportError(f"{self.told.home} was saved as {self.told.saved_as}, which onnxfuse does not export; "
-                              f"{self._advice(None)}")
+            raise ExportError(f"{self.told.home} was saved as {self.told.saved_as}, {self.told.misfit}; {self._advice(None)}")
         loaded = self.load(self.classes[self.told.family.tasks[task]])
         left, missing = self._wrong(task, self.told.asked, loaded)
         if left or missing:
             raise ExportError(f"{self.told.home}: {self._named(left, missing, loaded, task)}; {self._advice(task)}")
+        for name in self._see(self.told.family.tasks[task]).fit.read:
+            if self.stored[name].dtype.kind == "f" and np.isnan(self.stored[name]).any():
+                raise ExportError(f"{self.told.home}: weight {name} holds NaN; save the checkpoint again")
         return loaded
 
     def _see(self, auto: str, loaded: Loaded | None = None) -> Seen:

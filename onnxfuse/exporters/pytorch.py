@@ -18,6 +18,7 @@ from onnxfuse.exporters.checkpoint import (
     Checkpoint,
     Described,
     auto_classes,
+    cannot_load,
     checked,
     classification,
     describe,
@@ -159,8 +160,7 @@ def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
         return kind.from_pretrained(None, config=told.config, state_dict=tensors, ignore_mismatched_sizes=True,
                                     attn_implementation=attention, dtype=torch.float32).eval()
     except Exception as error:
-        raise ExportError(f"transformers {transformers.__version__} cannot load {told.home} as {kind.__name__}: "
-                          f"{one_line(error)}; config.json and the weights must fit each other") from error
+        raise cannot_load(told, f"transformers {transformers.__version__}", kind, error) from error
 
 
 @dataclass

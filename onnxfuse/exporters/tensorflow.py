@@ -24,6 +24,7 @@ from onnxfuse.exporters.checkpoint import (
     Checkpoint,
     Described,
     auto_classes,
+    cannot_load,
     checked,
     classification,
     describe,
@@ -160,8 +161,7 @@ def _model(kind: Any, told: Described, stored: Arrays) -> Any:
                     place.assign(laid_out)
         return model
     except Exception as error:
-        raise ExportError(f"TensorFlow cannot load {told.home} as {kind.__name__}: {one_line(error)}; config.json and the "
-                          "weights must fit each other") from error
+        raise cannot_load(told, "TensorFlow", kind, error) from error
 
 
 def _torch_name(variable: Any) -> str:

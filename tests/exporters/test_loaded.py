@@ -98,7 +98,7 @@ def test_weights_of_another_model(tmp_path, weights, parts):
      ["classifier.weight is [2, 128], config.json wants [3, 128], and so for 1 more; its weights fit --task feature-extraction"]),
     ({"vocab_size": 400}, ["bert.embeddings.word_embeddings.weight is [500, 128], config.json wants [400, 128]"]),
     ({"position_embedding_type": "relative_key", "num_hidden_layers": 1},
-     ["config.json asks for position_embedding_type 'relative_key', which transformers", "does not know"]),
+     ["config.json asks for position_embedding_type 'relative_key', which BertConfig of transformers", "does not know"]),
 ])
 def test_a_config_of_another_model(tmp_path, config, parts):
     refused(saved(tmp_path, config=config), *parts)
@@ -264,3 +264,28 @@ def test_forms_of_a_name():
     assert forms("LayerNorm.gamma", "bert.") == ("LayerNorm.gamma", "bert.LayerNorm.gamma", "LayerNorm.gamma",
                                                  "LayerNorm.weight", "bert.LayerNorm.weight", "LayerNorm.weight")
     assert "x.weight" in forms("bert.x.weight", "bert.")
+
+
+def test_a_weight_that_is_not_a_number_is_named(tmp_path):
+    def spoil(weights):
+        weights["classifier.bias"][0] = float("nan")
+        return weights
+
+    refused(saved(tmp_path / "read", weights=spoil), "weight classifier.bias holds NaN")
+    open_checkpoint(saved(tmp_path / "unread", weights=spoil), task="feature-extraction")
+
+
+def test_positions_that_this_version_does_not_know_are_not_left_out(tmp_path):
+    folder = saved(tmp_path, config={"position_embedding_type": "relative_key"})
+    refused(folder, "position_embedding_type 'relative_key', which BertConfig of transformers", "does not know")
+    open_checkpoint(saved(tmp_path / "usual", config={"position_embedding_type": "absolute"}))
+
+
+def test_an_activation_that_nobody_knows_is_told_with_its_field(tmp_path):
+    refused(saved(tmp_path, config={"hidden_act": "swishy"}), "does not know hidden_act 'swishy'")
+
+
+def test_a_checkpoint_of_another_family_is_told_so(tmp_path):
+    said = refused(saved(tmp_path, config={"model_type": "distilbert"}), "was saved as BertForSequenceClassification, a class of bert, and its "
+                   "config.json has model type 'distilbert'")
+    assert "does not export" not in said
