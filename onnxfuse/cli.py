@@ -137,7 +137,7 @@ def export(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output =
            precision: Annotated[str, typer.Option(help="Of tflite: fp32, fp16 or int8 (dynamic).")] = "fp32",
            as_json: Json = False) -> None:
     """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
-    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
+    plan = ExportPlan(source, _export_folder(source, output), task, model_type, exporter, opset, random_weights,
                       framework=framework, format=format, precision=precision)
 
     from onnxfuse import pipeline
@@ -150,7 +150,9 @@ def export(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output =
                                                      f"from: {step.details['from']}, with {step.details['exporter']}"))
 
 
-def _export_folder(source: str) -> Path:
+def _export_folder(source: str, output: Path | None) -> Path:
+    if output is not None:
+        return plans.output_folder(output)
     path = Path(source)
     return plans.EXPORTS / (path.stem if path.suffix == ".keras" else path.resolve().name if path.is_dir() else source)
 
@@ -222,7 +224,7 @@ def quantize(model: Model = None, output: Output = None,
              smooth: Annotated[str, typer.Option(help="Move outliers into weights: auto, off, or SmoothQuant's alpha.")] = "auto",
              rounding: Annotated[str, typer.Option(help="Of weights: gptq, or nearest.")] = "gptq",
              max_drop: Annotated[str | None, typer.Option(help="Accuracy that may be lost on --data, such as 0.5%.")] = None,
-             min_cosine: Annotated[float | None, typer.Option(help="Mean cosine with float that must be kept.")] = None,
+             min_cosine: Annotated[float | None, typer.Option(min=-1, max=1, help="Mean cosine with float to be kept.")] = None,
              min_agreement: Annotated[str | None, typer.Option(help="Share of answers that must stay, as 99%.")] = None,
              data: Annotated[Path | None, typer.Option(help="What those are measured on; else the calibration data.")] = None,
              batch: Annotated[int, typer.Option(min=1, help="Rows in a batch of that data.")] = 8,
@@ -416,7 +418,7 @@ def run(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = No
         model_type: ModelType = None, random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = 1,
         length: Length = 128, threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
-    plan = ExportPlan(source, output or _export_folder(source), task, model_type, exporter, opset, random_weights,
+    plan = ExportPlan(source, _export_folder(source, output), task, model_type, exporter, opset, random_weights,
                       framework=framework)
 
     from onnxfuse import pipeline, report

@@ -86,7 +86,19 @@ def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Fi
     for layer, nodes in _layers(model.graph):
         here = [finding for node in nodes for finding in _findings(layer, node, rules, facts)]
         findings += [*_once(here), *_absent(layer, here, things)]
-    return findings
+    return [*findings, *_hidden(model.graph)]
+
+
+def _hidden(graph: ir.Graph) -> Iterator[Finding]:
+    """Operators with bodies that hold what would be fused outside of them."""
+    for node in graph:
+        bodies = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
+        inner = [each for body in bodies for each in body.all_nodes() if not each.domain and each.op_type in (*DONE, *ANCHORS)]
+        if inner:
+            name = node.outputs[0].name or ""
+            more = f" and {len(inner) - 1} more" if inner[1:] else ""
+            seen = f"a body of {node.op_type} holds {inner[0].op_type}{more}; bodies are left as they are"
+            yield Finding(f"inside {node.op_type}", "fusions", False, name, 1, seen, CONSENT, name, "export the model without it")
 
 
 def _layers(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:

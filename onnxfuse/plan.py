@@ -157,6 +157,13 @@ def output_file(source: Path, out: Path | None, name: str) -> Path:
     return path
 
 
+def output_folder(out: Path) -> Path:
+    """Where a verb writes more than one file. Raises UsageError for a file, or a name that only a model's file has."""
+    if out.is_file() or out.suffix in (".onnx", ".tflite"):
+        raise UsageError(f"-o {out}: an export is a folder, with config.json beside the model; give a folder's name")
+    return out
+
+
 def read_config(source: Path) -> dict[str, Any]:
     """config.json beside a model, or an empty dict where there is none. Raises ModelError when it is no JSON object."""
     path = source.with_name("config.json")

@@ -306,10 +306,11 @@ def _ahead(index: ir.Value | None) -> int | None:
 
 
 def _constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Initializers, and what Constant nodes hold."""
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            yield value.const_value
-    for node in model.graph:
+    """Initializers, and what Constant nodes hold, in bodies too."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+    for node in model.graph.all_nodes():
         if node.op_type == "Constant" and "value" in node.attributes:
             yield node.attributes["value"].as_tensor()

@@ -65,6 +65,14 @@ def test_missing_paths(cli):
     expect_one_line(cli("check", "a.onnx", "b.onnx"), 2, "a.onnx is not there")
 
 
+@pytest.mark.parametrize("verb", ["export", "run"])
+def test_an_export_is_a_folder(cli, tmp_path, verb):
+    (tmp_path / "there").write_text("mine")
+    for name in ("m.onnx", "m.tflite", "there"):
+        expect_one_line(cli(verb, "bert-base-cased", "--random-weights", "-o", name), 2, f"-o {name}: an export is a folder")
+    assert (tmp_path / "there").read_text() == "mine"
+
+
 def test_wrong_usage(cli):
     expect_one_line(cli("optimise"), 2, "optimise")
     expect_one_line(cli("optimize", "--no-such-option"), 2, "--no-such-option")

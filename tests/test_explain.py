@@ -85,6 +85,16 @@ def test_the_command_and_require(cli, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_what_stands_in_a_body_is_told(cli, tmp_path):
+    onnx.save(ir.to_proto(parse("""g (bool c, float[B,S] x) => (float[B,S] y) {
+        y = If(c) <then_branch = t () => (float[B,S] p) { h = Exp(x)  p = Softmax(h) }, else_branch = e () => (float[B,S] q) { q = Relu(x) }>
+        }""")), tmp_path / "model.onnx")
+    said = cli("explain").stdout
+    assert "inside If: fusions not done near y" in said
+    assert "a body of If holds Softmax; bodies are left as they are" in said
+    assert "0 of 1 done" in said
+
+
 def test_dump_holds_the_graph_after_each_rewrite(tmp_path):
     from onnxfuse.dump import Dump
 

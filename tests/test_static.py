@@ -24,7 +24,7 @@ def exported(request, tmp_path_factory):
     return pipeline.export(ExportPlan(family, folder, exporter=exporter), source=model)[0].path
 
 
-@pytest.mark.parametrize("sizes", [{"batch": 4, "length": 16}, {"batch": 2}, {"length": 16}])
+@pytest.mark.parametrize("sizes", [{"batch": 4, "length": 16}, {"batch": 2}, {"batch": 1}, {"length": 16}])
 def test_fixed_sizes(exported, sizes, tmp_path):
     config = json.loads((exported.parent / "config.json").read_text())
     if config["model_type"] == "vit":

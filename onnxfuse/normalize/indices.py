@@ -48,10 +48,10 @@ def guard_row_major(match: Match) -> dict:
         every = np.arange(match.need_number(flat[0], "a size"))
         match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
         return {"target": need_target(match, match["x"])}
-    where, terms = match.need_shape("where"), match.fact("where").index or ()
-    match.need(terms, "the indices are not arithmetic of ranges", match["where"])
-    strides = [math.prod(where[i + 1:], start=ONE) for i in range(len(where))]
-    match.need(dict(terms) == {i: strides[i] for i, dim in enumerate(where) if dim != ONE},
+    where, terms = match.need_shape("where"), match.fact("where").index
+    match.need(terms is not None, "the indices are not arithmetic of ranges", match["where"])
+    strides = {i: math.prod(where[i + 1:], start=ONE) for i, dim in enumerate(where) if dim != ONE}
+    match.need({i: stride for i, stride in terms or () if where[i] != ONE} == strides,
                "the indices are not in row-major order", match["where"])
     match.need(math.prod(where, start=ONE) == flat[0], "the indices do not cover the source", match["where"])
     return {"target": need_target(match, match["x"])}

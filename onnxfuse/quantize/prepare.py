@@ -13,7 +13,7 @@ from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize import weights
 from onnxfuse.quantize.calibration import Activations, Batches, histograms, observe
 from onnxfuse.quantize.patches import patches_to_products
-from onnxfuse.quantize.products import SMALLEST, Product, find_products, require_float
+from onnxfuse.quantize.products import Product, find_products, require_float, why_none
 from onnxfuse.quantize.ranges import narrowed, scale_and_zero
 from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.smooth import smooth
@@ -55,8 +55,7 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
     patches_to_products(model)
     products = find_products(model.graph)
     if not products:
-        raise NothingToQuantizeError(f"nothing in the model {model.graph.name!r} is worth quantizing: it has no matrix product "
-                                     f"with a constant float weight of {SMALLEST} numbers or more")
+        raise NothingToQuantizeError(f"nothing in the model {model.graph.name!r} is worth quantizing: {why_none(model)}")
     for product in products:
         if not np.isfinite(product.matrix()).all():
             raise ModelError(f"weight {product.weight.name} holds NaN or infinity; the checkpoint is broken, export it again")

@@ -80,6 +80,24 @@ def find_products(graph: ir.Graph) -> list[Product]:
     return found
 
 
+def why_none(model: ir.Model) -> str:
+    """Why a model has no product worth quantizing, for people."""
+    big = [node for node in model.graph.all_nodes() if node.op_type == "MatMul" and not node.domain and _is_big(node.inputs[1])]
+    inside = [node for node in big if node.graph is not model.graph]
+    if inside:
+        return f"its {len(inside)} matrix products stand in bodies of If, Loop or Scan, which stay in float; export without them"
+    given = [value.name for node in big if (value := node.inputs[1]) is not None and not is_constant(value)]
+    if given:
+        return f"callers may override its weights, which stand among the inputs ({given[0]}); take them out"
+    return f"it has no matrix product with a constant float weight of {SMALLEST} numbers or more"
+
+
+def _is_big(weight: ir.Value | None) -> bool:
+    """Whether this is a weight of a size worth quantizing, constant or not."""
+    tensor = None if weight is None else weight.const_value
+    return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2 and tensor.size >= SMALLEST
+
+
 def find_tables(model: ir.Model) -> list[ir.Node]:
     """The look-ups of embedding tables."""
     return [node for node in model.graph if node.op_type == "Gather" and not node.domain
@@ -101,8 +119,7 @@ def _is_table(node: ir.Node, opset: int) -> bool:
 
 
 def _is_matrix(value: ir.Value) -> bool:
-    tensor = value.const_value if is_constant(value) else None
-    return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2 and tensor.size >= SMALLEST
+    return is_constant(value) and _is_big(value)
 
 
 def _role(node: ir.Node, attentions: int) -> str:

@@ -54,8 +54,9 @@ def _arithmetic(facts: Facts, node: ir.Node, output: int) -> Fact:
 
 
 def _unbounded(part: Fact) -> bool:
-    """Whether zero times this may be other than zero."""
-    return part.uniform is None or not math.isfinite(part.uniform)
+    """Whether zero times this may be other than zero: of numbers with NaN and infinity among them."""
+    whole = part.dtype is not None and part.dtype.is_integer()
+    return not whole and (part.uniform is None or not math.isfinite(part.uniform))
 
 
 def _elementwise(facts: Facts, op: str, left: tuple[Dim, ...], right: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
@@ -91,13 +92,14 @@ def _scalar(facts: Facts, op: str, a: Dim, b: Dim) -> Dim:
 
 
 def _affine(op: str, left: Fact, right: Fact, rank: int) -> tuple[tuple[int, Dim], ...] | None:
-    """index of a sum of two, or of one times a scalar."""
+    """index of a sum of two, or of one times a scalar. (Nothing more where one is zero: the only row's number, say.)"""
     if op == "Mul":
         for part, other in ((left, right), (right, left)):
             if part.index is not None and other.data is not None and len(other.data) == 1 and part.rank == rank:
                 return tuple((axis, coef * other.data[0]) for axis, coef in part.index)
-    if op == "Add" and left.index is not None and right.index is not None:
-        terms = [(axis + rank - len(part.shape or ()), coef) for part in (left, right) for axis, coef in part.index or ()]
+    parts = [part for part in (left, right) if part.index is not None]
+    if op == "Add" and len(parts) + (0 in (left.uniform, right.uniform)) == 2:
+        terms = [(axis + rank - len(part.shape or ()), coef) for part in parts for axis, coef in part.index or ()]
         if len({axis for axis, _ in terms}) == len(terms):
             return tuple(sorted(terms, key=lambda term: term[0]))
     return None
@@ -303,8 +305,15 @@ def _reshape(facts: Facts, node: ir.Node, output: int) -> Fact:
         dims[at] = whole if whole is not None else facts.size()
     shape = tuple(dims)
     data = source.data if len(shape) <= 1 else None
-    index = source.index if shape == source.shape else None
-    return Fact(source.dtype, shape, data, source.uniform, index)
+    kept = None if source.shape is None else _kept_axes(source.shape, shape)
+    return Fact(source.dtype, shape, data, source.uniform, None if kept is None else _moved(source, kept))
+
+
+def _kept_axes(before: Shape, after: Shape) -> dict[int, int] | None:
+    """The place behind a Reshape of each axis that is not of size 1; None where it does more than add and remove such."""
+    old, new = ([at for at, dim in enumerate(shape) if dim != ONE] for shape in (before, after))
+    same = [before[at] for at in old] == [after[at] for at in new]
+    return dict(zip(old, new, strict=True)) if same else None
 
 
 @law("Flatten")

@@ -6,6 +6,7 @@ import pytest
 
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize.prepare import prepare
+from onnxfuse.quantize.products import why_none
 from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.write import DYNAMIC, OPERATOR, QDQ, SWITCHES, write
 from onnxfuse.runtime import open_session, run
@@ -148,6 +149,18 @@ def test_an_fp16_model_is_refused():
 def test_nothing_to_quantize_is_refused():
     with pytest.raises(ModelError, match="no matrix product"):
         quantized(parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }"))
+
+
+def test_why_nothing_is_worth_quantizing():
+    ones = ", ".join("1" * 128 * 128)
+    inside = parse(f"""g (float[B,128] x, bool c) => (float[B,128] y) {{ y = If(c) <then_branch = t () => (float[B,128] p)
+        <float[128,128] w = {{{ones}}}> {{ p = MatMul(x, w) }}, else_branch = e () => (float[B,128] q) {{ q = Relu(x) }}> }}""")
+    assert "its 1 matrix products stand in bodies" in why_none(inside)
+    given = parse("g (float[B,128] x, float[128,128] w) => (float[B,128] y) { y = MatMul(x, w) }")
+    assert "no matrix product" in why_none(given)
+    given.graph.inputs[1].const_value = ir.tensor(np.ones((128, 128), np.float32))
+    given.graph.register_initializer(given.graph.inputs[1])
+    assert "callers may override its weights, which stand among the inputs (w)" in why_none(given)
 
 
 def test_static_needs_calibration():

@@ -13,7 +13,7 @@ HEAD = """g (float[B,S,12] x, float[12,B] w, int64[N] open, int64[1] one_open, i
      int64[2] a = {6, 4}, int64[2] b = {4, 4}, int64[4] four = {7, 8, 9, 10}, int64[3] cut = {2, -1, 0}, int64[2] negative = {-1, -2},
      int64[0] none = {}, float f0 = {0.0}, float f2 = {2.0}, float inf = {inf}, float[2,3] twos = {2.0, 2.0, 2.0, 2.0, 2.0, 2.0},
      bool yes = {1}, bool[2] yesno = {1, 0}, bool[2] yesyes = {1, 1}, int64[2,2] square = {1, 2, 3, 4}, int64[2] neg1 = {-1, 6},
-     int64[3] t3 = {0, 0, -1}, int64[2] t2 = {-1, 4}, int64[3] big = {2, 3, 4}, int64[1] five = {5}, int64[3] r3 = {1, 2, 3},
+     int64[3] t3 = {0, 0, -1}, int64[2] t2 = {-1, 4}, int64[3] big = {2, 3, 4}, int64[1] five = {5}, int64[3] column = {1, -1, 1}, int64[2] halves = {2, -1}, int64[3] r3 = {1, 2, 3},
      int64[65] many = {MANY}>""".replace("MANY", ",".join("1" * 65))
 SHAPE = "s = Shape(x)  "
 RANGE = SHAPE + "n = Gather(s, one)  r = Range(zero, n, one)  "
@@ -151,7 +151,7 @@ def test_shapes(body, shape):
 
 @pytest.mark.parametrize(("body", "uniform"), [
     ("y = Mul(x, f0)", None), ("y = Mul(twos, f0)", 0.0), ("y = Mul(f0, twos)", 0.0), ("y = Mul(twos, f2)", None), ("y = Mul(inf, f0)", None),
-    ("y = Add(twos, f0)", None),
+    ("y = Add(twos, f0)", None), ("y = Mul(open, zero)", 0), (RANGE + "y = Mul(zero, r)", 0),
     (RANGE + "y = GreaterOrEqual(r, zero)", True), (RANGE + "y = GreaterOrEqual(r, last)", True), (RANGE + "y = GreaterOrEqual(r, one)", None),
     (RANGE + "y = Greater(r, zero)", None), (RANGE + "y = LessOrEqual(r, zero)", None), ("y = GreaterOrEqual(open, zero)", None),
     (RANGE + "y = GreaterOrEqual(r, some)", None), (RANGE + "m = Mul(r, last)  y = GreaterOrEqual(m, zero)", None),
@@ -189,6 +189,10 @@ def test_values_that_every_element_has(body, uniform):
     (RANGE + "u = Unsqueeze(r, v1)  y = Transpose<perm = [1, 0]>(u)", [(1, "1")]),
     (RANGE + "u = Unsqueeze(r, v1)  y = Expand(u, s)", [(1, "1")]),
     (RANGE + "y = Reshape(r, last)", [(0, "1")]), (RANGE + "y = Reshape(r, neg1)", None),
+    (RANGE + "y = Reshape(r, column)", [(1, "1")]), (RANGE + "u = Reshape(r, column)  y = Reshape(u, last)", [(0, "1")]),
+    (RANGE + "y = Reshape(r, halves)", None), (RANGE + "k = Mul(n, zero)  y = Add(r, k)", [(0, "1")]),
+    (RANGE + "k = Mul(n, zero)  y = Sub(r, k)", None),
+    (RANGE + "y = Add(zero, r)", [(0, "1")]), (RANGE + "y = Add(r, two)", None), ("y = Add(open, zero)", None),
     ("y = Identity(open)", None), ("y = Squeeze(one_open, v0)", None),
 ])
 def test_ranges(body, index):
