@@ -57,7 +57,7 @@ class Row:
 
     @property
     def size(self) -> int | None:
-        return None if self.candidate.path is None else files.model_bytes(self.candidate.path)
+        return None if self.candidate.path is None else storage.model_bytes(self.candidate.path)
 
     def to_json(self) -> dict[str, Any]:
         seen = self.parity

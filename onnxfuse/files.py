@@ -111,12 +111,6 @@ def require_file(path: Path) -> Path:
     return path
 
 
-def model_bytes(path: Path) -> int:
-    """Size in bytes of a model on disk, external data included."""
-    side = path.with_name(path.name + ".data")
-    return path.stat().st_size + (side.stat().st_size if side.is_file() else 0)
-
-
 LFS_POINTER = b"version https://git-lfs"
 """How a file begins that git left in the place of a large one."""
 

@@ -119,7 +119,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
         result.require(f"the export differs from {LABELS[framework]}", _unwritten(path))
         clock.lap("verify")
         details = {"task": checkpoint.task, "framework": framework, "from": str(checkpoint), "exporter": exporter}
-        step = Step(path, files.model_bytes(staged), clock.seconds, result, details)
+        step = Step(path, storage.model_bytes(staged), clock.seconds, result, details)
         _lay_beside(staged, checkpoint, plan, "export", step)
     return step, checkpoint
 
@@ -165,7 +165,7 @@ def export_tflite(plan: ExportPlan, progress: Progress = silent) -> Step:
         clock.lap("verify")
         details = {"task": checkpoint.task, "framework": "tf", "from": str(checkpoint), "exporter": "TensorFlow's converter",
                    "precision": plan.precision}
-        step = Step(path, files.model_bytes(staged), clock.seconds, result, details)
+        step = Step(path, storage.model_bytes(staged), clock.seconds, result, details)
         _lay_beside(staged, checkpoint, plan, f"export {plan.format} {plan.precision}", step)
     return step
 
@@ -216,7 +216,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
             result = compare_files(plan.source, staged, kind, zeros=fused.padding.zeros)
             result.require("optimizing changed the outputs", _unwritten(plan.out))
             clock.lap("verify")
-    step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
+    step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "optimize", plan, step.to_json())
     return step
 
@@ -278,10 +278,10 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
         result.require("the int8 model is not close enough to float", _unwritten(plan.out))
         clock.lap("verify")
     details["uncalibrated"] = uncalibrated
-    details["size_ratio"] = round(files.model_bytes(plan.out) / files.model_bytes(plan.source), 4)
+    details["size_ratio"] = round(storage.model_bytes(plan.out) / storage.model_bytes(plan.source), 4)
     if trade is not None:
         details["gate"] = trade.to_json()
-    step = Step(plan.out, files.model_bytes(plan.out), clock.seconds, result, details)
+    step = Step(plan.out, storage.model_bytes(plan.out), clock.seconds, result, details)
     plans.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
 
@@ -338,7 +338,7 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
         timings = benchmark.measure(runners, [profile.feeds(1, min(128, profile.longest))], rounds=10, progress=progress)
     details = {"weights": counts.weights, "activations": counts.activations, "slow": slow,
                "speed": asdict(benchmark.ratio(timings["before"], timings["after"]))}
-    step = Step(out, files.model_bytes(out), clock.seconds, result, details)
+    step = Step(out, storage.model_bytes(out), clock.seconds, result, details)
     plans.record(out.parent, "retype", {"source": source, "out": out}, step.to_json())
     return step
 
@@ -358,7 +358,7 @@ def evaluate(paths: list[Path], data: Path, plan: BenchmarkPlan, progress: Progr
     timed = {name: _on(run, next(sets[name].batches(plan.batch))) for name, run in runners.items()}
     timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
     return {str(path): Evaluated(judge(answers[str(path)], answers[str(paths[0])], sets[str(path)]), timings[str(path)],
-                                 files.model_bytes(path), sets[str(path)].rows(plan.batch)) for path in paths}
+                                 storage.model_bytes(path), sets[str(path)].rows(plan.batch)) for path in paths}
 
 
 def _on(run: Runner, feeds: Feeds) -> Runner:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from onnxfuse import files
+from onnxfuse import storage
 from onnxfuse import plan as plans
 from onnxfuse import plot as plots
 from onnxfuse.ablate import Result
@@ -197,7 +197,7 @@ def made_with() -> str:
 def run_table(outcome: Run, title: str) -> Table:
     """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
-    sizes = {name: megabytes(files.model_bytes(path)) for name, path in outcome.paths.items()}
+    sizes = {name: megabytes(storage.model_bytes(path)) for name, path in outcome.paths.items()}
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
     int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize.details)

@@ -48,11 +48,7 @@ def load(path: Path) -> ir.Model:
         ModelError: it is not an ONNX model, is cut short, or points to external data that is missing or outside.
     """
     path = require_file(path)
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            proto = onnx.ModelProto.FromString(_without_weights(data, str(path.resolve())))
-    except (DecodeError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not a whole ONNX model ({error}); export it again or copy it again") from error
+    proto = _parse(path)
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path} is not an ONNX model: it has no opset or no outputs; give a file that an exporter wrote")
     _find_external(proto, path)
@@ -65,6 +61,26 @@ def load(path: Path) -> ir.Model:
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     _number_dimensions(model)
     return model
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    """The model in a file, with its large weights left where they are. Raises ModelError."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return onnx.ModelProto.FromString(_without_weights(data, str(path.resolve())))
+    except (DecodeError, ValueError, IndexError) as error:
+        raise ModelError(f"{path} is not a whole ONNX model ({error}); export it again or copy it again") from error
+
+
+def model_bytes(path: Path) -> int:
+    """Size in bytes of a model on disk, with the files that hold its weights, whatever they are called."""
+    found = {path.resolve()}
+    if path.suffix == ".onnx":
+        proto = _parse(path)
+        for tensor in (*proto.graph.initializer, *inner_tensors(proto)):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                found |= {(path.parent / pair.value).resolve() for pair in tensor.external_data if pair.key == "location"}
+    return sum(file.stat().st_size for file in found)
 
 
 def _number_dimensions(model: ir.Model) -> None:

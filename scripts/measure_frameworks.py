@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, catalog, contest, files, machine, pipeline, samples
+from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, catalog, contest, files, machine, pipeline, samples, storage
 from onnxfuse import plan as plans
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.contest import Candidate, Row
@@ -80,7 +80,7 @@ def onnx_forms(source: Path, framework: str, home: Path, threads: int) -> tuple[
     paths = {(f"ONNX from {label}, as exported", "fp32"): step.path, (f"ONNX from {label}, onnxfuse", "fp32"): optimized.path,
              (f"ONNX from {label}, onnxfuse", "int8"): quantized.path}
     settings = Settings(threads=threads)
-    made = {key: (open_runner(path, settings), files.model_bytes(path)) for key, path in paths.items()}
+    made = {key: (open_runner(path, settings), storage.model_bytes(path)) for key, path in paths.items()}
     return made, optimized.details["fused"]
 
 

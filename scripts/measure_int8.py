@@ -69,14 +69,15 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
     data, calibration = dataset_for(folder / "test", plain), str(folder / "calibration")
     entries: dict[str, tuple[Runner, int]] = {
         "PyTorch fp32": (torch_runner(open_checkpoint(str(folder))), (folder / "model.safetensors").stat().st_size)}
-    entries |= {name: (open_runner(path), files.model_bytes(path)) for name, path in (("ONNX", plain), ("optimized", optimized))}
+    entries |= {name: (open_runner(path), storage.model_bytes(path))
+                for name, path in (("ONNX", plain), ("optimized", optimized))}
     notes = []
     for static in (False, True):
         name = "static int8" if static else "dynamic int8"
         try:
             path, step = quantized(optimized, name.replace(" ", "_"), scheme=Scheme(static=static), calibration=calibration,
                                    data=folder / "test", bars=DROP)
-            entries[name] = open_runner(path), files.model_bytes(path)
+            entries[name] = open_runner(path), storage.model_bytes(path)
             kept = step.details["float"]
             notes.append(f"{name}: {step.details['matmuls']} products in int8, "
                          + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
@@ -165,7 +166,7 @@ def full_size(home: Path, rounds: int) -> str:
                                     calibration=str(calibration))[0]
         timed = speeds({form: open_runner(path, Settings(denormals_as_zero=True)) for form, path in paths.items()},
                        [profile.feeds(1, 128)], rounds)
-        size, small = (files.model_bytes(path) / 2**20 for path in (optimized, paths["dynamic"]))
+        size, small = (storage.model_bytes(path) / 2**20 for path in (optimized, paths["dynamic"]))
         rows.append([name, f"{size:.1f}", f"{small:.1f}", *(f"{timed[form][0]} ({timed[form][1]})" for form in paths)])
     return table(["", "float32, MiB", "int8, MiB", "dynamic, ms", "static qdq (times as fast)", "static operator"], rows)
 

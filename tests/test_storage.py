@@ -61,7 +61,18 @@ def test_above_the_limit_weights_go_beside_the_model(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx", "b.onnx.data"]
     np.testing.assert_array_equal(storage.load(tmp_path / "b.onnx").graph.initializers["w"].const_value.numpy(),
                                   model.graph.initializers["w"].const_value.numpy())
-    assert files.model_bytes(tmp_path / "b.onnx") > 64 * 64 * 4
+    assert storage.model_bytes(tmp_path / "b.onnx") > 64 * 64 * 4
+
+
+def test_the_size_of_a_model_counts_its_weights_wherever_they_are(tmp_path):
+    model = ir.to_proto(small(tmp_path / "a.onnx"))
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx_data", size_threshold=0)
+    (tmp_path / "model.onnx.data").write_bytes(b"another model's")
+    parts = [(tmp_path / name).stat().st_size for name in ("model.onnx", "model.onnx_data")]
+    assert storage.model_bytes(tmp_path / "model.onnx") == sum(parts)
+    assert parts[1] >= 64 * 64 * 4
+    (tmp_path / "model.tflite").write_bytes(b"12345")
+    assert storage.model_bytes(tmp_path / "model.tflite") == 5
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../outside.data"])
