@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from onnxfuse import storage
 from onnxfuse import plan as plans
 from onnxfuse import plot as plots
+from onnxfuse import storage
 from onnxfuse.ablate import Result
 from onnxfuse.benchmark import Timing, ratio
 from onnxfuse.contest import Contest, Row

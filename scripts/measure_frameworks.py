@@ -16,7 +16,19 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, catalog, contest, files, machine, pipeline, samples, storage
+from onnxfuse import (
+    ExportPlan,
+    OptimizePlan,
+    QuantizePlan,
+    benchmark,
+    catalog,
+    contest,
+    files,
+    machine,
+    pipeline,
+    samples,
+    storage,
+)
 from onnxfuse import plan as plans
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.contest import Candidate, Row
