@@ -114,8 +114,7 @@ def _reader(match: Match, name: str):
 
 
 def _reader_of(match: Match, name: str, target: str):
-    return next(node.outputs[0] for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match[name]
-                and node.inputs[1] is match[target])
+    return next(node.outputs[0] for node in match.nodes if tuple(node.inputs) == (match[name], match[target]))
 
 
 def _widens(match: Match, sizes, n: int) -> str | None:
@@ -129,7 +128,7 @@ def _widens(match: Match, sizes, n: int) -> str | None:
     if len(mask) == 4:
         match.need(mask[0] in (ONE, b), f"the mask's batch is {mask[0]}, wanted 1 or {b}", match["mask"])
         match.need(mask[1].number in (1, n), f"the mask's heads are {mask[1]}, wanted 1 or {n}", match["mask"])
-    if not mask[-2] == ONE != s:
+    if mask[-2] == s:
         return None
     return "keys" if s == t else "queries"
 
@@ -138,9 +137,8 @@ def attention(op: Op, q, k, v, n, factor, mask=None, widen=None, **_):
     if widen is not None:  # built from the mask alone where it can be, so that all layers share it
         rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=1, end=2)
         mask = op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))
-    extra = {} if factor is None else {"scale": factor}
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
-    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n, **extra)
+    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n, scale=factor)
 
 
 RULES = (

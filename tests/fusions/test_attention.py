@@ -81,8 +81,34 @@ def test_another_scale_becomes_the_attribute():
     assert_same(before, after, SIZES)
 
 
+@pytest.mark.parametrize(("off", "written"), [(0, False), (5e-7, False), (-5e-7, False), (3e-6, True), (-3e-6, True)])
+def test_the_default_scale_may_be_off_by_rounding(off, written):
+    before, after = (fill(parse(graph(WHOLE.replace("Mul(s, scale)", "Mul(s, near)")).replace("float odd = {0.3}", f"float near = {{{0.5 + off / 2:.9f}}}")),
+                          **WEIGHTS) for _ in range(2))
+    apply(attention.RULES, after)
+    node = next(n for n in after.graph if n.op_type == "Attention")
+    assert ("scale" in node.attributes) == written
+    assert_same(before, after, SIZES)
+
+
+ON_HEADS = PROJECT + HEADS.replace("perm = [0, 2, 3, 1]", "perm = [0, 2, 1, 3]") + """c = Attention(qt, kt, vt, mask)
+    ct = Transpose<perm = [0, 2, 1, 3]>(c)  y = Reshape(ct, merge)"""
+
+
+@pytest.mark.parametrize(("scale", "written"), [("", None), ("<scale = 0.5>", None), ("<scale = 0.5000001>", None), ("<scale = 0.3>", 0.3),
+                                                 ("<scale = 0.500005>", 0.500005)])
+def test_the_operator_on_heads_is_attention_on_projections(scale, written):
+    before, after = both(ON_HEADS.replace("Attention(", f"Attention{scale}("), mask="float[B,1,S,S] mask")
+    apply(attention.RULES, after)
+    node, = (n for n in after.graph if n.op_type == "Attention")
+    assert after.graph.outputs[0] is node.outputs[0]
+    assert node.attributes.get_float("scale", -1) == pytest.approx(-1 if written is None else written)
+    assert_same(before, after, SIZES)
+
+
 @pytest.mark.parametrize(("body", "parts", "reason"), [
     (WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 2>"), {}, "softmax runs over axis 2"),
+    (WHOLE.replace("Mul(s, scale)", "Mul(s, zero)"), {}, "the scale is 0.0, wanted above zero"),
     (WHOLE.replace("k4 = Reshape(k, split)", "k4 = Reshape(k, wide)").replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)")
      .replace("q4 = Reshape(q, split)", "q4 = Reshape(q, split)"), {}, "k is not split into [B,T,4,4]"),
     (WHOLE.replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)"), {}, "v is not split into [B,T,4,4]"),
