@@ -100,9 +100,9 @@ def guard_unless(*followers: str) -> Callable[[Match], dict]:
         learned = guard(match)
         shape, uses = match.need_shape("x"), list(match.output.uses())
         user = uses[0].node if len(uses) == 1 and not match.output.is_graph_output() else None
-        others: list[ir.Value | None] = [value for value in user.inputs if value is not match.output] if user is not None else []
-        follows = user is not None and not user.domain and user.op_type in followers and len(others) == 1
-        match.need(not follows or not _is_vector(match.facts.shape(others[0]), shape), "a gain or bias follows", match.output)
+        if user is not None and not user.domain and user.op_type in followers:
+            other, = (value for value in user.inputs if value is not match.output)
+            match.need(not _is_vector(match.facts.shape(other), shape), "a gain or bias follows", match.output)
         return learned
     return guard_end
 

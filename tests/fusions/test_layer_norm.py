@@ -153,6 +153,19 @@ def test_a_look_alike_is_refused(body, reason):
     assert reason in "saw {seen}, wanted {wanted}".format(**trace.misses["layer-norm"])
 
 
+@pytest.mark.parametrize("shape", ["1", "1,1,1,8", "N"])
+def test_a_gain_that_is_no_vector_of_the_width_stays_behind_the_norm(shape):
+    """One number for all, more axes than the norm has, or an unknown number of them."""
+    text = f"{HEAD} {POW} }}".replace("float[8] w", f"float[{shape}] w" if shape != "N" else "float[N] given, int64[M] sizes")
+    if shape == "N":
+        text = text.replace(" m = Reduce", " w = Reshape(given, sizes)  m = Reduce", 1).replace("{ m =", "{ w = Reshape(given, sizes)  m =")
+    text = text.replace("(float[B,S,8] y)", "(float[A,B,S,8] y)") if shape == "1,1,1,8" else text
+    sizes = {} if shape == "N" else {"w": tuple(map(int, shape.split(",")))}
+    model = fill(parse(text), b=(8,), **sizes)
+    apply(layer_norm.RULES, model)
+    assert [name for name in ops(model) if name != "Reshape"] == ["Add", "LayerNormalization", "Mul"]
+
+
 def test_a_gain_of_another_shape_stays_behind_the_norm():
     text = f"{HEAD} {POW} }}".replace("float[8] w", "float[1,2,8] w").replace("[B,S,8] x", "[B,2,8] x").replace("[B,S,8] y", "[B,2,8] y")
     before, after = (fill(parse(text), w=(1, 2, 8), b=(8,)) for _ in range(2))
