@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnx_ir as ir
 
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.facts import ONE, Shape

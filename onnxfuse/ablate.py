@@ -64,6 +64,14 @@ class Result:
                 "latency": self.timing.to_json(), "speed": asdict(self.speed)}
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """Every variant, measured, and what on, for people."""
+
+    results: list[Result]
+    shape: str
+
+
 def variants(target: Target) -> Iterator[Variant]:
     """None, the normal form, each rewrite alone, all but each, all."""
     rules = list(dict.fromkeys(rule.name for rule in catalog.select(target, frozenset(), frozenset()).rewrites))
@@ -86,16 +94,18 @@ def _spelt(target: Target, attention: str = "", linear: str = "") -> Target:
     return replace(target, attention=attention or target.attention, linear=linear or target.linear)
 
 
-def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progress = silent) -> list[Result]:
+def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progress = silent) -> Ablation:
     """Make and measure every variant of a model.
 
     Raises:
-        UsageError, ModelError: as ``fuse``.
+        UsageError, ModelError: as ``fuse``; the model takes other rows or tokens than those of the plan.
     """
     config = plans.read_config(source)
+    profile = samples.profile_of(storage.load(source), config)
+    plan = benchmark.fitted(plan, profile)
     family = catalog.architecture(pipeline.model_type(storage.load(source), config, None))
     expected = parity.reference(open_runner(source), pipeline.grid(source, config))
-    feeds = [samples.profile_of(storage.load(source), config).feeds(plan.batch, plan.length, seed=plan.seed)]
+    feeds = [profile.feeds(plan.batch, plan.length, seed=plan.seed)]
     results = []
     chosen = list(variants(targets.find(target_name)))
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +120,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progre
                 path = Path(folder) / "variant.onnx"
                 storage.save(model, path)
             results.append(_measure(variant, model, path, source, rewrites, expected, feeds, plan))
-    return results
+    return Ablation(results, plans.shape(plan))
 
 
 def _measure(variant: Variant, model: ir.Model, path: Path, source: Path, rewrites: int,

@@ -55,8 +55,8 @@ TargetName = Annotated[str, typer.Option("--target", help="cpu, standard (opset 
                                                                 "(com.microsoft), or a file that tune wrote.")]
 ModelType = Annotated[str | None, typer.Option(help="bert, distilbert or vit; detected when not given.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads for every runtime; 0 takes all cores.")]
-Batch = Annotated[int, typer.Option(min=1, help="Rows in a batch.")]
-Length = Annotated[int, typer.Option(min=1, help="Tokens in a row.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Rows in a batch; 1, or as the model takes, when not given.")]
+Length = Annotated[int | None, typer.Option(min=1, help="Tokens in a row; 128, or as the model takes, when not given.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Timed rounds.")]
 Real = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
 Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="ort, openvino or openvino-bf16; repeatable.")]
@@ -77,7 +77,8 @@ def main() -> NoReturn:
     except OnnxfuseError as error:
         code = _fail(str(error), error.exit_code, debug)
     except OSError as error:
-        code = _fail(f"{error.filename or 'a file'}: {error.strerror}", StorageError.exit_code, debug)
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{where}{error.strerror or files.one_line(error)}", StorageError.exit_code, debug)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own usage errors have it
             raise
@@ -307,7 +308,7 @@ def check(first: Annotated[Path, typer.Argument(help="The reference: a folder or
 
 @app.command()
 def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onnx files; the first is the reference.")],
-              batch: Batch = 1, length: Length = 128, threads: Threads = 0, rounds: Rounds = 20,
+              batch: Batch = None, length: Length = None, threads: Threads = 0, rounds: Rounds = 20,
               real: Real = 1.0, runtime: Runtimes = None,
               against: Annotated[str | None, typer.Option(help="Other tools, made from the first model: all, or some with commas "
                                                                "between (torch,ort-optimizer,quantize-dynamic).")] = None,
@@ -322,9 +323,10 @@ def benchmark(models: Annotated[list[Path], typer.Argument(help="Folders or .onn
     if plot is not None:
         plots.require_format(plot)
     with _progress() as progress:
-        outcome = contest.hold(paths, BenchmarkPlan(batch, length, threads, rounds, real), runtimes=tuple(runtime or ("ort",)),
+        plan = BenchmarkPlan(batch or 0, length or 0, threads, rounds, real)
+        outcome = contest.hold(paths, plan, runtimes=tuple(runtime or ("ort",)),
                                against=others, progress=progress)
-    title = f"batch {batch}, length {length}, {threads or os.cpu_count()} threads, {rounds} rounds"
+    title = f"{outcome.shape}, {threads or os.cpu_count()} threads, {rounds} rounds"
     if plot is not None:
         outcome.plot(plot, title)
     _print(as_json, outcome.to_json(), report.contest_table(outcome, title),
@@ -342,14 +344,14 @@ def _models_in(model: Path) -> list[Path]:
 @app.command()
 def tune(model: Model = None, output: Annotated[Path | None, typer.Option("-o", "--output", help="The target file; "
                                                                           "tuned.json beside the model when not given.")] = None,
-         batch: Batch = 1, length: Length = 128, real: Real = 1.0,
+         batch: Batch = None, length: Length = None, real: Real = 1.0,
          threads: Annotated[int, typer.Option(min=0, help="Threads for one call; 0 tunes them too.")] = 0,
          rounds: Rounds = 20, target: TargetName = "cpu", model_type: ModelType = None,
          precision: Annotated[list[str] | None, typer.Option(help="fp32 or int8: what may be chosen; repeatable.")] = None,
          runtime: Runtimes = None, as_json: Json = False) -> None:
     """Measure what is fastest here for a model and write it as a target file. Interrupted, it goes on where it was."""
     source = plans.source_file(model, plans.MODEL)
-    plan = TunePlan(source, output or source.with_name("tuned.json"), batch, length, real, threads, rounds, target,
+    plan = TunePlan(source, output or source.with_name("tuned.json"), batch or 0, length or 0, real, threads, rounds, target,
                     tuple(precision or ("fp32",)), tuple(runtime or ("ort",)), model_type)
 
     from onnxfuse import report
@@ -365,7 +367,7 @@ def tune(model: Model = None, output: Annotated[Path | None, typer.Option("-o", 
 
 
 @app.command()
-def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, length: Length = 128, threads: Threads = 0,
+def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = None, length: Length = None, threads: Threads = 0,
            rounds: Rounds = 20, plot: Plot = None, as_json: Json = False) -> None:
     """Measure what each rewrite brings: none, each alone, all but each, all."""
     source = plans.source_file(model, plans.MODEL)
@@ -378,11 +380,11 @@ def ablate(model: Model = None, target: TargetName = "cpu", batch: Batch = 1, le
         plots.require_format(plot)
 
     with _progress() as progress:
-        results = ablation.ablate(source, target, BenchmarkPlan(batch, length, threads, rounds), progress)
-    title = f"{source} for target {target}, batch {batch}, length {length}, {threads or os.cpu_count()} threads, {rounds} rounds"
+        outcome = ablation.ablate(source, target, BenchmarkPlan(batch or 0, length or 0, threads, rounds), progress)
+    title = f"{source} for target {target}, {outcome.shape}, {threads or os.cpu_count()} threads, {rounds} rounds"
     if plot is not None:
-        ablation.plot(results, plot, title.replace(" for target", "\nfor target"))
-    _print(as_json, [result.to_json() for result in results], report.ablation_table(results, title))
+        ablation.plot(outcome.results, plot, title.replace(" for target", "\nfor target"))
+    _print(as_json, [result.to_json() for result in outcome.results], report.ablation_table(outcome.results, title))
 
 
 @app.command()
@@ -415,8 +417,8 @@ def view(model: Model = None, no_browser: Annotated[bool, typer.Option("--no-bro
 @app.command()
 def run(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = None,
         task: Task = None, framework: Framework = None, exporter: Exporter = None, opset: Opset = None,
-        model_type: ModelType = None, random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = 1,
-        length: Length = 128, threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
+        model_type: ModelType = None, random_weights: RandomWeights = False, target: TargetName = "cpu", batch: Batch = None,
+        length: Length = None, threads: Threads = 0, rounds: Rounds = 20, as_json: Json = False) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
     plan = ExportPlan(source, _export_folder(source, output), task, model_type, exporter, opset, random_weights,
                       framework=framework)
@@ -424,9 +426,8 @@ def run(source: Annotated[str, typer.Argument(help=SOURCE)], output: Output = No
     from onnxfuse import pipeline, report
 
     with _progress() as progress:
-        outcome = pipeline.run_all(plan, target, BenchmarkPlan(batch, length, threads, rounds), progress)
-    shape = f"batch {batch}" + (f", length {length}" if outcome.export.details["task"] != "image-classification" else "")
-    title = f"{Path(source).name}, {shape}, {threads or os.cpu_count()} threads"
+        outcome = pipeline.run_all(plan, target, BenchmarkPlan(batch or 0, length or 0, threads, rounds), progress)
+    title = f"{Path(source).name}, {plans.shape(outcome.plan)}, {threads or os.cpu_count()} threads"
     _print(as_json, outcome.to_json(), report.run_table(outcome, title))
 
 

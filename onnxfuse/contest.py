@@ -69,10 +69,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Contest:
-    """What came out: the rows by name, and why the others could not take part."""
+    """What came out: the rows by name, why the others could not take part, and what was measured on, for people."""
 
     rows: dict[str, Row]
     failed: dict[str, str] = field(default_factory=dict)
+    shape: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {name: row.to_json() for name, row in self.rows.items()} | ({"failed": self.failed} if self.failed else {})
@@ -94,12 +95,15 @@ def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str]
         against: keys of ``peers.PEERS``.
 
     Raises:
+        UsageError: they take other rows or tokens than those of the plan.
         OnnxfuseError: one of the files cannot be measured. A peer that fails is named in the result instead.
     """
     if models[0].suffix == litert.SUFFIX:
         raise UsageError(f"{models[0]} is a LiteRT model; give an ONNX model first, as the reference that tells the inputs")
     config = plans.read_config(models[0])
     model = storage.load(models[0])
+    profile = samples.profile_of(model, config)
+    plan = benchmark.fitted(plan, profile)
     entries = [from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads), models[0])
                for path in models for runtime in (runtimes if path.suffix != litert.SUFFIX else ("ort",))]
     memory = {entry.name: benchmark.peak_memory(entry.path, batch=plan.batch, length=plan.length, threads=plan.threads,
@@ -113,10 +117,10 @@ def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str]
                 entries.append(Candidate(name, peers.PEERS[name].kind, peers.PEERS[name].open(bench)))
             except OnnxfuseError as error:
                 failed[name] = str(error)
-        profile = samples.understood(samples.profile_of(model, config), entries[0].run)
+        profile = samples.understood(profile, entries[0].run)
         inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
         rows = measure(entries, inputs, plan.rounds, failed, progress)
-    return Contest({name: replace(row, peak_memory=memory.get(name)) for name, row in rows.items()}, failed)
+    return Contest({name: replace(row, peak_memory=memory.get(name)) for name, row in rows.items()}, failed, plans.shape(plan))
 
 
 def measure(entries: Sequence[Candidate], inputs: Sequence[Feeds], rounds: int, failed: dict[str, str],

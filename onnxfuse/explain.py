@@ -35,7 +35,7 @@ ADVICE = (
     (r"read elsewhere", "remove the other reader, or compute it apart"),
     (r"not a constant|can override", "make it an initializer that is no graph input"),
     (r"is not known", "export again with dynamic dimensions named, or with the other --exporter"),
-    (r"the mask", "name the batch and length of ids and mask alike, and give the mask one of the shapes it may have"),
+    (r"the mask", "name batch and length of ids and mask alike, compute neither in the graph, give the mask a shape it may have"),
     (r"wanted|is not|has|runs over", "it computes something else here; nothing to do if that is meant"),
 )
 """What to do, by the words of a refusal; the first that fits."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.runtime import Feeds, Outputs, Runner
 
 BATCH, LENGTH = "batch", "length"
@@ -29,6 +29,9 @@ SLIGHT = 1e-4
 
 CLEAR = 2
 """How many times as far outputs must move for another meaning than the usual one."""
+
+USUAL = 128
+"""The tokens in a row that models are measured on where nobody says."""
 
 LIMIT = 1 << 30
 """Bytes of random inputs at a time."""
@@ -120,10 +123,14 @@ class Input:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a model takes: its inputs, and the longest sequence it has positions for."""
+    """What a model takes: its inputs, and the longest sequence it has positions for.
+
+    ``told``: whether the model or its config.json says that; else it is a guess.
+    """
 
     inputs: tuple[Input, ...]
     longest: int
+    told: bool = True
 
     @property
     def sequences(self) -> bool:
@@ -157,6 +164,24 @@ class Profile:
                 if axis == dim and isinstance(size, int) and (size > 1 or not (broadcast or value.role == "mask")):
                     return size
         return None
+
+    def measured(self, batch: int, length: int) -> tuple[int, int]:
+        """The rows and tokens to measure on: as many as are asked for, or for 0 as the model takes, near 1 and ``USUAL``.
+
+        Tokens are 0 where the model takes no sequences. Raises UsageError: the model does not take so many.
+        """
+        rows, columns = self.only(BATCH), self.only(LENGTH)
+        if rows and batch not in (0, rows):
+            raise UsageError(f"--batch {batch}: the model takes {rows} alone; leave --batch out")
+        if columns and length not in (0, columns):
+            raise UsageError(f"--length {length}: the model takes {columns} alone; leave --length out")
+        self.require_length(length)
+        return rows or batch or 1, (columns or length or min(USUAL, self.longest)) if self.sequences else 0
+
+    def require_length(self, length: int) -> None:
+        """Raises UsageError when the model has no positions for so many tokens."""
+        if self.told and self.sequences and length > self.longest:
+            raise UsageError(f"--length {length}: the model has positions for {self.longest} tokens; give at most that")
 
     def sized(self, batch: int, length: int) -> tuple[int, int]:
         """The rows and tokens that are fed where so many are asked for. Raises ModelError: see ``Input.require_room``."""
@@ -270,6 +295,8 @@ def _let_in(profile: Profile, run: Runner) -> float:
         return 0.0
     moved = 0.0
     for name in before:
+        if not isinstance(before[name], np.ndarray):  # a sequence, which cannot be judged
+            continue
         if len({outputs[name].shape for outputs in (before, after, out_before, out_after)}) == 1:
             moved += float((_moved(before[name], after[name]) * (_moved(out_before[name], out_after[name]) <= SLIGHT)).sum())
     return moved

@@ -95,6 +95,7 @@ class Difference:
         equal: share of the numbers that are equal.
         worst: the case of ``error``.
         compared: how many numbers.
+        free: how many others belong to rows or queries without a token: they must be finite, and are not compared.
         varies: whether the reference's numbers differ by more than the tolerance, so that the comparison could have failed.
         discrete: whether these are whole numbers, truth values or texts.
 
@@ -111,6 +112,7 @@ class Difference:
     compared: int
     varies: bool
     discrete: bool = False
+    free: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,13 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
     """Run the model that others are compared with, once for every case, and again where padding leaves something free.
 
     Raises:
-        ModelError: it cannot run, or an output is not a tensor.
+        ModelError: it cannot run, an output is not a tensor, or it answers the same inputs differently.
     """
-    found = []
+    found: list[Expected] = []
     for case in cases:
         outputs = _outputs(run, case.feeds)
+        if not found:
+            _require_steady(outputs, _outputs(run, case.feeds))
         free: Mapping[str, np.ndarray] = {}
         if case.twins:
             free = _free(outputs, *(_outputs(run, feeds) for feeds in case.twins))
@@ -165,6 +169,19 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
             free = _without_key(outputs, *(_outputs(run, feeds) for feeds in case.sides))
         found.append(Expected(case, outputs, free))
     return found
+
+
+def _require_steady(first: Outputs, second: Outputs) -> None:
+    """Raises ModelError where a model's answers to the same inputs differ by more than rounding."""
+    for name, array in first.items():
+        if is_discrete(array) or array.shape != second[name].shape:
+            moved = bool(differs(array, second[name]).any())
+        else:
+            a, b = (np.nan_to_num(answer.astype(np.float64), posinf=0.0, neginf=0.0) for answer in (array, second[name]))
+            moved = bool(np.abs(a - b).max(initial=0.0) > STEADY * np.abs(a).max(initial=0.0))
+        if moved:
+            raise ModelError(f"output {name!r} of the original is another each time for the same inputs, so that nothing can be "
+                             "compared with it; take its random operators out")
 
 
 def _free(outputs: Outputs, first: Outputs, second: Outputs) -> dict[str, np.ndarray]:
@@ -264,7 +281,7 @@ class _Output:
     def __init__(self, name: str, expected: Sequence[Expected], tolerance: Tolerance) -> None:
         self.name, self.tolerance = name, tolerance
         self.wrong: list[str] = []
-        self.compared = self.same = 0
+        self.compared = self.same = self.free = 0
 
     def add(self, entry: Expected, got: np.ndarray) -> None:
         """Compare on one case. Raises ParityError when the shape is another."""
@@ -273,8 +290,10 @@ class _Output:
             raise ParityError(f"output {self.name!r} has shape {list(got.shape)} on {case}, wanted {list(wanted.shape)}")
         if got.dtype != wanted.dtype:
             self._refuse(f"has type {got.dtype}, wanted {wanted.dtype}")
+        bound = _bound(entry, self.name)
+        self.free += int((~bound).sum())
         if is_discrete(got) == is_discrete(wanted):
-            self._measure(wanted, got, _bound(entry, self.name), case)
+            self._measure(wanted, got, bound, case)
 
     def _measure(self, wanted: np.ndarray, got: np.ndarray, bound: np.ndarray, case: str) -> None:
         raise NotImplementedError
@@ -318,7 +337,7 @@ class _Items(_Output):
     def difference(self) -> Difference:
         share = self.equal
         return Difference(self.name, 1 - share, 1 - share, share, share, share, self.worst, self.compared, len(self.items) > 1,
-                          discrete=True)
+                          discrete=True, free=self.free)
 
     def failures(self) -> list[str]:
         if self.equal >= self.tolerance.equal:
@@ -370,7 +389,7 @@ class _Numbers(_Output):
         largest = self.parts[0].largest or 1.0
         return Difference(self.name, max(self.error, 0.0) / largest, max(self.element, 0.0),
                           min((part.cosine for part in varying), default=1.0), self.kept / self.rows if self.rows else 1.0,
-                          self.equal, self.worst, self.compared, self.parts[0] in varying)
+                          self.equal, self.worst, self.compared, self.parts[0] in varying, free=self.free)
 
     def failures(self) -> list[str]:
         found, seen, tolerance = list(self.wrong), self.difference(), self.tolerance

@@ -185,6 +185,7 @@ def optimize(plan: OptimizePlan, progress: Progress = silent) -> Step:
     model = storage.load(plan.source)
     kind = _kind(model)
     slow = slow_products(model)
+    samples.profile_of(model, config).require_length(plan.length or 0)
     family = model_type(model, config, plan.model_type)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
@@ -444,6 +445,7 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
     if measure.threads:
         limit_threads(measure.threads)
     exported, checkpoint = export(plan, progress)
+    measure = benchmark.fitted(measure, samples.profile_of(storage.load(exported.path), checkpoint.config))
     optimized = optimize(OptimizePlan(exported.path, plan.out / plans.OPTIMIZED, target), progress)
     quantized, why = None, ""
     try:

@@ -93,10 +93,13 @@ class QuantizePlan:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores, ``real`` is the share of real tokens."""
+    """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores, ``real`` is the share of real tokens.
 
-    batch: int = 1
-    length: int = 128
+    ``batch`` and ``length``: 0 takes what the model does: 1, and 128 or what it has positions for.
+    """
+
+    batch: int = 0
+    length: int = 0
     threads: int = 0
     rounds: int = 20
     real: float = 1.0
@@ -112,8 +115,8 @@ class TunePlan:
 
     source: Path
     out: Path
-    batch: int = 1
-    length: int = 128
+    batch: int = 0
+    length: int = 0
     real: float = 1.0
     threads: int = 0
     rounds: int = 20
@@ -143,6 +146,11 @@ def source_file(model: Path | None, *names: str) -> Path:
 
 def _newest_exports() -> list[Path]:
     return sorted((path.parent for path in EXPORTS.rglob(MODEL)), key=lambda folder: -(folder / MODEL).stat().st_mtime)
+
+
+def shape(plan: BenchmarkPlan | TunePlan) -> str:
+    """What a plan measures on, for people."""
+    return f"batch {plan.batch}" + (f", length {plan.length}" if plan.length else "")
 
 
 def output_file(source: Path, out: Path | None, name: str) -> Path:

@@ -116,7 +116,8 @@ def parity_lines(result: Parity) -> list[str]:
             f"max diff {seen.error:.2e}{where}, cosine {seen.cosine:.5f}, largest class kept {seen.agreement:.1%}"
         count = f"{seen.compared} {'value' if seen.discrete else 'number'}{'s' if seen.compared != 1 else ''}"
         steady = "" if seen.varies else f", which do{'es' if seen.compared == 1 else ''} not vary"
-        lines.append(f"{seen.output}: {near}, {count}{steady}")
+        free = f"; {seen.free} more, of rows or queries without a token, are finite" if seen.free else ""
+        lines.append(f"{seen.output}: {near}, {count}{steady}{free}")
     on = f"{result.cases} batches of {result.real}, and finite on random inputs" if result.real else f"{result.cases} inputs"
     return [*lines, f"{'equal' if result.passed else 'different'} within {result.kind!r} on {on}"]
 

@@ -78,7 +78,7 @@ def profile_of(model: ir.Model, config: Mapping[str, Any] | None = None) -> Prof
     if not values:
         raise ModelError(f"the model {model.graph.name!r} has no inputs; there is nothing to run it with")
     longest = [size for size in (_number(config, "max_position_embeddings"), _positions(model)) if size]
-    return Profile(_read_inputs(values, config), min(longest, default=LONGEST))
+    return Profile(_read_inputs(values, config), min(longest, default=LONGEST), bool(longest))
 
 
 def profile_of_family(family: Architecture, config: Mapping[str, Any]) -> Profile:
@@ -88,7 +88,8 @@ def profile_of_family(family: Architecture, config: Mapping[str, Any]) -> Profil
         rank, dtype = (4, ir.DataType.FLOAT) if name == "pixel_values" else (2, ir.DataType.INT64)
         shape = ir.Shape([ir.SymbolicDim(axes.get(axis, f"size_{axis}")) for axis in range(rank)])
         values.append(ir.Value(name=name, shape=shape, type=ir.TensorType(dtype)))
-    return Profile(_read_inputs(values, config), _number(config, "max_position_embeddings") or LONGEST)
+    longest = _number(config, "max_position_embeddings")
+    return Profile(_read_inputs(values, config), longest or LONGEST, bool(longest))
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int:
@@ -103,13 +104,21 @@ def _read_inputs(values: list[ir.Value], config: Mapping[str, Any]) -> tuple[Inp
                              "wanted numbers of a known rank")
     roles = {value: _role(value) for value in values}
     axes = _axes(roles)
-    return tuple(_read_input(value, role, axes[value], config) for value, role in roles.items())
+    others: dict[str, int] = {}  # sizes of what is neither rows nor tokens: one for each name
+    read = {value: _read_input(value, role, axes[value], config, others)
+            for value, role in sorted(roles.items(), key=lambda item: item[1] == "mask")}
+    return tuple(read[value] for value in values)
 
 
-def _read_input(value: ir.Value, role: str, axes: tuple[str, ...], config: Mapping[str, Any]) -> Input:
+def _read_input(value: ir.Value, role: str, axes: tuple[str, ...], config: Mapping[str, Any], others: dict[str, int]) -> Input:
     assert value.shape is not None and value.dtype is not None
     image = role == "values" and len(axes) == 4 and LENGTH not in axes
-    shape = tuple(dim if isinstance(dim, int) else kind or (_image_size(config, axis) if image else _size(value, role, config))
+
+    def number(axis: int, dim: ir.SymbolicDim) -> int:
+        size = _image_size(config, axis) if image else _size(value, role, config)
+        return size if dim.value is None else others.setdefault(dim.value, size)
+
+    shape = tuple(dim if isinstance(dim, int) else kind or number(axis, dim)
                   for axis, (dim, kind) in enumerate(zip(value.shape.dims, axes, strict=True)))
     field = "type_vocab_size" if role == "types" else "max_position_embeddings" if "position" in _name(value) else "vocab_size"
     high = _rows(value) or _number(config, field) or 2
@@ -180,7 +189,7 @@ def _pad(ids: ir.Value) -> int | None:
 
 def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """What an initializer or a Constant node holds."""
-    return None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
+    return None if value is None else ir.convenience.get_const_tensor(value)
 
 
 def _scalar(value: ir.Value | None) -> float | None:
@@ -199,14 +208,17 @@ HEADS, ITEMS, WIDTH = 1, 2, 8
 
 
 def _axes(roles: Mapping[ir.Value, str]) -> dict[ir.Value, tuple[str, ...]]:
-    """Of each input, what its axes are. Dimensions of one name are one thing; the name tells, or else where it stands."""
+    """Of each input, what its axes are. Dimensions of one name are one thing; the name tells, or else where it stands.
+
+    Where inputs differ, ids say more than masks, whose middle axis may be queries, heads or choices.
+    """
     placed = {value: _places(value, role) for value, role in roles.items()}
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for value, places in placed.items():
         names = [str(dim) for dim in _dims(value)]
         for name, kind in zip(names, places, strict=True):
             twice = names.count(name) > 1 and kind == BATCH  # rows are not columns
-            votes[name][LENGTH if twice else kind] += 2 if twice else 1
+            votes[name][LENGTH if twice else kind] += (2 if twice else 1) * (2 if roles[value] in ("ids", "types") else 1)
     kinds = {name: max(counts, key=lambda kind: (counts[kind], kind == LENGTH)) for name, counts in votes.items()}
     kinds |= {name: kind for name in kinds for kind, pattern in HINTS.items() if pattern.search(name)}
     return {value: tuple(kinds[str(dim)] if isinstance(dim, ir.SymbolicDim) and dim.value is not None else kind
@@ -268,13 +280,22 @@ def _positions(model: ir.Model) -> int:
     found = [size for tensor in _constants(model) if (size := _counted(tensor))][:1]
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         source = node.inputs[0] if node.inputs else None
-        if node.op_type == "Slice" and (table := _constant(source)) is not None and len(table.shape) == 3:
-            found.append(table.shape.numpy()[1])
+        if node.op_type == "Slice" and (table := _constant(source)) is not None:
+            found.append(_sliced(node, table))
         if node.op_type == "Gather" and (ahead := _ahead(node.inputs[1])) is not None:
             found.append(_length(source) - ahead)
         if node.op_type == "EmbedLayerNormalization" and len(node.inputs) > 3:
             found.append(_length(node.inputs[3]))
     return min((size for size in found if size > 0), default=0)
+
+
+def _sliced(node: ir.Node, table: ir.TensorProtocol) -> int:
+    """The rows of a table [P,D] or [1,P,D] of positions whose first ones are taken, as many as there are tokens; else 0."""
+    ends, axes = (_constant(node.inputs[at]) if at < len(node.inputs) else None for at in (2, 3))
+    rows = len(table.shape) - 2
+    along = None if axes is None else axes.numpy().tolist()
+    taken = ends is None and rows in (0, 1) and along in ([rows], [rows - len(table.shape)])
+    return int(table.shape.numpy()[rows]) if taken else 0
 
 
 def _counted(tensor: ir.TensorProtocol) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse import benchmark, catalog, contest, files, machine, pipeline, storage, targets, verdict
+from onnxfuse import benchmark, catalog, contest, files, machine, pipeline, samples, storage, targets, verdict
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Ratio
 from onnxfuse.contest import Candidate
@@ -82,6 +82,7 @@ def tune(plan: TunePlan, progress: Progress = silent) -> Tuned:
     for name, asked, all_ in (("precision", plan.precisions, CHOICES["precision"]), ("runtime", plan.runtimes, tuple(RUNTIMES))):
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
+    plan = benchmark.fitted(plan, samples.profile_of(storage.load(plan.source), plans.read_config(plan.source)))
     known = _Known(plan)
     base = targets.find(plan.target)
     base = replace(base, session=replace(base.session, threads=plan.threads))
@@ -107,7 +108,7 @@ def tune(plan: TunePlan, progress: Progress = silent) -> Tuned:
             chosen = chosen if best(found) else base
     measured = known.key | {"rule": RULE, "from": base.name, "trials": [trial.to_json() for trial in trials]}
     chosen = replace(chosen, name=plan.out.stem, measured=measured,
-                     why=f"measured by onnxfuse tune on {measured['machine']}, batch {plan.batch}, length {plan.length}")
+                     why=f"measured by onnxfuse tune on {measured['machine']}, {plans.shape(plan)}")
     files.save_json(chosen.to_json(), plan.out)
     known.forget()
     return Tuned(chosen, tuple(trials))

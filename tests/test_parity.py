@@ -288,6 +288,19 @@ def test_where_the_reference_is_not_finite_neither_may_be_finite(value, other, p
         assert result.failures == ("output 'y' is finite on one where the reference is not",)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_a_reference_that_is_another_each_time_is_refused(kind):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ModelError, match=r"output 'y' of the original is another each time for the same inputs.*random operators"):
+        parity.reference(lambda feeds: {"y": (feeds["x"] + 9 * rng.random(feeds["x"].shape)).astype(kind)}, CASES)
+
+
+def test_rounding_of_the_reference_is_no_other_answer():
+    rng = np.random.default_rng(0)
+    noisy = lambda feeds: {"y": feeds["x"] * (1 + 1e-7 * rng.random(feeds["x"].shape)).astype(np.float32), "z": np.array([np.nan])}  # noqa: E731
+    assert len(parity.reference(noisy, CASES)) == 2
+
+
 # A row without a token -------------------------------------------------------------------------------------------
 
 ROWS = np.arange(24, dtype=np.float32).reshape(3, 8)
@@ -316,6 +329,7 @@ def test_a_row_without_tokens_must_be_finite_but_not_equal(layout):
     result = parity.compare(expected, laid_out(layout, 99.0), "reassociate")
     assert result.passed, result.failures
     assert 0 < result.differences[0].compared < layout(ROWS).size
+    assert result.differences[0].compared + result.differences[0].free == layout(ROWS).size
     assert not parity.compare(expected, laid_out(layout, np.inf), "reassociate").passed
     assert not parity.compare(expected, lambda feeds: {"y": layout(feeds["x"] + 1)}, "reassociate").passed
 

@@ -1,6 +1,7 @@
 """Progress: a line for each phase in a log, a bar with the step on a terminal."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -37,6 +38,8 @@ def test_what_check_says():
         "label: 75.00% equal (worst on batch 2), 8 values",
         "scale: max diff 0.00e+00, cosine 1.00000, largest class kept 100.0%, 1 number, which does not vary",
         "equal within 'int8' on 12 inputs"]
+    free = replace(numbers, free=7)
+    assert report.parity_lines(parity.Parity((free,), 12, "int8"))[0].endswith("; 7 more, of rows or queries without a token, are finite")
     assert report.parity_lines(parity.Parity((numbers,), 8, "int8", ("too far",), "data.npz"))[-1] == \
         "different within 'int8' on 8 batches of data.npz, and finite on random inputs"
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse import feeds, samples
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.feeds import BATCH, LENGTH, Input, Profile
 from onnxfuse.runtime import open_session, run
 from tests.conftest import fill, parse
@@ -246,8 +246,66 @@ def test_a_stored_range_or_a_sliced_table_tells_the_longest():
     assert profile(text % stored.replace("11", "13")).longest == samples.LONGEST
     assert profile(text % stored, {"max_position_embeddings": 10}).longest == 10
     assert profile(text % stored, {"max_position_embeddings": 40}).longest == 12
-    sliced = """g (float[B,S,2] x, float[1,6,2] t, int64[1] a, int64[1] b) => (float[1,6,2] y) { y = Slice(t, a, b) }"""
-    assert profile(sliced, t=(1, 6, 2)).longest == 6
+
+
+@pytest.mark.parametrize(("shape", "axis", "longest"), [("1,6,2", "1", 6), ("1,6,2", "-2", 6), ("6,2", "0", 6), ("6,2", "-2", 6),
+                                                        ("1,6,2", "0", None), ("6,2", "1", None), ("2,6,2,2", "1", None)])
+def test_a_table_whose_first_rows_are_taken_tells_the_longest(shape, axis, longest):
+    """As many as there are tokens; rows that are always the same tell nothing."""
+    text = f"""g (float[B,S,2] x, float[{shape}] t) => (float[P] y) <int64[1] a = {{0}}, int64[1] at = {{{axis}}}, int64[1] three = {{3}}>
+        {{ n = Shape<start = 1, end = 2>(x)  y = Slice(t, a, n, at) }}"""
+    sizes = tuple(map(int, shape.split(",")))
+    assert profile(text, t=sizes).longest == (longest or samples.LONGEST)
+    assert profile(text.replace("(t, a, n, at)", "(t, a, three, at)"), t=sizes).longest == samples.LONGEST
+    assert profile(text, t=sizes).told == (longest is not None)
+
+
+def test_a_table_that_could_be_overridden_tells_the_longest():
+    """Nobody feeds it."""
+    model = parse("""g (int64[B,S] ids, float[6,2] t) => (float[P] y) <int64 zero = {0}, int64 one = {1}>
+        { n = Shape<start = 1, end = 2>(ids)  s = Squeeze(n)  r = Range(zero, s, one)  y = Gather(t, r) }""")
+    table = model.graph.inputs[1]
+    table.const_value = ir.tensor(np.zeros((6, 2), np.float32))
+    model.graph.register_initializer(table)
+    assert samples.profile_of(model).longest == 6
+
+
+@pytest.mark.parametrize(("inputs", "asked", "sizes"), [
+    ("int64[B,S] ids", (0, 0), (1, 12)), ("int64[B,S] ids", (3, 5), (3, 5)), ("int64[4,6] ids", (0, 0), (4, 6)), ("int64[4,6] ids", (4, 6), (4, 6)),
+    ("float[B,3,8,8] pixels", (0, 0), (1, 0)), ("float[B,3,8,8] pixels", (2, 999), (2, 0))])
+def test_models_are_measured_on_what_they_take(inputs, asked, sizes):
+    found = samples.profile_of(parse(f"g ({inputs}) => (float[P] y) {{ y = Cast<to = 1>({inputs.split()[-1]}) }}"), {"max_position_embeddings": 12})
+    assert found.measured(*asked) == sizes
+    assert {array.shape[0] for array in found.feeds(*sizes).values()} == {sizes[0]}
+
+
+def test_models_of_many_positions_are_measured_on_the_usual():
+    model = parse("g (int64[B,S] ids) => (int64[B,S] y) { y = Neg(ids) }")
+    assert samples.profile_of(model, {"max_position_embeddings": 512}).measured(0, 0) == (1, 128)
+    assert samples.profile_of(model).measured(0, 0) == (1, 128)
+    assert samples.profile_of(model).measured(0, 9999) == (1, 9999)  # nothing tells how many it has
+
+
+@pytest.mark.parametrize(("inputs", "asked", "words"), [
+    ("int64[B,S] ids", (1, 13), "--length 13: the model has positions for 12 tokens"), ("int64[4,6] ids", (1, 6), "--batch 1: the model takes 4 alone"),
+    ("int64[4,6] ids", (0, 7), "--length 7: the model takes 6 alone")])
+def test_what_a_model_does_not_take_is_refused_before_any_work(inputs, asked, words):
+    found = samples.profile_of(parse(f"g ({inputs}) => (float[P] y) {{ y = Cast<to = 1>(ids) }}"), {"max_position_embeddings": 12})
+    with pytest.raises(UsageError, match=words):
+        found.measured(*asked)
+
+
+def test_choices_are_not_tokens():
+    """[batch, choices, length] of ids and mask: as many choices in both, few of them."""
+    found = profile("""g (int64[B,C,S] input_ids, int64[B,C,S] attention_mask) => (int64[B,C,S] y, int64[B,C,S] z)
+        { y = Neg(input_ids)  z = Neg(attention_mask) }""")
+    assert {array.shape for array in found.feeds(3, 40).values()} == {(3, 2, 40)}
+
+
+def test_outputs_that_are_no_tensors_tell_nothing_of_a_mask():
+    found = profile("g (int64[B,S] input_ids, float[B,S] attention_mask) => (float[B,S] y) { y = Relu(attention_mask) }")
+    run = lambda feeds: {"sequence": [feeds["input_ids"]]}  # noqa: E731
+    assert samples.understood(found, run) == found
 
 
 def test_the_grid_stops_where_attention_would_not_fit():

@@ -30,7 +30,7 @@ def test_the_rule(trials, wanted):
 
 def plan(bert_export, tmp_path, **options):
     return TunePlan(bert_export / "export" / "model.onnx", tmp_path / "mine.json", length=16, rounds=2, threads=1,
-                    precisions=("fp32", "int8"), runtimes=("ort", "openvino"), **options)
+                    precisions=("fp32", "int8"), runtimes=("ort", "openvino"), **{"batch": 1, **options})
 
 
 def test_tune_from_the_command_line(cli, bert_export, tmp_path):

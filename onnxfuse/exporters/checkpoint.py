@@ -78,8 +78,14 @@ class Checkpoint:
 
 def require_there(source: str) -> None:
     """Refuse a path that is not there; what may be a hub id passes. Raises UsageError."""
-    if not Path(source).exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id")
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if Path(source).exists():
+        return
+    try:
+        validate_repo_id(source)
+    except HFValidationError as error:
+        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id") from error
 
 
 def processor_files(home: Home) -> dict[str, Path]:
@@ -240,8 +246,8 @@ def cannot_load(told: Described, library: str, kind: Any, error: Exception) -> E
     if isinstance(error, KeyError):  # its text is the key alone
         fields = [name for name, value in told.fields.items() if error.args and value == error.args[0]]
         said = f"it does not know {' '.join([*fields[:1], said])}"
-    return ExportError(f"{library} cannot load {told.home} as {kind.__name__}: {said}; config.json and the weights must fit each "
-                       "other")
+    return ExportError(f"{library} cannot load {told.home} as {kind.__name__}: {said}; correct config.json, or save "
+                       "it anew with its weights")
 
 
 def checked(task: str, family: Architecture) -> str:
