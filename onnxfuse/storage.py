@@ -51,6 +51,11 @@ def load(path: Path) -> ir.Model:
     proto = _parse(path)
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path} is not an ONNX model: it has no opset or no outputs; give a file that an exporter wrote")
+    newest = onnx.defs.onnx_opset_version()
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise ModelError(f"{path} has opset {entry.version}, and onnx {onnx.__version__} knows up to {newest}; "
+                             "export it with an older one")
     _find_external(proto, path)
     try:
         repair(proto)

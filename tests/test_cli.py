@@ -65,6 +65,23 @@ def test_missing_paths(cli):
     expect_one_line(cli("check", "a.onnx", "b.onnx"), 2, "a.onnx is not there")
 
 
+@pytest.mark.parametrize("name", ["a b", "nope*", "./nope", "a/b/c"])
+def test_a_checkpoint_that_is_not_there(cli, name):
+    expect_one_line(cli("export", name), 2, f"{name} is not there; give a checkpoint's folder or a hub id")
+
+
+def test_a_length_beyond_the_positions_of_a_model(cli, bert_export, tmp_path):
+    source = bert_export / "export"
+    positions = json.loads((source / "config.json").read_text())["max_position_embeddings"]
+    told = f"--length {positions + 1}: the model has positions for {positions} tokens"
+    for verb in ("benchmark", "ablate", "tune", "optimize"):
+        expect_one_line(cli(verb, source, "--length", positions + 1, *(["-o", tmp_path / "out"] if verb in ("tune", "optimize") else [])), 2, told)
+    assert not list(tmp_path.iterdir())
+    said = cli("benchmark", source / "model.onnx", "--rounds", 1)
+    assert said.returncode == 0, said.stderr
+    assert f"batch 1, length {min(positions, 128)}, " in said.stdout
+
+
 @pytest.mark.parametrize("verb", ["export", "run"])
 def test_an_export_is_a_folder(cli, tmp_path, verb):
     (tmp_path / "there").write_text("mine")

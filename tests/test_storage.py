@@ -115,6 +115,13 @@ def test_a_weight_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path):
         storage.load(tmp_path / "bad.onnx")
 
 
+def test_an_opset_of_the_future_is_refused(tmp_path):
+    model = proto(PLAIN.replace("17", "99"))
+    (tmp_path / "new.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"new\.onnx has opset 99, and onnx .* knows up to"):
+        storage.load(tmp_path / "new.onnx")
+
+
 # What ONNX Runtime runs, though the standard does not allow it ------------------------------------------------------
 
 PLAIN = '<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y) { a = Exp(x)  y = Neg(a) }'
