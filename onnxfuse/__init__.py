@@ -17,13 +17,13 @@ from onnxfuse.errors import OnnxfuseError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 
 if TYPE_CHECKING:
-    from onnxfuse.runtime.model import Model
+    from onnxfuse.model import Model
 
 __all__ = ["BenchmarkPlan", "ExportPlan", "OnnxfuseError", "OptimizePlan", "QuantizePlan", "load"]
 
 
 def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None) -> Model:
-    """Open a model, or the best one of a folder, with the options that measured best: see ``runtime.model.load``."""
-    from onnxfuse.runtime import model as opened
+    """Open a model, or the best one of a folder, with the options that measured best: see ``model.load``."""
+    from onnxfuse import model as opened
 
     return opened.load(model, threads=threads, runtime=runtime)

@@ -102,7 +102,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkPlan, progress: Progre
     """
     config = plans.read_config(source)
     profile = samples.profile_of(storage.load(source), config)
-    plan = benchmark.fitted(plan, profile)
+    plan = pipeline.fitted(plan, profile)
     family = catalog.architecture(pipeline.model_type(storage.load(source), config, None))
     expected = parity.reference(open_runner(source), pipeline.grid(source, config))
     feeds = [profile.feeds(plan.batch, plan.length, seed=plan.seed)]

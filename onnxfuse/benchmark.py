@@ -15,19 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from onnxfuse.errors import ModelError
-from onnxfuse.feeds import Profile
-from onnxfuse.plan import BenchmarkPlan, TunePlan
 from onnxfuse.progress import Progress, silent
 from onnxfuse.runtime import Feeds, Runner
-
-P = TypeVar("P", BenchmarkPlan, TunePlan)
 
 WARM_UP = 3
 """Rounds that do not count: first calls allocate memory and wake threads."""
@@ -141,12 +137,6 @@ for seed in range(3):
     run(profile.feeds(batch, length, seed=seed))
 json.dump(peak_so_far() - before, sys.stdout)
 """
-
-
-def fitted(plan: P, profile: Profile) -> P:
-    """The plan with the rows and tokens that a model takes. Raises UsageError: it does not take those of the plan."""
-    rows, columns = profile.measured(plan.batch, plan.length)
-    return replace(plan, batch=rows, length=columns)
 
 
 def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: str = "ort", like: Path | None = None) -> int:

@@ -28,7 +28,7 @@ from onnxfuse import view as viewer
 from onnxfuse.errors import INTERRUPTED, InterruptedWorkError, OnnxfuseError, StorageError, UsageError
 from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan, TunePlan
 from onnxfuse.progress import Lines, Progress
-from onnxfuse.quantize.scheme import Bars, Scheme
+from onnxfuse.scheme import Bars, Scheme
 
 if TYPE_CHECKING:
     from onnxfuse.pipeline import Step

@@ -12,12 +12,12 @@ from onnxfuse import benchmark, files, parity, peers, pipeline, plot, samples, s
 from onnxfuse import plan as plans
 from onnxfuse.benchmark import Timing
 from onnxfuse.errors import OnnxfuseError, UsageError
+from onnxfuse.model import METADATA
 from onnxfuse.parity import Parity
 from onnxfuse.plan import BenchmarkPlan
 from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize.products import integer_node
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
-from onnxfuse.runtime.model import METADATA
 from onnxfuse.samples import Case
 
 COMPARED = 8
@@ -103,7 +103,7 @@ def hold(models: Sequence[Path], plan: BenchmarkPlan, *, runtimes: Sequence[str]
     config = plans.read_config(models[0])
     model = storage.load(models[0])
     profile = samples.profile_of(model, config)
-    plan = benchmark.fitted(plan, profile)
+    plan = pipeline.fitted(plan, profile)
     entries = [from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads), models[0])
                for path in models for runtime in (runtimes if path.suffix != litert.SUFFIX else ("ort",))]
     memory = {entry.name: benchmark.peak_memory(entry.path, batch=plan.batch, length=plan.length, threads=plan.threads,

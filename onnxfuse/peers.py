@@ -18,10 +18,10 @@ import onnx_ir as ir
 from onnxfuse import plan as plans
 from onnxfuse import samples, storage
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
+from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.files import first_line
 from onnxfuse.quiet import quiet
 from onnxfuse.runtime import Runner, Settings, open_runner
-from onnxfuse.runtime.pytorch import torch_runner
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint

@@ -9,10 +9,10 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_ir as ir
 
@@ -26,8 +26,9 @@ from onnxfuse.evaluate.sources import dataset_for, datasets_for, default_calibra
 from onnxfuse.explain import Finding
 from onnxfuse.explain import explain as findings
 from onnxfuse.fuse import fuse
+from onnxfuse.model import METADATA
 from onnxfuse.parity import Parity
-from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
+from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan, TunePlan
 from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize.forms import choose_form
 from onnxfuse.quantize.gate import pass_bars
@@ -40,18 +41,18 @@ from onnxfuse.runtime import (
     Feeds,
     Runner,
     Settings,
-    checkpoint_runner,
-    limit_threads,
     open_runner,
     product_saturates,
     slow_factor,
 )
-from onnxfuse.runtime.model import METADATA
 from onnxfuse.targets import Target
 from onnxfuse.verdict import compare_files, grid
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
+
+P = TypeVar("P", BenchmarkPlan, TunePlan)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -95,7 +96,7 @@ def export(plan: ExportPlan, progress: Progress = silent, source: Any = None) ->
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what the framework does.
     """
-    from onnxfuse.exporters import LABELS, choose_exporter, choose_opset, framework_of, open_checkpoint
+    from onnxfuse.exporters import LABELS, checkpoint_runner, choose_exporter, choose_opset, framework_of, open_checkpoint
     from onnxfuse.exporters import export as write
 
     source = source or plan.source
@@ -139,7 +140,7 @@ def export_tflite(plan: ExportPlan, progress: Progress = silent) -> Step:
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when LiteRT does not compute what TensorFlow does.
     """
-    from onnxfuse.exporters import LABELS, framework_of, open_checkpoint
+    from onnxfuse.exporters import LABELS, checkpoint_runner, framework_of, open_checkpoint
     from onnxfuse.exporters.tflite import FILES, convert
 
     if plan.precision not in FILES:
@@ -344,6 +345,12 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
     return step
 
 
+def fitted(plan: P, profile: samples.Profile) -> P:
+    """The plan with the rows and tokens that a model takes. Raises UsageError: it does not take those of the plan."""
+    rows, columns = profile.measured(plan.batch, plan.length)
+    return replace(plan, batch=rows, length=columns)
+
+
 def evaluate(paths: list[Path], data: Path, plan: BenchmarkPlan, progress: Progress = silent) -> dict[str, Evaluated]:
     """Measure on real samples how good models are, beside the first of them, and how fast, beside each other.
 
@@ -440,12 +447,12 @@ def run_all(plan: ExportPlan, target: str, measure: BenchmarkPlan, progress: Pro
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
-    from onnxfuse.exporters import LABELS
+    from onnxfuse.exporters import LABELS, checkpoint_runner, limit_threads
 
     if measure.threads:
         limit_threads(measure.threads)
     exported, checkpoint = export(plan, progress)
-    measure = benchmark.fitted(measure, samples.profile_of(storage.load(exported.path), checkpoint.config))
+    measure = fitted(measure, samples.profile_of(storage.load(exported.path), checkpoint.config))
     optimized = optimize(OptimizePlan(exported.path, plan.out / plans.OPTIMIZED, target), progress)
     quantized, why = None, ""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from onnxfuse import files
 from onnxfuse.architecture import BATCH_SIZE, SEQUENCE_LENGTH
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.quantize.scheme import Bars, Scheme
+from onnxfuse.scheme import Bars, Scheme
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")

@@ -30,9 +30,9 @@ from onnxfuse.fuse import fuse
 from onnxfuse.plan import TunePlan
 from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize.prepare import Prepared, prepare
-from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.write import write
 from onnxfuse.runtime import RUNTIMES, Feeds, Settings, open_runner
+from onnxfuse.scheme import Scheme
 from onnxfuse.targets import CHOICES, Target
 
 RULE = ("An alternative replaces the choice so far when the 95 % interval of its speed, as a multiple of that choice's, lies "
@@ -82,7 +82,7 @@ def tune(plan: TunePlan, progress: Progress = silent) -> Tuned:
     for name, asked, all_ in (("precision", plan.precisions, CHOICES["precision"]), ("runtime", plan.runtimes, tuple(RUNTIMES))):
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
-    plan = benchmark.fitted(plan, samples.profile_of(storage.load(plan.source), plans.read_config(plan.source)))
+    plan = pipeline.fitted(plan, samples.profile_of(storage.load(plan.source), plans.read_config(plan.source)))
     known = _Known(plan)
     base = targets.find(plan.target)
     base = replace(base, session=replace(base.session, threads=plan.threads))

@@ -28,8 +28,13 @@ import onnx  # noqa: E402
 from onnxfuse import OptimizePlan, parity, pipeline, report  # noqa: E402
 from onnxfuse.architecture import OUTPUTS  # noqa: E402
 from onnxfuse.errors import OnnxfuseError  # noqa: E402
-from onnxfuse.exporters import Checkpoint, export, open_checkpoint  # noqa: E402
-from onnxfuse.runtime import checkpoint_runner, open_runner  # noqa: E402
+from onnxfuse.exporters import (  # noqa: E402
+    Checkpoint,
+    checkpoint_runner,
+    export,
+    open_checkpoint,
+)
+from onnxfuse.runtime import open_runner  # noqa: E402
 from tests.conftest import small_model  # noqa: E402
 
 HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",

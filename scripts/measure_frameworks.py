@@ -32,12 +32,12 @@ from onnxfuse import (
 from onnxfuse import plan as plans
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.contest import Candidate, Row
-from onnxfuse.exporters import Checkpoint, open_checkpoint
+from onnxfuse.exporters import Checkpoint, checkpoint_runner, open_checkpoint
 from onnxfuse.exporters.checkpoint import classification
 from onnxfuse.exporters.tensorflow import random_model, require_tensorflow
 from onnxfuse.exporters.torch import sample
 from onnxfuse.quiet import quiet, silent
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, checkpoint_runner, litert, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
 
 NAMES = ("bert-base-cased", "distilbert-base-cased", "google/vit-base-patch16-224")
 LENGTH = 128

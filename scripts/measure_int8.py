@@ -25,9 +25,9 @@ from onnxfuse.evaluate.sentences import docstring_sentences, reference_sentences
 from onnxfuse.evaluate.sources import dataset_for
 from onnxfuse.evaluate.text import tokenizer
 from onnxfuse.exporters import open_checkpoint
-from onnxfuse.quantize.scheme import Bars, Scheme
+from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
-from onnxfuse.runtime.pytorch import torch_runner
+from onnxfuse.scheme import Bars, Scheme
 
 sys.path.insert(0, str(Path(__file__).parent))
 from demo import minilm

@@ -9,10 +9,10 @@ import pytest
 
 from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, parity, pipeline, samples, storage
 from onnxfuse.errors import ExportError, ParityError, RequirementError, UsageError
+from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.fuse import fuse
 from onnxfuse.plan import plain
 from onnxfuse.runtime import open_runner
-from onnxfuse.runtime.pytorch import torch_runner
 from onnxfuse.targets import NAMES, find
 from tests.conftest import small_model
 

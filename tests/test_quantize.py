@@ -14,10 +14,10 @@ from onnxfuse.errors import RequirementError, UncalibratedError
 from onnxfuse.evaluate.sources import dataset_for, default_calibration
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import find_products
-from onnxfuse.quantize.scheme import Bars, Scheme
 from onnxfuse.quantize.weights import Codes
 from onnxfuse.quantize.write import write
 from onnxfuse.runtime import open_session, product_saturates, run
+from onnxfuse.scheme import Bars, Scheme
 from tests.conftest import ops
 from tests.evaluate.conftest import tokenizer_files
 from tests.test_cli import expect_one_line
@@ -359,7 +359,7 @@ import sys
 from pathlib import Path
 from onnxfuse import QuantizePlan, pipeline
 from onnxfuse.benchmark import peak_so_far
-from onnxfuse.quantize.scheme import Scheme
+from onnxfuse.scheme import Scheme
 pipeline.quantize(QuantizePlan(Path(sys.argv[1]), Path(sys.argv[2]), Scheme(static=True, form="qdq"), sys.argv[3]))
 print(peak_so_far())
 """

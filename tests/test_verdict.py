@@ -13,10 +13,10 @@ from onnxfuse import BenchmarkPlan, OptimizePlan, QuantizePlan, contest, parity,
 from onnxfuse.errors import ModelError, ParityError, UsageError
 from onnxfuse.evaluate import sources
 from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.quantize.scheme import Bars
 from onnxfuse.rewrite import Rule
 from onnxfuse.runtime import Settings, open_runner
 from onnxfuse.samples import Case
+from onnxfuse.scheme import Bars
 from tests.conftest import fill, parse, save_tokenizer
 from tests.test_cli import expect_one_line
 

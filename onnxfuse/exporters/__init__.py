@@ -9,10 +9,21 @@
     tensorflow    transformers' TensorFlow classes, saved_model and keras_hub, with tf_function: what is exported of them
     write         the exporters, and what is the same behind all: torch (torch.export, TorchScript), tf2onnx
     tflite        LiteRT instead of ONNX
+    run_pytorch   a checkpoint in its own framework, which an export is compared with, and run_tensorflow
 """
 
 from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
+from onnxfuse.exporters.run_pytorch import torch_runner
+from onnxfuse.exporters.run_tensorflow import limit_threads, tensorflow_runner
 from onnxfuse.exporters.sources import framework_of, open_checkpoint
 from onnxfuse.exporters.write import EXPORTERS, choose_exporter, choose_opset, export
+from onnxfuse.runtime import Runner
 
-__all__ = ["EXPORTERS", "LABELS", "Checkpoint", "choose_exporter", "choose_opset", "export", "framework_of", "open_checkpoint"]
+__all__ = ["EXPORTERS", "LABELS", "Checkpoint", "checkpoint_runner", "choose_exporter", "choose_opset", "export", "framework_of",
+           "limit_threads", "open_checkpoint", "torch_runner"]
+
+
+def checkpoint_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
+    """A checkpoint in its own framework, as a function from feeds to outputs."""
+    runners = {"pt": torch_runner, "tf": tensorflow_runner}
+    return runners[checkpoint.framework](checkpoint, threads)

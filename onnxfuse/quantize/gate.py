@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from onnxfuse import benchmark, storage
-from onnxfuse.errors import RequirementError
+from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Answers, Quality, answer, judge
 from onnxfuse.progress import Progress, silent
 from onnxfuse.quantize.prepare import Prepared
-from onnxfuse.quantize.scheme import Bars
 from onnxfuse.quantize.write import SWITCHES, write
 from onnxfuse.runtime import Runner, open_runner
+from onnxfuse.scheme import Bars
 
 RANKED = 64
 """Samples that a product's sensitivity is measured on."""
@@ -63,16 +63,37 @@ Rank = Callable[[], dict[str, float]]
 """Each product's loss when it alone is int8."""
 
 
+def misses(bars: Bars, quality: Quality, reference: Quality) -> list[str]:
+    """What is not kept, in words.
+
+    Raises:
+        UsageError: a bar on accuracy, and data without labels.
+    """
+    found = []
+    if bars.max_drop is not None:
+        if quality.accuracy is None or reference.accuracy is None:
+            raise UsageError("--max-drop is measured on the labels of --data and a classifier's logits, and one is missing; "
+                             "use --min-cosine or --min-agreement")
+        drop = reference.accuracy - quality.accuracy
+        if not drop <= bars.max_drop:
+            found.append(f"accuracy falls by {drop * 100:.2f} points, allowed {bars.max_drop * 100:g}")
+    for name in ("cosine", "agreement"):
+        seen, bar = getattr(quality, name), getattr(bars, f"min_{name}")
+        if bar is not None and not seen >= bar:
+            found.append(f"{name} is {seen:.4f}, wanted {bar:g}")
+    return found
+
+
 def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, reference: Quality,
            progress: Progress = silent) -> Trade:
     """Find the fewest products that must stay float for the model to pass.
 
     Raises:
         RequirementError: it does not pass with every product in float; the text tells the best found.
-        UsageError: see ``Bars.misses``.
+        UsageError: see ``misses``.
     """
     tried: dict[int, Quality] = {0: judge(())}
-    if not bars.misses(tried[0], reference):
+    if not misses(bars, tried[0], reference):
         return Trade((), (Attempt((), tried[0]),), {})
     losses = rank()
     order = sorted(products, key=lambda name: -losses[name])
@@ -80,13 +101,13 @@ def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, refere
     def passes(count: int) -> bool:
         progress("finding how few products must stay float", step=f"{count} of {len(order)}")
         tried[count] = judge(tuple(order[:count]))
-        return not bars.misses(tried[count], reference)
+        return not misses(bars, tried[count], reference)
 
     fails, enough = 0, 1
     while not passes(enough):
         if enough == len(order):
-            best = max(tried.values(), key=lambda quality: (-len(bars.misses(quality, reference)), quality.cosine))
-            raise RequirementError(f"int8 does not pass, with every product in float either: {bars.misses(best, reference)[0]}; "
+            best = max(tried.values(), key=lambda quality: (-len(misses(bars, quality, reference)), quality.cosine))
+            raise RequirementError(f"int8 does not pass, with every product in float either: {misses(bars, best, reference)[0]}; "
                                    f"the best found has a cosine of {best.cosine:.4f}; nothing was saved")
         fails, enough = enough, min(2 * enough, len(order))
     while enough - fails > 1:

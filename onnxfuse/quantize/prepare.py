@@ -15,10 +15,10 @@ from onnxfuse.quantize.calibration import Activations, Batches, histograms, obse
 from onnxfuse.quantize.patches import patches_to_products
 from onnxfuse.quantize.products import Product, find_products, require_float, why_none
 from onnxfuse.quantize.ranges import narrowed, scale_and_zero
-from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.smooth import smooth
 from onnxfuse.quantize.weights import Codes
 from onnxfuse.runtime import product_saturates
+from onnxfuse.scheme import Scheme
 
 
 @dataclass(frozen=True)

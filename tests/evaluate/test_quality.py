@@ -6,7 +6,8 @@ import pytest
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality, answer, judge, score
-from onnxfuse.quantize.scheme import Bars
+from onnxfuse.quantize.gate import misses
+from onnxfuse.scheme import Bars
 
 RNG = np.random.default_rng(0)
 
@@ -166,8 +167,8 @@ def test_what_is_not_finite_is_close_to_nothing(name, broken):
     assert (found.cosine, found.agreement) == (0, pytest.approx(0, abs=0.1))
     with pytest.raises(ModelError, match=f"output '{name}' of the model to compare with is not finite"):
         both(run(broken), run(1.0), DATA)
-    assert Bars(min_cosine=0.9).misses(Quality(np.nan, 1, 1, 1, 1), Quality(1, 1, 1, 1, 1))
-    assert Bars(max_drop=0.1).misses(Quality(1, 1, np.nan, 1, 1), Quality(1, 1, 1, 1, 1))
+    assert misses(Bars(min_cosine=0.9), Quality(np.nan, 1, 1, 1, 1), Quality(1, 1, 1, 1, 1))
+    assert misses(Bars(max_drop=0.1), Quality(1, 1, np.nan, 1, 1), Quality(1, 1, 1, 1, 1))
 
 
 def test_an_output_of_another_shape_is_named():

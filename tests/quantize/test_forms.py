@@ -7,7 +7,7 @@ from onnxfuse import benchmark
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.quantize.forms import choose_form
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.scheme import Scheme
+from onnxfuse.scheme import Scheme
 from tests.quantize.test_write import batches, linear, rows
 
 DATA = Dataset("numbers", rows(16))

@@ -8,10 +8,10 @@ import pytest
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality
-from onnxfuse.quantize.gate import pass_bars, search, sensitivity
+from onnxfuse.quantize.gate import misses, pass_bars, search, sensitivity
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.scheme import Bars, Scheme
 from onnxfuse.quantize.write import SWITCHES
+from onnxfuse.scheme import Bars, Scheme
 from tests.conftest import fill, parse
 
 FLOAT = Quality(1.0, 1.0, 0.9, 0.9, 100)
@@ -34,7 +34,7 @@ def test_the_fewest_and_worst_stay_float(bars, kept):
     trade = search(NAMES, judge, lambda: LOSS, bars, FLOAT)
     assert list(trade.kept) == kept
     assert [len(attempt.kept) for attempt in trade.attempts] == sorted({len(attempt.kept) for attempt in trade.attempts})
-    assert not bars.misses(judge(trade.kept), FLOAT)
+    assert not misses(bars, judge(trade.kept), FLOAT)
 
 
 def test_few_models_are_judged():
@@ -70,17 +70,17 @@ def test_progress_tells_how_many_stay_float():
 
 def test_a_drop_needs_labels():
     with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
-        Bars(max_drop=0.1).misses(Quality(1, 1, None, None, 3), FLOAT)
+        misses(Bars(max_drop=0.1), Quality(1, 1, None, None, 3), FLOAT)
     with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
-        Bars(max_drop=0.1).misses(FLOAT, Quality(1, 1, None, None, 3))
+        misses(Bars(max_drop=0.1), FLOAT, Quality(1, 1, None, None, 3))
 
 
 def test_bars_say_what_they_miss():
     bars = Bars(max_drop=0.005, min_cosine=0.999, min_agreement=0.99)
-    assert bars.misses(Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
+    assert misses(bars, Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
         "accuracy falls by 5.00 points, allowed 0.5", "cosine is 0.9000, wanted 0.999", "agreement is 0.8000, wanted 0.99"]
-    assert not bars.misses(Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
-    assert not Bars(max_drop=0.25).misses(Quality(1, 1, 0.5, 1, 4), Quality(1, 1, 0.75, 1, 4))  # as much as is allowed
+    assert not misses(bars, Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
+    assert not misses(Bars(max_drop=0.25), Quality(1, 1, 0.5, 1, 4), Quality(1, 1, 0.75, 1, 4))  # as much as is allowed
     assert not Bars()
     assert bars
 

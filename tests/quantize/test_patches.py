@@ -6,8 +6,8 @@ import pytest
 
 from onnxfuse.quantize.patches import patches_to_products
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.write import write
+from onnxfuse.scheme import Scheme
 from tests.conftest import assert_same, ops, parse
 
 TEXT = """g (float[B,3,16,32] x, float[40,3,8,4] w, float[40] b) => (float[B,40,H,W] y)

@@ -8,9 +8,9 @@ from onnxfuse.quantize import smooth as smoothing
 from onnxfuse.quantize.calibration import Activations, observe
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import find_products
-from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.smooth import ALPHAS, choose, predicted, scale_of, smooth
 from onnxfuse.quantize.write import write
+from onnxfuse.scheme import Scheme
 from tests.conftest import assert_same, fill, ops, parse
 from tests.quantize.test_write import outputs
 

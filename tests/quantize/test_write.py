@@ -7,9 +7,9 @@ import pytest
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import why_none
-from onnxfuse.quantize.scheme import Scheme
 from onnxfuse.quantize.write import DYNAMIC, OPERATOR, QDQ, SWITCHES, write
 from onnxfuse.runtime import open_session, run
+from onnxfuse.scheme import Scheme
 from tests.conftest import fill, ops, parse
 
 LINEAR = "g (float[B,256] x, float[256,128] w, float[128] b) => (float[B,128] y) { p = MatMul(x, w)  y = Add(p, b) }"

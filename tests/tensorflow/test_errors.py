@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from onnxfuse.errors import ExportError, ModelError, UsageError
-from onnxfuse.exporters import open_checkpoint
+from onnxfuse.exporters import checkpoint_runner, open_checkpoint
 from onnxfuse.quiet import silent
-from onnxfuse.runtime import checkpoint_runner
 from tests.conftest import messages
 from tests.tensorflow.conftest import keras_model, saved_model, tf_model
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, catalog, parity, pipeline, samples, storage
-from onnxfuse.exporters import open_checkpoint
+from onnxfuse.exporters import checkpoint_runner, open_checkpoint
 from onnxfuse.quiet import silent
-from onnxfuse.runtime import checkpoint_runner, open_runner
+from onnxfuse.runtime import open_runner
 from tests.conftest import SMALL
 from tests.tensorflow.conftest import keras_model, tf_model
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from onnxfuse.architecture import OUTPUTS
+from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner
-
-if TYPE_CHECKING:
-    from onnxfuse.exporters import Checkpoint
 
 
 def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = False, bfloat16: bool = False) -> Runner:

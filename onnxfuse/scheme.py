@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from onnxfuse.errors import UsageError
-
-if TYPE_CHECKING:
-    from onnxfuse.evaluate.quality import Quality
 
 RANGES = ("minmax", "entropy", "percentile")
 FORMS = ("auto", "operator", "qdq")
@@ -59,23 +55,3 @@ class Bars:
 
     def __bool__(self) -> bool:
         return any(bar is not None for bar in asdict(self).values())
-
-    def misses(self, quality: Quality, reference: Quality) -> list[str]:
-        """What is not kept, in words.
-
-        Raises:
-            UsageError: a bar on accuracy, and data without labels.
-        """
-        found = []
-        if self.max_drop is not None:
-            if quality.accuracy is None or reference.accuracy is None:
-                raise UsageError("--max-drop is measured on the labels of --data and a classifier's logits, and one is missing; "
-                                 "use --min-cosine or --min-agreement")
-            drop = reference.accuracy - quality.accuracy
-            if not drop <= self.max_drop:
-                found.append(f"accuracy falls by {drop * 100:.2f} points, allowed {self.max_drop * 100:g}")
-        for name in ("cosine", "agreement"):
-            seen, bar = getattr(quality, name), getattr(self, f"min_{name}")
-            if bar is not None and not seen >= bar:
-                found.append(f"{name} is {seen:.4f}, wanted {bar:g}")
-        return found

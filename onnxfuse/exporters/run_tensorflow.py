@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from onnxfuse import machine
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ModelError
+from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.files import first_line
 from onnxfuse.runtime.settings import Feeds, Outputs, Runner
-
-if TYPE_CHECKING:
-    from onnxfuse.exporters import Checkpoint
 
 
 def limit_threads(threads: int) -> None:
