@@ -79,12 +79,12 @@ def guard_operator(match: Match) -> dict:
     """The operator on [B,N,S,H], as torch.onnx.export writes SDPA from opset 23 on; its mask may be boolean."""
     learned = guard(match)
     scale = match["scale"]
-    same = scale is None or abs(scale * math.sqrt(_head_size(match)) - 1) < SCALE_ROUNDING
-    return learned | {"factor": None if same else scale}
+    return learned | {"factor": None if scale is None else _factor(scale, learned["h"])}
 
 
-def _head_size(match: Match) -> int:
-    return match.need_number(match.need_shape(_reader(match, "q"), rank=4)[3], "the head size")
+def _factor(scale: float, h: int) -> float | None:
+    """The operator's attribute; None where it is the default."""
+    return None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale
 
 
 def guard(match: Match) -> dict:
@@ -105,7 +105,7 @@ def guard(match: Match) -> dict:
     given = match.bindings.get("scale")
     scale = match.scalar("scale") if isinstance(given, ir.Value) else 1.0
     match.need(scale > 0, f"the scale is {scale}, wanted above zero (ONNX Runtime refuses others)", match.output)
-    return {"n": n, "widen": widen, "factor": None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale}
+    return {"n": n, "h": h, "widen": widen, "factor": _factor(scale, h)}
 
 
 def _reader(match: Match, name: str):
@@ -137,8 +137,7 @@ def attention(op: Op, q, k, v, n, factor, mask=None, widen=None, **_):
     if widen is not None:  # built from the mask alone where it can be, so that all layers share it
         rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=1, end=2)
         mask = op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))
-    inputs = (q, k, v) if mask is None else (q, k, v, mask)
-    return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n, scale=factor)
+    return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n, scale=factor)
 
 
 RULES = (

@@ -72,8 +72,7 @@ def guard_multi_head(match: Match) -> dict:
 
 def multi_head(op: Op, q, k, v, mask, n, factor, lift, **_):
     mask = op.Unsqueeze(mask, op.constant([0, 1], "lead")) if lift else mask
-    inputs = (q, k, v) if mask is None else (q, k, v, None, None, mask)
-    return op.MultiHeadAttention(*inputs, num_heads=n, scale=factor, _domain="com.microsoft")
+    return op.MultiHeadAttention(q, k, v, None, None, mask, num_heads=n, scale=factor, _domain="com.microsoft")
 
 
 def gelu(op, x, approximate):

@@ -37,33 +37,25 @@ class Packing:
         """``mask``: what tells padding, [B,S]; ``bias``: attention's, [B,1,1,S], made from it, in the scores' type or boolean."""
         self.op = op = Op(graph, "unpad")
         self._facts = facts
-        self._moved: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
         self._flat = op.constant([-1], "flat")
         self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
         last, zero, one = self._flat, self._zero, self._one
         self._lengths = op.Shape(mask.value)  # [2]
         self._length = op.Squeeze(op.Gather(self._lengths, op.constant([1], "second")))
         columns = op.Range(zero, self._length, one)
-        self._real = self._of(mask)  # [B,S]
+        given, kind = facts[mask.value].dtype, facts[bias].dtype
+        assert given is not None and kind is not None
+        padding = op.constant(np.array(mask.token, dtype=given.numpy()), "padding")
+        self._real = op.Not(op.Equal(mask.value, padding))  # [B,S]
         keep = op.Or(self._real, op.Equal(columns, zero))  # [B,S]
         self._counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
         self._keep = keep
         self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
         self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
-        kind = facts[bias].dtype
-        assert kind is not None
-        self._open = np.array(kind == ir.DataType.BOOL, dtype=kind.numpy())
-        finite = None if kind == ir.DataType.BOOL else np.array(max(mask.shut, float(kind.min)), dtype=kind.numpy())
-        self._shut = None if finite is None else op.constant(finite, "shut")
+        self._open = np.array(1, dtype=kind.numpy())  # as a number the same for all, as a boolean not shut
+        self._shut = None if kind == ir.DataType.BOOL else op.constant(
+            np.array(max(mask.shut, float(kind.min)), dtype=kind.numpy()), "shut")
         self._bias = self.take(bias, self.kept)  # [1,T]
-
-    def _of(self, mask: PaddingMask) -> ir.Value:
-        """Where there is no padding, as booleans."""
-        kind = self._facts[mask.value].dtype
-        assert kind is not None
-        if mask.token == 0:
-            return mask.value if kind == ir.DataType.BOOL else self.op.Cast(mask.value, to=ir.DataType.BOOL)
-        return self.op.Not(self.op.Equal(mask.value, self.op.constant(np.array(mask.token, dtype=kind.numpy()), "padding")))
 
     @cached_property
     def rows_only(self) -> Layout:
@@ -129,25 +121,31 @@ class Packing:
         return self.op.Gather(self.op.Reshape(x, self._flat), index, axis=0)
 
     def rows(self, x: ir.Value | None, index: ir.Value) -> ir.Value:
-        """Rows of x, its first axes flattened, at ``index``; made once for each pair."""
+        """Rows of x, its first axes flattened, at ``index``. A part of an even Split is every n-th row of the whole, so that the
+        Split need not be made."""
         assert x is not None
-        if (x, index) not in self._moved:
-            self._moved[x, index] = self._gathered(x, index)
-        return self._moved[x, index]
+        split, width = x.producer(), self._width(x)
+        if split is not None and self._is_even(split):
+            whole, count, part = split.inputs[0], len(split.outputs), x.index()
+            index = self.op.Mul(index, self.op.constant(np.array(count), "parts"))
+            x, index = whole, self.op.Add(index, self.op.constant(np.array(part), "part"))
+        return self.op.Gather(self.op.Reshape(x, self.op.constant([-1, width], "rows")), index, axis=0)
+
+    def _is_even(self, node: ir.Node) -> bool:
+        """Whether a node splits columns into parts of one width."""
+        by_column = node.op_type == "Split" and attribute(node, "axis", self._facts.opset) in (-1, 2)
+        return by_column and len({self._width(part) for part in node.outputs}) == 1
 
     def whole(self, x: ir.Value | None) -> ir.Value:
         """[B,S,D] again, with zeros at padding."""
         assert x is not None
         op = self.op
-        if (x, self._keep) in self._moved:
-            return self._moved[x, self._keep]
         at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
         index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
         real = op.Unsqueeze(self._real, self._flat)
         kind = self._facts[x].dtype
         assert kind is not None
-        whole = op.Where(real, self._gathered(x, index), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
-        return self._moved.setdefault((x, self._keep), whole)
+        return op.Where(real, self.rows(x, index), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
 
     def sizes_of(self, x: ir.Value | None, start: int, end: int) -> ir.Value:
         """The shape [B,S,D] of what stands [1,T,D] now, or a part of it."""
@@ -157,19 +155,7 @@ class Packing:
 
     def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:
         """The first token of each row: [B,1,D], or [B,D]."""
-        assert x is not None
-        return self._gathered(x, self._first if keep_axis else self.op.Reshape(self._first, self._flat))
-
-    def _gathered(self, x: ir.Value, index: ir.Value) -> ir.Value:
-        """Rows of x at ``index``. A part of an even Split is every n-th row of the whole, so that the Split need not be made."""
-        split, width = x.producer(), self._width(x)
-        by_column = split is not None and split.op_type == "Split" and attribute(split, "axis", self._facts.opset) in (-1, 2)
-        if split is not None and by_column and all(self._width(part) == width for part in split.outputs):
-            whole, count, part = split.inputs[0], len(split.outputs), x.index()
-            assert whole is not None
-            x, index = whole, self.op.Mul(index, self.op.constant(np.array(count), "parts"))
-            index = self.op.Add(index, self.op.constant(np.array(part), "part")) if part else index
-        return self.op.Gather(self.op.Reshape(x, self.op.constant([-1, width], "rows")), index, axis=0)
+        return self.rows(x, self._first if keep_axis else self.op.Reshape(self._first, self._flat))
 
     def _width(self, x: ir.Value) -> int:
         shape = self._facts.shape(x)

@@ -22,10 +22,9 @@ VIEWS = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Identity"})
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "Not": operator.not_, "Neg": operator.neg, "Add": operator.add, "Sub": operator.sub, "Min": min, "Max": max,
     "Equal": operator.eq, "Less": operator.lt, "Greater": operator.gt, "LessOrEqual": operator.le, "GreaterOrEqual": operator.ge,
-    "Mul": lambda x, y: 0.0 if 0 in (x, y) and math.isinf(x + y) else x * y, "And": lambda x, y: bool(x and y),
-    "Or": lambda x, y: bool(x or y), "Where": lambda condition, yes, no: yes if condition else no,
+    "Mul": operator.mul, "And": min, "Or": max, "Where": lambda condition, yes, no: yes if condition else no,
 }
-"""What operators make of one element of each operand. (A mask of -inf is times 0 where it lets in, and 0 is what is meant.)"""
+"""What operators make of one element of each operand."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,19 @@ def understood(bias: ir.Value | None, named: ir.Value | None, facts: Facts) -> P
     Args:
         named: the input that is asked first; without one, the input that the bias is made from is.
     """
-    shape = facts.shape(bias)
-    if bias is None or shape is None or len(shape) != 4 or shape[1:3] != (ONE, ONE):
+    sizes = sizes_of(bias, facts)
+    if sizes is None or (named is not None and facts.shape(named) != sizes):
         return None
-    sizes = (shape[0], shape[3])
-    if named is not None and facts.shape(named) != sizes:
-        return None
-    sources = [named, *_sources(bias, sizes, facts)]
-    masks = (shutting(bias, source, facts) for source in sources if source is not None and facts.shape(source) == sizes)
-    return next((mask for mask in masks if mask is not None), None)
+    sources = filter(None, (named, *_sources(bias, sizes, facts)))
+    return next(filter(None, (shutting(bias, source, facts) for source in sources)), None)
+
+
+def sizes_of(bias: ir.Value | None, facts: Facts) -> Shape | None:
+    """[B,S] of a bias that is one row [B,1,1,S] for all queries; None of another."""
+    match facts.shape(bias):
+        case (batch, heads, rows, length) if heads == rows == ONE:
+            return (batch, length)
+    return None
 
 
 def shutting(bias: ir.Value | None, source: ir.Value, facts: Facts) -> PaddingMask | None:
@@ -89,7 +92,7 @@ def _sources(value: ir.Value | None, sizes: Shape, facts: Facts) -> list[ir.Valu
         if facts.shape(value) == sizes and (node is None or facts[value].dtype == ir.DataType.BOOL):
             found.insert(0, value)
         operands = [] if node is None else node.inputs[:1] if node.op_type in VIEWS else node.inputs
-        varying = dict.fromkeys(operand for operand in operands if operand is not None and facts[operand].uniform is None)
+        varying = dict.fromkeys(operand for operand in operands if facts[operand].uniform is None)
         value = next(iter(varying)) if len(varying) == 1 else None
     return found
 

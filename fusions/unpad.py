@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from onnxfuse.architecture import MASK
 from onnxfuse.fusions.packing import Packing
-from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, understood
+from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of, understood
 from onnxfuse.rewrite import Facts, pattern
 from onnxfuse.rewrite.facts import ONE, Dim, attribute, constant, is_constant
 
@@ -91,18 +91,9 @@ def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
     region = _masked(graph, facts, zeros)
     for node in graph:
         inside = [at for at, value in enumerate(node.inputs) if value in region.values]
-        if node.op_type == "Attention" and not node.domain and inside:
-            _visit_attention(node, inside, region, facts)
-        elif inside and _picks_first(node, facts):
-            region.first_tokens.append(node)
-        elif len(inside) == 1 and _forgets(node, inside[0], region, facts):
-            region.exits.append((node, inside[0]))
-        elif inside and node.op_type == "Shape" and not node.domain:
-            region.sizes.append(node)
-        elif inside and zeros and not node.domain and _drops_width(node, facts):
-            region.exits.append((node, 0))
-            region.shown.append(node.outputs[0])
-        elif inside or _starts(node, region, facts):
+        if inside:
+            _visit(node, inside, region, facts, zeros)
+        elif _starts(node, region, facts):
             _visit_rows(node, region, facts)
     for value in region.values:
         if any(user.graph is not graph for user, _ in value.uses()):
@@ -112,8 +103,7 @@ def _find(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
             raise Refused(f"output {value.name!r} shows padded positions")
     region.shown += [value for value in graph.outputs if value in region.values]
     for value in region.shown:
-        squeezed = value not in region.values
-        if squeezed and (value.uses() or not value.is_graph_output()):
+        if value not in region.values and value.uses():
             raise Refused(f"{pattern.name_of(value)} shows padded positions to another operator")
         if any(value is node.outputs[0] for node in region.attentions):
             raise Refused(f"output {value.name!r} is attention's own")
@@ -137,7 +127,9 @@ def _masked(graph: ir.Graph, facts: Facts, zeros: bool) -> Region:
         raise Refused(_why_not(named, biases, facts))
     if zeros and mask.value not in (graph.inputs if named is None else [named]):
         raise Refused(f"outputs would show zeros where {mask.value.name} says, which is not the mask that is given")
-    batch, length = facts.shape(mask.value) or ()
+    shape = facts.shape(mask.value)
+    assert shape is not None
+    batch, length = shape
     return Region(mask, batch, length)
 
 
@@ -145,10 +137,29 @@ def _why_not(named: ir.Value | None, biases: list[ir.Value | None], facts: Facts
     """Why no mask tells padding."""
     if not any(biases):
         return "attention has no mask"
-    if not any(shape is not None and len(shape) == 4 and shape[1:3] == (ONE, ONE) for shape in map(facts.shape, biases)):
+    if not any(sizes_of(bias, facts) for bias in biases):
         return f"the mask {pattern.name_of(biases[0])} is not one row [B,1,1,S] for all queries"
     source, bias = "one input [B,S]" if named is None else repr(MASK), pattern.name_of(biases[0])
     return f"the mask {bias} is not made from {source} or booleans [B,S] alone, or does not shut out padding"
+
+
+def _visit(node: ir.Node, inside: list[int], region: Region, facts: Facts, zeros: bool) -> None:
+    """Take a node that reads tokens, as its operands ``inside``, into the region or to its edge; refuse one that fits neither."""
+    if node.domain:
+        raise Refused(f"{node.op_type} at {node.outputs[0].name} reads padded positions")
+    if node.op_type == "Attention":
+        _visit_attention(node, inside, region, facts)
+    elif _picks_first(node, facts):
+        region.first_tokens.append(node)
+    elif _forgets(node, inside[0], region, facts):
+        region.exits.append((node, inside[0]))
+    elif node.op_type == "Shape":
+        region.sizes.append(node)
+    elif zeros and _drops_width(node, facts):
+        region.exits.append((node, 0))
+        region.shown.append(node.outputs[0])
+    else:
+        _visit_rows(node, region, facts)
 
 
 def _starts(node: ir.Node, region: Region, facts: Facts) -> bool:
@@ -170,11 +181,10 @@ def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Fa
         raise Refused(f"attention at {where} has no mask, a past, or keys from elsewhere")
     if attribute(node, "is_causal", facts.opset):
         raise Refused(f"attention at {where} is causal")
-    query = facts.shape(node.inputs[0])
-    if 0 not in inside and (query is None or len(query) != 3 or query[1] != ONE):
+    if 0 not in inside and (facts.shape(node.inputs[0]) or ())[1:2] != (ONE,):
         raise Refused(f"attention at {where} has queries from elsewhere")
     bias = bias_of(node.inputs[3])
-    if facts.shape(bias) != (region.batch, ONE, ONE, region.length):
+    if sizes_of(bias, facts) != (region.batch, region.length):
         raise Refused(f"the mask at {where} is not one row [B,1,1,S] for all queries")
     shut = region.mask.at_padding(bias, facts)
     if shut is None or not shuts(shut, bias, facts):
@@ -189,7 +199,7 @@ def _visit_attention(node: ir.Node, inside: list[int], region: Region, facts: Fa
 
 def _picks_first(node: ir.Node, facts: Facts) -> bool:
     """Gather(x, 0, axis=1): the first token of each row."""
-    if node.op_type != "Gather" or node.domain or node.attributes.get_int("axis", 0) != 1 or not is_constant(node.inputs[1]):
+    if node.op_type != "Gather" or node.attributes.get_int("axis", 0) != 1:
         return False
     data = facts[node.inputs[1]].data
     return data is not None and [dim.number for dim in data] == [0]
@@ -204,22 +214,30 @@ def _visit_rows(node: ir.Node, region: Region, facts: Facts) -> None:
         if at > 0 and node.op_type not in BROADCAST and (whole or value in region.values):
             raise Refused(f"{node.op_type} at {node.outputs[0].name} takes tokens for its operand {at}")
         if whole:
+            _need_width(value, facts)
             region.entries.append((node, at))
-        elif value is not None and value not in region.values and not _same_for_all(node, at, facts):
-            raise Refused(f"{node.op_type} at {node.outputs[0].name} reads {value.name}, which differs from position to position")
-    region.values.update(node.outputs)
-    for value in (*node.outputs, *(node.inputs[at] for entry, at in region.entries if entry is node)):
-        shape = facts.shape(value)
-        if shape is None or shape[-1].number is None:
-            raise Refused(f"the width of {pattern.name_of(value)} is not known")
+        elif value not in region.values and not _same_for_all(node, value, facts):
+            read = f"reads {pattern.name_of(value)}, which differs from position to position"
+            raise Refused(f"{node.op_type} at {node.outputs[0].name} {read}")
+    for value in node.outputs:
+        _need_width(value, facts)
+        region.values.add(value)
+
+
+def _need_width(value: ir.Value | None, facts: Facts) -> None:
+    match facts.shape(value):
+        case (*_, width) if width.number is not None:
+            return
+    raise Refused(f"the width of {pattern.name_of(value)} is not known")
 
 
 def _forgets(node: ir.Node, at: int, region: Region, facts: Facts) -> bool:
     """Mul(x, m) with a function of the mask, [B,S,1] and perhaps widened, that is 0 for padding: masked sums and means."""
-    if node.op_type != "Mul" or node.domain:
+    if node.op_type != "Mul":
         return False
     factor = node.inputs[1 - at]
-    maker = factor.producer() if factor is not None else None
+    assert factor is not None
+    maker = factor.producer()
     if maker is not None and maker.op_type == "Expand":
         factor = maker.inputs[0]
     return facts.shape(factor) == (region.batch, region.length, ONE) and region.mask.at_padding(factor, facts) == 0
@@ -235,20 +253,18 @@ def _drops_width(node: ir.Node, facts: Facts) -> bool:
 
 
 def _by_rows(node: ir.Node, facts: Facts) -> bool:
-    if node.domain:
-        return False
     if node.op_type in ("LayerNormalization", "Split"):
         return attribute(node, "axis", facts.opset) in (-1, 2)
     return node.op_type in ROWS or node.op_type in BROADCAST or node.op_type == "MatMul"
 
 
-def _same_for_all(node: ir.Node, at: int, facts: Facts) -> bool:
+def _same_for_all(node: ir.Node, operand: ir.Value | None, facts: Facts) -> bool:
     """Whether an operand from outside is the same for every token: a weight, a bias, the widths of a Split."""
-    shape = facts.shape(node.inputs[at])
+    shape = facts.shape(operand)
     if shape is None:
         return False
     if node.op_type == "MatMul":
-        return at == 1 and len(shape) == 2
+        return len(shape) == 2
     return len(shape) <= 3 and set(shape[:-1]) <= {ONE}
 
 

@@ -55,12 +55,14 @@ def test_spellings_become_one_attention_with_merged_qkv(body):
     assert_same(before, after, SIZES)
 
 
-@pytest.mark.parametrize("mask", ["float[B,1,1,S] mask", "float[B,1,S,S] mask", "float[B,4,S,S] mask", "float[S,S] mask",
-                                  "float[1,1,1,S] mask", "float[1,4,1,S] mask", "float[1,S] mask"])
-def test_masks_of_every_shape_fuse(mask):
-    before, after = both(WHOLE, mask=mask)
+@pytest.mark.parametrize(("shape", "widened"), [("B,1,1,S", True), ("1,1,1,S", True), ("1,4,1,S", True), ("1,S", True),
+                                                ("B,1,S,S", False), ("B,4,S,S", False), ("S,S", False)])
+def test_masks_of_every_shape_fuse(shape, widened):
+    """One row for all queries is widened, as ONNX Runtime wants it; another mask stays as it is."""
+    before, after = both(WHOLE, mask=f"float[{shape}] mask")
     apply(attention.RULES, after)
     assert ops(after).count("Attention") == 1
+    assert ("Expand" in ops(after)) == widened
     assert_same(before, after, SIZES)
 
 

@@ -4,10 +4,10 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.fusions import layer_norm
-from tests.conftest import apply, assert_same, fill, ops, parse, retype
+from tests.conftest import apply, assert_same, facts_of, fill, ops, parse, retype
 
 HEAD = "g (float[B,S,8] x, float[8] w, float[8] b) => (float[B,S,8] y) <int64[1] axes = {-1}, int64[1] other = {1}, " \
-       "float two = {2.0}, float three = {3.0}, float eps = {0.00001}, float bad = {-0.1}> {"
+       "float two = {2.0}, float three = {3.0}, float eps = {0.00001}, float bad = {-0.1}, float none = {0.0}> {"
 POW = "m = ReduceMean(x, axes)  d = Sub(x, m)  p = Pow(d, two)  v = ReduceMean(p, axes)  e = Add(v, eps)  s = Sqrt(e)  " \
       "n = Div(d, s)  g = Mul(n, w)  y = Add(g, b)"
 SQUARE = POW.replace("Pow(d, two)", "Mul(d, d)")
@@ -43,6 +43,8 @@ def test_every_spelling_of_tensorflow_becomes_one_node(body, shape):
                      for _ in range(2))
     apply(layer_norm.RULES, after)
     assert "LayerNormalization" in ops(after) and set(ops(after)) <= {"LayerNormalization", "Reshape"}
+    norm, = (node for node in after.graph if node.op_type == "LayerNormalization")
+    assert [facts_of(after)[value].rank for value in norm.inputs[1:]] == [1, 1]  # as ONNX wants them, and the next rule
     assert_same(before, after, {"B": 2, "S": 3})
 
 
@@ -151,6 +153,14 @@ def test_a_look_alike_is_refused(body, reason):
     trace = apply(layer_norm.RULES, model)
     assert "LayerNormalization" not in ops(model)
     assert reason in "saw {seen}, wanted {wanted}".format(**trace.misses["layer-norm"])
+
+
+def test_an_epsilon_of_zero_is_refused():
+    """Where nothing has dropped the sum with it before."""
+    model = build(SQUARE.replace("eps", "none"))
+    trace = apply(layer_norm.RULES, model, normal=())
+    assert "LayerNormalization" not in ops(model)
+    assert "epsilon is 0.0, wanted above zero" in trace.misses["layer-norm"]["seen"]
 
 
 @pytest.mark.parametrize("shape", ["1", "1,1,1,8", "N"])

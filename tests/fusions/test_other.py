@@ -140,7 +140,7 @@ def test_elementwise_gelu_computes_the_same(kind):
     text = GELU.replace("Gelu(a)", f'Gelu<approximate = "{kind}">(a)')
     before, after = (fill(parse(text), b=(8,)) for _ in range(2))
     apply(lowering.ELEMENTWISE_GELU, after)
-    assert "Gelu" not in ops(after)
+    assert not {"Gelu", "CastLike"} & set(ops(after))  # the latter is not in every opset that lacks the former
     assert_same(before, after, {"B": 4})
 
 

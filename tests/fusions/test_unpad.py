@@ -8,8 +8,8 @@ import pytest
 
 from onnxfuse.fusions.unpad import Padding, unpad
 from onnxfuse.runtime import open_session, run
-from onnxfuse.samples import MASKS, mask_of
-from tests.conftest import facts_of, fill, ops, parse
+from onnxfuse.samples import MASKS, mask_of, profile_of
+from tests.conftest import assert_same, facts_of, fill, ops, parse
 
 NODES = {
     "mask": "c = Cast<to = 9>(attention_mask)  r = Reshape(c, heads)",
@@ -28,7 +28,7 @@ CONSTANTS = """int64[4] heads = {0, 1, 1, -1}, int64[1] one = {1}, int64[3] widt
 
 def model(outputs: str = "float[B,8] y", constants: str = CONSTANTS, inputs: str = "", **edits: str) -> ir.Model:
     """One layer whose head reads the first token, with some of its lines replaced."""
-    text = f"""g (int64[B,S] attention_mask, float[B,S,8] x, float[8] gain, float[8] shift, float[8,24] w, float[8,8] o{inputs})
+    text = f"""g (float[B,S,8] x, int64[B,S] attention_mask, float[8] gain, float[8] shift, float[8,24] w, float[8,8] o{inputs})
         => ({outputs}) <{constants}> {{ {'  '.join((NODES | edits).values())} }}"""
     return fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
 
@@ -96,7 +96,8 @@ def test_only_real_tokens_are_computed():
     after = model()
     assert unpad(after, facts_of(after)) == Padding()
     attention = next(node for node in after.graph if node.op_type == "Attention")
-    inner = {"s": next(node for node in after.graph if node.op_type == "Sum").outputs[0], "a": attention.outputs[0]}
+    inner = {"s": next(node for node in after.graph if node.op_type == "Sum").outputs[0], "a": attention.outputs[0],
+             "h": next(node for node in after.graph if node.op_type == "LayerNormalization").outputs[0]}
     for value in inner.values():
         value.type = ir.TensorType(ir.DataType.FLOAT)
         after.graph.outputs.append(value)
@@ -104,7 +105,7 @@ def test_only_real_tokens_are_computed():
     mask[1, 0], mask[2] = 0, 0  # a first token that is padding, and a row without a token: both keep their first token
     kept = np.maximum(mask, np.arange(11) == 0)
     got = outputs(after, mask)
-    assert got[inner["s"].name].shape == (1, kept.sum(), 8)
+    assert got[inner["s"].name].shape == got[inner["h"].name].shape == (1, kept.sum(), 8)
     assert got[inner["a"].name].shape == (2, kept.sum(axis=1).max(), 8)
     assert ops(after).count("NonZero") == 1
 
@@ -116,6 +117,7 @@ def test_only_real_tokens_are_computed():
     ((12, 8, 6, 5, 4, 3, 2, 1), (4, 13)),
     ((1, 2, 3, 4, 5, 6, 8, 12), (4, 13)),
     ((12, 11, 10), (3, 12)),  # two in a row would be longer than it is worth
+    *(((12,) * (24 // fold) + (1,) * (24 - 24 // fold), (24 // fold, 11 + fold)) for fold in (2, 3, 4, 6, 8)),  # behind each long one
 ])
 def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wanted):
     before, after = model(), model()
@@ -127,6 +129,23 @@ def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wan
     got = outputs(after, mask)
     assert got[attention.name].shape == (*wanted, 8)
     np.testing.assert_allclose(got["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
+def test_an_even_split_of_tokens_need_not_be_made():
+    after = model()
+    assert unpad(after, facts_of(after)) == Padding()
+    split, = (node for node in after.graph if node.op_type == "Split")
+    assert not any(output.uses() for output in split.outputs)
+
+
+def test_a_split_into_parts_of_other_widths_is_made():
+    constants = CONSTANTS.replace("{8, 8, 8}", "{8, 8, 4}")
+    text = ", float[8,20] u, float[4,8] o4"
+    edits = {"qkv": "t = MatMul(h, u)  q, k, v = Split<axis = -1>(t, widths)", "out": "p = MatMul(a, o4)  s = Sum(p, h)"}
+    before, after = (fill(model(inputs=text, constants=constants, **edits), u=(8, 20), o4=(4, 8)) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    mask = mask_of("holes", 3, 7).astype(np.int64)
+    np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
 
 def test_a_split_of_rows_is_not_taken_for_one_of_columns():
@@ -155,6 +174,7 @@ def test_the_query_of_the_first_token_alone():
 
 
 SHOWN = "float[B,8] y, float[B,S,8] e"
+SECOND = "a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s, m2)  e = LayerNormalization<axis = -1>(a2, gain, shift)"
 REFUSED = {
     "an output shows all tokens": ({"outputs": SHOWN}, "output 'e' shows padded positions"),
     "an inner output": ({"outputs": "float[B,8] y, float[B,S,24] t"}, "output 't' shows padded positions"),
@@ -184,6 +204,25 @@ REFUSED = {
                                   "is not one row"),
     "infinity as an integer": ({"bias": "b0 = Where(r, zero, inf)  b1 = Cast<to = 7>(b0)  bias = Cast<to = 1>(b1)  m = Expand(bias, square)",
                                 "constants": CONSTANTS + ", float inf = {-inf}"}, "does not shut out padding"),
+    "a mask that is rows of others": ({"inputs": ", float[B,1,K,S] rest", "bias": "bias = Where(r, zero, low)  m = Concat<axis = -2>(bias, rest)"},
+                                      "the mask m is not one row"),
+    "a mask of other rows": ({"inputs": ", int64[B] order", "bias": "bias = Where(r, zero, low)  m = Gather<axis = 0>(bias, order)"},
+                             "the mask m is not made from"),
+    "a computed number": ({"mask": "c0 = Sqrt(other)  c1 = Sub(one_f, c0)  r = Reshape(c1, heads)", "inputs": ", float[B,S] other",
+                           "bias": "bias = Mul(r, low)  m = Expand(bias, square)", "constants": CONSTANTS + ", float one_f = {1.0}"},
+                          "the mask bias is not made from"),
+    "an operand that is left out": ({"bias": "b0 = Where(r, zero, low)  bias = Clip(b0, , zero)  m = Expand(bias, square)"},
+                                    "does not shut out padding"),
+    "a function of another domain": ({"mask": """c0 = Cast<to = 9>(attention_mask)  c1 = other.Not(c0)  given = Shape(attention_mask)
+                                               c = Reshape(c1, given)  r0 = Reshape(c, heads)  r = Cast<to = 9>(r0)"""}, "the mask bias is not made from"),
+    "attention of another domain": ({"attention": "a = other.Attention(q, k, v, m)"}, "there is no Attention operator"),
+    "a second attention of another domain": ({"last": "a2 = other.Attention(s, s, s, m)  e = LayerNormalization<axis = -1>(a2, gain, shift)"},
+                                             "Attention at a2 reads padded positions"),
+    "a norm of another domain": ({"norm": "h = other.LayerNormalization<axis = -1>(x, gain, shift)"}, "read nothing that stands token by token"),
+    "a shape of another domain": ({"outputs": "float[B,8] y, int64[3] u", "head": NODES["head"] + "  u = other.Shape(e)"}, "Shape at u reads"),
+    "a past instead of a mask": ({"inputs": ", float[B,2,P,4] pk, float[B,2,P,4] pv", "outputs": "float[B,8] y, float[B,2,Q,4] nk, float[B,2,Q,4] nv",
+                                  "attention": "a, nk, nv = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, , pk, pv)"},
+                                 "attention has no mask"),
     "an operator that nobody knows": ({"bias": "b0 = Where(r, zero, low)  bias = Sqrt(b0)  m = Expand(bias, square)"}, "does not shut out padding"),
     "no mask": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)"}, "attention has no mask"),
     "one attention without a mask": ({"last": "a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s)  e = LayerNormalization<axis = -1>(a2, gain, shift)"},
@@ -193,9 +232,25 @@ REFUSED = {
     "a product of tokens with tokens": ({"out": "p0 = MatMul(a, s0)  p = MatMul(p0, o)  s = Sum(p, h)", "qkv": NODES["qkv"] + "  s0 = Tanh(q)"},
                                         "takes tokens for its operand 1"),
     "a second output": ({"attention": "a, past = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, m)"}, "has no mask, a past"),
-    "a second mask": ({"last": """a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s, m2)  e = LayerNormalization<axis = -1>(a2, gain, shift)""",
+    "a second mask": ({"last": SECOND,
                        "square": NODES["square"] + "  b2 = Where(r, one_f, low)  m2 = Expand(b2, square)",
                        "constants": CONSTANTS + ", float one_f = {1.0}"}, "a mask of its own"),
+    "a second mask of pairs": ({"last": SECOND, "square": NODES["square"] + "  d = Reshape(c, columns)  r2 = And(r, d)  m2 = Where(r2, zero, low)",
+                                "constants": CONSTANTS + ", int64[4] columns = {0, 1, -1, 1}"}, "the mask at a2 is not one row [B,1,1,S] for all queries"),
+    "a second mask that only weakens": ({"last": SECOND, "square": NODES["square"] + "  b2 = Where(r, zero, weak)  m2 = Expand(b2, square)",
+                                         "constants": CONSTANTS + ", float weak = {-10.0}"}, "the mask at a2 is not made from 'attention_mask' alone, or does not"),
+    "a second mask from elsewhere": ({"last": SECOND, "inputs": ", float[B,1,1,S] other", "square": NODES["square"] + "  m2 = Expand(other, square)"},
+                                     "the mask at a2 is not made from 'attention_mask' alone, or does not"),
+    "a product of tokens with what stands as they did": ({"out": "p0 = MatMul(a, x)  p = MatMul(p0, o)  s = Sum(p, h)"}, "takes tokens for its operand 1"),
+    "a layer of unknown width": ({"inputs": ", float[B,S,K] wide", "constants": CONSTANTS + ", float[1,8] w8 = {1, 2, 3, 4, 5, 6, 7, 8}", "norm": "x1 = MatMul(wide, w8)  x2 = Add(x, x1)  " + NODES["norm"].replace("(x,", "(x2,")},
+                                 "the width of wide is not known"),
+    "parts of unknown width": ({"inputs": ", int64[3] widths", "constants": CONSTANTS.replace("int64[3] widths = {8, 8, 8}, ", "")}, "the width of q is not known"),
+    "a mask over columns": ({"head": "f = Cast<to = 1>(attention_mask)  f1 = Unsqueeze(f, one)  z = Mul(e, f1)  y = ReduceSum<keepdims = 0>(z, one)"},
+                            "Mul at z reads f1, which differs"),
+    "an operand of unknown shape": ({"out": "by = other.Operator(x)  p = MatMul(a, o)  s = Sum(p, h, by)"}, "reads by, which differs"),
+    "an operand with more axes": ({"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,1,1,8] by"}, "reads by, which differs"),
+    "queries of an unknown shape": ({"attention": "q0 = other.Operator(x)  a = Attention<q_num_heads = 2, kv_num_heads = 2>(q0, k, v, m)"},
+                                    "attention at a has queries from elsewhere"),
     "no attention": ({"attention": "a = Identity(q)"}, "there is no Attention operator"),
 }
 
@@ -233,6 +288,14 @@ def test_scores_of_a_question_answerer(ends):
 def test_a_masked_mean_cannot_tell():
     edits = {"head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  z = Mul(e, f3)  total = ReduceSum<keepdims = 0>(z, one)
         count = ReduceSum<keepdims = 0>(f3, one)  y = Div(total, count)"""}
+    before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    assert_same_but_zeros(before, after, ())
+
+
+def test_a_masked_mean_may_widen_the_mask_first():
+    edits = {"head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  wide = Shape(e)  f4 = Expand(f3, wide)
+        z = Mul(f4, e)  y = ReduceSum<keepdims = 0>(z, one)""", "last": NODES["last"].replace("e =", "e0 =") + "  e = Mul(e0, gain)"}
     before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
     assert_same_but_zeros(before, after, ())
@@ -362,8 +425,13 @@ INVERTED = [
     ("int32", {"mask": "c = Cast<to = 1>(attention_mask)  r = Unsqueeze(c, middle)", "bias": "bias = Mul(r, low)  m = Expand(bias, square)"}),
     ("float", {"mask": "r = Unsqueeze(attention_mask, middle)", "bias": "bias = Mul(low, r)  m = Expand(bias, square)"}),
     ("int64", {"mask": "c = Equal(attention_mask, first)  r = Reshape(c, heads)"}),
+    ("float", {"mask": "r0 = Unsqueeze(attention_mask, middle)  h0 = Mul(r0, half)  h1 = Cast<to = 1>(h0)  r = Greater(h1, zero)",
+               "bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}),
+    ("float", {"mask": "r0 = Unsqueeze(attention_mask, middle)  h0 = Add(r0, half)  h1 = Cast<to = 7>(h0)  r = Equal(h1, first)"}),
+    ("int64", {"mask": "r0 = Unsqueeze(attention_mask, middle)  n0 = Neg(r0)  n1 = Cast<to = 9>(n0)  r = Cast<to = 1>(n1)",
+               "bias": "b0 = Mul(r, low)  bias = Cast<to = 1>(b0)  m = Expand(bias, square)"}),
 ]
-MIDDLE = CONSTANTS + ", int64[2] middle = {1, 2}"
+MIDDLE = CONSTANTS + ", int64[2] middle = {1, 2}, float half = {0.5}"
 
 
 @pytest.mark.parametrize(("kind", "edits"), INVERTED)
@@ -408,6 +476,46 @@ def test_the_mask_may_have_another_name(name):
         assert_same_rows(before, after, name, keep.astype(np.int64), keep)
 
 
+def test_a_mask_is_known_for_one_when_padding_is_gone():
+    """By what reads it, where its name does not tell: who checks the optimized model feeds it as before."""
+    before, after = (with_mask("int64", name="valid") for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    assert [given.role for given in profile_of(before).inputs if given.name == "valid"] == ["mask"]
+    assert profile_of(before) == profile_of(after)
+
+
+@pytest.mark.parametrize(("kind", "edits"), INVERTED)
+def test_a_mask_of_another_name_is_found_behind_every_spelling(kind, edits):
+    before, after = (with_mask(kind, MIDDLE, name="drop", **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    keep = mask_of("holes", 3, 7)
+    assert_same_rows(before, after, "drop", (1 - keep.astype(int)).astype(before.graph.inputs[0].dtype.numpy()), keep)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "int64", "bool", "float16", "float", "double"])
+def test_the_mask_may_have_any_type(kind, inverted):
+    bias = "bias = Where(r, low, zero)  m = Expand(bias, square)" if inverted else NODES["bias"]
+    before, after = (with_mask(kind, MIDDLE, bias=bias) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    keep = mask_of("right", 3, 7)
+    mask = (1 - keep.astype(int) if inverted else keep).astype(before.graph.inputs[0].dtype.numpy())
+    assert_same_rows(before, after, "attention_mask", mask, keep)
+
+
+@pytest.mark.parametrize(("mask", "fill"), [
+    ("f = Cast<to = 1>(r0)  r = Cast<to = 9>(r0)", "Sub(f, f)"),
+    ("r1 = Cast<to = 9>(r0)  r2 = Greater(r0, first)  r = And(r1, r2)", "Identity(zero)"),
+    ("r1 = Greater(r0, one)  r2 = Equal(r0, one)  r = Or(r1, r2)", "Identity(zero)"),
+])
+def test_a_mask_that_is_read_twice_is_understood_by_its_name(mask, fill):
+    edits = {"mask": f"r0 = Unsqueeze(attention_mask, middle)  {mask}", "bias": f"b0 = {fill}  bias = Where(r, b0, low)  m = Expand(bias, square)"}
+    before, after = (model(constants=MIDDLE, **edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    padding = mask_of("holes", 3, 7).astype(np.int64)
+    np.testing.assert_allclose(outputs(after, padding)["y"], outputs(before, padding)["y"], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("padding", MASKS[:-1])
 def test_a_boolean_mask_of_the_operator(inverted, padding):
@@ -419,6 +527,16 @@ def test_a_boolean_mask_of_the_operator(inverted, padding):
     assert_same_rows(before, after, "attention_mask", (1 - keep.astype(int) if inverted else keep.astype(int)), keep)
 
 
+def test_booleans_of_unknown_shape_stay():
+    kept = with_mask("int64", name="valid", mask="c = other.Operator(valid)  r = Cast<to = 9>(c)")
+    assert unpad(kept, facts_of(kept)).kept == "the mask bias is not one row [B,1,1,S] for all queries"
+
+
+def test_booleans_of_rank_4_stay():
+    kept = with_mask("bool", name="valid", dims="B,1,1,S", mask="", square="", bias="bias = Where(valid, zero, low)  m = Identity(bias)")
+    assert unpad(kept, facts_of(kept)).kept == "the mask m is not made from one input [B,S] or booleans [B,S] alone, or does not shut out padding"
+
+
 @pytest.mark.parametrize("dims", ["B,S,S", "B,1,1,S"])
 def test_a_mask_of_rank_3_or_4_stays(dims):
     edits = {"mask": "", "square": "", "bias": "f = Cast<to = 9>(attention_mask)  m = Where(f, zero, low)"}
@@ -426,9 +544,55 @@ def test_a_mask_of_rank_3_or_4_stays(dims):
     assert unpad(kept, facts_of(kept)).kept == f"input 'attention_mask' has rank {dims.count(',') + 1}, wanted [B,S]"
 
 
-def test_zeros_ask_for_a_mask_that_is_given():
-    kept = with_mask("int64", LENGTH_CONSTANTS, mask=LENGTHS)
-    assert "outputs would show zeros where c says" in unpad(kept, facts_of(kept), zeros=True).kept
+@pytest.mark.parametrize(("edits", "where"), [
+    ({"constants": LENGTH_CONSTANTS, "mask": LENGTHS}, "c"),
+    ({"mask": "c = Cast<to = 9>(other)  r = Reshape(c, heads)", "inputs": ", int64[B,S] other"}, "other"),
+])
+def test_zeros_ask_for_the_mask_that_is_given(edits, where):
+    kept = model(**edits)
+    assert f"outputs would show zeros where {where} says" in unpad(kept, facts_of(kept), zeros=True).kept
+
+
+def test_zeros_are_shown_where_a_mask_of_another_name_says():
+    before, after = (with_mask("int64", name="valid", head="y = Identity(e)") for _ in range(2))
+    for shown in (before.graph.outputs[0], after.graph.outputs[0]):
+        shown.shape = ir.Shape(["B", "S", 8])
+    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("y",))
+    keep = mask_of("holes", 3, 7)
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float32), "valid": keep.astype(np.int64)}
+    wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds)["y"] for m in (before, after))
+    np.testing.assert_allclose(got, wanted * keep[..., None], rtol=0, atol=1e-5)
+
+
+def test_zeros_are_not_shown_in_attentions_own_output():
+    kept = model("float[B,8] y, float[B,S,8] a")
+    assert unpad(kept, facts_of(kept), zeros=True).kept == "output 'a' is attention's own"
+
+
+@pytest.mark.parametrize("scores", [
+    "other.Squeeze(e, flat)", "other.Gather<axis = 2>(e, first)", "Gather<axis = 1>(e, second)", "Gather<axis = 2>(e, one)",
+    "Squeeze(e, one)", "ReduceMax<keepdims = 0>(e, flat)",
+])
+def test_other_scores_are_not_shown(scores):
+    """By operators of another domain, of one token, of another rank, over other axes."""
+    kept = model("float[M] y", CONSTANTS + ", int64[1] flat = {-1}, int64 second = {1}", head=f"y = {scores}")
+    assert "at y reads padded positions" in unpad(kept, facts_of(kept), zeros=True).kept
+
+
+def test_what_reads_no_token_stays():
+    """Another branch: attention, a first row, scores, products and norms that are not those of the masked tokens."""
+    head = NODES["head"] + """  z1 = Attention<q_num_heads = 2, kv_num_heads = 2>(other, other, other)  z2 = Gather<axis = 1>(other, first)
+        z3 = Squeeze(column, flat)  z4 = MatMul(x, by)  z5 = LayerNormalization<axis = -1>(four, w4, w4)  z6 = Shape(x)"""
+    shown = "float[B,8] y, float[B,K,8] z1, float[B,8] z2, float[B,S] z3, float[B,S,3] z4, float[B,S,2,4] z5, int64[3] z6"
+    inputs = ", float[B,K,8] other, float[B,S,1] column, float[B,8,3] by, float[B,S,2,4] four, float[4] w4"
+    for zeros in (False, True):
+        before, after = (fill(model(shown, CONSTANTS + ", int64[1] flat = {-1}", inputs, head=head), w4=(4,)) for _ in range(2))
+        assert unpad(after, facts_of(after), zeros=zeros) == Padding()
+        assert_same(before, after, {"B": 3, "S": 7, "K": 5}, attention_mask=mask_of("right", 3, 7).astype(np.int64))
+
+
+def test_what_became_of_padding_is_said():
+    assert [str(Padding()), str(Padding("why")), str(Padding(zeros=("a", "b")))] == ["removed", "kept: why", "removed, a, b zero there"]
 
 
 def test_shapes_of_tokens_are_those_before():
@@ -450,6 +614,14 @@ def test_a_linear_layer_begins_it_too():
     for kind in MASKS[:-1]:
         mask = mask_of(kind, 3, 7).astype(np.int64)
         np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
+def test_a_norm_may_leave_out_its_bias():
+    edits = {"norm": "h = LayerNormalization<axis = -1>(x, gain, )"}
+    before, after = (model(**edits) for _ in range(2))
+    assert unpad(after, facts_of(after)) == Padding()
+    mask = mask_of("right", 3, 7).astype(np.int64)
+    np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
 
 def test_a_row_with_dimensions_of_one_is_the_same_for_all():
