@@ -217,7 +217,7 @@ def _visit_rows(node: ir.Node, region: Region, facts: Facts) -> None:
             _need_width(value, facts)
             region.entries.append((node, at))
         elif value not in region.values and not _same_for_all(node, value, facts):
-            read = f"reads {pattern.name_of(value)}, which differs from position to position"
+            read = f"reads {pattern.name_of(value)}, which is not one for all tokens"
             raise Refused(f"{node.op_type} at {node.outputs[0].name} {read}")
     for value in node.outputs:
         _need_width(value, facts)
