@@ -112,7 +112,7 @@ def _read_inputs(values: list[ir.Value], config: Mapping[str, Any]) -> tuple[Inp
 
 def _read_input(value: ir.Value, role: str, axes: tuple[str, ...], config: Mapping[str, Any], others: dict[str, int]) -> Input:
     assert value.shape is not None and value.dtype is not None
-    image = role == "values" and len(axes) == 4 and LENGTH not in axes
+    image = len(axes) == 4 and LENGTH not in axes
 
     def number(axis: int, dim: ir.SymbolicDim) -> int:
         size = _image_size(config, axis) if image else _size(value, role, config)
@@ -218,7 +218,7 @@ def _axes(roles: Mapping[ir.Value, str]) -> dict[ir.Value, tuple[str, ...]]:
         names = [str(dim) for dim in _dims(value)]
         for name, kind in zip(names, places, strict=True):
             twice = names.count(name) > 1 and kind == BATCH  # rows are not columns
-            votes[name][LENGTH if twice else kind] += (2 if twice else 1) * (2 if roles[value] in ("ids", "types") else 1)
+            votes[name][LENGTH if twice else kind] += 2 if roles[value] in ("ids", "types") else 1
     kinds = {name: max(counts, key=lambda kind: (counts[kind], kind == LENGTH)) for name, counts in votes.items()}
     kinds |= {name: kind for name in kinds for kind, pattern in HINTS.items() if pattern.search(name)}
     return {value: tuple(kinds[str(dim)] if isinstance(dim, ir.SymbolicDim) and dim.value is not None else kind
@@ -245,13 +245,13 @@ def _places(value: ir.Value, role: str) -> tuple[str, ...]:
 
 def _features(value: ir.Value) -> int:
     """The last size that a float input must have, for the constant that it is multiplied with, or by; 0 where nothing tells."""
-    for node, at in value.uses():
-        other = _constant(node.inputs[1]) if len(node.inputs) > 1 and at == 0 else None
+    for node, _ in value.uses():
+        other = _constant(node.inputs[1]) if len(node.inputs) > 1 else None
         if other is None or not len(other.shape):
             continue
         shape = other.shape.numpy()
-        if node.op_type == "MatMul" and len(shape) == 2:
-            return shape[0]
+        if node.op_type == "MatMul":
+            return shape[-2:][0]
         if node.op_type in ("LayerNormalization", "Add", "Mul", "Sub", "Div") and shape[-1] > 1:
             return shape[-1]
     return 0
@@ -284,7 +284,7 @@ def _positions(model: ir.Model) -> int:
             found.append(_sliced(node, table))
         if node.op_type == "Gather" and (ahead := _ahead(node.inputs[1])) is not None:
             found.append(_length(source) - ahead)
-        if node.op_type == "EmbedLayerNormalization" and len(node.inputs) > 3:
+        if node.op_type == "EmbedLayerNormalization":
             found.append(_length(node.inputs[3]))
     return min((size for size in found if size > 0), default=0)
 
@@ -330,8 +330,8 @@ def _constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Initializers, and what Constant nodes hold, in bodies too."""
     for graph in (model.graph, *model.graph.subgraphs()):
         for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
+            assert value.const_value is not None
+            yield value.const_value
     for node in model.graph.all_nodes():
         if node.op_type == "Constant" and "value" in node.attributes:
             yield node.attributes["value"].as_tensor()

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxfuse import feeds, samples
+from onnxfuse import catalog, feeds, samples
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.feeds import BATCH, LENGTH, Input, Profile
 from onnxfuse.runtime import open_session, run
@@ -43,6 +43,27 @@ def test_a_profile_is_read_off_the_graph():
         assert (case.sides is None) == (kind != "left")
 
 
+def test_a_model_without_a_mask_gets_no_padding_and_one_of_one_size_no_case_twice():
+    def names(inputs):
+        return [case.name for case in samples.grid(profile(f"g ({inputs} ids) => (int64[P] y) {{ y = Neg(ids) }}", {"max_position_embeddings": 32}))]
+    assert names("int64[B,S]") == ["batch 1, length 1, mask none", "batch 1, length 7, mask none", "batch 3, length 7, mask none",
+                                   "batch 1, length 32, mask none"]
+    assert names("int64[2,9]") == ["batch 2, length 9, mask none"]
+
+
+@pytest.mark.parametrize(("family", "config", "longest", "told"), [
+    ("bert", {"max_position_embeddings": 40, "vocab_size": 90}, 40, True), ("bert", {}, samples.LONGEST, False), ("vit", {"image_size": 32}, samples.LONGEST, False)])
+def test_a_family_has_a_profile_without_any_graph(family, config, longest, told):
+    found = samples.profile_of_family(catalog.architecture(family), config)
+    assert (found.longest, found.told) == (longest, told)
+    made = found.feeds(2, 5)
+    if family == "vit":
+        assert {name: (array.shape, array.dtype.name) for name, array in made.items()} == {"pixel_values": ((2, 3, 32, 32), "float32")}
+    else:
+        assert {(array.shape, array.dtype.name) for array in made.values()} == {((2, 5), "int64")}
+        assert found.inputs[0].high == config.get("vocab_size", 2)
+
+
 def test_random_ids_reach_the_whole_table():
     assert set(profile(TEXT, words=(9, 4), types=(2, 4)).feeds(3, 100)["input_ids"].flat) == set(range(9))
 
@@ -67,6 +88,44 @@ def test_what_the_graph_does_with_an_input_tells_where_its_name_does_not():
 def test_uses_that_make_a_mask(use, role):
     found = profile(f"g (bool[B,S] c, int64[B,S] m, float[B,S] x) => (float[B,S] y) <float one = {{1}}> {{ {use} }}")
     assert roles(found)["m" if "(m)" in use else "c"] == role
+
+
+@pytest.mark.parametrize(("declared", "use", "role"), [
+    ("int64[B,S]", "b = Cast<to=9>(m)  y = Where(b, x, x)", "mask"), ("int64[B,S]", "b = Cast<to=9>(m)  n = Not(b)  y = Where(n, x, x)", "mask"),
+    ("int64[B,S]", "b = Cast<to=9>(m)  n = And(b, c)  y = Where(n, x, x)", "mask"), ("int64[B,S]", "b = Cast<to=9>(m)  n = And(c, b)  y = Where(n, x, x)", "mask"),
+    ("int64[B,S]", "b = Cast<to=9>(m)  n = Or(b, c)  y = Where(n, x, x)", "mask"), ("int64[B,S]", "b = Cast<to=9>(m)  n = Or(c, b)  y = Where(n, x, x)", "mask"),
+    ("bool[B,S]", "b = Cast<to=1>(m)  y = Mul(x, b)", "mask"), ("int64[B]", "n = Sub(one, m)  y = Cast<to=1>(n)", "ids"), ("bool[B]", "y = Cast<to=1>(m)", "ids"),
+    ("int64[B,S]", "n = Sub(one, m)  e = Gather(words, m)  y = Cast<to=1>(n)", "ids"),
+    ("int32[B,S]", "y = com.microsoft.MultiHeadAttention<num_heads=2>(q, q, q, , m)", "mask"),
+    ("float[B,1,S,S]", "y = com.microsoft.MultiHeadAttention<num_heads=2>(q, q, q, , , m)", "mask"),
+    ("int32[B,S]", "i = Cast<to=6>(c)  y, n = com.microsoft.EmbedLayerNormalization(i, , words, words, , g, g, m)", "mask"),
+])
+def test_places_that_only_masks_take(declared, use, role):
+    found = profile(f"""g (bool[B,S] c, {declared} m, float[B,S] x, float[B,S,4] q, float[9,4] words) => (float[P] y)
+        <int64 one = {{1}}, float[4] g = {{1,1,1,1}}> {{ {use} }}""", words=(9, 4))
+    assert roles(found)["m"] == role
+
+
+def test_an_input_called_mask_may_look_up_the_two_rows_of_a_table():
+    found = profile("g (int64[B,S] bool_masked_pos, float[2,4] shown) => (float[B,S,4] y) { y = Gather(shown, bool_masked_pos) }", shown=(2, 4))
+    assert roles(found) == {"bool_masked_pos": "mask"}
+
+
+@pytest.mark.parametrize(("inputs", "use"), [
+    ("int64[2] ids", "r = Reshape(i, ids)  y = Gather(words, r)"), ("int64[B,S] ids", "y = Gather(number, ids)"), ("int64[B,S] ids", "y = Gather(given, ids)"),
+    ("int64[B,S] ids", "t = Transpose(words)  y = Gather(t, ids)"),
+    ("int64[B,S] ids", "i32 = Cast<to=6>(i)  m32 = Cast<to=6>(ids)  y, n = com.microsoft.EmbedLayerNormalization(i32, m32, words, words, , g, g)")],
+    ids=["a shape", "a number", "a table that is fed", "a table that is computed", "a table that is left out"])
+def test_what_looks_up_no_stored_table_has_the_least_ids(inputs, use):
+    found = profile(f"""g ({inputs}, int64[B,S] i, float[9,4] given, float[9,4] words) => (float[P] y)
+        <float number = {{1}}, float[4] g = {{1,1,1,1}}> {{ {use} }}""", words=(9, 4))
+    assert found.inputs[0].high == 2
+
+
+@pytest.mark.parametrize(("name", "pad", "masked"), [("ids", "int64 pad = {3}", True), ("ids", "int64[2] pad = {3,3}", False), ("token_types", "int64 pad = {3}", False)])
+def test_padding_is_the_one_id_that_ids_are_compared_with(name, pad, masked):
+    found = profile(f"g (int64[B,2] {name}) => (bool[B,2] y) <{pad}> {{ y = Equal({name}, pad) }}")
+    assert (found.inputs[0].pad, found.masked) == ((3, True) if masked else (None, False))
 
 
 def test_a_float_input_that_attention_adds_is_a_mask():
@@ -97,7 +156,8 @@ def test_config_tells_what_the_graph_does_not():
     known = {"vocab_size": 50, "type_vocab_size": 3, "max_position_embeddings": 20}
     assert [value.high for value in profile(text, known).inputs] == [50, 3, 20]
     assert [value.high for value in profile(text, dict.fromkeys(known)).inputs] == [2, 2, 2]
-    assert [value.high for value in profile(text, dict.fromkeys(known, "50")).inputs] == [2, 2, 2]
+    for other in ("50", 0, -50):
+        assert [value.high for value in profile(text, dict.fromkeys(known, other)).inputs] == [2, 2, 2]
 
 
 def test_inputs_of_functions_are_read_inside_them():
@@ -108,7 +168,7 @@ def test_inputs_of_functions_are_read_inside_them():
     assert len(model.functions) == 1  # the model itself is as it was
 
 
-@pytest.mark.parametrize("declared", ["string[B] x", "seq(float[B]) x"])
+@pytest.mark.parametrize("declared", ["string[B] x", "seq(float[B]) x", "float[] x"])
 def test_inputs_that_are_no_numbers_are_refused(declared):
     with pytest.raises(ModelError, match=r"input 'x' has type .*wanted numbers of a known rank"):
         profile(f"g ({declared}) => ({declared.replace(' x', ' y')}) {{ y = Identity(x) }}")
@@ -136,6 +196,9 @@ def test_a_model_without_inputs_is_refused():
     ("float[N,C,H,W] pixel_values", [(3, 3, 224, 224)]),
     ("float[B,S,N,4] x", [(3, 5, 8, 4)]),
     ("float[B,T] audio", [(3, 5)]),
+    ("float[N,P] audio", [(3, 5)]),
+    ("float[N,C,D,D] pixel_values", [(3, 3, 224, 224)]),
+    ("int64[d0,d1] input_ids, float[d0,d0] mask", [(5, 5), (5, 5)]),
     ("float x, int64 n", [(), ()]),
     ("float[size,size] x", [(5, 5)]),
     ("float[1000] bias, int64[B,S] input_ids", [(1000,), (3, 5)]),
@@ -163,14 +226,25 @@ def test_unnamed_dimensions_are_told_by_their_place():
     assert {array.shape for array in samples.profile_of(model).feeds(3, 5).values()} == {(3, 5)}
 
 
-@pytest.mark.parametrize("use", ["y = MatMul(x, w)", "y = Add(x, b)", "y = LayerNormalization(x, b)"])
-def test_the_size_of_features_is_read_off_what_they_meet(use):
-    text = f"g (float[B,S,D] x, float[6,2] w, float[6] b) => (float[B,S,E] y) {{ {use} }}"
-    assert profile(text, w=(6, 2), b=(6,)).feeds(1, 2)["x"].shape == (1, 2, 6)
-    assert profile(text.replace("B,S,D", "B,D"), w=(6, 2), b=(6,)).feeds(1, 2)["x"].shape == (1, 6)
+@pytest.mark.parametrize(("name", "wanted"), [("mask", (3, 1, 5, 5)), ("pixels", (3, 3, 224, 224))])
+def test_unnamed_dimensions_of_masks_and_images(name, wanted):
+    model = parse(f"g (float[A,B,C,D] {name}) => (float[A,B,C,D] y) {{ y = Neg({name}) }}")
+    model.graph.inputs[0].shape = ir.Shape([None] * 4)
+    assert samples.profile_of(model).feeds(3, 5)[name].shape == wanted
 
 
-@pytest.mark.parametrize(("config", "wanted"), [({}, 8), ({"hidden_size": 12}, 12), ({"dim": 14}, 14)])
+@pytest.mark.parametrize(("use", "shape", "wanted"), [
+    ("MatMul(x, w)", (6, 2), 6), ("MatMul(x, w)", (6,), 6), ("MatMul(x, w)", (3, 6, 2), 6), ("LayerNormalization(x, w)", (6,), 6),
+    *[(f"{op}(x, w)", shape, 6) for op in ("Add", "Sub", "Mul", "Div") for shape in ((6,), (1, 6), (1, 1, 6))],
+    ("Mul(x, w)", (), 8), ("Mul(x, w)", (1,), 8), ("Pow(x, w)", (6,), 8), ("Neg(x)", (6,), 8)])
+def test_the_size_of_features_is_read_off_what_they_meet(use, shape, wanted):
+    text = f"g (float[B,S,D] x, float[{','.join(map(str, shape))}] w) => (float[B,S,E] y) {{ y = {use} }}"
+    assert profile(text, w=shape).feeds(1, 2)["x"].shape == (1, 2, wanted)
+    if wanted == 6:
+        assert profile(text.replace("B,S,D", "B,D"), w=shape).feeds(1, 2)["x"].shape == (1, 6)
+
+
+@pytest.mark.parametrize(("config", "wanted"), [({}, 8), ({"hidden_size": 12}, 12), ({"dim": 14}, 14), ({"hidden_size": 0, "dim": 14}, 14)])
 def test_or_off_the_config(config, wanted):
     assert profile("g (float[B,S,D] x) => (float[B,S,D] y) { y = Neg(x) }", config).feeds(1, 2)["x"].shape == (1, 2, wanted)
 
@@ -225,6 +299,15 @@ def test_positions_that_do_not_start_at_zero_leave_fewer_tokens(body, longest):
     assert positions(body).longest == longest
 
 
+def test_a_shape_operator_whose_axes_are_left_out_by_name():
+    model = parse("""g (int64[B,S] ids, float[6,2] t) => (float[P] y) <int64 zero = {0}, int64 one = {1}, int64[1] front = {0}>
+        { n = Shape<start = 1, end = 2>(ids)  s = Squeeze(n)  r = Range(zero, s, one)  u = Unsqueeze(r, front)  i = Squeeze(u)  y = Gather(t, i) }""")
+    for node in model.graph:
+        if node.op_type == "Squeeze":
+            node.resize_inputs(2)
+    assert samples.profile_of(fill(model, t=(6, 2))).longest == 6
+
+
 def test_the_longest_row_of_positions_from_the_pad_token_on_runs():
     """RoBERTa's way: the position of a token is the count of real tokens up to it, and the pad token's id."""
     text = f"""<ir_version: 10, opset_import: ["": 17]> g (int64[B,S] input_ids) => (float[B,S,1] y)
@@ -248,7 +331,15 @@ def test_a_stored_range_or_a_sliced_table_tells_the_longest():
     assert profile(text % stored, {"max_position_embeddings": 40}).longest == 12
 
 
-@pytest.mark.parametrize(("shape", "axis", "longest"), [("1,6,2", "1", 6), ("1,6,2", "-2", 6), ("6,2", "0", 6), ("6,2", "-2", 6),
+@pytest.mark.parametrize(("stored", "longest"), [
+    ("int64[1,2] places = {0,1}", 2), ("int64[1,1] places = {0}", None), ("int64[2,3] places = {0,1,2,0,1,2}", None), ("int64[3] places = {0,1,2}", None),
+    ("float[1,3] places = {0,1,2}", None)])
+def test_a_stored_range_is_one_row_of_whole_numbers(stored, longest):
+    found = profile(f"g (int64[B,S] input_ids) => (int64[B,S] y) <{stored}> {{ y = Neg(input_ids) }}")
+    assert (found.longest, found.told) == (longest or samples.LONGEST, longest is not None)
+
+
+@pytest.mark.parametrize(("shape", "axis", "longest"), [("2,2,6,2", "2", None), ("6", "-1", None), ("1,6,2", "1", 6), ("1,6,2", "-2", 6), ("6,2", "0", 6), ("6,2", "-2", 6),
                                                         ("1,6,2", "0", None), ("6,2", "1", None), ("2,6,2,2", "1", None)])
 def test_a_table_whose_first_rows_are_taken_tells_the_longest(shape, axis, longest):
     """As many as there are tokens; rows that are always the same tell nothing."""
@@ -256,7 +347,8 @@ def test_a_table_whose_first_rows_are_taken_tells_the_longest(shape, axis, longe
         {{ n = Shape<start = 1, end = 2>(x)  y = Slice(t, a, n, at) }}"""
     sizes = tuple(map(int, shape.split(",")))
     assert profile(text, t=sizes).longest == (longest or samples.LONGEST)
-    assert profile(text.replace("(t, a, n, at)", "(t, a, three, at)"), t=sizes).longest == samples.LONGEST
+    for other in ("Slice(t, a, three, at)", "Slice(t, a, n)", "Pad(t, a, v, at)  v = Cast<to = 1>(n)"):
+        assert profile(text.replace("Slice(t, a, n, at)", other), t=sizes).longest == samples.LONGEST
     assert profile(text, t=sizes).told == (longest is not None)
 
 
@@ -267,7 +359,17 @@ def test_a_table_that_could_be_overridden_tells_the_longest():
     table = model.graph.inputs[1]
     table.const_value = ir.tensor(np.zeros((6, 2), np.float32))
     model.graph.register_initializer(table)
-    assert samples.profile_of(model).longest == 6
+    found = samples.profile_of(model)
+    assert found.longest == 6
+    assert [value.name for value in found.inputs] == ["ids"]
+
+
+def test_what_tells_nothing_of_positions_hides_nothing():
+    """The first three rows of a table are always the same ones; another has fewer rows than its positions start at."""
+    text = """g (int64[B,S] ids, float[6,2] t, float[2,2] u) => (float[P] y, float[P] z, float[P] w) <int64 zero = {0}, int64 one = {1}, int64 three = {3},
+        int64[1] a = {0}, int64[1] b = {3}> { n = Shape<start = 1, end = 2>(ids)  s = Squeeze(n)  r = Range(zero, s, one)  y = Gather(t, r)
+        z = Slice(t, a, b, a)  i = Add(r, three)  w = Gather(u, i) }"""
+    assert profile(text, t=(6, 2), u=(2, 2)).longest == 6
 
 
 @pytest.mark.parametrize(("inputs", "asked", "sizes"), [
