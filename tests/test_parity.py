@@ -40,6 +40,7 @@ def against(wanted, got, kind="reassociate", cases=1):
 def test_equal_models_pass():
     result = compare(model())
     assert result.passed
+    assert result.require("never said") is result
     assert (result.error, result.cosine) == (0.0, pytest.approx(1))
     difference = result.differences[0]
     assert (difference.compared, difference.equal, difference.element, difference.agreement, difference.varies) == (20, 1, 0, 1, True)
@@ -56,13 +57,13 @@ def test_a_nudged_weight_fails():
 
 
 @pytest.mark.parametrize(("kind", "passes", "fails"), [
-    ("exact", 0.0, 2e-7), ("reassociate", 9e-6, 1.1e-5), ("half", 9e-3, 1.1e-2)])
+    ("exact", 0.0, 2e-7), ("reassociate", 9e-6, 1.1e-5), ("half", 9e-3, 1.1e-2), ("bfloat16", 7.9e-2, 8.1e-2)])
 def test_each_row_allows_so_much_of_the_largest_number(kind, passes, fails):
     assert compare(model(2.0 * (1 + passes)), kind).passed
     assert not compare(model(2.0 * (1 + fails)), kind).passed
 
 
-@pytest.mark.parametrize(("kind", "passes", "fails"), [("reassociate", 9e-4, 1.1e-3), ("half", 0.24, 0.26)])
+@pytest.mark.parametrize(("kind", "passes", "fails"), [("reassociate", 9e-4, 1.1e-3), ("half", 0.24, 0.26), ("bfloat16", 0.49, 0.51)])
 def test_a_huge_number_hides_no_other(kind, passes, fails):
     """The largest is 1e6 times as large as the others: relative to it, they might be anything."""
     wanted = np.array([[1e6, 1, 1.5, -2]], np.float32)
@@ -73,6 +74,18 @@ def test_a_huge_number_hides_no_other(kind, passes, fails):
     result = against(wanted, off(fails), kind)
     assert "where the reference is 1 on one" in result.failures[0]
     assert f"allowed {TOLERANCES[kind].element:.0e}" in result.failures[0]
+
+
+def test_the_worst_number_of_all_cases_is_named():
+    wanted = [np.array([[1e6, 1, 1, 1]], np.float32)] * 3
+    got = [wanted[0] + np.array([[0, by, 0, 0]], np.float32) for by in (0.5, 0.25, 0.5)]
+    assert against(wanted, got).failures == ("output 'y' is 1.5 where the reference is 1 on one, which is 5.00e-01 of a typical number or "
+                                             "of itself, allowed 1e-03",)
+
+
+def test_of_cases_that_are_equally_far_off_the_first_is_named():
+    assert compare(lambda feeds: {"y": feeds["x"] * 2 + 1}).differences[0].worst == "one"
+    assert against([np.arange(4)] * 2, [np.arange(4) // 3 * 3] * 2).differences[0].worst == "one"
 
 
 def test_small_numbers_are_held_to_the_typical_one():
@@ -136,6 +149,26 @@ def test_fillers_do_not_decide_the_cosine():
     assert not against(wanted, lost, "int8").passed
 
 
+@pytest.mark.parametrize(("size", "ordinary"), [(90, True), (110, False)])
+def test_numbers_a_hundred_times_as_large_as_the_others_are_judged_apart(size, ordinary):
+    """Smaller ones are outputs like any other, and may decide the cosine."""
+    rng = np.random.default_rng(0)
+    wanted, got = (rng.choice(np.array([-1, 1], np.float32), (4, 10)) for _ in range(2))
+    wanted[:, 7:] = got[:, 7:] = -size
+    assert against(wanted, got, "int8").passed == ordinary
+
+
+def test_what_lies_at_the_mean_of_the_reference_has_no_direction():
+    result = against(VARYING, np.full_like(VARYING, VARYING.mean()), "int8")
+    assert result.failures == ("output 'y' has cosine 0.0000, wanted at least 0.98",)
+
+
+def test_numbers_whose_squares_are_too_large_have_no_direction():
+    huge = VARYING.astype(np.float64) * 1e200
+    with np.errstate(over="ignore"):
+        assert against(huge, huge, "int8").cosine == 0
+
+
 def test_fillers_beside_numbers_that_are_constant():
     wanted = np.array([[3, 3, -1e4], [3, -1e4, -1e4]], np.float32)
     assert against(wanted, wanted * np.float32(1.001), "int8").passed
@@ -153,6 +186,15 @@ def test_another_type_fails_in_every_kind(kind, wanted, got):
     assert f"output 'y' has type {np.dtype(got)}, wanted {np.dtype(wanted)}" in result.failures
 
 
+def test_texts_in_place_of_numbers_fail():
+    texts = np.array([["a", "b"]], object)
+    assert against(VARYING[:1, :2], texts).failures == ("output 'y' has type object, wanted float32",)
+
+
+def test_what_is_wrong_in_all_cases_is_said_once():
+    assert against([VARYING] * 2, [VARYING.astype(np.float64)] * 2).failures == ("output 'y' has type float64, wanted float32",)
+
+
 def changed(array, share):
     """``array`` with the first part of its items as others."""
     other = array.copy().reshape(-1)
@@ -166,7 +208,7 @@ ITEMS = {"counts": np.arange(100).reshape(10, 10), "truth values": np.arange(100
 
 
 @pytest.mark.parametrize("items", ITEMS.values(), ids=ITEMS)
-@pytest.mark.parametrize(("kind", "passes", "fails"), [("exact", 0, 0.01), ("reassociate", 0, 0.01), ("half", 0, 0.01),
+@pytest.mark.parametrize(("kind", "passes", "fails"), [("exact", 0, 0.01), ("reassociate", 0, 0.01), ("half", 0, 0.01), ("bfloat16", 0, 0.01),
                                                        ("int8", 0.1, 0.11), ("bars", 1, None)])
 def test_counts_truth_values_and_texts_are_equal_or_not(items, kind, passes, fails):
     result = against(items, changed(items, passes), kind)
@@ -203,7 +245,9 @@ def test_agreement_counts_rows_whose_largest_number_stays():
     got = wanted.copy()
     got[0] = 3, 2, 1
     assert against(wanted, got, "int8").differences[0].agreement == 0.75
+    assert against([wanted, wanted[:, :1]], [got, got[:, :1]], "bars").differences[0].agreement == 0.75  # a single number is no choice
     assert against(wanted[:, :1], wanted[:, :1], "int8").differences[0].agreement == 1.0
+    assert against(wanted[0], got[0], "bars").differences[0].agreement == 1.0  # no rows
 
 
 # What does not vary ----------------------------------------------------------------------------------------------
@@ -217,7 +261,7 @@ def both(constant):
 
 @pytest.mark.parametrize("kind", ["exact", "reassociate", "int8"])
 @pytest.mark.parametrize("constant", [np.float32(2.6), np.zeros(3, np.float32), np.array(["a", "b"], object), np.arange(4),
-                                      np.full((2, 2), np.nan, np.float32), np.ones((0, 2), np.float32)])
+                                      np.full((2, 2), np.nan, np.float32), np.ones((0, 2), np.float32), np.ones((2, 0), np.float32)])
 def test_an_output_that_does_not_vary_passes_when_it_is_equal(kind, constant):
     expected = parity.reference(both(constant), CASES)
     assert parity.compare(expected, both(constant), kind).passed
@@ -229,6 +273,12 @@ def test_and_fails_when_it_is_not(kind, constant, other):
     expected = parity.reference(both(np.float32(constant)), CASES)
     result = parity.compare(expected, both(np.float32(other)), kind)
     assert "output 'scale' " in result.failures[0]
+
+
+def test_bars_ask_an_output_that_does_not_vary_only_to_be_finite():
+    expected = parity.reference(both(np.float32(2)), CASES)
+    assert parity.compare(expected, both(np.float32(3)), "bars").passed
+    assert not parity.compare(expected, both(np.float32(np.inf)), "bars").passed
 
 
 @pytest.mark.parametrize("answer", [
@@ -295,10 +345,23 @@ def test_a_reference_that_is_another_each_time_is_refused(kind):
         parity.reference(lambda feeds: {"y": (feeds["x"] + 9 * rng.random(feeds["x"].shape)).astype(kind)}, CASES)
 
 
-def test_rounding_of_the_reference_is_no_other_answer():
+def test_a_reference_of_another_size_each_time_is_refused():
+    sizes = iter(range(1, 9))
+    with pytest.raises(ModelError, match="output 'y' of the original is another each time"):
+        parity.reference(lambda feeds: {"y": np.ones(next(sizes) + 1, np.float32)}, CASES)
+
+
+@pytest.mark.parametrize("noise", [1e-7, 9e-6])
+def test_rounding_of_the_reference_is_no_other_answer(noise):
     rng = np.random.default_rng(0)
-    noisy = lambda feeds: {"y": feeds["x"] * (1 + 1e-7 * rng.random(feeds["x"].shape)).astype(np.float32), "z": np.array([np.nan])}  # noqa: E731
+    noisy = lambda feeds: {"y": feeds["x"] * (1 + noise * rng.random(feeds["x"].shape)).astype(np.float32), "z": np.array([np.nan])}  # noqa: E731
     assert len(parity.reference(noisy, CASES)) == 2
+
+
+def test_the_reference_runs_once_for_each_case_and_the_first_again():
+    seen = []
+    parity.reference(lambda feeds: seen.append(len(feeds["x"])) or {"y": feeds["x"]}, CASES)
+    assert seen == [3, 3, 2]
 
 
 # A row without a token -------------------------------------------------------------------------------------------
@@ -367,8 +430,15 @@ def test_free_items_are_not_compared():
     assert result.differences[0].compared == 16
 
 
-@pytest.mark.parametrize("reduce", [lambda x: x.argmax(axis=1), np.max, lambda x: (x > 0).all(axis=1)],
-                         ids=["largest class", "largest number", "truth"])
+@pytest.mark.parametrize("of", [lambda x: x > 20, lambda x: x.reshape(3, 2, 4).astype(int) * np.array([[0], [1]])], ids=["rows", "stacked rows"])
+def test_items_of_which_only_a_part_of_the_row_differs_are_all_free(of):
+    """The others may be equal by chance."""
+    expected = parity.reference(lambda feeds: {"y": of(feeds["x"])}, [EMPTY])
+    assert expected[0].free["y"].all()
+
+
+@pytest.mark.parametrize("reduce", [lambda x: x.argmax(axis=1), np.max, np.min, lambda x: (x > 0).all(axis=1)],
+                         ids=["largest class", "largest number", "smallest number", "truth"])
 def test_what_may_hang_on_the_row_without_tokens_is_free(reduce):
     """The twins may agree by chance; a class or a largest number still changes where the row has no token."""
     def run(of_empty, sign=1):
@@ -407,6 +477,16 @@ def test_queries_without_a_key_are_free(tmp_path):
     for first, second in (paths, paths[::-1]):
         result = compare_files(first, second, "reassociate")
         assert result.passed, result.failures
+
+
+def test_an_output_of_another_size_without_padding_is_compared():
+    """One row for each real token: the sides have more, and tell nothing of padding."""
+    side = {"x": ROWS, "mask": np.ones((3, 1))}
+    left = Case("left", {"x": ROWS, "mask": np.array([[1], [1], [0]])}, sides=(side, side, {"x": ROWS + 1, "mask": np.ones((3, 1))}))
+    run = lambda feeds: {"y": feeds["x"][feeds["mask"][:, 0] > 0]}  # noqa: E731
+    expected = parity.reference(run, [left])
+    assert parity.compare(expected, run, "reassociate").differences[0].compared == 16
+    assert not parity.compare(expected, lambda feeds: {"y": run(feeds)["y"] + 1}, "reassociate").passed
 
 
 @pytest.mark.parametrize("repair", [FILLED, REPAIRED])

@@ -30,9 +30,9 @@ def test_a_terminal_gets_a_bar_with_the_step(monkeypatch):
 
 
 def test_what_check_says():
-    numbers = parity.Difference("y", 1e-6, 2e-6, 0.99999, 0.75, 0.5, "batch 1", 20, True)
-    items = parity.Difference("label", 0.25, 0.25, 0.75, 0.75, 0.75, "batch 2", 8, True, discrete=True)
-    steady = parity.Difference("scale", 0.0, 0.0, 1.0, 1.0, 1.0, "", 1, False)
+    numbers = parity.Difference("y", 1e-6, 2e-6, 0.99999, 0.75, 0.5, "batch 1", 20, True, discrete=False, free=0)
+    items = parity.Difference("label", 0.25, 0.25, 0.75, 0.75, 0.75, "batch 2", 8, True, discrete=True, free=0)
+    steady = parity.Difference("scale", 0.0, 0.0, 1.0, 1.0, 1.0, "", 1, False, discrete=False, free=0)
     assert report.parity_lines(parity.Parity((numbers, items, steady), 12, "int8")) == [
         "y: max diff 1.00e-06 (worst on batch 1), cosine 0.99999, largest class kept 75.0%, 20 numbers",
         "label: 75.00% equal (worst on batch 2), 8 values",
@@ -45,7 +45,7 @@ def test_what_check_says():
 
 
 def test_where_an_int8_model_was_judged_stands_in_tables():
-    near = parity.Difference("y", 1e-6, 2e-6, 0.98765, 1.0, 1.0, "", 20, True)
+    near = parity.Difference("y", 1e-6, 2e-6, 0.98765, 1.0, 1.0, "", 20, True, discrete=False, free=0)
     assert report.parity_text(parity.Parity((near,), 8, "int8", real="data.npz")) == "cosine 0.9877, real inputs"
     assert report.parity_text(parity.Parity((near,), 8, "bars")) == "cosine 0.9877"
     assert report.parity_text(parity.Parity((near,), 8, "reassociate")) == "max diff 1.0e-06"

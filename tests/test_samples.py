@@ -331,6 +331,14 @@ def test_a_stored_range_or_a_sliced_table_tells_the_longest():
     assert profile(text % stored, {"max_position_embeddings": 40}).longest == 12
 
 
+@pytest.mark.parametrize(("body", "longest"), [
+    ("p = Constant<value = int64[1,3] {0,1,2}>()  y = Add(input_ids, p)", 3), ("p = Constant<value_ints = [0,1,2]>()  y = Add(input_ids, p)", None),
+    ("p = Constant<value_int = 3>()  y = Add(input_ids, p)", None), ("y = other.Bucket<value = 0.5>(input_ids)", None)])
+def test_a_range_in_a_constant_node_tells_too(body, longest):
+    found = samples.profile_of(parse(f"g (int64[B,S] input_ids) => (int64[B,S] y) {{ {body} }}"))
+    assert (found.longest, found.told) == (longest or samples.LONGEST, longest is not None)
+
+
 @pytest.mark.parametrize(("stored", "longest"), [
     ("int64[1,2] places = {0,1}", 2), ("int64[1,1] places = {0}", None), ("int64[2,3] places = {0,1,2,0,1,2}", None), ("int64[3] places = {0,1,2}", None),
     ("float[1,3] places = {0,1,2}", None)])
