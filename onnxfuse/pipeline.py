@@ -262,7 +262,8 @@ def quantize(plan: QuantizePlan, progress: Progress = silent) -> Step:
     clock.lap("prepare")
     form, forms = choose_form(prepared, plan.batch, calibration, progress)
     trade = None
-    if plan.bars and data is not None:
+    if plan.bars:
+        assert data is not None
         progress("comparing with float on the data")
         trade = pass_bars(prepared, plan.source, form, data, plan.batch, plan.bars, progress)
         clock.lap("gate")
