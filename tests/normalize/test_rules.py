@@ -3,6 +3,7 @@
 import pytest
 
 from onnxfuse import normalize
+from onnxfuse.rewrite import Trace
 from tests.conftest import apply, assert_same, fill, ops, parse
 
 CONSTANTS = """<int64[4] t4 = {0, 0, 3, 4}, int64[3] t3 = {0, 0, 12}, int64[2] t6 = {-1, 6}, int64[1] first = {0}, int64[1] second = {1},
@@ -192,6 +193,14 @@ def test_nan_repair_stays_with_a_mask_from_outside():
     assert "the mask may be -inf" in trace.misses["nan-repair"]["seen"]
 
 
+@pytest.mark.parametrize("options", [{}, {"prove": False}, {"prove": True}])
+def test_rewrites_are_proven_on_demand(options):
+    trace = Trace()
+    normalize.normalize(build("y = Div(x, f4)"), trace, opset=23, **options)
+    assert len(trace.applications) == 1
+    assert trace.proven == bool(options.get("prove"))
+
+
 def test_dropout_that_trains_stays():
     model = build("d = Dropout(x, ratio, flag)  y = Relu(d)", inputs="float[B,S,12] x, float ratio, bool flag")
     apply((), model)
@@ -261,8 +270,6 @@ def test_overridable_weights_are_not_constants():
 def test_model_local_functions_are_inlined():
     import onnx.parser
     import onnx_ir as ir
-
-    from onnxfuse.rewrite import Trace
     text = """<ir_version: 10, opset_import: ["" : 23, "f" : 1]> g (float[B,4] x) => (float[B,4] y) { y = f.twice(x) }
         <opset_import: ["" : 23], domain: "f"> twice (a) => (b) { b = Add(a, a) }"""
     model = ir.from_proto(onnx.parser.parse_model(text))
