@@ -109,7 +109,9 @@ def test_a_sum_of_unknown_shape_comes_apart(hidden):
 
 
 def test_an_absent_input_that_is_not_known_is_no_matter():
-    assert ops(apart(norm("y = com.microsoft.FastGelu(x, b, )"), **VECTORS)) == ["Add", "Gelu"]
+    model = parse(norm("y = com.microsoft.FastGelu(x, b)"))
+    model.graph.node(0).resize_inputs(3)
+    assert take_apart(model, Facts(20)) == 1
 
 
 @pytest.mark.parametrize(("opset", "wanted"), [(17, ["Add", "Add", "Div", "Mul", "Mul", "ReduceMean", "Sqrt"]),
