@@ -47,7 +47,7 @@ def guard(match: Match) -> dict:
                "back": constant_target(_shape(sizes, lead, *flat, columns), _shape(sizes, made))}
     match.need(None not in targets.values(), "a size to reshape to cannot be inferred", match.output)
     perms = {"x": _perm(left, x_order), "y": _perm(right, y_order), "back": _perm(made, output)}
-    return {"flip": flip, "perms": perms, "targets": targets}
+    return {"flip": flip, "perms": perms, "targets": targets, "whole": _shape(sizes, lead, *flat, columns) == _shape(sizes, made)}
 
 
 def _perm(letters: Sequence[str], order: Sequence[str]) -> list[int]:
@@ -59,11 +59,13 @@ def _shape(sizes: dict[str, Dim], lead: Sequence[str], *groups: Sequence[str]) -
     return (*(sizes[n] for n in lead), *(math.prod((sizes[n] for n in group), start=ONE) for group in groups))
 
 
-def product(op: Op, a, b, flip, perms, targets, **_) -> ir.Value:
+def product(op: Op, a, b, flip, perms, targets, whole, **_) -> ir.Value:
     x, y = (b, a) if flip else (a, b)
     x = op.Reshape(op.Transpose(x, perm=perms["x"]), op.constant(targets["x"], "x"))
     y = op.Reshape(op.Transpose(y, perm=perms["y"]), op.constant(targets["y"], "y"))
-    return op.Transpose(op.Reshape(op.MatMul(x, y), op.constant(targets["back"], "back")), perm=perms["back"])
+    made = op.MatMul(x, y)
+    made = made if whole else op.Reshape(made, op.constant(targets["back"], "back"))
+    return made if perms["back"] == sorted(perms["back"]) else op.Transpose(made, perm=perms["back"])
 
 
 RULES = (Rule("einsum-product", einsum, guard, product),)

@@ -26,3 +26,9 @@ def test_a_product_of_two_operands(equation, a, b, wanted):
     apply((), after)
     assert ops(after) == sorted([*wanted, "Neg"])
     assert_same(before, after, {"B": 2, "S": 5, "T": 3})
+
+
+def test_a_product_that_the_caller_reads_is_one_node():
+    model = parse('g (float[B,S,12] a, float[12,6] b) => (float[B,S,6] y) { y = Einsum<equation = "bsd,de->bse">(a, b) }')
+    apply((), model)
+    assert ops(model) == ["MatMul"]

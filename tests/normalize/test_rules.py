@@ -71,6 +71,24 @@ def test_gemm_becomes_matmul_and_bias():
     check("y = Gemm(x, w)", ["MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
 
 
+def test_linear_layers_that_share_a_weight():
+    check("a = Gemm(x, w, b)  y = Gemm(a, w, b)", ["Add", "Add", "MatMul", "MatMul"], inputs="float[B,6] x, float[6,6] w, float[6] b", w=(6, 6), b=(6,))
+
+
+def test_flat_rows_with_another_reader():
+    check("s = Shape(x)  f = Reshape(x, t6)  m = MatMul(f, w)  n = Reshape(m, s)  a = ReduceSum(f, first)  y = Add(n, a)",
+          ["Add", "MatMul", "ReduceSum", "Reshape"], inputs="float[B,S,6] x, float[6,6] w", w=(6, 6))
+
+
+def test_a_part_of_size_one_without_its_dimension():
+    check("p, q, u = Split<axis = 1, num_outputs = 3>(x)  a = Squeeze(p, second)  b = Squeeze(u, second)  y = Mul(a, b)",
+          ["Gather", "Gather", "Mul"], inputs="float[B,3,6] x")
+
+
+def test_one_row_of_what_is_transposed():
+    check("t = Transpose(x)  g = Gather<axis = 1>(t, one)  y = Relu(g)", ["Gather", "Relu", "Transpose"])
+
+
 @pytest.mark.parametrize("attribute", ["alpha = 0.5", "beta = 2.0", "transA = 1"])
 def test_gemm_with_a_factor_stays(attribute):
     check(f"y = Gemm<{attribute}>(x, w, b)", ["Gemm"], inputs="float[6,6] x, float[6,6] w, float[6] b", w=(6, 6), b=(6,))
@@ -96,11 +114,12 @@ DYNAMO_MASK = """s = Shape(m)  b = Gather(s, zero)  n = Gather(s, one)  rb = Ran
     fb = Unsqueeze(eb, last)  fs = Unsqueeze(es, last)  at = Concat<axis = -1>(fb, fs)  c = GatherND(m, at)  w = Where(c, z, low)  y = Add(x, w)"""
 
 
+@pytest.mark.parametrize("size", ["B", "1"])
 @pytest.mark.parametrize("body", [TORCHSCRIPT_MASK, DYNAMO_MASK])
-def test_masks_built_from_indices_become_a_reshape(body):
+def test_masks_built_from_indices_become_a_reshape(body, size):
     constants = CONSTANTS.replace("float z =", "int64[3] tail = {1, 2, 3}, int64[3] head = {0, 1, 2}, int64[4] shape = {-1, 1, 1, 0}, float z =")
     constants = constants.replace("{-1, 1, 1, 0}", "{0, 1, 1, -1}")
-    text = f"g ({IDS}) => (float[P] y) {constants} {{ {body} }}"
+    text = f"g ({IDS.replace('B', size)}) => (float[P] y) {constants} {{ {body} }}"
     before, after = parse(text), parse(text)
     apply((), after)
     assert ops(after) == ["Add", "Reshape", "Where"]
