@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from onnxfuse.normalize.scale import need_float, scalar_like
 from onnxfuse.normalize.shapes import constant_target, joins
-from onnxfuse.rewrite import Dim, Match, NoMatch, Op, Rule
+from onnxfuse.rewrite import Match, NoMatch, Op, Rule
 from onnxfuse.rewrite.facts import ONE, Shape
 
 SWAP = [1, 0, 2]
@@ -52,7 +52,7 @@ def guard_norm(match: Match) -> None:
 
 
 def norm_swapped(op: Op, x, gain, bias, axis, epsilon):
-    return swap(op, op.LayerNormalization(*(v for v in (x, gain, bias) if v is not None), axis=axis, epsilon=epsilon))
+    return swap(op, op.LayerNormalization(x, gain, bias, axis=axis, epsilon=epsilon))
 
 
 def both(name: str) -> Rule:
@@ -115,9 +115,9 @@ def mean(op, x, axes, keepdims):
 
 
 def guard_mean(match: Match) -> dict:
-    axes = [axis.number for axis in match.fact("axes").data or ()]
-    match.need(len(axes) == 1 and axes[0] is not None, "the mean is not over one dimension", match["axes"])
-    axis = (axes[0] or 0) % len(SWAP)
+    axes = match.fact("axes").data or ()
+    match.need(len(axes) == 1, "the mean is not over one dimension", match["axes"])
+    axis = match.need_number(axes[0], "its dimension") % len(SWAP)
     match.need(match["keepdims"] or axis < 2, "the last dimension goes", match.output)
     return {"axis": SWAP[axis]}
 
@@ -144,8 +144,7 @@ def guard_part(at: int):
 
 
 def part_swapped(op: Op, x, num_outputs, sizes, at, count, **_):
-    inputs, extra = ((x,) if sizes is None else (x, sizes)), ({} if num_outputs is None else {"num_outputs": num_outputs})
-    return swap(op, op.Split(*inputs, axis=-1, _outputs=count, **extra)[at])
+    return swap(op, op.Split(x, sizes, axis=-1, num_outputs=num_outputs, _outputs=count)[at])
 
 
 # Reshape(swap(x), [S, B, N, H]) = Transpose(Reshape(x, [B, S, N, H])), and likewise through it where B and N are then merged
@@ -158,15 +157,13 @@ def split_swapped(op, x, shape, zero):
 def guard_split(match: Match) -> dict:
     b, s, d = match.need_shape("x", rank=3)
     wanted = match.need_shape(match.output)
-    width = match.need_number(d, "the width")
-    match.need(len(wanted) >= 3 and wanted[0] == s, "the Reshape does not keep the first dimension", match.output)
-    last = match.need_number(wanted[-1], "the last size")
-    merged = len(wanted) == 3 and last and width % last == 0 and wanted[1] == b * (d.divide(wanted[2]) or ONE)
-    if merged:
-        match.need(width != last, "nothing is split", match.output)
-        return {"sizes": [width // last, last], "merged": True}
-    match.need(wanted[1] == b and len(wanted) > 3, "the Reshape does not split the last dimension", match.output)
-    return {"sizes": [match.need_number(size, "a size") for size in wanted[2:]], "merged": False}
+    match.need(wanted, "a scalar", match.output)
+    match.need(wanted != (s, b, d), "nothing is split", match.output)
+    heads = d.divide(wanted[-1]) or ONE
+    merged = wanted == (s, b * heads, wanted[-1])
+    match.need(merged or wanted[:2] == (s, b), "the Reshape does not split the last dimension", match.output)
+    sizes = (heads, wanted[-1]) if merged else wanted[2:]
+    return {"sizes": [match.need_number(size, "a size") for size in sizes], "merged": merged}
 
 
 def swapped_split(op: Op, x, sizes, merged, **_):
@@ -186,11 +183,9 @@ def guard_into_batch(match: Match) -> dict:
     s, b, d = match.need_shape("x", rank=3)
     split = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Reshape"), rank=3)
     match.need(match["perm"] in ([1, 0, 2], [1, 2, 0]), "the merged dimension does not come first", match.output)
-    width, size = match.need_number(d, "the width"), match.need_number(split[2], "the head size")
-    heads = width // size if size else 0
-    whole = heads > 1 and split == (s, b * Dim(heads), Dim(size))
-    match.need(whole, "the Reshape does not split the last dimension", match.output)
-    return {"sizes": [heads, size]}
+    heads = d.divide(split[2]) or ONE
+    match.need(heads != ONE and split[:2] == (s, b * heads), "the Reshape does not split the last dimension", match.output)
+    return {"sizes": [match.need_number(size, "a size") for size in (heads, split[2])]}
 
 
 def heads_into_batch(op: Op, x, perm, sizes, **_):
@@ -225,7 +220,7 @@ def merged_transpose(op, x, shape, perm, zero):
 def _merged(match: Match, name: str) -> tuple[int, Shape]:
     """Which dimension of four became one with the next, and the four; refuses another Reshape."""
     source = match.need_shape(name)
-    reshape = next(node for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match[name])
+    reshape = next(node for node in match.nodes if node.inputs[0] is match[name])
     at = joins(source, match.need_shape(reshape.outputs[0]))
     if at is None:
         raise NoMatch("the Reshape does not merge two of four dimensions", reshape.outputs[0])
@@ -236,8 +231,8 @@ def guard_merged_transpose(match: Match) -> dict:
     at, _ = _merged(match, "x")
     perm = match["perm"] or [2, 1, 0]
     match.need(perm.index(at) < 2, "the merged dimension moves last", match.output)
-    wide = [part for i in perm for part in ([i, i + 1] if i == at else [i + (i > at)])]
-    return {"wide": wide, "to": perm.index(at)}
+    parts = [[0, 1], [2], [3]] if at == 0 else [[0], [1, 2], [3]]
+    return {"wide": [part for i in perm for part in parts[i]], "to": perm.index(at)}
 
 
 def transpose_merged(op: Op, x, wide, to, **_):
@@ -246,8 +241,7 @@ def transpose_merged(op: Op, x, wide, to, **_):
 
 def merge(op: Op, x, at: int = 0):
     """Four dimensions with number ``at`` and the next as one."""
-    lead = (op.Shape(x, end=at),) if at else ()
-    return op.Reshape(x, op.Concat(*lead, op.constant([-1], "merged"), op.Shape(x, start=at + 2), axis=0))
+    return op.Reshape(x, op.Concat(op.Shape(x, end=at), op.constant([-1], "merged"), op.Shape(x, start=at + 2), axis=0))
 
 
 # merge(x) @ merge(y) = merge(x @ y)
@@ -351,14 +345,14 @@ def guard_squeezed(match: Match) -> dict:
     axes = match.fact("axes").data or ()
     match.need(perm and len(axes) == 1, "it squeezes another number of dimensions than one", match["axes"])
     came = perm[match.need_number(axes[0], "the squeezed dimension") % len(perm)]
-    narrow = wide[:came] + wide[came + 1:]
-    target = None if narrow == source else constant_target(source, narrow)
-    match.need(narrow == source or target, "a size to reshape to cannot be inferred", match.output)
-    return {"left": [i - (i > came) for i in perm if i != came], "target": target}
+    kept = [*range(came), *range(came + 1, len(perm))]
+    target = constant_target(source, tuple(wide[i] for i in kept))
+    match.need(target, "a size to reshape to cannot be inferred", match.output)
+    return {"left": [kept.index(i) for i in perm if i != came], "target": target}
 
 
 def transpose_alone(op: Op, x, left, target, **_):
-    return op.Transpose(x if target is None else op.Reshape(x, op.constant(target, "shape")), perm=left)
+    return op.Transpose(op.Reshape(x, op.constant(target, "shape")), perm=left)
 
 
 UNARY = ("Relu", "Erf", "Tanh", "Sigmoid", "Sqrt", "Reciprocal", "Neg", "Exp", "Abs", "Softplus")

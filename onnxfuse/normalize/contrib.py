@@ -41,9 +41,9 @@ def take_apart(model: ir.Model, facts: Facts) -> int:
     count = 0
     for node in list(model.graph):
         if node.domain == DOMAIN:
-            op = Op(model.graph, node.outputs[0].name or node.op_type)
+            op = Op(model.graph, node.outputs[0].name or "part")
             try:
-                made = _parts(Site(op, facts, node))
+                made = _parts(Site(op, facts, node, model.graph.inputs))
             except Stays as reason:
                 node.metadata_props[STAYS] = str(reason)
                 _forget(op)

@@ -32,13 +32,14 @@ def attention(site: Site, x: ir.Value, weights: ir.Value, bias: ir.Value | None 
         raise Stays("it has a past, as in a decoder")
     if do_rotary or rotary_embedding_dim:
         raise Stays("it turns queries and keys by their positions (do_rotary)")
-    op, length = site.op, site.shape(x, "x", 3)[1]
+    op = site.op
+    site.shape(x, "x", 3)
     widths = qkv_hidden_sizes or [site.width(weights, "weights", 2) // 3] * 3
     product = op.MatMul(x, weights)
     product = product if bias is None else op.Add(product, bias)
     q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
     added = [_bias(site, mask_index, "mask_index", x, x, mask_filter_value), attention_bias]
-    added += [_causal(site, x)] if unidirectional and length != ONE else []
+    added += [_causal(site, x)] if unidirectional else []
     return {0: _attend(site, _heads(site, q, num_heads, widths[0]), _keys(site, k, num_heads, widths[1]),
                        _heads(site, v, num_heads, widths[2]), scale or 1 / math.sqrt(widths[0] // num_heads), added, widths[2])}
 
@@ -114,7 +115,7 @@ def _bias(site: Site, mask: ir.Value | None, name: str, query: ir.Value, key: ir
 def _within(site: Site, mask: ir.Value, name: str, key: ir.Value) -> ir.Value:
     """Whether a key stands before its row's end, and not before its start: [B,T]."""
     op, count, batch = site.op, site.shape(mask, name, 1)[0], site.shape(key, "key")[0]
-    columns = _columns(site, key)
+    columns = _columns(site, key, "key")
     column = op.constant([-1, 1], "column")
     if count == batch:
         return op.Less(columns, op.Reshape(op.Cast(mask, to=ir.DataType.INT64), column))
@@ -127,15 +128,15 @@ def _within(site: Site, mask: ir.Value, name: str, key: ir.Value) -> ir.Value:
 
 def _causal(site: Site, query: ir.Value) -> ir.Value:
     """0 where a key does not stand behind the query, the lowest number where it does: [S,S]."""
-    op, columns = site.op, _columns(site, query)
+    op, columns = site.op, _columns(site, query, "query")
     keep = op.LessOrEqual(columns, op.Reshape(columns, op.constant([-1, 1], "rows")))
     return op.Where(keep, site.number(0.0, query, "open"), site.number(-math.inf, query, "behind"))
 
 
-def _columns(site: Site, source: ir.Value) -> ir.Value:
+def _columns(site: Site, source: ir.Value, name: str) -> ir.Value:
     """0, 1, 2, ... over the second-last dimension."""
     op = site.op
-    return op.Range(op.constant(np.array(0), "first"), op.Squeeze(site.size(source, -2)), op.constant(np.array(1), "step"))
+    return op.Range(op.constant(np.array(0), "first"), op.Squeeze(site.size(source, name, -2)), op.constant(np.array(1), "step"))
 
 
 PARTS: dict[str, Parts] = {"Attention": attention, "MultiHeadAttention": multi_head_attention}

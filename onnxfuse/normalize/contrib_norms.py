@@ -50,7 +50,7 @@ def _sum(site: Site, x: ir.Value, skip: ir.Value, bias: ir.Value | None) -> ir.V
 
 
 def _norm(site: Site, x: ir.Value, gain: ir.Value, bias: ir.Value | None, epsilon: float) -> ir.Value:
-    return site.op.LayerNormalization(*((x, gain) if bias is None else (x, gain, bias)), axis=-1, epsilon=epsilon)
+    return site.op.LayerNormalization(x, gain, bias, axis=-1, epsilon=epsilon)
 
 
 def embed_layer_normalization(site: Site, ids: ir.Value, segment_ids: ir.Value | None, words: ir.Value, places: ir.Value,

@@ -23,11 +23,10 @@ def _turned(site: Site, x: ir.Value, name: str, swap: int, batch: int) -> ir.Val
     rank = len(site.shape(x, name))
     if rank == 1:
         return x
-    last = [rank - 1, rank - 2] if swap else [rank - 2, rank - 1]
-    if batch:
-        last = [rank - 1, 0] if swap else [0, rank - 1]
-    first = range(1, rank - 1) if batch else range(rank - 2)
-    return site.op.Transpose(x, perm=[*first, *last])
+    if not batch:
+        return site.op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
+    last = (rank - 1, 0) if swap else (0, rank - 1)
+    return site.op.Transpose(x, perm=[*range(1, rank - 1), *last])
 
 
 GEMM_ACTIVATIONS: dict[str, tuple[str, ...]] = {
@@ -47,8 +46,7 @@ def fused_gemm(site: Site, a: ir.Value, b: ir.Value, c: ir.Value | None = None, 
                activation_beta: float | None = None, activation_gamma: float | None = None) -> dict[int, ir.Value]:
     given = {"alpha": activation_alpha, "beta": activation_beta, "gamma": activation_gamma}
     parameters = {name: value for name, value in given.items() if value is not None}
-    inputs = (a, b) if c is None else (a, b, c)
-    product = site.op.Gemm(*inputs, alpha=alpha, beta=beta, transA=trans_a, transB=trans_b)
+    product = site.op.Gemm(a, b, c, alpha=alpha, beta=beta, transA=trans_a, transB=trans_b)
     return {0: _activated(site, product, a, activation, GEMM_ACTIVATIONS, parameters)}
 
 
@@ -57,9 +55,8 @@ def fused_conv(site: Site, x: ir.Value, weight: ir.Value, bias: ir.Value | None 
                dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
                pads: list[int] | None = None, strides: list[int] | None = None) -> dict[int, ir.Value]:
     """activation(conv(x) + z)"""
-    lists = {"dilations": dilations, "kernel_shape": kernel_shape, "pads": pads, "strides": strides}
-    shape = {name: value for name, value in lists.items() if value is not None}
-    made = site.op.Conv(*((x, weight) if bias is None else (x, weight, bias)), auto_pad=auto_pad, group=group, **shape)
+    made = site.op.Conv(x, weight, bias, auto_pad=auto_pad, group=group, dilations=dilations, kernel_shape=kernel_shape,
+                        pads=pads, strides=strides)
     made = made if z is None else site.op.Add(made, z)
     if activation is None:
         return {0: made}

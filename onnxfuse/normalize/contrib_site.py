@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +26,12 @@ class Site:
     op: Op
     facts: Facts
     node: ir.Node
+    inputs: Sequence[ir.Value]
+    """The graph's."""
 
     def read(self, output: int) -> bool:
         """Whether someone reads the node's output of that number."""
-        value = self.node.outputs[output] if output < len(self.node.outputs) else None
-        return value is not None and bool(value.uses() or value.is_graph_output())
+        return any(value.uses() or value.is_graph_output() for value in self.node.outputs[output:output + 1])
 
     def shape(self, value: ir.Value | None, name: str, *ranks: int) -> Shape:
         """A value's shape. Raises Stays when it is unknown, or of none of the ``ranks`` where some are given."""
@@ -48,17 +49,13 @@ class Site:
             raise Stays(f"the width of its input {name!r} is {size}, wanted a number")
         return size.number
 
-    def size(self, value: ir.Value, axis: int) -> ir.Value:
-        """One size of a value of known shape, as a tensor [1]: of a graph input that has it, where there is one, so that nothing
-        reads the value."""
-        wanted = self.facts.shape(value) or ()
-        graph = self.node.graph
-        for source in (*(graph.inputs if graph is not None else ()), value):
-            shape = self.facts.shape(source) or ()
-            if wanted[axis] in shape:
-                at = shape.index(wanted[axis])
-                return self.op.Shape(source, start=at, end=at + 1)
-        raise Stays("the shape of its inputs is not known")
+    def size(self, value: ir.Value, name: str, axis: int) -> ir.Value:
+        """One size of a value, as a tensor [1]: of a graph input that has it, where there is one, so that nothing reads the
+        value. Raises Stays when the value's shape is unknown."""
+        wanted = self.shape(value, name)[axis]
+        shapes = ((source, self.facts.shape(source) or ()) for source in (*self.inputs, value))
+        source, at = next((source, shape.index(wanted)) for source, shape in shapes if wanted in shape)
+        return self.op.Shape(source, start=at, end=at + 1)
 
     def number(self, content: float, like: ir.Value | None, name: str) -> ir.Value:
         """A constant of rank 0 and of the type of ``like``, or its nearest finite one. The graph reads off a type that is not

@@ -29,8 +29,7 @@ def guard(match: Match) -> dict:
         match.need(len(set(letters)) == len(letters), f"a letter of {letters!r} is repeated", match.output)
     both = set(left) & set(right)
     match.need(set(left + right) - both <= set(output), "a letter of one operand is summed by itself", match.output)
-    free = [letter for letter in output if letter not in both]
-    flip = bool(free) and free[0] in right
+    flip = next((letter in right for letter in output if letter not in both), False)  # rows come first: fewer Transposes
     if flip:
         left, right = right, left
     x, y = ("b", "a") if flip else ("a", "b")
@@ -40,34 +39,19 @@ def guard(match: Match) -> dict:
     batch = [letter for letter in output if letter in both]
     rows = [letter for letter in output if letter in left and letter not in both]
     columns = [letter for letter in output if letter in right and letter not in both]
-    summed = [letter for letter in left if letter in both and letter not in output]
-    groups = (rows if batch else [], summed, columns)  # without a batch, rows stay separate: MatMul takes them as its batch
-    lead = batch if batch else rows
-    steps = {
-        "x": _Step(left, [*lead, *groups[0], *summed], _shape(sizes, lead, *(groups[:2] if batch else (summed,)))),
-        "y": _Step(right, [*batch, *summed, *columns], _shape(sizes, batch, summed, columns)),
-        "back": _Step("".join([*batch, *rows, *columns]), list(output), tuple(sizes[n] for n in [*batch, *rows, *columns])),
-    }
-    result = _shape(sizes, batch, rows, columns) if batch else _shape(sizes, rows, columns)
-    targets = {"x": constant_target(steps["x"].moved(sizes), steps["x"].shape),
-               "y": constant_target(steps["y"].moved(sizes), steps["y"].shape),
-               "back": constant_target(result, steps["back"].shape)}
+    summed = [letter for letter in left if letter not in output]
+    lead, flat = (batch, [rows]) if batch else (rows, [])  # without a batch, rows stay separate: MatMul takes them as its batch
+    x_order, y_order, made = [*batch, *rows, *summed], [*batch, *summed, *columns], [*batch, *rows, *columns]
+    targets = {"x": constant_target(_shape(sizes, x_order), _shape(sizes, lead, *flat, summed)),
+               "y": constant_target(_shape(sizes, y_order), _shape(sizes, batch, summed, columns)),
+               "back": constant_target(_shape(sizes, lead, *flat, columns), _shape(sizes, made))}
     match.need(None not in targets.values(), "a size to reshape to cannot be inferred", match.output)
-    return {"flip": flip, "perms": {name: step.perm for name, step in steps.items()}, "targets": targets,
-            "reshaped": {"x": steps["x"].moved(sizes) != steps["x"].shape, "y": steps["y"].moved(sizes) != steps["y"].shape,
-                         "back": result != steps["back"].shape}}
+    perms = {"x": _perm(left, x_order), "y": _perm(right, y_order), "back": _perm(made, output)}
+    return {"flip": flip, "perms": perms, "targets": targets, "whole": _shape(sizes, lead, *flat, columns) == _shape(sizes, made)}
 
 
-class _Step:
-    """An operand's way: from ``letters`` to ``order``, then to ``shape``."""
-
-    def __init__(self, letters: str, order: Sequence[str], shape: tuple[Dim, ...]) -> None:
-        self.perm = [letters.index(letter) for letter in order]
-        self.order = order
-        self.shape = shape
-
-    def moved(self, sizes: dict[str, Dim]) -> tuple[Dim, ...]:
-        return tuple(sizes[letter] for letter in self.order)
+def _perm(letters: Sequence[str], order: Sequence[str]) -> list[int]:
+    return [letters.index(letter) for letter in order]
 
 
 def _shape(sizes: dict[str, Dim], lead: Sequence[str], *groups: Sequence[str]) -> tuple[Dim, ...]:
@@ -75,17 +59,13 @@ def _shape(sizes: dict[str, Dim], lead: Sequence[str], *groups: Sequence[str]) -
     return (*(sizes[n] for n in lead), *(math.prod((sizes[n] for n in group), start=ONE) for group in groups))
 
 
-def product(op: Op, a, b, flip, perms, targets, reshaped, **_) -> ir.Value:
-    def arrange(value: ir.Value, name: str, *, first: bool) -> ir.Value:
-        for step in ("perm", "shape") if first else ("shape", "perm"):
-            if step == "perm" and perms[name] != sorted(perms[name]):
-                value = op.Transpose(value, perm=perms[name])
-            if step == "shape" and reshaped[name]:
-                value = op.Reshape(value, op.constant(targets[name], name))
-        return value
-
+def product(op: Op, a, b, flip, perms, targets, whole, **_) -> ir.Value:
     x, y = (b, a) if flip else (a, b)
-    return arrange(op.MatMul(arrange(x, "x", first=True), arrange(y, "y", first=True)), "back", first=False)
+    x = op.Reshape(op.Transpose(x, perm=perms["x"]), op.constant(targets["x"], "x"))
+    y = op.Reshape(op.Transpose(y, perm=perms["y"]), op.constant(targets["y"], "y"))
+    made = op.MatMul(x, y)
+    made = made if whole else op.Reshape(made, op.constant(targets["back"], "back"))
+    return made if perms["back"] == sorted(perms["back"]) else op.Transpose(made, perm=perms["back"])
 
 
 RULES = (Rule("einsum-product", einsum, guard, product),)

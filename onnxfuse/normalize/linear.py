@@ -46,7 +46,7 @@ def guard_flat(match: Match) -> dict:
     match.need_constant("weight")
     depth, width = match.need_shape("weight", rank=2)
     source, wanted = match.need_shape("x"), match.need_shape(match.output)
-    inner = next(node for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match["x"])
+    inner = next(node for node in match.nodes if node.inputs[0] is match["x"])
     match.need_shape(inner.outputs[0], rank=2)
     kept = next((at for at in range(len(source)) if math.prod(source[at:], start=ONE) == depth), None)
     if kept is None or kept < 2:
@@ -60,14 +60,12 @@ def guard_flat(match: Match) -> dict:
         value = node.outputs[0]
         single = len(value.uses()) == 1 and not value.is_graph_output()
         match.need(single or node is match.root or node is inner, "the flat product is read elsewhere", value)
-    targets = {"before": constant_target(source, (*lead, depth)), "behind": constant_target((*lead, width), wanted)}
-    return {"before": None if source == (*lead, depth) else targets["before"],
-            "behind": None if wanted == (*lead, width) else targets["behind"]}
+    behind = None if wanted == (*lead, width) else constant_target((*lead, width), wanted)
+    return {"before": constant_target(source, (*lead, depth)), "behind": behind}
 
 
 def whole(op: Op, x, weight, before, behind, bias=None, **_):
-    x = x if before is None else op.Reshape(x, op.constant(before, "before"))
-    product = op.MatMul(x, weight)
+    product = op.MatMul(op.Reshape(x, op.constant(before, "before")), weight)
     result = product if bias is None else op.Add(product, bias)
     return result if behind is None else op.Reshape(result, op.constant(behind, "behind"))
 
@@ -104,7 +102,8 @@ def guard_picked(match: Match) -> dict:
     match.need_shape("index", rank=0)
     perm = match["perm"] or list(range(len(match.need_shape("x"))))[::-1]
     source = perm[match["axis"] % len(perm)]
-    return {"source": source, "left": [i - (i > source) for i in perm if i != source]}
+    left = [i for i in perm if i != source]
+    return {"source": source, "left": [sorted(left).index(i) for i in left]}
 
 
 def transpose_picked(op: Op, x, index, source, left, **_):
@@ -153,7 +152,7 @@ def guard_by_heads(match: Match) -> dict:
     match.need(wanted[:2] == lead and wanted[3] == Dim(PARTS), "the Reshape does not split into the three parts of heads",
                match.output)
     readers = [node for node, _ in match.output.uses()]
-    picked = readers and all(node.op_type == "Gather" and node.attributes.get_int("axis", 0) in (3, -2) for node in readers)
+    picked = all(node.op_type == "Gather" and node.attributes.get_int("axis", 0) in (3, -2) for node in readers)
     match.need(picked and not match.output.is_graph_output(), "the readers do not pick one of the parts", match.output)
     sizes = [match.need_number(size, "a size") for size in wanted[2:]]
     match.need_shape(match.need_constant("weight"), rank=2)
@@ -218,7 +217,7 @@ def part(at: int):
 def guard_part(at: int):
     def guard(match: Match) -> dict:
         shape, axes = match.need_shape("x"), match.fact("axes").data or ()
-        split = next(node for node in match.nodes if node.op_type == "Split")
+        _, split = match.nodes
         same = [axis.number for axis in axes] in ([match["axis"]], [match["axis"] % len(shape)])
         match.need(same, "another dimension is squeezed", match["axes"])
         match.need(shape[match["axis"]].number == len(split.outputs), "a part is wider than 1", match["x"])

@@ -155,6 +155,8 @@ class Op(ir.tape.Tape):
             raise AttributeError(op_type)
 
         def build(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
+            while inputs[-1:] == (None,):  # what is absent at the end is no input at all
+                inputs = inputs[:-1]
             values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
             for at, value in enumerate(values):
                 value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)

@@ -83,11 +83,35 @@ def test_a_skip_that_broadcasts_to_x(skip):
     apart(norm("y = com.microsoft.SkipLayerNormalization(x, r, w, n)", skip=skip), **VECTORS)
 
 
-def test_the_bias_joins_the_product():
+@pytest.mark.parametrize("body", ["m = MatMul(x, sq)  y = com.microsoft.SkipLayerNormalization(r, m, w, n, b)",
+                                  "m = MatMul(x, sq)  p = Relu(r)  y = com.microsoft.SkipLayerNormalization(m, p, w, n, b)"])
+def test_the_bias_joins_the_product(body):
     """So that a linear layer is product and bias again."""
-    model = apart(norm("m = MatMul(x, sq)  y = com.microsoft.SkipLayerNormalization(r, m, w, n, b)"), **VECTORS)
+    model = apart(norm(body), **VECTORS)
     bias = next(node for node in model.graph if node.op_type == "Add")
     assert [value.name for value in bias.inputs] == ["m", "b"]
+
+
+def test_small_rows_are_normed_with_the_default_epsilon():
+    small = np.random.default_rng(0).standard_normal((2, 4, 8)).astype(np.float32) * 1e-6
+    feeds = {"x": small, "r": small * 0}
+    for name in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"):
+        apart(norm(f"y = com.microsoft.{name}(x, r, w)"), feeds=feeds, tolerance=1e-4, **VECTORS)
+
+
+@pytest.mark.parametrize("hidden", ["x", "r"])
+def test_a_sum_of_unknown_shape_comes_apart(hidden):
+    inputs = "x, r".replace(hidden, "h")
+    text = norm(f"h = Reshape({hidden}, to)  y = com.microsoft.SkipLayerNormalization({inputs}, w, n)").replace("(float[B", "(int64[R] to, float[B", 1)
+    model = fill(parse(text), **VECTORS)
+    assert take_apart(model, Facts(20)) == 1
+    assert ops(model) == ["Add", "LayerNormalization", "Reshape"]
+
+
+def test_an_absent_input_that_is_not_known_is_no_matter():
+    model = parse(norm("y = com.microsoft.FastGelu(x, b)"))
+    model.graph.node(0).resize_inputs(3)
+    assert take_apart(model, Facts(20)) == 1
 
 
 @pytest.mark.parametrize(("opset", "wanted"), [(17, ["Add", "Add", "Div", "Mul", "Mul", "ReduceMean", "Sqrt"]),
@@ -138,7 +162,13 @@ TABLES = {"words": (9, 8), "places": (16, 8), "segments": (4, 8), "w": (8,), "n"
 @pytest.mark.parametrize("out", ["float[B,S,8] y", "float[B,S,8] y, float[B,S,8] s", "float[B,S,8] y, int32[B] count, float[B,S,8] s"])
 def test_embeddings_come_apart(inputs, out, at):
     mask = np.array([[1, 2, 1, 0], [0, 0, 1, -1]], dtype=np.int32)
-    apart(EMBED.format(inputs=inputs, out=out, at=at, more=", mask_index_type = 1"), feeds={"mask": mask}, **TABLES)
+    model = apart(EMBED.format(inputs=inputs, out=out, at=at, more=", mask_index_type = 1"), feeds={"mask": mask}, **TABLES)
+    assert bool({"ConstantOfShape", "ReduceSum"} & set(ops(model))) == ("count" in out)
+
+
+def test_embeddings_that_count_nothing():
+    text = EMBED.format(inputs="ids, kinds, words, places, segments, w, n", out="float[B,S,8] y", at="B,S", more="").replace("y, count, s", "y")
+    assert take_apart(fill(parse(text), **TABLES), Facts(20)) == 1
 
 
 def test_segment_ids_without_their_table_stay():
@@ -273,6 +303,17 @@ def test_an_additive_bias_joins_the_mask(bias, more):
     apart(attention("x, w, , mask, , added", "int32[B,S] mask", more, bias), feeds={"mask": OPEN}, bind={"P": 0}, **PROJECTION)
 
 
+def test_the_default_fill_of_masked_keys():
+    """A bias that closes the open keys as far leaves all of them equal."""
+    added = np.broadcast_to(np.where(OPEN[0], np.float32(-10000.0), np.float32(0.0)), (1, 2, 4, 4))
+    apart(attention("x, w, b, mask, , added", "int32[B,S] mask"), feeds={"mask": OPEN, "added": added}, bind={"P": 0}, tolerance=2e-3, **PROJECTION)
+
+
+def test_an_input_of_unknown_rank_beside_attention():
+    text = attention("x, w, b", "", ", unidirectional = 1").replace("g (", "g (float[] other, ")
+    assert take_apart(fill(parse(text), **PROJECTION), Facts(20)) == 1
+
+
 @pytest.mark.parametrize("sizes", [(6, 6, 6), (4, 4, 4), (8, 8, 2)])
 def test_heads_of_other_sizes(sizes):
     width = sum(sizes)
@@ -341,6 +382,7 @@ def test_every_mask_of_multi_head_attention_comes_apart(inputs, mask, content, m
     feeds = {} if content is None else {"mask": content}
     inputs = f"{inputs}{'' if inputs.endswith('b') else ', '}, mask" if mask else inputs
     model = apart(multi_head(inputs, mask, more), feeds=feeds, b=(18,))
+    assert ops(model).count("Slice") == (", b" in inputs) * (1 if "4" in inputs else 3)  # also the keys', so that projections merge
     fused = ir.from_proto(ir.to_proto(model))
     fuse(fused, find("cpu"))
     assert ops(fused).count("Attention") == ("4" not in inputs)  # its keys and values are heads before anything made them
@@ -366,6 +408,7 @@ def test_multi_head_attention_to_what_came_before(mask):
 @pytest.mark.parametrize(("parts", "reason"), [
     ({"inputs": "q"}, "query, key and value are packed in one input, which ONNX Runtime's own CPU kernel does not take either"),
     ({"inputs": "q, k"}, "query, key and value are packed in one input, which ONNX Runtime's own CPU kernel does not take either"),
+    ({"inputs": "q, , v"}, "query, key and value are packed in one input, which ONNX Runtime's own CPU kernel does not take either"),
     ({"inputs": "q, k, v, , , , k4, v4"}, "it has a past, as in a decoder"),
     ({"inputs": "q, k, v, , , , , , mask", "mask": "int32[1] mask"}, "it has a past, as in a decoder"),
     ({"inputs": "q, k, v, , , , , , , mask", "mask": "int32[1,1,1] mask"}, "it has a past, as in a decoder"),

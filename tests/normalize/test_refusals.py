@@ -13,7 +13,7 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
     int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0},
-    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[2] both0 = {0, 0}, int64[2] both1 = {1, 1}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6},
+    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[2] both0 = {0, 0}, int64[2] both1 = {1, 1}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6}, int64[1] minus2 = {-2}, int64[2] sixes = {-1, 6}, int64[3] one_lead = {1, -1, 6}, int64[2] far = {2147483647, 1}, int64[2] long = {100000, 1},
     float[3,4,2] c3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
@@ -63,6 +63,9 @@ CASES = [
     ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, e2)  y = Reshape(m, back)", "weight is not a constant"),
     ("flat-linear", "f = Reshape(x3, flat)  m = MatMul(f, w)  y = Reshape(m, back)", "the first Reshape does not keep the last dimension"),
     ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat3)", "the last Reshape does not restore the first ones"),
+    ("flat-linear", "f = Reshape(x, sixes)  m = MatMul(f, w6)  y = Reshape(m, flat3)", "the first Reshape does not keep the last dimension"),
+    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, one_lead)", "the last Reshape does not restore the first ones"),
+    ("flat-linear", LEAD.replace("lead =", "n0 = Slice(sx, v0, v1)  n1 = Slice(sx, v1, v2)  d = Sub(n0, n1)  lead =").replace("v6)", "d)") + "m = MatMul(f, w)  y = Reshape(m, lead)", "the last Reshape does not restore the first ones"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, b6)  y = Reshape(a, lead)", "bias is not a constant"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, f1)  y = Reshape(a, lead)", "the bias is not [6]"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  y = Reshape(m, lead)  z = Relu(m)", "the flat product is read elsewhere"),
@@ -103,6 +106,7 @@ CASES = [
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, turned5)  y = Gather<axis = 3>(h, one)", "does not split into the three parts of heads"),
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 2>(h, one)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  g = Gather<axis = 3>(h, one)  y = Relu(h)", "the readers do not pick one of the parts"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Softmax<axis = 3>(h)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, w)  y = Reshape(m, heads5)  g = Gather<axis = 3>(y, one)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, e2)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "weight is not a constant"),
     ("heads-by-parts", "m = MatMul(x, c126)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "c126 has rank 3, wanted 2"),
@@ -111,6 +115,7 @@ CASES = [
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(w)", "the weight is read elsewhere as it is"),
     ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, b)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(b)", "the bias is read elsewhere as it is"),
     ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, v2)", "another dimension is squeezed"),
+    ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, open1)", "another dimension is squeezed"),
     ("split-squeeze", "p, q = Split<axis = 1, num_outputs = 2>(x1)  y = Squeeze(p, v1)", "a part is wider than 1"),
     # masks
     ("where-false", "c = Cast<to = 9>(k1)  y = Where(kept, f0, s4)", "the condition is not always false"),
@@ -184,10 +189,15 @@ CASES = [
     ("slice-gather", "c = Slice(x, both0, both1, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
     ("slice-gather", "c = Slice(x, last, v6, v1)  y = Squeeze(c, v1)", "-1 to 6 is not one from the front"),
     ("slice-gather", "c = Slice(x, v1, v3, v1)  y = Squeeze(c, v1)", "1 to 3 is not one from the front"),
+    ("slice-gather", "c = Slice(x, minus2, last, v1)  y = Squeeze(c, v1)", "-2 to -1 is not one from the front"),
+    ("slice-gather", "c = Slice(x, back_first, far, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
+    ("slice-gather", "c = Slice(x, both0, long, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
     ("slice-gather", "c = Slice(x1, v0, v1, v0)  y = Squeeze(c, v1)", "another dimension is squeezed"),
     ("tile-expand", "y = Tile(tile4, wide4)", "the repeats are not known"),
     ("tile-expand", "y = Tile(x3, turned3)", "3 is repeated 2 times"),
     ("tile-expand", "y = Tile(tile4, none4)", "nothing is left"),
+    ("tile-expand", "s = Shape(ids)  n0 = Slice(s, v0, v1)  n1 = Slice(s, v1, v2)  d = Sub(n0, n1)  n4 = Concat<axis = 0>(v1, v1, v1, d)  y = Tile(tile4, n4)",
+     "nothing is left"),
     # scale
     ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
     ("division-to-multiplication", "y = Div(f3, f2)", "a constant expression"),
@@ -237,3 +247,10 @@ def test_a_guard_line_refuses(name, body, reason, before):
     assert rules
     assert not rewrite(model, rules, facts, trace)
     assert reason in trace.misses[name]["seen"]
+
+
+def test_a_flat_product_that_the_caller_wants_stays():
+    model = fill(parse(f"g ({INPUTS}) => (float[P] y, float[Q,6] m) {CONSTANTS} {{ {LEAD} m = MatMul(f, w)  y = Reshape(m, lead) }}"), w=(12, 6), b=(6,))
+    trace = Trace()
+    assert not rewrite(model, [rule for rule in RULES if rule.name == "flat-linear"], facts_of(model), trace)
+    assert trace.misses["flat-linear"]["seen"] == "the flat product is read elsewhere"

@@ -3,6 +3,7 @@
 import pytest
 
 from onnxfuse import normalize
+from onnxfuse.rewrite import Trace
 from tests.conftest import apply, assert_same, fill, ops, parse
 
 CONSTANTS = """<int64[4] t4 = {0, 0, 3, 4}, int64[3] t3 = {0, 0, 12}, int64[2] t6 = {-1, 6}, int64[1] first = {0}, int64[1] second = {1},
@@ -70,6 +71,24 @@ def test_gemm_becomes_matmul_and_bias():
     check("y = Gemm(x, w)", ["MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
 
 
+def test_linear_layers_that_share_a_weight():
+    check("a = Gemm(x, w, b)  y = Gemm(a, w, b)", ["Add", "Add", "MatMul", "MatMul"], inputs="float[B,6] x, float[6,6] w, float[6] b", w=(6, 6), b=(6,))
+
+
+def test_flat_rows_with_another_reader():
+    check("s = Shape(x)  f = Reshape(x, t6)  m = MatMul(f, w)  n = Reshape(m, s)  a = ReduceSum(f, first)  y = Add(n, a)",
+          ["Add", "MatMul", "ReduceSum", "Reshape"], inputs="float[B,S,6] x, float[6,6] w", w=(6, 6))
+
+
+def test_a_part_of_size_one_without_its_dimension():
+    check("p, q, u = Split<axis = 1, num_outputs = 3>(x)  a = Squeeze(p, second)  b = Squeeze(u, second)  y = Mul(a, b)",
+          ["Gather", "Gather", "Mul"], inputs="float[B,3,6] x")
+
+
+def test_one_row_of_what_is_transposed():
+    check("t = Transpose(x)  g = Gather<axis = 1>(t, one)  y = Relu(g)", ["Gather", "Relu", "Transpose"])
+
+
 @pytest.mark.parametrize("attribute", ["alpha = 0.5", "beta = 2.0", "transA = 1"])
 def test_gemm_with_a_factor_stays(attribute):
     check(f"y = Gemm<{attribute}>(x, w, b)", ["Gemm"], inputs="float[6,6] x, float[6,6] w, float[6] b", w=(6, 6), b=(6,))
@@ -95,11 +114,12 @@ DYNAMO_MASK = """s = Shape(m)  b = Gather(s, zero)  n = Gather(s, one)  rb = Ran
     fb = Unsqueeze(eb, last)  fs = Unsqueeze(es, last)  at = Concat<axis = -1>(fb, fs)  c = GatherND(m, at)  w = Where(c, z, low)  y = Add(x, w)"""
 
 
+@pytest.mark.parametrize("size", ["B", "1"])
 @pytest.mark.parametrize("body", [TORCHSCRIPT_MASK, DYNAMO_MASK])
-def test_masks_built_from_indices_become_a_reshape(body):
+def test_masks_built_from_indices_become_a_reshape(body, size):
     constants = CONSTANTS.replace("float z =", "int64[3] tail = {1, 2, 3}, int64[3] head = {0, 1, 2}, int64[4] shape = {-1, 1, 1, 0}, float z =")
     constants = constants.replace("{-1, 1, 1, 0}", "{0, 1, 1, -1}")
-    text = f"g ({IDS}) => (float[P] y) {constants} {{ {body} }}"
+    text = f"g ({IDS.replace('B', size)}) => (float[P] y) {constants} {{ {body} }}"
     before, after = parse(text), parse(text)
     apply((), after)
     assert ops(after) == ["Add", "Reshape", "Where"]
@@ -192,6 +212,14 @@ def test_nan_repair_stays_with_a_mask_from_outside():
     assert "the mask may be -inf" in trace.misses["nan-repair"]["seen"]
 
 
+@pytest.mark.parametrize("options", [{}, {"prove": False}, {"prove": True}])
+def test_rewrites_are_proven_on_demand(options):
+    trace = Trace()
+    normalize.normalize(build("y = Div(x, f4)"), trace, opset=23, **options)
+    assert len(trace.applications) == 1
+    assert trace.proven == bool(options.get("prove"))
+
+
 def test_dropout_that_trains_stays():
     model = build("d = Dropout(x, ratio, flag)  y = Relu(d)", inputs="float[B,S,12] x, float ratio, bool flag")
     apply((), model)
@@ -261,8 +289,6 @@ def test_overridable_weights_are_not_constants():
 def test_model_local_functions_are_inlined():
     import onnx.parser
     import onnx_ir as ir
-
-    from onnxfuse.rewrite import Trace
     text = """<ir_version: 10, opset_import: ["" : 23, "f" : 1]> g (float[B,4] x) => (float[B,4] y) { y = f.twice(x) }
         <opset_import: ["" : 23], domain: "f"> twice (a) => (b) { b = Add(a, a) }"""
     model = ir.from_proto(onnx.parser.parse_model(text))
