@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -31,7 +31,7 @@ class Var:
     """Any value, or in an attribute's place any attribute value."""
 
     name: str
-    optional: bool = False
+    optional: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +40,9 @@ class Op:
 
     type: str
     inputs: tuple[Op | Var | None, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
-    domain: str = ""
-    output: int = 0
-
-    def size(self) -> int:
-        """How many operators the tree holds."""
-        return len(set(_operators(self)))
-
-
-def _operators(pattern: Op) -> Iterator[Op]:
-    yield pattern
-    for operand in pattern.inputs:
-        if isinstance(operand, Op):
-            yield from _operators(operand)
+    attributes: dict[str, Any]
+    domain: str
+    output: int
 
 
 class _Recorder:
@@ -68,7 +57,7 @@ class _Recorder:
 def trace(before: Callable[..., Op]) -> Op:
     """Run a pattern function and return its tree."""
     parameters = list(inspect.signature(before).parameters.values())[1:]
-    variables = {p.name: Var(p.name, optional=p.default is None) for p in parameters}
+    variables = {p.name: Var(p.name, p.default is None) for p in parameters}
     return before(_Recorder(), **variables)
 
 
@@ -132,8 +121,7 @@ class _Search:
 
     def _operator(self, pattern: Op, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any],
                   nodes: dict[Op, ir.Node]) -> Iterator[Found]:
-        node = None if value is None else value.producer()
-        if node is None or value is None:
+        if value is None or (node := value.producer()) is None:
             return self.stop(nodes, name_of(value), "a graph input or initializer", pattern.type)
         if (node.op_type, node.domain) != (pattern.type, pattern.domain) or value.index() != pattern.output:
             return self.stop(nodes, name_of(value), node.op_type, pattern.type)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
-from onnxfuse.rewrite.facts import Dim, Fact, Facts, Shape, constant, is_constant
+from onnxfuse.rewrite.facts import Dim, Fact, Facts, Shape, constant, is_constant, stored
 
 
 class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says no
@@ -89,7 +89,7 @@ class Match:
 
     def need_array(self, name: str) -> np.ndarray:
         """The content of a constant; refuses anything else."""
-        array = constant(self.need_constant(name))
+        array = constant(self.bindings[name])
         if array is None:
             raise NoMatch(f"{name} is not a constant", self.bindings[name])
         return array
@@ -98,16 +98,15 @@ class Match:
         """The one element of a constant; refuses anything else."""
         value = self.bindings[name]
         fact = self.facts[value]
-        single = fact.shape is not None and all(dim.number == 1 for dim in fact.shape)
-        if not is_constant(value) or not single or fact.uniform is None:
+        tensor = stored(value)
+        if tensor is None or tensor.size != 1 or fact.uniform is None:
             raise NoMatch(f"{name} is not a constant scalar", value)
         return float(fact.uniform)
 
     def need_scalar(self, name: str, wanted: float) -> None:
         """Refuses unless the value is this constant as its type holds it, to within one rounding step."""
         seen = self.scalar(name)
-        array = constant(self.bindings[name])
-        rounded = np.asarray(wanted, dtype=None if array is None else array.dtype)
+        rounded = np.asarray(wanted, dtype=self.need_array(name).dtype)
         if abs(seen - float(rounded)) > abs(float(np.spacing(rounded))):
             raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
 
