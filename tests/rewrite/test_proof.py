@@ -61,7 +61,8 @@ def test_inputs_of_one_region_differ():
 
 def test_exact_means_to_the_bit():
     third = lambda op, x: op.Mul(op.Mul(op.Relu(x), op.constant(3.0)), op.constant(1 / 3))  # noqa: E731
-    assert not apply(Rule("close", relu, agree, third, exact=True), TEXT)[2].proven
+    trace = apply(Rule("close", relu, agree, third, exact=True), TEXT)[2]
+    assert (trace.proven, trace.rejected) == (0, {"close": "at a: not equal to the bit"})
     _, _, trace = apply(Rule("close", lambda op, x: op.Tanh(op.Relu(x)), agree,
                                       lambda op, x: op.Tanh(op.Mul(op.Mul(op.Relu(x), op.constant(3.0)), op.constant(1 / 3)))), TEXT)
     assert trace.rejected == {}
@@ -162,7 +163,7 @@ def test_each_type_has_a_tolerance_of_its_own(kind, factor, held):
 
 
 RUN = "s = Shape(x)  n = Gather(s, one)  r = Range(zero, n, one)  "
-NUMBERS = "<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] last = {-1}, float f2 = {2.0}, float f0 = {0.0}>"
+NUMBERS = "<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] last = {-1}, float f2 = {2.0}, float f0 = {0.0}, float[3] w = {1, 2, 3}>"
 
 
 @pytest.mark.parametrize(("text", "before", "after", "wanted"), [
@@ -177,6 +178,8 @@ NUMBERS = "<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = 
     ("(float[2,3] x) => (float[2,3] y) { y = Sub(x, x) }",
      lambda op, x: op.Sub(x, x), lambda op, x: op.constant(np.ones((2, 3), np.float32)), "rejected"),
     ("(float[B,S] x) => (float[B,S] y) { a = Neg(x)  y = Neg(a) }", lambda op, x: op.Neg(op.Neg(x)), lambda op, x: x, "proven"),
+    ("(float[B,3] x) => (float[B,3] y) { y = Mul(x, w) }",
+     lambda op, x, w: op.Mul(x, w), lambda op, x, w: op.Mul(x, op.constant(np.array([1, 2, 3], np.float32))), "proven"),
     # content that facts imply: of shapes, fills, ranges and what GatherND reads
     ("(float[B,S] x) => (float[P] y) { s = Shape(x)  a = Relu(x)  y = Reshape(a, s) }",
      lambda op, x, s: op.Reshape(x, s), lambda op, x, s: op.Identity(x), "proven"),
