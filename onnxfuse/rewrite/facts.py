@@ -131,11 +131,16 @@ def attribute(node: ir.Node, name: str, opset: int) -> Any:
     given = node.attributes.get(name)
     if given is not None:
         return list(given.value) if given.type in _LISTS else given.value
+    return schema_default(node, name, opset)
+
+
+def schema_default(node: ir.Node, name: str, opset: int) -> Any:
+    """What the operator's schema says of an attribute that is absent; None when it says nothing."""
     try:
         default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
     except (onnx.defs.SchemaError, KeyError):
         return None
-    return None if not default.name else onnx.helper.get_attribute_value(default)
+    return onnx.helper.get_attribute_value(default)
 
 
 def plain(value: Any) -> Any:

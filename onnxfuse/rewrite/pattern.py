@@ -11,15 +11,15 @@ When nothing matches, ``Miss`` tells how far the best attempt came and what it w
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-from onnxfuse.rewrite.facts import attribute, plain
+from onnxfuse.rewrite.facts import attribute, plain, schema_default
 
 COMMUTATIVE = {"Add", "Mul", "And", "Or", "Max", "Min", "Equal", "Sum"}
 IGNORED_ATTRIBUTES = {"LayerNormalization": {"stash_type"}}
@@ -49,9 +49,11 @@ class _Recorder:
     """Stands for ``op`` while a pattern function runs."""
 
     def __getattr__(self, name: str) -> Callable[..., Op]:
-        def record(*inputs: Op | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Op:
-            return Op(name, inputs, attributes, _domain, _output)
-        return record
+        return functools.partial(_record, name)
+
+
+def _record(op_type: str, /, *inputs: Op | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Op:
+    return Op(op_type, inputs, attributes, _domain, _output)
 
 
 def trace(before: Callable[..., Op]) -> Op:
@@ -187,15 +189,6 @@ class Attempt:
     def nodes(self) -> tuple[ir.Node, ...]:
         """The graph's nodes that were right at that point."""
         return self._search.deepest
-
-
-def schema_default(node: ir.Node, name: str, opset: int) -> Any:
-    """What the operator's schema says of an attribute that is absent; None when it says nothing."""
-    try:
-        default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
-    except (onnx.defs.SchemaError, KeyError):
-        return None
-    return onnx.helper.get_attribute_value(default) if default.name else None
 
 
 def name_of(value: ir.Value | None) -> str:

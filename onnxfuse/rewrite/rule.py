@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says n
 class Match:
     """What a guard sees: the matched values by name, the root, and the facts. It reads only."""
 
-    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts, output: int = 0) -> None:
+    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts, output: int) -> None:
         self._output = output
         self.bindings = found.bindings
         self.nodes = list(dict.fromkeys(found.nodes.values()))
@@ -152,13 +153,13 @@ class Op(ir.tape.Tape):
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
+        return functools.partial(self._build, op_type)
 
-        def build(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
-            values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
-            for at, value in enumerate(values):
-                value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)
-            return values[0] if _outputs == 1 else values
-        return build
+    def _build(self, op_type: str, /, *inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
+        values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
+        for at, value in enumerate(values):
+            value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)
+        return values[0] if _outputs == 1 else values
 
     def constant(self, content: np.ndarray | list[int] | float | ir.TensorProtocol, name: str = "const") -> ir.Value:
         """A new initializer; lists are int64, floats are float32."""

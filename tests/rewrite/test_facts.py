@@ -270,3 +270,11 @@ def test_the_shape_was_lost_where_everything_behind_is_known():
     assert facts.unknown_since(values["y"]) is values["a"]
     assert facts.unknown_since(values["a"]) is values["a"]
     assert facts.unknown_since(model.graph.inputs[0]) is model.graph.inputs[0]
+
+
+def test_what_a_body_loses_is_lost_at_its_node():
+    model = parse("""g (float[B] x, bool c) => (float[P] y)
+        { e = If (c) <then_branch = t () => (float[P] p) { i = com.acme.Blend(x)  p = Relu(i) },
+          else_branch = f () => (float[Q] q) { q = Neg(x) }>  y = Neg(e) }""")
+    facts, values = facts_of(model), values_of(model)
+    assert facts.unknown_since(values["y"]) is values["e"]

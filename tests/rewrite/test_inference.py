@@ -48,7 +48,7 @@ def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
     facts = facts_of(model)
     last = list(model.graph)[-1]
     assert facts.unknown_since(last.inputs[0]).name == "a"
-    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, facts)
+    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, facts, 0)
     with pytest.raises(NoMatch, match=r"the shape of b is not known: no shape inference tells what com\.acme\.Blend at a gives"):
         match.need_shape("x")
 
@@ -57,7 +57,7 @@ def test_an_input_without_a_shape_is_named():
     model = parse("g (float[B,S,8] x) => (float[M] y) { y = Relu(x) }")
     model.graph.inputs[0].shape = None
     facts, node = facts_of(model), list(model.graph)[-1]
-    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, facts)
+    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, facts, 0)
     with pytest.raises(NoMatch, match="the shape of y is not known: the graph input x has none"):
         match.need_shape("x")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxfuse.rewrite.facts import Fact
+from onnxfuse.rewrite.facts import Dim, Fact
 from tests.conftest import facts_of, parse
 
 HEAD = """g (float[B,S,12] x, float[12,B] w, int64[N] open, int64[1] one_open, int64 some, int64[2] pair, float[B,1,1] row,
@@ -141,13 +141,14 @@ def test_content_of_small_integers(body, data):
     ('y = Einsum<equation = "bxy,bsd->bxyd">(row, x)', ["B", "1", "1", "12"]), ('y = Einsum<equation = "bsd,bsd->sd">(row, x)', ["S", "12"]),
     ('y = Einsum<equation = "bsd,bsd->sd">(x, row)', ["S", "12"]),
     ('y = Einsum<equation = "...d,de->...e">(x, w)', ["B", "S", "B"]), ('y = Einsum<equation = "bsd,de">(x, w)', ["B", "B", "S"]),
+    ('q = Unsqueeze(x, v0)  y = Einsum<equation = "...d,de->...e">(q, w)', ["1", "B", "S", "B"]),
     ('y = Einsum<equation = "bs,de->be">(x, w)', None), (UNKNOWN + 'y = Einsum<equation = "bsd,de->bse">(x, u)', None),
     ("y = Gemm(flat, w)", ["S", "B"]), ("y = Gemm<transA = 1>(w, w)", ["B", "B"]), ("y = Gemm<transB = 1>(flat, flat)", ["S", "S"]),
     ("y = ReduceMean(x, last)", ["B", "S", "1"]), ("y = ReduceMean<keepdims = 0>(x, v1)", ["B", "12"]), ("y = ReduceMax(x)", ["1", "1", "1"]),
     ("y = ReduceSum<keepdims = 0>(x)", []), ("y = ReduceSum<noop_with_empty_axes = 1>(x, none)", ["B", "S", "12"]),
     ("y = ReduceSum(x, none)", ["1", "1", "1"]), ("y = ReduceMean(x, one_open)", None), ("y = ReduceL2<keepdims = 0>(x, negative)", ["B"]),
     ("y, u = Split<axis = -1, num_outputs = 2>(x)", ["B", "S", "6"]), ("u, y = Split<axis = 2>(x, a)", ["B", "S", "4"]),
-    ("y, u = Split<axis = 1, num_outputs = 2>(x)", ["B", "?", "12"]), ("y, u = Split<axis = -1, num_outputs = 2>(x, )", ["B", "S", "6"]), ("y, u = Split<axis = 2>(x, pair)", ["B", "S", "?"]),
+    ("y, u = Split<axis = 1, num_outputs = 2>(x)", ["B", "?", "12"]), ("y, u = Split<axis = 2>(x, pair)", ["B", "S", "?"]),
     ("y = Attention<q_num_heads = 3, kv_num_heads = 3>(x, x, half)", ["B", "S", "6"]),
     ("y = Attention<q_num_heads = 6, kv_num_heads = 3>(x, half, half)", ["B", "S", "12"]),
     ("q = Unsqueeze(x, v1)  k = Unsqueeze(half, v1)  y = Attention(q, q, k)", ["B", "1", "S", "6"]),
@@ -266,3 +267,9 @@ def test_shapes_at_older_opsets(body, opset, shape):
     """The normal form's own operators are known before the opset that brought them."""
     found = fact_of(body, opset).shape
     assert (None if found is None else open_sizes([str(item) for item in found])) == shape
+
+
+def test_a_split_whose_sizes_are_absent_is_even():
+    model = parse(f"{HEAD} {{ y, u = Split<axis = -1, num_outputs = 2>(x) }}")
+    next(iter(model.graph)).resize_inputs(2)
+    assert facts_of(model).shape(next(iter(model.graph)).outputs[0])[2] == Dim(6)

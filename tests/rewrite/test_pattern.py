@@ -129,7 +129,7 @@ def summed(op, x, a, b):
 def test_what_matches_and_what_stood_there_instead(body, before, matched, seen):
     found, search = attempt(f"g (float[4] p, float[4] q, float[4] r) => (float[P] y) {{ {body} }}", before)
     if seen is None:
-        assert [[item if isinstance(item, list) or item is None else item.name for item in match.bindings.values()] for match in found][0] == matched
+        assert [getattr(item, "name", item) for item in found[0].bindings.values()] == matched
     else:
         assert (found, search.miss.seen) == ([], seen)
 
@@ -160,3 +160,9 @@ def test_where_an_operand_is_absent_the_variable_is_named():
 def test_a_match_leaves_no_miss():
     _, search = attempt("g (float[4] p) => (float[4] y) { y = Exp(p) }", lambda op, a: op.Exp(a))
     assert (search.miss, search.nodes) == (None, ())
+
+
+def test_a_deeper_miss_in_another_order_replaces_the_first():
+    _, search = attempt("g (float[4] p, float[4] q) => (float[4] y) { t = Abs(q)  y = Add(p, t) }",
+                        lambda op, a, b: op.Add(op.Abs(op.Neg(a)), b))
+    assert (search.miss.matched, search.miss.wanted, search.miss.where) == (2, "Neg", "q")
