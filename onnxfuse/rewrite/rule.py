@@ -165,10 +165,10 @@ class Op(ir.tape.Tape):
         """A new initializer; lists are int64, floats are float32."""
         if isinstance(content, (list, float)):
             content = np.array(content, dtype=np.int64 if isinstance(content, list) else np.float32)
-        tensor = ir.tensor(content) if isinstance(content, np.ndarray) else content
         taken = {value.name for value in self.initializers}
         names = (f"{self._base}/{name}{'.' * bool(i)}{i or ''}" for i in itertools.count())
-        return self.initializer(tensor, name=next(n for n in names if n not in self._graph.initializers and n not in taken))
+        free = next(each for each in names if each not in self._graph.initializers and each not in taken)
+        return self.initializer(ir.tensor(content), name=free)
 
 
 @dataclass(frozen=True)
