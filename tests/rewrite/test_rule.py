@@ -145,10 +145,10 @@ def test_operators_begin_with_a_capital():
 
 def test_constants_take_the_type_of_their_content_and_a_free_name():
     op = Op(parse("g (float[B] x) => (float[B] y) { y = Relu(x) }").graph, "y")
-    made = [op.constant(content) for content in ([1, 2], 2.5, np.array([1.5]), ir.tensor(np.array(True)))]
-    assert [value.dtype.name for value in made] == ["INT64", "FLOAT", "DOUBLE", "BOOL"]
-    assert [value.const_value.numpy().tolist() for value in made] == [[1, 2], 2.5, [1.5], True]
-    assert [value.name for value in made] == ["y/const", "y/const.1", "y/const.2", "y/const.3"]
+    made = [op.constant(content) for content in ([1, 2], [], 2.5, np.float64(2.5), np.array([1.5]), ir.tensor(np.array(True)))]
+    assert [value.dtype.name for value in made] == ["INT64", "INT64", "FLOAT", "FLOAT", "DOUBLE", "BOOL"]
+    assert [value.const_value.numpy().tolist() for value in made] == [[1, 2], [], 2.5, 2.5, [1.5], True]
+    assert [value.name for value in made] == ["y/const", *(f"y/const.{at}" for at in range(1, 6))]
 
 
 def test_a_constant_is_not_called_what_the_graph_holds():
