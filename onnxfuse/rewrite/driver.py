@@ -123,8 +123,6 @@ def _sweep(model: ir.Model, by_root: Mapping[tuple[str, str], Sequence[Rule]], f
     for node in model.graph:
         if len(fired) >= most:
             break
-        if node.graph is None:
-            continue
         for rule in by_root.get((node.op_type, node.domain), ()):
             if apply_at(model, rule, node, facts, trace, prover):
                 fired.append(rule.name)
@@ -162,7 +160,7 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Tr
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
             trace.record_miss(rule, pattern.Miss(len(found.nodes), CONSENT, refusal.reason, where))
             continue
-        op = Op(model.graph, match.output.name or rule.name)
+        op = Op(model.graph, pattern.name_of(match.output))
         built = rule.after(op, **match.bindings, **learned)
         if prover is not None and not _proven(prover, rule, match, op, built, trace):
             continue
@@ -222,8 +220,7 @@ def replace(graph: ir.Graph, root: ir.Node, op: Op, built: ir.Value, output: int
     old.name = f"{name}/replaced"
     if op.nodes:
         graph.insert_after(root, op.nodes)
-        built.name = name
-        built.type = built.type or old.type
+        built.name, built.type = name, old.type
     if old.is_graph_output() and not op.nodes:  # a graph output keeps its name: one Identity carries it
         carrier = ir.node("Identity", [built])
         carrier.outputs[0].name = name

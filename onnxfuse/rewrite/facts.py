@@ -35,7 +35,7 @@ def lowest_fill(dtype: ir.DataType | None) -> float:
 
 @dataclass(frozen=True)
 class Dim:
-    """A size: ``coef`` times the product of ``symbols`` (sorted; a name starting with ``~`` may be negative)."""
+    """A size: ``coef`` times the product of ``symbols`` (sorted; none when that is 0; what starts with ``~`` may be negative)."""
 
     coef: int
     symbols: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Dim:
     @property
     def number(self) -> int | None:
         """The value when it is known, else None."""
-        return self.coef if not self.symbols or self.coef == 0 else None
+        return None if self.symbols else self.coef
 
     @property
     def nonnegative(self) -> bool:
@@ -131,11 +131,16 @@ def attribute(node: ir.Node, name: str, opset: int) -> Any:
     given = node.attributes.get(name)
     if given is not None:
         return list(given.value) if given.type in _LISTS else given.value
+    return schema_default(node, name, opset)
+
+
+def schema_default(node: ir.Node, name: str, opset: int) -> Any:
+    """What the operator's schema says of an attribute that is absent; None when it says nothing."""
     try:
         default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
     except (onnx.defs.SchemaError, KeyError):
         return None
-    return None if not default.name else onnx.helper.get_attribute_value(default)
+    return onnx.helper.get_attribute_value(default)
 
 
 def plain(value: Any) -> Any:
@@ -212,25 +217,26 @@ class Facts:
         node = value.producer()
         if node is None:
             return self._of_input(value)
-        output = value.index() or 0
+        output = value.index()
+        assert output is not None
         known = LAWS.get((node.domain, node.op_type))
         fact = known(self, node, output) if known is not None else None
         fact = fact or UNKNOWN
-        return fact if fact.shape is not None and fact.dtype is not None else self._inferred(node, output, fact)
+        return fact if fact.shape is not None else self._inferred(node, output, fact)
 
     def _inferred(self, node: ir.Node, output: int, fact: Fact) -> Fact:
         """``fact`` with what it lacks, from ONNX's shape inference."""
         names: dict[Dim, str] = {}
         inputs = [(value, self[value], _small_content(value)) for value in _read_by(node)]
         dtype, sizes = self._inference.outputs(node, inputs, names)[output]
-        named = {name: dim for dim, name in names.items()}
+        named: dict[Size, Dim] = {name: dim for dim, name in names.items()}
         shape = None if sizes is None else tuple(self._size(size, named) for size in sizes)
-        return replace(fact, dtype=fact.dtype or dtype, shape=shape if fact.shape is None else fact.shape)
+        return replace(fact, dtype=fact.dtype or dtype, shape=shape)
 
-    def _size(self, size: Size, named: dict[str, Dim]) -> Dim:
+    def _size(self, size: Size, named: dict[Size, Dim]) -> Dim:
         if isinstance(size, int) and size > 0:  # onnx's inference of Attention tells 0 for a product that it cannot form
             return Dim(size)
-        return named.get(size, self.size()) if isinstance(size, str) else self.size()
+        return named.get(size, self.size())
 
     def unknown_since(self, value: ir.Value) -> ir.Value:
         """Where the shape of ``value`` was lost: itself, or the first value behind it whose shape is not known either."""
@@ -270,17 +276,10 @@ class Facts:
 
 def _read_by(node: ir.Node) -> list[ir.Value]:
     """What a node reads, once each; what its subgraphs read from outside too."""
-    captured = [value for attribute in node.attributes.values() for graph in _graphs(attribute)
-                for inner in ir.traversal.RecursiveGraphIterator(graph)
+    captured = [value for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH
+                for inner in ir.traversal.RecursiveGraphIterator(attribute.value)
                 for value in inner.inputs if value is not None and value.graph is node.graph]
     return list(dict.fromkeys(value for value in (*node.inputs, *captured) if value is not None))
-
-
-def _graphs(given: ir.Attr) -> tuple[ir.Graph, ...]:
-    """The subgraphs that an attribute holds."""
-    if given.type == ir.AttributeType.GRAPH:
-        return (given.value,)
-    return tuple(given.value) if given.type == ir.AttributeType.GRAPHS else ()
 
 
 def _small_content(value: ir.Value) -> ir.TensorProtocol | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxfuse.rewrite.facts import Dim, Fact
 
 Size = int | str | None
-"""A number, a named dimension, or unknown."""
+"""A number, a named dimension, or unknown; so is a name that was made up."""
 
 Told = tuple[ir.DataType | None, tuple[Size, ...] | None]
 """What inference tells of an output: its type and its sizes; None is unknown."""
@@ -64,13 +64,12 @@ class Inference:
         proto.name = ""
         proto.ClearField("metadata_props")
         proto.ClearField("doc_string")
-        if not any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+        if not any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
             proto.input[:] = [own.get(name, name) for name in proto.input]
         else:
             own = {name: name for name in own}  # a subgraph reads them by the names that they have
             for attribute in proto.attribute:
-                for graph in (attribute.g, *attribute.graphs):
-                    _forget_shapes(graph)
+                _forget_shapes(attribute.g)
         proto.output[:] = [f"out{at}" for at in range(len(proto.output))]
         graph = onnx.GraphProto(name="question", node=[proto])
         for value, fact, content in inputs:
@@ -89,8 +88,7 @@ def _forget_shapes(graph: onnx.GraphProto) -> None:
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.ClearField("shape")
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        for inner in (attribute.g, *attribute.graphs):
-            _forget_shapes(inner)
+        _forget_shapes(attribute.g)
 
 
 def _typed(name: str, fact: Fact, names: dict[Dim, str]) -> onnx.ValueInfoProto:
@@ -120,7 +118,7 @@ def _by_onnx(question: onnx.ModelProto) -> Iterator[Told]:
     for value in graph.output:
         kind = value.type.tensor_type
         dtype = ir.DataType(kind.elem_type) if kind.elem_type else None
-        sizes = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in kind.shape.dim)
+        sizes = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim)
         yield dtype, sizes if kind.HasField("shape") else None
 
 
@@ -140,5 +138,5 @@ def _by_runtime(question: onnx.ModelProto) -> Iterator[Told]:
         yield from [(None, None)] * len(question.graph.output)
         return
     for value in session.get_outputs():
-        sizes = tuple(size if isinstance(size, (int, str)) else None for size in value.shape)
+        sizes = tuple(value.shape)
         yield TYPES.get(value.type.removeprefix("tensor(").removesuffix(")")), sizes or None  # it tells scalar and unknown alike

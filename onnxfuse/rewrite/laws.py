@@ -5,6 +5,7 @@ Only where symbolic arithmetic, content or a shape of several sizes multiplied i
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable
@@ -46,9 +47,9 @@ def _arithmetic(facts: Facts, node: ir.Node, output: int) -> Fact:
     left, right = parts
     if node.op_type == "Mul" and 0 in (left.uniform, right.uniform) and not any(_unbounded(part) for part in parts):
         fact = replace(fact, uniform=0.0)
-    if left.data and right.data and shape is not None and len(shape) <= 1:
+    if left.data and right.data:
         fact = replace(fact, data=_elementwise(facts, node.op_type, left.data, right.data))
-    if shape is not None and left.shape is not None and right.shape is not None:
+    if shape is not None:
         fact = replace(fact, index=_affine(node.op_type, left, right, len(shape)))
     return fact
 
@@ -95,14 +96,20 @@ def _affine(op: str, left: Fact, right: Fact, rank: int) -> tuple[tuple[int, Dim
     """index of a sum of two, or of one times a scalar. (Nothing more where one is zero: the only row's number, say.)"""
     if op == "Mul":
         for part, other in ((left, right), (right, left)):
-            if part.index is not None and other.data is not None and len(other.data) == 1 and part.rank == rank:
+            if part.index is not None and other.data is not None and len(other.data) == 1:
                 return tuple((axis, coef * other.data[0]) for axis, coef in part.index)
     parts = [part for part in (left, right) if part.index is not None]
     if op == "Add" and len(parts) + (0 in (left.uniform, right.uniform)) == 2:
-        terms = [(axis + rank - len(part.shape or ()), coef) for part in parts for axis, coef in part.index or ()]
+        terms = [term for part in parts for term in _broadcast_index(part, rank)]
         if len({axis for axis, _ in terms}) == len(terms):
             return tuple(sorted(terms, key=lambda term: term[0]))
     return None
+
+
+def _broadcast_index(part: Fact, rank: int) -> tuple[tuple[int, Dim], ...]:
+    """index of what is broadcast to this rank: new axes come first."""
+    assert part.index is not None and part.shape is not None
+    return tuple((axis + rank - len(part.shape), coef) for axis, coef in part.index)
 
 
 @law("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor")
@@ -150,9 +157,9 @@ def _not(facts: Facts, node: ir.Node, output: int) -> Fact:
 def _where(facts: Facts, node: ir.Node, output: int) -> Fact:
     condition, yes, no = (facts[value] for value in node.inputs)
     fact = Fact(yes.dtype, facts.broadcast([condition.shape, yes.shape, no.shape]))
-    if condition.data and yes.data and no.data and len({len(p.data or ()) for p in (condition, yes, no)}) == 1:
-        picked = zip(condition.data, yes.data, no.data, strict=True)
-        fact = replace(fact, data=tuple(a if bit.coef else b for bit, a, b in picked))
+    contents = [part.data for part in (condition, yes, no) if part.data is not None]
+    if len(contents) == 3 and len(set(map(len, contents))) == 1:
+        fact = replace(fact, data=tuple(a if bit.coef else b for bit, a, b in zip(*contents, strict=True)))
     return fact
 
 
@@ -196,7 +203,7 @@ def _gather(facts: Facts, node: ir.Node, output: int) -> Fact | None:
 @law("Slice")
 def _slice(facts: Facts, node: ir.Node, output: int) -> Fact:
     source = facts[node.inputs[0]]
-    parts = [facts[value].data if value is not None else None for value in node.inputs[1:]]
+    parts = [facts[value].data for value in node.inputs[1:]]
     parts += [None] * (4 - len(parts))
     starts, ends, axes, steps = parts
     if source.shape is None:
@@ -214,13 +221,13 @@ def _slice(facts: Facts, node: ir.Node, output: int) -> Fact:
         if size is not None and None not in (first, last, step.number):
             span = range(size)[slice(first, last, step.coef)]
             shape[at] = Dim(len(span))
-            data = data[slice(first, last, step.coef)] if data is not None and len(shape) == 1 else None
+            data = None if data is None else data[slice(first, last, step.coef)]
         else:
             prefix = step == ONE and first == 0
             whole = prefix and (end == shape[at] or (last is not None and last >= 2**31 - 1))
             if not whole:
                 shape[at] = facts.capped(end, shape[at]) if prefix and end.nonnegative and size is not None else facts.size()
-            data = data if whole else None
+            data = None
     return Fact(source.dtype, tuple(shape), data)
 
 
@@ -236,10 +243,12 @@ def _concat(facts: Facts, node: ir.Node, output: int) -> Fact:
     total = Dim(sum(size.coef for size in sizes), like.pop()) if len(like) == 1 else facts.size()
     others = [next((s[i] for s in shapes if s[i].number is not None), shapes[0][i]) for i in range(len(shapes[0]))]
     fact = Fact(parts[0].dtype, (*others[:axis], total, *others[axis + 1:]))
-    if all(part.data is not None for part in parts) and len(shapes[0]) == 1:
-        fact = replace(fact, data=tuple(item for part in parts for item in part.data or ()))
-    if axis == len(shapes[0]) - 1 and all(part.index is not None and part.shape[-1] == ONE for part in parts if part.shape):
-        fact = replace(fact, coordinates=tuple(part.index or () for part in parts))
+    contents = [part.data for part in parts if part.data is not None]
+    if len(contents) == len(parts):
+        fact = replace(fact, data=tuple(itertools.chain(*contents)))
+    indices = [part.index for part in parts if part.index is not None]
+    if len(indices) == len(parts) and axis == len(shapes[0]) - 1 and all(shape[-1] == ONE for shape in shapes):
+        fact = replace(fact, coordinates=tuple(indices))
     return fact
 
 
@@ -274,7 +283,7 @@ def _squeeze(facts: Facts, node: ir.Node, output: int) -> Fact:
 
 def axes_of(facts: Facts, node: ir.Node) -> list[int] | None:
     """The axes of Unsqueeze, Squeeze and the reductions, or None: an input since opset 13 or 18, an attribute before."""
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
+    if len(node.inputs) > 1:
         data = facts[node.inputs[1]].data
         return [item.coef for item in data] if data is not None and all(i.number is not None for i in data) else None
     return attribute(node, "axes", facts.opset)
@@ -290,8 +299,7 @@ def _moved(source: Fact, moved: dict[int, int]) -> tuple[tuple[int, Dim], ...] |
 def _reshape(facts: Facts, node: ir.Node, output: int) -> Fact:
     source, target = facts[node.inputs[0]], facts[node.inputs[1]]
     if target.data is None:
-        rank = target.shape[0].number if target.shape else None
-        return Fact(source.dtype, None if rank is None else tuple(facts.size() for _ in range(rank)))
+        return Fact(source.dtype)
     dims = list(target.data)
     for i, dim in enumerate(dims):
         if dim.number == 0 and not attribute(node, "allowzero", facts.opset):
@@ -322,7 +330,6 @@ def _flatten(facts: Facts, node: ir.Node, output: int) -> Fact:
     if source.shape is None:
         return Fact(source.dtype, (facts.size(), facts.size()))
     axis = attribute(node, "axis", facts.opset)
-    axis = axis if axis >= 0 else axis + len(source.shape)
     return Fact(source.dtype, (_count(source.shape[:axis]), _count(source.shape[axis:])))
 
 
@@ -343,12 +350,10 @@ def _tile(facts: Facts, node: ir.Node, output: int) -> Fact:
 def _expand(facts: Facts, node: ir.Node, output: int) -> Fact:
     source, target = facts[node.inputs[0]], facts[node.inputs[1]]
     if source.shape is None or target.data is None:
-        rank = target.shape[0].number if target.shape else None
-        fits = source.shape is not None and rank is not None and rank >= len(source.shape)
-        return Fact(source.dtype, tuple(facts.size() for _ in range(rank or 0)) if fits else None, uniform=source.uniform)
+        return Fact(source.dtype, uniform=source.uniform)
     shape = facts.broadcast([source.shape, target.data])
-    shift = len(shape or ()) - len(source.shape)
-    index = None if source.index is None else tuple((axis + shift, coef) for axis, coef in source.index)
+    assert shape is not None
+    index = None if source.index is None else _broadcast_index(source, len(shape))
     return Fact(source.dtype, shape, None, source.uniform, index)
 
 
@@ -387,10 +392,11 @@ def _transpose(facts: Facts, node: ir.Node, output: int) -> Fact:
 @law("MatMul")
 def _matmul(facts: Facts, node: ir.Node, output: int) -> Fact:
     left, right = facts[node.inputs[0]], facts[node.inputs[1]]
-    if left.shape is None or right.shape is None or min(len(left.shape), len(right.shape)) < 2:
+    if left.shape is None or right.shape is None or 1 in (len(left.shape), len(right.shape)):
         return Fact(left.dtype)
     lead = facts.broadcast([left.shape[:-2], right.shape[:-2]])
-    return Fact(left.dtype, None if lead is None else (*lead, left.shape[-2], right.shape[-1]))
+    assert lead is not None
+    return Fact(left.dtype, (*lead, left.shape[-2], right.shape[-1]))
 
 
 @law("Einsum")
@@ -404,16 +410,6 @@ def _einsum(facts: Facts, node: ir.Node, output: int) -> Fact:
             return Fact(operands[0].dtype)
         sizes |= {letter: size for letter, size in zip(term, operand.shape, strict=True) if sizes.get(letter, ONE) == ONE}
     return Fact(operands[0].dtype, tuple(sizes[letter] for letter in result))
-
-
-@law("Gemm")
-def _gemm(facts: Facts, node: ir.Node, output: int) -> Fact:
-    left, right = facts[node.inputs[0]], facts[node.inputs[1]]
-    if left.shape is None or right.shape is None:
-        return Fact(left.dtype)
-    rows = left.shape[1 if attribute(node, "transA", facts.opset) else 0]
-    columns = right.shape[0 if attribute(node, "transB", facts.opset) else 1]
-    return Fact(left.dtype, (rows, columns))
 
 
 @law("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd")

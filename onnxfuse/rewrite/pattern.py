@@ -11,15 +11,15 @@ When nothing matches, ``Miss`` tells how far the best attempt came and what it w
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-from onnxfuse.rewrite.facts import attribute, plain
+from onnxfuse.rewrite.facts import attribute, plain, schema_default
 
 COMMUTATIVE = {"Add", "Mul", "And", "Or", "Max", "Min", "Equal", "Sum"}
 IGNORED_ATTRIBUTES = {"LayerNormalization": {"stash_type"}}
@@ -31,7 +31,7 @@ class Var:
     """Any value, or in an attribute's place any attribute value."""
 
     name: str
-    optional: bool = False
+    optional: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,35 +40,26 @@ class Op:
 
     type: str
     inputs: tuple[Op | Var | None, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
-    domain: str = ""
-    output: int = 0
-
-    def size(self) -> int:
-        """How many operators the tree holds."""
-        return len(set(_operators(self)))
-
-
-def _operators(pattern: Op) -> Iterator[Op]:
-    yield pattern
-    for operand in pattern.inputs:
-        if isinstance(operand, Op):
-            yield from _operators(operand)
+    attributes: dict[str, Any]
+    domain: str
+    output: int
 
 
 class _Recorder:
     """Stands for ``op`` while a pattern function runs."""
 
     def __getattr__(self, name: str) -> Callable[..., Op]:
-        def record(*inputs: Op | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Op:
-            return Op(name, inputs, attributes, _domain, _output)
-        return record
+        return functools.partial(_record, name)
+
+
+def _record(op_type: str, /, *inputs: Op | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Op:
+    return Op(op_type, inputs, attributes, _domain, _output)
 
 
 def trace(before: Callable[..., Op]) -> Op:
     """Run a pattern function and return its tree."""
     parameters = list(inspect.signature(before).parameters.values())[1:]
-    variables = {p.name: Var(p.name, optional=p.default is None) for p in parameters}
+    variables = {p.name: Var(p.name, p.default is None) for p in parameters}
     return before(_Recorder(), **variables)
 
 
@@ -132,8 +123,7 @@ class _Search:
 
     def _operator(self, pattern: Op, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any],
                   nodes: dict[Op, ir.Node]) -> Iterator[Found]:
-        node = None if value is None else value.producer()
-        if node is None or value is None:
+        if value is None or (node := value.producer()) is None:
             return self.stop(nodes, name_of(value), "a graph input or initializer", pattern.type)
         if (node.op_type, node.domain) != (pattern.type, pattern.domain) or value.index() != pattern.output:
             return self.stop(nodes, name_of(value), node.op_type, pattern.type)
@@ -199,15 +189,6 @@ class Attempt:
     def nodes(self) -> tuple[ir.Node, ...]:
         """The graph's nodes that were right at that point."""
         return self._search.deepest
-
-
-def schema_default(node: ir.Node, name: str, opset: int) -> Any:
-    """What the operator's schema says of an attribute that is absent; None when it says nothing."""
-    try:
-        default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
-    except (onnx.defs.SchemaError, KeyError):
-        return None
-    return onnx.helper.get_attribute_value(default) if default.name else None
 
 
 def name_of(value: ir.Value | None) -> str:

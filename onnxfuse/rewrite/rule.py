@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
-from onnxfuse.rewrite.facts import Dim, Fact, Facts, Shape, constant, is_constant
+from onnxfuse.rewrite.facts import Dim, Fact, Facts, Shape, constant, is_constant, stored
 
 
 class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says no
@@ -28,7 +29,7 @@ class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says n
 class Match:
     """What a guard sees: the matched values by name, the root, and the facts. It reads only."""
 
-    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts, output: int = 0) -> None:
+    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts, output: int) -> None:
         self._output = output
         self.bindings = found.bindings
         self.nodes = list(dict.fromkeys(found.nodes.values()))
@@ -89,7 +90,7 @@ class Match:
 
     def need_array(self, name: str) -> np.ndarray:
         """The content of a constant; refuses anything else."""
-        array = constant(self.need_constant(name))
+        array = constant(self.bindings[name])
         if array is None:
             raise NoMatch(f"{name} is not a constant", self.bindings[name])
         return array
@@ -98,16 +99,15 @@ class Match:
         """The one element of a constant; refuses anything else."""
         value = self.bindings[name]
         fact = self.facts[value]
-        single = fact.shape is not None and all(dim.number == 1 for dim in fact.shape)
-        if not is_constant(value) or not single or fact.uniform is None:
+        tensor = stored(value)
+        if tensor is None or tensor.size != 1 or fact.uniform is None:
             raise NoMatch(f"{name} is not a constant scalar", value)
         return float(fact.uniform)
 
     def need_scalar(self, name: str, wanted: float) -> None:
         """Refuses unless the value is this constant as its type holds it, to within one rounding step."""
         seen = self.scalar(name)
-        array = constant(self.bindings[name])
-        rounded = np.asarray(wanted, dtype=None if array is None else array.dtype)
+        rounded = np.asarray(wanted, dtype=self.need_array(name).dtype)
         if abs(seen - float(rounded)) > abs(float(np.spacing(rounded))):
             raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
 
@@ -153,24 +153,24 @@ class Op(ir.tape.Tape):
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
+        return functools.partial(self._build, op_type)
 
-        def build(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
-            while inputs[-1:] == (None,):  # what is absent at the end is no input at all
-                inputs = inputs[:-1]
-            values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
-            for at, value in enumerate(values):
-                value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)
-            return values[0] if _outputs == 1 else values
-        return build
+    def _build(self, op_type: str, /, *inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
+        while inputs[-1:] == (None,):  # what is absent at the end is no input at all
+            inputs = inputs[:-1]
+        values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
+        for at, value in enumerate(values):
+            value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)
+        return values[0] if _outputs == 1 else values
 
     def constant(self, content: np.ndarray | list[int] | float | ir.TensorProtocol, name: str = "const") -> ir.Value:
         """A new initializer; lists are int64, floats are float32."""
         if isinstance(content, (list, float)):
             content = np.array(content, dtype=np.int64 if isinstance(content, list) else np.float32)
-        tensor = ir.tensor(content) if isinstance(content, np.ndarray) else content
         taken = {value.name for value in self.initializers}
         names = (f"{self._base}/{name}{'.' * bool(i)}{i or ''}" for i in itertools.count())
-        return self.initializer(tensor, name=next(n for n in names if n not in self._graph.initializers and n not in taken))
+        free = next(each for each in names if each not in self._graph.initializers and each not in taken)
+        return self.initializer(ir.tensor(content), name=free)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Symbolic shapes and shape arithmetic: what is known, and what must stay unknown."""
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.folding import fold
-from onnxfuse.rewrite.facts import Dim
+from onnxfuse.rewrite.facts import Dim, Fact, attribute, constant, is_constant, lowest_fill, plain, stored
 from tests.conftest import facts_of, parse
 
 B, S = Dim(1, ("B",)), Dim(1, ("S",))
@@ -120,3 +122,159 @@ def test_int8_operators_pass_shapes_on():
         assert fact(text, name).shape == (B, S, Dim(8))
     assert fact(text, "t").shape == ()
     assert fact(text, "q").dtype == fact(text, "o").dtype
+
+
+@pytest.mark.parametrize(("dim", "text", "number", "nonnegative"), [
+    (B, "B", None, True), (Dim(2) * B, "2*B", None, True), (Dim(1), "1", 1, True), (Dim(0), "0", 0, True), (Dim(0) * B, "0", 0, True),
+    (Dim(-1), "-1", -1, False), (Dim(-1) * B, "-1*B", None, False), (Dim(1, ("~n",)), "~n", None, False)])
+def test_sizes_as_text_number_and_sign(dim, text, number, nonnegative):
+    assert (str(dim), dim.number, dim.nonnegative) == (text, number, nonnegative)
+
+
+@pytest.mark.parametrize(("content", "known"), [
+    (Fact(), False), (Fact(ir.DataType.FLOAT, (B, S)), False), (Fact(data=(Dim(1), B)), False), (Fact(data=(Dim(1), Dim(2))), True),
+    (Fact(data=()), True), (Fact(uniform=0.0), True), (Fact(uniform=False), True), (Fact(index=()), True), (Fact(coordinates=((),)), True)])
+def test_content_is_known_when_each_element_has_a_value(content, known):
+    assert content.known is known
+
+
+def test_nothing_is_known_of_an_absent_operand():
+    facts = facts_of(parse("g (float[B] x) => (float[B] y) { y = Relu(x) }"))
+    assert facts[None] == Fact()
+    assert (facts.shape(None), Fact().rank, Fact(shape=(B, S)).rank) == (None, None, 2)
+    assert (stored(None), constant(None), is_constant(None)) == (None, None, False)
+
+
+def test_what_a_caller_may_override_is_no_constant():
+    model = parse("g (float[1] x, float[1] w) => (float[1] y) <float[1] c = {3}> { a = Mul(x, w)  y = Mul(a, c) }")
+    given, fixed = model.graph.inputs[1], model.graph.initializers["c"]
+    given.const_value = ir.tensor(np.ones(1, np.float32))
+    assert (constant(given), is_constant(given), facts_of(model)[given].uniform) == (None, False, None)
+    assert (constant(fixed).tolist(), is_constant(fixed), facts_of(model)[fixed].uniform) == ([3.0], True, 3.0)
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [(None, -1e4), (ir.DataType.FLOAT, -1e4), (ir.DataType.BFLOAT16, -9984.0)])
+def test_the_lowest_fill_is_what_its_type_holds(dtype, fill):
+    assert lowest_fill(dtype) == fill
+
+
+@pytest.mark.parametrize(("body", "name", "value"), [
+    ("Transpose<perm = [1, 0]>(x)", "perm", [1, 0]), ("Transpose(x)", "perm", None), ("Softmax(x)", "axis", -1), ("Softmax<axis = 0>(x)", "axis", 0),
+    ("Gelu(x)", "approximate", b"none"), ('Gelu<approximate = "tanh">(x)', "approximate", "tanh"), ("Softmax(x)", "nothing", None),
+    ("com.acme.Blend(x)", "axis", None), ("com.acme.Blend<axes = [1.5]>(x)", "axes", [1.5])])
+def test_an_attribute_is_what_was_given_or_the_default_of_the_schema(body, name, value):
+    model = parse(f"g (float[2,3] x) => (float[P,Q] y) {{ y = {body} }}")
+    assert attribute(next(iter(model.graph)), name, 23) == value
+
+
+def test_attributes_compare_as_lists_and_text():
+    assert plain((1, 2)) == [1, 2]
+    assert plain([b"a", ("b", b"c")]) == ["a", ["b", "c"]]
+    assert plain(b"none") == plain("none") == "none"
+
+
+def test_sizes_without_a_name_are_equal_to_no_other():
+    model = parse("g (float[?,4] x, float[?,4] z) => (float[P,4] y) { y = Add(x, z) }")
+    facts = facts_of(model)
+    sizes = [facts.shape(value)[0] for value in (*model.graph.inputs, *model.graph.outputs)]
+    assert len(set(sizes)) == 3
+    assert all(size.number is None for size in sizes)
+    assert facts.shape(model.graph.inputs[0]) == facts.shape(model.graph.inputs[0])
+
+
+def test_a_type_that_the_law_knows_stays_where_inference_knows_nothing():
+    """Gelu is of opset 20: below, only its law tells of it."""
+    model = parse("g (float[B] x) => (float[B] y) { y = Gelu(x) }", 17)
+    model.graph.inputs[0].shape = None
+    assert facts_of(model)[model.graph.outputs[0]] == Fact(ir.DataType.FLOAT)
+
+
+def values_of(model) -> dict[str, ir.Value]:
+    return {value.name: value for node in model.graph for value in node.outputs}
+
+
+def test_what_is_made_from_a_value_is_computed_anew_and_content_stays():
+    model = parse("""g (float[B,12] x, int64[B] ids, int64[1] cut) => (float[P,Q] y) <int64 zero = {0}, int64 one = {1}, int64[1] axis = {1}, int64[1] none = {0}>
+        { e = Identity(cut)  c = Slice(x, none, e, axis)  d = Relu(c)  y = Neg(d)
+          s = Shape(ids)  n = Squeeze(s)  r = Range(zero, n, one)  q = Add(r, zero) }""")
+    facts, values = facts_of(model), values_of(model)
+    before = {name: facts[value] for name, value in values.items()}
+    values["e"].const_value = ir.tensor(np.array([4], np.int64))
+    facts.forget([values["e"]])
+    assert facts.shape(values["y"]) == facts.shape(values["d"]) == (B, Dim(4))
+    values["r"].const_value = ir.tensor(np.arange(100))  # as folding does where it finds a number
+    facts.forget([values["r"]])
+    assert facts[values["r"]] == before["r"]
+    assert facts[values["q"]] == before["q"]
+
+
+def test_values_are_forgotten_once_each_however_many_ways_lead_to_them():
+    body = "a0 = Relu(x)  " + "  ".join(f"a{at} = Add(a{at - 1}, a{at - 1})" for at in range(1, 60))
+    model = parse(f"g (float[B] x) => (float[B] y) {{ {body}  y = Neg(a59) }}")
+    facts = facts_of(model)
+    facts.forget([model.graph.inputs[0]])
+    assert facts.shape(model.graph.outputs[0]) == (B,)
+
+
+def ones(count: int) -> str:
+    return f"{{{','.join('1' * count)}}}"
+
+
+@pytest.mark.parametrize(("given", "shape", "data", "uniform"), [
+    ("float[0] c = {}", ["0"], [], None), ("float[0,4] c = {}", ["0", "4"], None, None), ("float[1] c = {2.5}", ["1"], None, 2.5),
+    ("float c = {2.0}", [], None, 2.0), ("int64[2] c = {3, 4}", ["2"], ["3", "4"], None), ("int64[1,2] c = {3, 3}", ["1", "2"], None, 3),
+    ("int64 c = {3}", [], ["3"], 3), ("bool[2] c = {1, 1}", ["2"], ["1", "1"], True), ("uint8[2] c = {1, 2}", ["2"], ["1", "2"], None),
+    ('string[1] c = {"a"}', ["1"], None, None), (f"int64[64] c = {ones(64)}", ["64"], ["1"] * 64, 1), (f"int64[65] c = {ones(65)}", ["65"], None, None),
+    (f"bool[64] c = {ones(64)}", ["64"], ["1"] * 64, True), (f"bool[65] c = {ones(65)}", ["65"], None, True),
+])
+def test_what_is_known_of_a_constant(given, shape, data, uniform):
+    model = parse(f"g (float[B] x) => (float[B] y) <{given}> {{ y = Relu(x) }}")
+    found = facts_of(model)[model.graph.initializers["c"]]
+    assert [str(size) for size in found.shape] == shape
+    assert (None if found.data is None else [str(item) for item in found.data]) == data
+    assert (found.uniform, type(found.uniform)) == (uniform, type(uniform))
+
+
+def test_large_weights_are_not_read():
+    def read():
+        raise AssertionError("it was read")
+    model = parse("g (float[B,65] x, float[65] w) => (float[B,65] y) { a = Mul(x, w)  b = Softplus(w)  y = Add(a, b) }")
+    value = model.graph.inputs[1]
+    model.graph.inputs.remove(value)
+    value.const_value = ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape([65]), name="w")
+    model.graph.register_initializer(value)
+    assert facts_of(model).shape(model.graph.outputs[0]) == (B, Dim(65))
+
+
+@pytest.mark.parametrize(("shapes", "wanted"), [
+    (["B,S", "S"], ["B", "S"]), (["B,1", "S"], ["B", "S"]), (["1,S", "B,1"], ["B", "S"]), (["B", "4"], ["4"]), (["4", "1"], ["4"]),
+    (["1", "1"], ["1"]), (["", "B"], ["B"]), (["B", ""], ["B"]), (["B,S,4", "S,4"], ["B", "S", "4"])])
+def test_shapes_broadcast_as_numpys_do(shapes, wanted):
+    left, right = shapes
+    shape = fact(f"g (float{f'[{left}]' if left else ''} x, float{f'[{right}]' if right else ''} z) => (float[P] y) {{ y = Add(x, z) }}", "y").shape
+    assert [str(size) for size in shape] == wanted
+
+
+def test_bodies_read_values_from_outside_and_absent_operands():
+    text = """g (float[B,S] x, bool c, float top) => (float[P,Q] y)
+        { y = If (c) <then_branch = t () => (float[P] a) { i = Relu(x)  j = Neg(i)  a = Clip(j, , top) },
+                      else_branch = e () => (float[Q] b) { k = Exp(x)  b = Abs(k) }> }"""
+    assert fact(text, "y").shape == (B, S)
+
+
+def test_the_shape_was_lost_where_everything_behind_is_known():
+    model = parse("""g (float[B] x, bool c) => (float[P] y)
+        { a = com.acme.Blend(x)  b = Relu(x)  d = Add(b, a)  e = If (c) <then_branch = t () => (float[P] p) { p = Relu(d) },
+          else_branch = f () => (float[Q] q) { q = Neg(x) }>  y = Neg(e) }""")
+    facts, values = facts_of(model), values_of(model)
+    assert facts.unknown_since(values["y"]) is values["a"]
+    assert facts.unknown_since(values["a"]) is values["a"]
+    assert facts.unknown_since(model.graph.inputs[0]) is model.graph.inputs[0]
+
+
+def test_what_a_body_loses_is_lost_at_its_node():
+    model = parse("""g (float[B] x, bool c) => (float[P] y)
+        { e = If (c) <then_branch = t () => (float[P] p) { i = com.acme.Blend(x)  p = Relu(i) },
+          else_branch = f () => (float[Q] q) { q = Neg(x) }>  y = Neg(e) }""")
+    facts, values = facts_of(model), values_of(model)
+    assert facts.unknown_since(values["y"]) is values["e"]

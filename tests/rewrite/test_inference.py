@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.rewrite import NoMatch
+from onnxfuse.rewrite import NoMatch, inference
 from onnxfuse.rewrite.facts import Dim, Fact
 from onnxfuse.rewrite.rule import Match
 from tests.conftest import facts_of, parse
@@ -48,7 +48,7 @@ def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
     facts = facts_of(model)
     last = list(model.graph)[-1]
     assert facts.unknown_since(last.inputs[0]).name == "a"
-    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, facts)
+    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, facts, 0)
     with pytest.raises(NoMatch, match=r"the shape of b is not known: no shape inference tells what com\.acme\.Blend at a gives"):
         match.need_shape("x")
 
@@ -57,7 +57,7 @@ def test_an_input_without_a_shape_is_named():
     model = parse("g (float[B,S,8] x) => (float[M] y) { y = Relu(x) }")
     model.graph.inputs[0].shape = None
     facts, node = facts_of(model), list(model.graph)[-1]
-    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, facts)
+    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, facts, 0)
     with pytest.raises(NoMatch, match="the shape of y is not known: the graph input x has none"):
         match.need_shape("x")
 
@@ -138,3 +138,37 @@ def test_facts_of_every_operator_are_true(cases, fixed):
             wrong += [f"{case.name}: {value.name}: {what}" for what in _told(facts[value], sizes, array)]
     assert wrong == []
     assert told > 1000
+
+
+def test_equal_layers_ask_once(monkeypatch):
+    asked = []
+    ask = inference._ask
+    monkeypatch.setattr(inference, "_ask", lambda question, domain: asked.append(question) or ask(question, domain))
+    assert of("g (float[B,S,8] x) => (float[M] y) { a = Softplus(x)  b = Softplus(a)  y = Softplus(b) }") == ["B", "S", "8"]
+    assert len(asked) == 1
+    assert of("g (float[B,S,8] x) => (float[M] y) { a = Softplus(x)  b = Softplus(a)  y = Elu(b) }") == ["B", "S", "8"]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(("body", "dtype", "shape"), [
+    ("y = Softplus(x)", "FLOAT", ["B", "S", "8"]), ("y = Softplus(half)", "FLOAT", []), ("y = com.microsoft.QuickGelu(half)", "FLOAT", None),
+    ("y = IsNaN(x)", "BOOL", ["B", "S", "8"]), ("y = com.acme.Blend(x)", None, None), ("u = com.acme.Blend(x)  y = Softplus(u)", None, None),
+    ("u = com.acme.Blend(x)  y = IsNaN(u)", "BOOL", None), ("y = NonZero(x)", "INT64", ["3", "?"]),
+    ("u = com.acme.Blend(x)  y = com.microsoft.QuickGelu(u)", None, None), ("y = com.microsoft.Nothing(x)", None, None),
+    ("y = com.microsoft.QuickGelu(x)", "FLOAT", ["B", "S", "8"]), ("y = Pad(x, pads)", "FLOAT", ["B", "S", "9"]),
+    ("y = Pad(x, open)", "FLOAT", ["?", "?", "?"]),
+])
+def test_types_and_shapes_as_far_as_somebody_knows_them(body, dtype, shape):
+    model = parse(f"g (float[B,S,8] x, int64[6] open) => (float[M] y) <float half = {{0.5}}, int64[6] pads = {{0, 0, 1, 0, 0, 0}}> {{ {body} }}")
+    fact = facts_of(model)[list(model.graph)[-1].outputs[0]]
+    assert (fact.dtype and fact.dtype.name) == dtype
+    found = None if fact.shape is None else ["?" if str(size).startswith("?") else str(size) for size in fact.shape]
+    assert found == shape
+
+
+def test_an_error_that_is_not_the_runtimes_is_not_hidden(monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyError("a mistake of ours")
+    monkeypatch.setattr("onnxfuse.rewrite.inference.ort.InferenceSession", broken)
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        of("g (float[B,S,8] x) => (float[M] y) { y = com.microsoft.QuickGelu(x) }")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxfuse.rewrite.facts import Fact
+from onnxfuse.rewrite.facts import Dim, Fact
 from tests.conftest import facts_of, parse
 
 HEAD = """g (float[B,S,12] x, float[12,B] w, int64[N] open, int64[1] one_open, int64 some, int64[2] pair, float[B,1,1] row,
@@ -14,8 +14,9 @@ HEAD = """g (float[B,S,12] x, float[12,B] w, int64[N] open, int64[1] one_open, i
      int64[0] none = {}, float f0 = {0.0}, float f2 = {2.0}, float inf = {inf}, float[2,3] twos = {2.0, 2.0, 2.0, 2.0, 2.0, 2.0},
      bool yes = {1}, bool[2] yesno = {1, 0}, bool[2] yesyes = {1, 1}, int64[2,2] square = {1, 2, 3, 4}, int64[2] neg1 = {-1, 6},
      int64[3] t3 = {0, 0, -1}, int64[2] t2 = {-1, 4}, int64[3] big = {2, 3, 4}, int64[1] five = {5}, int64[3] column = {1, -1, 1}, int64[2] halves = {2, -1}, int64[3] r3 = {1, 2, 3},
-     int64[65] many = {MANY}>""".replace("MANY", ",".join("1" * 65))
+     int64[1] imax = {2147483647}, int64[1] v64 = {64}, int64[65] many = {MANY}>""".replace("MANY", ",".join("1" * 65))
 SHAPE = "s = Shape(x)  "
+UNKNOWN = "u = com.acme.Blend(x)  "  # nobody knows its type or shape
 RANGE = SHAPE + "n = Gather(s, one)  r = Range(zero, n, one)  "
 
 
@@ -46,14 +47,17 @@ def open_sizes(sizes: list[str]) -> list[str]:
     (SHAPE + "y = Max(s, s)", ["B", "S", "12"]),
     (SHAPE + "y = Min(s, s)", ["B", "S", "12"]),
     (SHAPE + "y = Max(s, one)", ["~", "~", "12"]),
+    (SHAPE + "y = Max(one, s)", ["~", "~", "12"]), (SHAPE + "y = Min(s, one)", ["~", "~", "1"]),
     (SHAPE + "y = Pow(s, s)", ["~", "~", "~"]),
     ("y = Add(a, b)", ["10", "8"]), ("y = Sub(a, b)", ["2", "0"]), ("y = Mul(a, b)", ["24", "16"]),
     ("y = Div(a, b)", ["1", "1"]), ("y = Max(a, b)", ["6", "4"]), ("y = Min(a, b)", ["4", "4"]), ("y = Mod(a, b)", ["~", "~"]),
     ("y = Add(one, two)", ["3"]),
-    ("y = Add(square, b)", None), ("y = Add(open, b)", None), ("y = Sum(a, b, a)", None),
+    ("y = Add(square, b)", None), ("y = Add(open, b)", None), ("y = Sum(a, b, a)", None), ("y = Add(b, open)", None),
+    ("y = Add(none, one)", None), ("y = Equal(one, none)", None), ("y = Add(a, big)", None), ("y = Equal(big, a)", None),
     (SHAPE + "y = Equal(s, s)", ["1", "1", "1"]), ("y = Equal(a, b)", ["0", "1"]), ("y = Equal(a, two)", ["0", "0"]),
     (SHAPE + "y = Equal(s, last)", ["0", "0", "0"]), (SHAPE + "y = Equal(last, s)", ["0", "0", "0"]),
-    (SHAPE + "y = Equal(s, one)", None), (SHAPE + "y = Equal(s, zero)", None), ("y = Equal(a, open)", None),
+    (SHAPE + "y = Equal(s, one)", None), (SHAPE + "y = Equal(s, zero)", None), ("y = Equal(a, open)", None), ("y = Equal(open, a)", None),
+    (SHAPE + "y = Equal(one, s)", None),
     (SHAPE + "d = Sub(s, one)  y = Equal(d, last)", None),
     ("y = Less(a, b)", None),
     ("y = Not(yesno)", ["0", "1"]), ("y = Where(yesno, a, b)", ["6", "4"]), ("n = Not(yesno)  y = Where(n, a, b)", ["4", "4"]),
@@ -62,13 +66,15 @@ def open_sizes(sizes: list[str]) -> list[str]:
     (SHAPE + "y = Cast<to = 6>(s)", ["B", "S", "12"]), (SHAPE + "y = Cast<to = 7>(s)", ["B", "S", "12"]),
     (SHAPE + "y = Cast<to = 1>(s)", None), (SHAPE + "y = Cast<to = 9>(s)", None),
     ("y = Shape<start = 1>(x)", ["S", "12"]), ("y = Shape<end = -1>(x)", ["B", "S"]), ("y = Shape<start = -2, end = 2>(x)", ["S"]),
-    ("y = Size(x)", ["12*B*S"]),
+    ("y = Size(x)", ["12*B*S"]), (UNKNOWN + "y = Shape(u)", None), (UNKNOWN + "y = Size(u)", None),
     (SHAPE + "y = Gather(s, cut)", ["12", "12", "B"]), (SHAPE + "y = Gather(s, one)", ["S"]), (SHAPE + "y = Gather(s, last)", ["12"]),
     (SHAPE + "y = Gather(s, some)", None), ("y = Gather(square, one)", None), (SHAPE + "y = Gather(s, s)", None),
     ("y = Slice(four, v1, v3)", ["8", "9"]), ("y = Slice(four, last, end)", ["10"]), ("y = Slice(four, v0, end, v0, v2)", ["7", "9"]),
     ("y = Slice(four, last, v0, v0, last)", ["10", "9", "8"]), ("y = Slice(four, v0, one_open)", None),
     ("y = Slice(four, v1, v3, one_open)", None), ("y = Slice(four, v1, v3, v0, one_open)", None), ("y = Slice(four, one_open, v3)", None),
-    ("y = Slice(square, v0, v1)", None),
+    ("y = Slice(square, v0, v1)", None), ("y = Slice(pair, v0, v1)", None), ("y = Slice(four, v0, end, , v2)", ["7", "9"]),
+    (SHAPE + "n = Gather(s, v1)  y = Slice(four, v0, n)", None), (SHAPE + "n = Gather(s, v1)  y = Slice(s, v1, n)", None),
+    ("y = Where(yesno, a, big)", None),
     (SHAPE + "y = Concat<axis = 0>(v2, s)", ["2", "B", "S", "12"]), (SHAPE + "y = Concat<axis = 0>(s, open)", None),
     ("y = Concat<axis = 0>(square, square)", None), ("y = Concat<axis = 0>(none, a)", ["6", "4"]),
     ("y = Unsqueeze(two, v0)", ["2"]), ("y = Unsqueeze(a, v0)", None), ("y = Squeeze(v2, v0)", ["2"]), ("y = Squeeze(v2)", ["2"]),
@@ -78,7 +84,7 @@ def open_sizes(sizes: list[str]) -> list[str]:
     ('y = ConstantOfShape<value = int32[1] {7}>(v1)', ["7"]), ("y = ConstantOfShape(v3)", None),
     ('y = ConstantOfShape<value = int64[1] {7}>(v12)', None), ('y = ConstantOfShape<value = int64[1] {7}>(one_open)', None),
     ('m = Shape(many)  y = ConstantOfShape<value = int64[1] {7}>(m)', None),
-    ("y = Transpose(a)", None), ("y = Identity(many)", None), ("y = Identity(square)", None), ("y = Identity(none)", []),
+    ("y = ConstantOfShape<value = int64[1] {7}>(v64)", ["7"] * 64), ("y = Transpose(a)", None), ("y = Identity(many)", None), ("y = Identity(square)", None), ("y = Identity(none)", []),
 ])
 def test_content_of_small_integers(body, data):
     found = fact_of(body).data
@@ -95,7 +101,7 @@ def test_content_of_small_integers(body, data):
     ("y = Gather(x, square)", ["2", "2", "S", "12"]), ("y = Gather<axis = 1>(x, one)", ["B", "12"]),
     ("y = Gather<axis = -1>(x, v12)", ["B", "S", "2"]), ("y = Gather<axis = 1>(x, open)", ["B", "N", "12"]),
     ("y = Slice(x, v0, v2, v2)", ["B", "S", "2"]), ("y = Slice(x, v0, v2, last)", ["B", "S", "2"]), ("y = Slice(x, v0, v2)", ["?", "S", "12"]),
-    ("y = Slice(x, v0, end, v1)", ["B", "S", "12"]), ("y = Slice(x, v1, end, v1)", ["B", "?", "12"]),
+    ("y = Slice(x, v0, imax, v1)", ["B", "S", "12"]), ("y = Slice(x, v0, end, v1)", ["B", "S", "12"]), ("y = Slice(x, v1, end, v1)", ["B", "?", "12"]),
     ("y = Slice(x, v0, end, v1, v2)", ["B", "?", "12"]), ("y = Slice(x, v0, end, v2, v2)", ["B", "S", "6"]),
     ("y = Slice(x, v0, v2, v1)", ["B", "?", "12"]), ("y = Slice(x, last, v0, v2, last)", ["B", "S", "11"]),
     ("y = Slice(x, one_open, v2)", ["?", "?", "?"]), ("y = Slice(x, v0, one_open)", ["?", "?", "?"]),
@@ -114,7 +120,8 @@ def test_content_of_small_integers(body, data):
     ("y = Unsqueeze(x, v0)", ["1", "B", "S", "12"]), ("y = Unsqueeze(x, negative)", ["B", "S", "12", "1", "1"]),
     ("y = Unsqueeze(x, v02)", ["1", "B", "1", "S", "12"]),
     ("y = Squeeze(row, v12)", ["B"]), ("y = Squeeze(row, last)", ["B", "1"]), ("y = Squeeze(ones)", ["4"]), ("y = Squeeze(row)", None),
-    ("y = Unsqueeze(x, one_open)", None), ("y = Squeeze(row, one_open)", None),
+    ("y = Squeeze(ones, one_open)", None), (SHAPE + "n = Gather(s, v1)  y = Unsqueeze(row, n)", None),
+    (SHAPE + "n = Gather(s, v1)  y = Squeeze(row, n)", None), ("y = Unsqueeze(x, one_open)", None), ("y = Squeeze(row, one_open)", None),
     ("y = Reshape(x, t3)", ["B", "S", "12"]), ("y = Reshape(x, t2)", ["3*B*S", "4"]), ("y = Reshape(x, big)", ["2", "3", "4"]),
     ("y = Reshape(flat, neg1)", ["2*S", "6"]), ("y = Reshape(x, three)", ["?", "?", "?"]), ("y = Reshape(x, open)", None),
     ("y = Reshape(x, five)", ["5"]), ("q = Concat<axis = 0>(last, five)  y = Reshape(x, q)", ["?", "5"]),
@@ -133,6 +140,9 @@ def test_content_of_small_integers(body, data):
     ('y = Einsum<equation = "bsd,de->bse">(x, w)', ["B", "S", "B"]), ('y = Einsum<equation = "b s d, d e -> e b">(x, w)', ["B", "B"]),
     ('y = Einsum<equation = "bxy,bsd->bxyd">(row, x)', ["B", "1", "1", "12"]), ('y = Einsum<equation = "bsd,bsd->sd">(row, x)', ["S", "12"]),
     ('y = Einsum<equation = "bsd,bsd->sd">(x, row)', ["S", "12"]),
+    ('y = Einsum<equation = "...d,de->...e">(x, w)', ["B", "S", "B"]), ('y = Einsum<equation = "bsd,de">(x, w)', ["B", "B", "S"]),
+    ('q = Unsqueeze(x, v0)  y = Einsum<equation = "...d,de->...e">(q, w)', ["1", "B", "S", "B"]),
+    ('y = Einsum<equation = "bs,de->be">(x, w)', None), (UNKNOWN + 'y = Einsum<equation = "bsd,de->bse">(x, u)', None),
     ("y = Gemm(flat, w)", ["S", "B"]), ("y = Gemm<transA = 1>(w, w)", ["B", "B"]), ("y = Gemm<transB = 1>(flat, flat)", ["S", "S"]),
     ("y = ReduceMean(x, last)", ["B", "S", "1"]), ("y = ReduceMean<keepdims = 0>(x, v1)", ["B", "12"]), ("y = ReduceMax(x)", ["1", "1", "1"]),
     ("y = ReduceSum<keepdims = 0>(x)", []), ("y = ReduceSum<noop_with_empty_axes = 1>(x, none)", ["B", "S", "12"]),
@@ -142,6 +152,11 @@ def test_content_of_small_integers(body, data):
     ("y = Attention<q_num_heads = 3, kv_num_heads = 3>(x, x, half)", ["B", "S", "6"]),
     ("y = Attention<q_num_heads = 6, kv_num_heads = 3>(x, half, half)", ["B", "S", "12"]),
     ("q = Unsqueeze(x, v1)  k = Unsqueeze(half, v1)  y = Attention(q, q, k)", ["B", "1", "S", "6"]),
+    ("y = Attention<q_num_heads = 6, kv_num_heads = 3>(x, z, z)", ["B", "S", "?"]),
+    (UNKNOWN + "y = Tile(x, u)", ["?", "?", "?"]), (UNKNOWN + "y = Gemm(w, u)", ["12", "?"]),
+    ("q = Unsqueeze(x, v1)  v, k, l, y = Attention(q, q, q)", ["B", "1", "S", "?"]),
+    (UNKNOWN + "y = Shape(u)", ["?"]), (UNKNOWN + "y = Size(u)", []), (UNKNOWN + "y = Reshape(u, t2)", ["?", "4"]),
+    (UNKNOWN + "y = Flatten(u)", ["?", "?"]), (UNKNOWN + "y = Reshape(u, big)", ["2", "3", "4"]),
     ("y = Dropout(x)", ["B", "S", "12"]), ("u, y = Dropout(x)", ["B", "S", "12"]),
 ])
 def test_shapes(body, shape):
@@ -167,6 +182,7 @@ def test_shapes(body, shape):
     ("y = ReduceSum(twos, none)", 12.0), ("y = ReduceMax(twos, last)", None), ("y = ReduceSum(small, last)", None),
     ("e = Expand(f2, open)  y = ReduceSum(e, last)", None), (SHAPE + "e = Expand(f2, s)  y = ReduceSum(e, last)", 24.0),
     (SHAPE + "e = Expand(f2, s)  y = ReduceSum(e, v1)", None),
+    (UNKNOWN + "y = Mul(u, f0)", None), (UNKNOWN + "y = Expand(f2, u)", 2.0),
     ("y = Identity(twos)", 2.0), ("y = Unsqueeze(f2, v0)", 2.0), ("y = Identity(a)", None), ("y = Identity(yesyes)", True),
 ])
 def test_values_that_every_element_has(body, uniform):
@@ -192,6 +208,7 @@ def test_values_that_every_element_has(body, uniform):
     (RANGE + "y = Reshape(r, column)", [(1, "1")]), (RANGE + "u = Reshape(r, column)  y = Reshape(u, last)", [(0, "1")]),
     (RANGE + "y = Reshape(r, halves)", None), (RANGE + "k = Mul(n, zero)  y = Add(r, k)", [(0, "1")]),
     (RANGE + "k = Mul(n, zero)  y = Sub(r, k)", None),
+    ("r = Range(zero, one, one)  y = Squeeze(r, v0)", []), (UNKNOWN + RANGE + "y = Add(r, u)", None),
     (RANGE + "y = Add(zero, r)", [(0, "1")]), (RANGE + "y = Add(r, two)", None), ("y = Add(open, zero)", None),
     ("y = Identity(open)", None), ("y = Squeeze(one_open, v0)", None),
 ])
@@ -214,3 +231,45 @@ COORDINATES = RANGE + "i = Unsqueeze(r, v12)  k = Unsqueeze(r, v02)  "
 def test_coordinates(body, coordinates):
     found = fact_of(body).coordinates
     assert (None if found is None else [[(axis, str(coef)) for axis, coef in part] for part in found]) == coordinates
+
+
+@pytest.mark.parametrize("body", [
+    "Add(u, x)", "Add(x, u)", "Equal(u, x)", "Where(keep, u, x)", "Not(u)", "Cast<to = 1>(u)", "Gather(u, one)", "Gather(x, u)", "Gelu(u)",
+    "Slice(u, v0, v2)", "Concat<axis = 0>(x, u)", "Concat<axis = 0>(u, x)", "Unsqueeze(u, v0)", "Squeeze(u, v0)", "Squeeze(u)",
+    "Reshape(x, u)", "Reshape(u, t3)", "Tile(u, r3)", "Expand(u, big)", "Expand(x, u)", "Expand(u, three)", "Transpose(u)",
+    "MatMul(u, w)", "MatMul(w, u)", "Gemm(u, w)", "ReduceMean(u, last)", "ReduceMean(x, u)", "Split<num_outputs = 1>(u)",
+    "Attention(u, x, x)", "Attention(x, x, u)", "Attention<q_num_heads = 3, kv_num_heads = 3>(u, half, half)",
+    'Einsum<equation = "bsd,de->bse">(u, w)', "Identity(u)", "ConstantOfShape(u)",
+])
+def test_nothing_is_told_of_what_is_made_from_the_unknown(body):
+    assert fact_of(f"{UNKNOWN} y = {body}").shape is None
+
+
+@pytest.mark.parametrize(("body", "dtype"), [
+    ("u, y = Dropout(x)", "BOOL"), ("y = Equal(x, row)", "BOOL"), ("y = Shape(x)", "INT64"), ("y = Where(keep, a, b)", "INT64"),
+    ("y = ConstantOfShape(v3)", "FLOAT"), ("y = ConstantOfShape<value = int64[1] {7}>(v3)", "INT64"),
+    ("y = ConstantOfShape<value = int32[1] {7}>(open)", "INT32"), (UNKNOWN + "y = Cast<to = 1>(u)", "FLOAT"),
+    ("y = Gather(a, open)", "INT64"), ("y = Softplus(x)", "FLOAT"),
+])
+def test_types(body, dtype):
+    assert fact_of(body).dtype.name == dtype
+
+
+@pytest.mark.parametrize(("body", "opset", "shape"), [
+    ("y = Squeeze<axes = [0]>(ones)", 11, ["1", "4"]), ("y = Squeeze<axes = [1, -1]>(row)", 11, ["B"]),
+    ("y = Unsqueeze<axes = [0]>(x)", 11, ["1", "B", "S", "12"]), ("y = ReduceSum<axes = [1]>(x)", 11, ["B", "1", "12"]),
+    ("y = Gelu(x)", 11, ["B", "S", "12"]), ("y = Attention<q_num_heads = 6, kv_num_heads = 3>(x, half, half)", 17, ["B", "S", "12"]),
+    ("q = Unsqueeze(x, v1)  k = Unsqueeze(half, v1)  y = Attention(q, q, k)", 17, ["B", "1", "S", "6"]),
+    ("v, y, k = Attention<q_num_heads = 3, kv_num_heads = 3>(x, x, half)", 17, None),
+    (UNKNOWN + "y = Attention<q_num_heads = 3, kv_num_heads = 3>(x, x, u)", 17, None), (UNKNOWN + "y = Attention(u, x, x)", 17, None),
+])
+def test_shapes_at_older_opsets(body, opset, shape):
+    """The normal form's own operators are known before the opset that brought them."""
+    found = fact_of(body, opset).shape
+    assert (None if found is None else open_sizes([str(item) for item in found])) == shape
+
+
+def test_a_split_whose_sizes_are_absent_is_even():
+    model = parse(f"{HEAD} {{ y, u = Split<axis = -1, num_outputs = 2>(x) }}")
+    next(iter(model.graph)).resize_inputs(2)
+    assert facts_of(model).shape(next(iter(model.graph)).outputs[0])[2] == Dim(6)

@@ -1,5 +1,7 @@
 """The matcher: operand orders, repeated variables, attributes at their defaults, and how far a miss came."""
 
+import pytest
+
 from onnxfuse.rewrite.pattern import Attempt, trace
 from tests.conftest import parse
 
@@ -78,3 +80,89 @@ def test_an_optional_operand_may_be_absent():
     found, _ = attempt("g (float[4] x, float low) => (float[4] y) { y = Clip(x, low) }", clip)
     assert found[0].bindings["high"] is None
     assert found[0].bindings["low"].name == "low"
+
+
+def names(found) -> list[list[str | None]]:
+    return [[value and value.name for value in match.bindings.values()] for match in found]
+
+
+def summed(op, x, a, b):
+    return op.Sum(op.Exp(x), a, b)
+
+
+@pytest.mark.parametrize(("body", "before", "matched", "seen"), [
+    # two operators of a pattern are two nodes, and two outputs of one node are one
+    ("s = Exp(p)  y = Add(s, s)", lambda op, a, b: op.Add(op.Exp(a), op.Exp(b)), None, "another node"),
+    ("s = Exp(p)  t = Exp(q)  y = Add(s, t)", lambda op, a, b: op.Add(op.Exp(a), op.Exp(b)), ["p", "q"], None),
+    ("s, t = Split<num_outputs = 2>(p)  y = Sub(s, t)",
+     lambda op, a: op.Sub(op.Split(a, num_outputs=2), op.Split(a, num_outputs=2, _output=1)), ["p"], None),
+    ("s, t = Split<num_outputs = 2>(p)  y = Sub(t, s)",
+     lambda op, a: op.Sub(op.Split(a, num_outputs=2), op.Split(a, num_outputs=2, _output=1)), None, "Split"),
+    ("s, t = Split<num_outputs = 2>(p)  y = Sub(s, t)",
+     lambda op, a, b: op.Sub(op.Split(a, num_outputs=2), op.Split(b, num_outputs=2, _output=1)), None, "another node"),
+    ("s, t = Split<num_outputs = 2>(p)  y = Sub(s, s)",
+     lambda op, a: op.Sub(op.Split(a, num_outputs=2), op.Split(a, num_outputs=2)), None, "another node"),
+    # another domain, another operator
+    ("y = com.microsoft.Gelu(p)", lambda op, a: op.Gelu(a), None, "Gelu"),
+    ("y = com.microsoft.Gelu(p)", lambda op, a: op.Gelu(a, _domain="com.microsoft"), ["p"], None),
+    ("y = Relu(p)", lambda op, a: op.Gelu(a), None, "Relu"),
+    ("y = Relu(p)", lambda op, a: op.Relu(op.Exp(a)), None, "a graph input or initializer"),
+    # operands: absent, too many, too few, only two change places
+    ("y = Clip(p, , q)", lambda op, a, high: op.Clip(a, None, high), ["p", "q"], None),
+    ("y = Clip(p, q, r)", lambda op, a, high: op.Clip(a, None, high), None, "an operand"),
+    ("y = Clip(p, q)", lambda op, a: op.Clip(a), None, "an operand"),
+    ("y = Clip(p)", lambda op, a, low: op.Clip(a, low), None, "no operand"),
+    ("y = Clip(p, , q)", lambda op, a, low: op.Clip(a, low), None, "no operand"),
+    ("y = Clip(p)", lambda op, a, low=None: op.Clip(a, low), ["p", None], None),
+    ("y = Clip(p)", lambda op, a, b: op.Clip(a, op.Exp(b)), None, "a graph input or initializer"),
+    ("s = Exp(p)  y = Sum(s, q, r)", summed, ["p", "q", "r"], None),
+    ("s = Exp(p)  y = Sum(q, r, s)", summed, None, "a graph input or initializer"),
+    ("s = Exp(p)  y = Sub(q, s)", lambda op, a, b: op.Sub(op.Exp(a), b), None, "a graph input or initializer"),
+    # attributes: at their defaults unless they are named, and what changes no result is free
+    ("y = Transpose<perm = [0]>(p)", lambda op, a: op.Transpose(a), None, "Transpose with perm=[0]"),
+    ("y = Transpose<perm = [0]>(p)", lambda op, a, perm: op.Transpose(a, perm=perm), [[0], "p"], None),
+    ("y = Gelu<approximate = \"none\">(p)", lambda op, a: op.Gelu(a), ["p"], None),
+    ("y = Gelu<approximate = \"tanh\">(p)", lambda op, a: op.Gelu(a, approximate="none"), None, "Gelu with approximate=tanh"),
+    ("y = LayerNormalization<stash_type = 10>(p, q)", lambda op, a, b: op.LayerNormalization(a, b), ["p", "q"], None),
+    ("y = com.microsoft.Gelu<odd = 1>(p)", lambda op, a: op.Gelu(a, _domain="com.microsoft"), None, "Gelu with odd=1"),
+])
+def test_what_matches_and_what_stood_there_instead(body, before, matched, seen):
+    found, search = attempt(f"g (float[4] p, float[4] q, float[4] r) => (float[P] y) {{ {body} }}", before)
+    if seen is None:
+        assert [getattr(item, "name", item) for item in found[0].bindings.values()] == matched
+    else:
+        assert (found, search.miss.seen) == ([], seen)
+
+
+def test_operands_of_three_are_taken_as_they_stand():
+    found, _ = attempt("g (float[4] p, float[4] q, float[4] r) => (float[4] y) { s = Exp(p)  t = Exp(r)  y = Sum(s, q, t) }", summed)
+    assert names(found) == [["p", "q", "t"]]
+
+
+def test_of_equally_deep_misses_the_first_is_told():
+    _, search = attempt("g (float[4] p, float[4] q) => (float[4] y) { s = Exp(p)  t = Exp(q)  y = Sub(s, t) }",
+                        lambda op, a, b: op.Sub(op.Abs(a), op.Neg(b)))
+    assert (search.miss.matched, search.miss.wanted, search.miss.where) == (1, "Abs", "s")
+    assert [node.op_type for node in search.nodes] == ["Sub"]
+    _, search = attempt("g (float[4] p, float[4] q) => (float[4] y) { s = Exp(p)  t = Exp(q)  y = Add(s, t) }",
+                        lambda op, a, b: op.Add(op.Abs(a), op.Neg(b)))
+    assert (search.miss.matched, search.miss.wanted, search.miss.where) == (1, "Abs", "s")
+    assert str(search.miss) == "1 nodes matched; at s: saw Exp, wanted Abs"
+
+
+def test_where_an_operand_is_absent_the_variable_is_named():
+    _, search = attempt("g (float[4] p) => (float[4] y) { y = Clip(p) }", lambda op, a, low: op.Clip(a, low))
+    assert (search.miss.where, search.miss.wanted) == ("low", "a value for 'low'")
+    _, search = attempt("g (float[4] p) => (float[4] y) { y = Clip(p) }", lambda op, a, low: op.Clip(a, op.Exp(low)))
+    assert (search.miss.where, search.miss.wanted) == ("an absent input", "Exp")
+
+
+def test_a_match_leaves_no_miss():
+    _, search = attempt("g (float[4] p) => (float[4] y) { y = Exp(p) }", lambda op, a: op.Exp(a))
+    assert (search.miss, search.nodes) == (None, ())
+
+
+def test_a_deeper_miss_in_another_order_replaces_the_first():
+    _, search = attempt("g (float[4] p, float[4] q) => (float[4] y) { t = Abs(q)  y = Add(p, t) }",
+                        lambda op, a, b: op.Add(op.Abs(op.Neg(a)), b))
+    assert (search.miss.matched, search.miss.wanted, search.miss.where) == (2, "Neg", "q")
