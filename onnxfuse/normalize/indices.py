@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import need_target, reshape
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Match, NoMatch, Op, Rule
 from onnxfuse.rewrite.facts import ONE, constant
 
 # GatherND(x, coordinates of every element in order) = Reshape(x)
@@ -25,8 +25,9 @@ def guard_coordinates(match: Match) -> dict:
         every = np.indices(sizes).reshape(len(sizes), -1).T
         match.need(np.array_equal(array.reshape(-1, array.shape[-1]), every), "the indices are not every element in order")
         return {"target": need_target(match, match["x"])}
-    parts = match.fact("where").coordinates or ()
-    match.need(parts, "the indices are not plain coordinates", match["where"])
+    parts = match.fact("where").coordinates
+    if parts is None:
+        raise NoMatch("the indices are not plain coordinates", match["where"])
     match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
     axes = [part[0][0] for part in parts]
     match.need(axes == sorted(set(axes)), "the axes are permuted or repeated", match["where"])
@@ -49,9 +50,10 @@ def guard_row_major(match: Match) -> dict:
         match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
         return {"target": need_target(match, match["x"])}
     where, terms = match.need_shape("where"), match.fact("where").index
-    match.need(terms is not None, "the indices are not arithmetic of ranges", match["where"])
+    if terms is None:
+        raise NoMatch("the indices are not arithmetic of ranges", match["where"])
     strides = {i: math.prod(where[i + 1:], start=ONE) for i, dim in enumerate(where) if dim != ONE}
-    match.need({i: stride for i, stride in terms or () if where[i] != ONE} == strides,
+    match.need({i: stride for i, stride in terms if where[i] != ONE} == strides,
                "the indices are not in row-major order", match["where"])
     match.need(math.prod(where, start=ONE) == flat[0], "the indices do not cover the source", match["where"])
     return {"target": need_target(match, match["x"])}
@@ -87,7 +89,7 @@ INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def guard_cast(match: Match) -> None:
-    match.need(match["to"] in INTEGERS and match.fact("i").dtype in INTEGERS, "the indices change their kind", match["i"])
+    match.need(match.fact("i").dtype in INTEGERS, "the indices change their kind", match["i"])
 
 
 # Squeeze(Slice(x, i : i + 1)) = Gather(x, i)
@@ -117,8 +119,7 @@ def guard_sliced(match: Match) -> dict:
 
 
 def _need_numbers(match: Match, name: str) -> list[int]:
-    match.need_constant(name)
-    return [match.need_number(item, name) for item in match.fact(name).data or ()]
+    return match.need_array(name).tolist()
 
 
 def picked(op: Op, x, axis, index, **_):
@@ -134,8 +135,9 @@ def tile(op, x, repeats):
 
 def guard_tile(match: Match) -> None:
     shape, repeats = match.need_shape("x"), match.fact("repeats").data
-    match.need(repeats is not None, "the repeats are not known", match["repeats"])
-    for dim, times in zip(shape, repeats or (), strict=True):
+    if repeats is None:
+        raise NoMatch("the repeats are not known", match["repeats"])
+    for dim, times in zip(shape, repeats, strict=True):
         match.need(ONE in (dim, times), f"{dim} is repeated {times} times", match["x"])
         match.need(times.nonnegative and times.number != 0, "nothing is left", match["repeats"])
 

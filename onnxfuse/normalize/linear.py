@@ -46,11 +46,12 @@ def guard_flat(match: Match) -> dict:
     match.need_constant("weight")
     depth, width = match.need_shape("weight", rank=2)
     source, wanted = match.need_shape("x"), match.need_shape(match.output)
-    inner = next(node for node in match.nodes if node.op_type == "Reshape" and node.inputs[0] is match["x"])
+    inner = next(node for node in match.nodes if node.inputs[0] is match["x"])
     match.need_shape(inner.outputs[0], rank=2)
     kept = next((at for at in range(len(source)) if math.prod(source[at:], start=ONE) == depth), None)
     if kept is None or kept < 2:
         raise NoMatch("the first Reshape does not keep the last dimension", match["x"])
+    match.need(math.prod((*source, *wanted), start=ONE) != Dim(0), "it is empty", match["x"])
     lead, rest = source[:kept], math.prod(wanted[kept:], start=ONE)
     match.need(wanted[:kept] == lead and rest == width, "the last Reshape does not restore the first ones", match.output)
     if "bias" in match.bindings:
@@ -60,14 +61,13 @@ def guard_flat(match: Match) -> dict:
         value = node.outputs[0]
         single = len(value.uses()) == 1 and not value.is_graph_output()
         match.need(single or node is match.root or node is inner, "the flat product is read elsewhere", value)
-    targets = {"before": constant_target(source, (*lead, depth)), "behind": constant_target((*lead, width), wanted)}
-    return {"before": None if source == (*lead, depth) else targets["before"],
-            "behind": None if wanted == (*lead, width) else targets["behind"]}
+    same = wanted == (*lead, width)
+    return {"before": constant_target(source, (*lead, depth)),
+            "behind": None if same else constant_target((*lead, width), wanted)}
 
 
 def whole(op: Op, x, weight, before, behind, bias=None, **_):
-    x = x if before is None else op.Reshape(x, op.constant(before, "before"))
-    product = op.MatMul(x, weight)
+    product = op.MatMul(op.Reshape(x, op.constant(before, "before")), weight)
     result = product if bias is None else op.Add(product, bias)
     return result if behind is None else op.Reshape(result, op.constant(behind, "behind"))
 
@@ -104,7 +104,8 @@ def guard_picked(match: Match) -> dict:
     match.need_shape("index", rank=0)
     perm = match["perm"] or list(range(len(match.need_shape("x"))))[::-1]
     source = perm[match["axis"] % len(perm)]
-    return {"source": source, "left": [i - (i > source) for i in perm if i != source]}
+    rest = [i for i in perm if i != source]
+    return {"source": source, "left": [sorted(rest).index(i) for i in rest]}
 
 
 def transpose_picked(op: Op, x, index, source, left, **_):
@@ -153,7 +154,7 @@ def guard_by_heads(match: Match) -> dict:
     match.need(wanted[:2] == lead and wanted[3] == Dim(PARTS), "the Reshape does not split into the three parts of heads",
                match.output)
     readers = [node for node, _ in match.output.uses()]
-    picked = readers and all(node.op_type == "Gather" and node.attributes.get_int("axis", 0) in (3, -2) for node in readers)
+    picked = all(node.op_type == "Gather" and node.attributes.get_int("axis", 0) in (3, -2) for node in readers)
     match.need(picked and not match.output.is_graph_output(), "the readers do not pick one of the parts", match.output)
     sizes = [match.need_number(size, "a size") for size in wanted[2:]]
     match.need_shape(match.need_constant("weight"), rank=2)
