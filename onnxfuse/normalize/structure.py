@@ -88,19 +88,17 @@ NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.floa
 
 
 def _held(node: ir.Node) -> ir.TensorProtocol | None:
-    """What a Constant node holds; None for another node, and for one that gives an attribute of a function."""
+    """What a Constant node holds; None for another node, and for one without: it gave an attribute that a call left out."""
     if node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
         return None
     [(name, attribute)] = node.attributes.items()
-    if attribute.is_ref():
-        return None
     if name == "value":
         return attribute.as_tensor()
     if name in ("value_string", "value_strings"):
         texts = [attribute.value] if name == "value_string" else attribute.value
-        content = [text.encode() if isinstance(text, str) else text for text in texts]
+        content = [text.encode() for text in texts]
         return ir.StringTensor(content, shape=ir.Shape([] if name == "value_string" else [len(content)]))
-    return ir.tensor(np.array(attribute.value, dtype=NUMBERS[name])) if name in NUMBERS else None
+    return ir.tensor(np.array(attribute.value, dtype=NUMBERS[name]))
 
 
 def merge_duplicates(model: ir.Model) -> bool:

@@ -226,6 +226,7 @@ CASES = [
     ("transpose-noop", "y = Transpose<perm = [0, 2, 1]>(x)", "it permutes"),
     ("cast-noop", "y = Cast<to = 10>(x)", "it changes the type"),
     ("slice-noop", "y = Slice(x, v0, v2, v2)", "it changes the shape"),
+    ("slice-noop", "y = Slice(x, v0, v6, v1, open1)", "it steps or reverses"),
     ("slice-noop", "y = Slice(x, last, v0, v1, last)", "it steps or reverses"),
     ("add-zero", "y = Add(x, f1)", "it is not known to be zero"),
     ("add-zero", "y = Add(x, zero4)", "it changes the shape"),

@@ -35,7 +35,7 @@ def assert_kept(text: str, opset: int = 17, steps=None) -> ir.Model:
             wanted, got = answers(before, choice), answers(after, choice)
             assert list(got) == list(wanted)
             for name in wanted:
-                assert got[name].dtype == wanted[name].dtype
+                assert (got[name].dtype, got[name].shape) == (wanted[name].dtype, wanted[name].shape)
                 np.testing.assert_array_equal(got[name], wanted[name])
     assert [value.name for value in after.graph.inputs] == [value.name for value in before.graph.inputs]
     return after
@@ -138,6 +138,13 @@ def test_one_value_may_be_two_outputs():
     np.testing.assert_array_equal(answers(after, True)["y"], answers(before, True)["y"])
 
 
+@pytest.mark.parametrize(("count", "left"), [(64, 1), (65, 2)])
+def test_equal_initializers_of_up_to_64_elements_become_one(count, left):
+    same = f"{{{', '.join(['1'] * count)}}}"
+    text = f"g (float[{count}] x) => (float[{count}] y) <float[{count}] p = {same}, float[{count}] q = {same}> {{ a = Sub(x, p)  y = Mul(a, q) }}"
+    assert len(merged(text).graph.initializers) == left
+
+
 def test_equal_nodes_become_one_except_for_outputs_left_out():
     body = "p, q = LSTM<hidden_size = 1>(s, wi, wr)  r, t = LSTM<hidden_size = 1>(s, wi, wr)  a = Squeeze(q)  b = Squeeze(t)  o = Add(a, b)"
     text = "g (float[2,3] x, float[1,4,3] wi, float[1,4,1] wr) => (float[2] o) <int64[1] z = {0}> { s = Unsqueeze(x, z)  " + body + " }"
@@ -182,8 +189,25 @@ def test_dropout_that_a_caller_may_turn_on_stays():
 def test_constants_of_every_kind_are_lifted():
     text = X + """(float[2,3] y, int64[2] k, string[2] s, string r) { a = Constant<value_float = 2.0>()
         b = Constant<value_floats = [1.0, 2.0, 3.0]>()  c = Mul(x, a)  y = Add(c, b)  d = Constant<value_ints = [4, 5]>()  e = Constant<value_int = 1>()
-        k = Add(d, e)  p = Constant<value_strings = ["a", "b"]>()  s = Identity(p)  q = Constant<value_string = "ü">()  r = Identity(q) }"""
+        k = Add(d, e)  p = Constant<value_strings = ["a", "b"]>()  s = Identity(p)  q = Constant<value_string = "üb">()  r = Identity(q) }"""
     assert "Constant" not in ops(assert_kept(text))
+
+
+def test_what_only_looks_like_a_constant_stays():
+    after = assert_kept(X + "(float[2,3] y) { n = Shape(x)  k = ConstantOfShape<value = float[1] {2}>(n)  y = Neg(k) }", steps=(simplify,))
+    assert "ConstantOfShape" in ops(after)
+    model = parse(X + "(float[2,3] y) { k = com.microsoft.Constant<value = float[1] {2}>()  y = Add(x, k) }")
+    simplify(model)
+    assert ops(model) == ["Add", "Constant"]
+    model = called("y = f.part(x)", "<a> (p) => (q) { k = Constant<value_float: float = @a>()  q = Mul(p, k) }")
+    simplify(model)
+    assert ops(model) == ["Constant", "Mul"]
+
+
+def test_dropout_stays_on_demand():
+    model = parse(X + "(float[2,3] y) { d = Dropout(x)  y = Neg(d) }")
+    simplify(model, dropout=True)
+    assert ops(model) == ["Dropout", "Neg"]
 
 
 FUNCTION = '<domain: "f", opset_import: ["": 17]> part '
@@ -229,6 +253,11 @@ def test_functions_that_cannot_be_inlined_are_named():
     same.opset_imports[""] = 18
     simplify(same)
     assert ops(same) == ["Neg"]
+    for unknown in ("com.microsoft.Gelu", "SimplifiedLayerNormalization"):  # standard in opset 20, and in none
+        other = called("y = f.part(x)", f"(p) => (q) {{ q = {unknown}(p) }}")
+        other.opset_imports[""] = 21
+        simplify(other)
+        assert ops(other) == [unknown.split(".")[-1]]
     deep = called("y = f.part(x)", "(p) => (q) { q = f.part(p) }")
     with pytest.raises(ModelError, match="cannot be inlined: Cyclic"):
         simplify(deep)
