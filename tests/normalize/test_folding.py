@@ -139,6 +139,13 @@ def test_what_constants_make_is_computed_at_once(body, count):
     assert_same(parse(text), model, {})
 
 
+def test_a_constant_output_keeps_its_node():
+    text = f"g (float[3] x) => (float[3] y, float[3] k, int64[1] s) <{W}> {{ k = Neg(w)  y = Add(x, k)  s = Shape(x) }}"
+    model, _ = folded(text)
+    assert ops(model) == ["Add", "Neg", "Shape"]
+    assert_same(parse(text), model, {})
+
+
 def lazy(model: ir.Model, name: str, side: int, problem: str = "it was read") -> ir.Model:
     """Make a graph input a weight that says when it is read."""
     def refuse() -> ir.TensorProtocol:
@@ -161,10 +168,10 @@ def test_a_transposed_weight_of_any_size_is_read_when_it_is_used(side):
 
 
 def test_a_weight_that_cannot_be_read_is_an_error():
-    model = lazy(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { k = Exp(w)  y = MatMul(x, k) }"), "w", 4, "the disk is gone")
-    trace = Trace()
+    model = lazy(parse("g (float[B,16] x, float[16,16] w) => (float[B,16] y) { k = Exp(w)  y = MatMul(x, k) }"), "w", 16, "the disk is gone")
+    facts, trace = facts_of(model), Trace()
     with pytest.raises(OSError, match="the disk is gone"):
-        fold(model, facts_of(model), trace)
+        fold(model, facts, trace)
     assert not trace.unfolded
 
 

@@ -84,7 +84,21 @@ def test_gemm_becomes_matmul_and_bias():
         check(f"y = Gemm<transB = {swapped}>(x, w, b)", ["Add", "MatMul"], inputs="float[B,6] x, float[6,6] w, float[6] b",
               w=(6, 6), b=(6,))
     check("y = Gemm(x, w)", ["MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
-    check("g = Gemm(x, w)  e = Exp(w)  y = Gemm(g, e)", ["MatMul", "MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
+    check("g = Gemm(x, w)  y = Gemm(g, w)", ["MatMul", "MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
+
+
+def test_flat_rows_that_several_layers_read_stay_in_batches():
+    before, after = (fill(parse("""g (float[2,5,12] x, float[12,6] w, float[12,6] v) => (float[2,5,6] y) <int64[2] flat = {-1, 12}, int64[3] back = {2, 5, 6}>
+        { f = Reshape(x, flat)  m = MatMul(f, w)  a = Reshape(m, back)  n = MatMul(f, v)  b = Reshape(n, back)  y = Mul(a, b) }"""), w=(12, 6), v=(12, 6))
+                     for _ in range(2))
+    apply((), after)
+    assert ops(after) == ["MatMul", "MatMul", "Mul"]
+    assert_same(before, after, {})
+
+
+def test_parts_of_width_one_are_picked():
+    check("a, b, c = Split<axis = 1, num_outputs = 3>(x)  p = Squeeze(a, second)  q = Squeeze(c, second)  y = Mul(p, q)", ["Gather", "Gather", "Mul"],
+          inputs="float[B,3,S] x")
 
 
 @pytest.mark.parametrize("attribute", ["alpha = 0.5", "beta = 2.0", "transA = 1"])
