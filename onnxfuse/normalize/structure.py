@@ -157,8 +157,6 @@ def _bypass_identities(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type == "Identity" and not node.domain and node.inputs[0] is not None:
             _read_instead(graph, node.outputs[0], node.inputs[0])
-            if not node.outputs[0].is_graph_output():
-                graph.remove(node, safe=True)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, pairs: Iterable[tuple[ir.Value, ir.Value]]) -> None:
@@ -177,19 +175,18 @@ def _read_instead(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Have every node read ``new`` instead of ``old``.
 
     If ``old`` is an output of the graph, ``new`` becomes that, by its name; not if it is an input, an initializer or an output
-    already, or made outside this graph.
+    already.
     """
     for user, at in tuple(old.uses()):
         user.replace_input_with(at, new)
-    maker = new.producer()
-    if old.is_graph_output() and maker is not None and maker.graph is graph and not new.is_graph_output():
+    if old.is_graph_output() and new.producer() is not None and not new.is_graph_output():
         _hand_over(graph, old, new)
 
 
 def _hand_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Make ``new`` the graph output that ``old`` was, with its name, type and shape."""
     new.name, old.name = old.name, None
-    new.type, new.shape = old.type or new.type, old.shape
+    new.type, new.shape = old.type, old.shape
     for at, value in enumerate(graph.outputs):
         if value is old:
             graph.outputs[at] = new

@@ -1,5 +1,7 @@
 """Whole-graph steps leave what a model computes, by ONNX Runtime's own word: in branches and bodies, for every kind of output."""
 
+import logging
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -37,7 +39,8 @@ def assert_kept(text: str, opset: int = 17, steps=None) -> ir.Model:
             for name in wanted:
                 assert (got[name].dtype, got[name].shape) == (wanted[name].dtype, wanted[name].shape)
                 np.testing.assert_array_equal(got[name], wanted[name])
-    assert [value.name for value in after.graph.inputs] == [value.name for value in before.graph.inputs]
+    for old, new in ((before.graph.inputs, after.graph.inputs), (before.graph.outputs, after.graph.outputs)):
+        assert [(value.name, value.type, value.shape) for value in new] == [(value.name, value.type, value.shape) for value in old]
     return after
 
 
@@ -112,6 +115,7 @@ OUTPUTS = {
     "an input by Identity, twice": X + "(float[2,3] y, float[2,3] z) { y = Identity(x)  z = Identity(x) }",
     "an initializer": X + f"(float[2,3] y, float[3] w) <{NUMBERS}> {{ y = Add(x, w) }}",
     "an initializer and its Identity": X + f"(float[2,3] y, float[3] w, float[3] z) <{NUMBERS}> {{ y = Add(x, w)  z = Identity(w) }}",
+    "one of equal initializers": X + f"(float[2,3] y, float[3] w) <{NUMBERS.replace(' w ', ' v ')}, {NUMBERS}> {{ a = Add(x, v)  y = Mul(a, w) }}",
     "a Constant": X + "(float[2,3] y, float[2] k) { y = Exp(x)  k = Constant<value = float[2] {1, 2}>() }",
     "an output by Identity": X + "(float[2,3] y, float[2,3] z) { y = Exp(x)  z = Identity(y) }",
     "two Identities of one value": X + "(float[2,3] z, float[2,3] y) { a = Exp(x)  y = Identity(a)  z = Identity(a) }",
@@ -143,6 +147,13 @@ def test_equal_initializers_of_up_to_64_elements_become_one(count, left):
     same = f"{{{', '.join(['1'] * count)}}}"
     text = f"g (float[{count}] x) => (float[{count}] y) <float[{count}] p = {same}, float[{count}] q = {same}> {{ a = Sub(x, p)  y = Mul(a, q) }}"
     assert len(merged(text).graph.initializers) == left
+
+
+def test_an_initializer_that_a_caller_may_override_stays():
+    model = parse(X + f"(float[2,3] y) <{NUMBERS.replace(' w ', ' v ')}, {NUMBERS}> {{ a = Add(x, v)  y = Mul(a, w) }}")
+    model.graph.inputs.append(model.graph.initializers["w"])
+    merge_duplicates(model)
+    assert len(model.graph.initializers) == 2
 
 
 def test_equal_nodes_become_one_except_for_outputs_left_out():
@@ -193,12 +204,37 @@ def test_constants_of_every_kind_are_lifted():
     assert "Constant" not in ops(assert_kept(text))
 
 
+@pytest.mark.parametrize("node", ["k = com.microsoft.Constant<value = float[1] {2}>()", "k = com.microsoft.Identity(x)",
+                                  "k = com.microsoft.Dropout(x)"])
+def test_operators_of_other_domains_are_not_the_standards(node):
+    model = parse(X + f"(float[2,3] y) {{ {node}  y = Add(x, k) }}")
+    simplify(model)
+    assert len(model.graph) == 2
+
+
+@pytest.mark.parametrize("node", ["k = Identity(r)", "k = Dropout(r)"])
+def test_an_input_that_a_call_leaves_out_is_the_runtimes_to_refuse(node):
+    model = called("y = f.part(x)", f"(p, r) => (q) {{ {node}  q = Add(p, k) }}")
+    simplify(model)
+    assert len(model.graph) == 2
+
+
+def test_inner_values_keep_their_names_and_outputs_need_no_identity():
+    model = parse(X + "(float[2,3] y) { a = Exp(x)  b = Identity(a)  c = Neg(b)  y = Identity(c) }")
+    simplify(model)
+    assert [(node.op_type, node.outputs[0].name) for node in model.graph] == [("Exp", "a"), ("Neg", "y")]
+
+
+def test_a_model_of_the_opset_or_a_newer_one_is_not_converted():
+    for opset in (11, 10):
+        model = parse(X + "(float[2,3] y, bool[2,3] m) { y, m = Dropout(x) }", opset=11)
+        convert(model, opset)
+        assert model.opset_imports[""] == 11
+
+
 def test_what_only_looks_like_a_constant_stays():
     after = assert_kept(X + "(float[2,3] y) { n = Shape(x)  k = ConstantOfShape<value = float[1] {2}>(n)  y = Neg(k) }", steps=(simplify,))
     assert "ConstantOfShape" in ops(after)
-    model = parse(X + "(float[2,3] y) { k = com.microsoft.Constant<value = float[1] {2}>()  y = Add(x, k) }")
-    simplify(model)
-    assert ops(model) == ["Add", "Constant"]
     model = called("y = f.part(x)", "<a> (p) => (q) { k = Constant<value_float: float = @a>()  q = Mul(p, k) }")
     simplify(model)
     assert ops(model) == ["Constant", "Mul"]
@@ -281,6 +317,44 @@ def test_what_no_opset_brings_along_is_one_line(text, opset, why):
     with pytest.raises(ModelError, match=why) as seen:
         convert(parse(text, opset=opset), 23)
     assert len(str(seen.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("node", "opset"), [
+    ("y = Exp(x)", 8), ("y, m = Dropout(x)", 12), ("y = Hardmax(x)", 13), ("y = Hardmax<axis = -1>(x)", 12), ("y = com.microsoft.Hardmax(x)", 12),
+    ("""y, z = Scan<num_scan_inputs = 1, body = s (float[3] a, float[3] b) => (float[3] c, float[3] d) { c = Add(a, b)  d = Neg(c) }>(i, x)""", 9),
+])
+def test_what_newer_opsets_have_in_the_same_form_is_brought_along(node, opset):
+    more = {"m": ", bool[2,3] m", "z": ", float[2,3] z"}.get(node[3], "")
+    out = "float[3] y" if "Scan" in node else "float[2,3] y"
+    model = parse(f"g (float[3] i, float[2,3] x) => ({out}{more}) {{ {node} }}", opset=opset)
+    wanted = ops(model)
+    convert(model, 23)
+    assert (ops(model), model.opset_imports[""]) == (wanted, 23)
+
+
+def _refuses(model: ir.Model, opset: int, **_: bool) -> None:
+    raise RuntimeError("no adapter\nat all")
+
+
+def _loses(model: ir.Model, opset: int, **_: bool) -> None:
+    try:
+        raise ValueError("a node is lost")
+    except ValueError:
+        logging.getLogger("onnxscript.version_converter").exception("going on")
+    model.opset_imports[""] = opset
+
+
+def _does_nothing(model: ir.Model, opset: int, **_: bool) -> None:
+    log = logging.getLogger("onnxscript.version_converter")
+    log.warning("nothing to do")
+    log.exception("and no exception either")  # noqa: LOG004 - as the library may
+
+
+@pytest.mark.parametrize(("converter", "why"), [(_refuses, "no adapter;"), (_loses, "a node is lost;"), (_does_nothing, "has no such model")])
+def test_a_converter_that_fails_in_any_way_is_told_of(monkeypatch, converter, why):
+    monkeypatch.setattr(structure.version_converter, "convert_version", converter)
+    with pytest.raises(ModelError, match=f"cannot be brought from opset 17 to 23: .*{why}"):
+        convert(parse(X + "(float[2,3] y) { y = Exp(x) }", opset=17), 23)
 
 
 def test_a_whole_model_with_branches_is_optimized_for_every_target():
