@@ -286,8 +286,8 @@ def _bypass_dropout(graph: ir.Graph) -> None:
 
 
 def _gives_mask(node: ir.Node) -> bool:
-    """Whether a node is a Dropout whose mask is read."""
-    mask = node.outputs[1] if node.op_type == "Dropout" and not node.domain and len(node.outputs) > 1 else None
+    """Whether a node of the standard's domain is a Dropout whose mask is read."""
+    mask = node.outputs[1] if node.op_type == "Dropout" and len(node.outputs) > 1 else None
     return mask is not None and (bool(mask.uses()) or mask.is_graph_output())
 
 

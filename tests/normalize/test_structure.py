@@ -240,6 +240,15 @@ def test_what_only_looks_like_a_constant_stays():
     assert ops(model) == ["Constant", "Mul"]
 
 
+@pytest.mark.parametrize(("node", "left"), [
+    ("d = Dropout(x, r)  y = Neg(d)", ["Neg"]),
+    ("d, m = Dropout(x)  y = Neg(d)", ["Neg"]),  # nobody reads the mask
+    ("d, m = Dropout(x)  c = Cast<to = 1>(m)  y = Add(d, c)", ["Add", "Cast", "Dropout"]),
+])
+def test_dropout_goes_unless_its_mask_is_read(node, left):
+    assert ops(assert_kept(X + f"(float[2,3] y) <float r = {{0.5}}> {{ {node} }}")) == left
+
+
 def test_dropout_stays_on_demand():
     model = parse(X + "(float[2,3] y) { d = Dropout(x)  y = Neg(d) }")
     simplify(model, dropout=True)
