@@ -294,8 +294,7 @@ def _gives_mask(node: ir.Node) -> bool:
 def tidy(model: ir.Model) -> None:
     """Leave what a reader expects: sorted nodes, opsets that are used and declared, no stale annotations."""
     for node in model.graph:
-        if node.domain:
-            model.opset_imports.setdefault(node.domain, 1)
+        model.opset_imports.setdefault(node.domain, 1)
         for value in node.outputs:
             if not value.is_graph_output():
                 value.type = value.shape = None

@@ -308,6 +308,17 @@ def test_functions_that_cannot_be_inlined_are_named():
         simplify(deep)
 
 
+def test_tidying_declares_domains_and_leaves_types_to_the_outputs():
+    model = parse(X + "(float[2,3] y) { a = com.microsoft.Gelu(x)  y = Neg(a) }", opset=21)
+    del model.opset_imports["com.microsoft"]
+    inner, shown = (node.outputs[0] for node in model.graph)
+    inner.type, inner.shape = shown.type, ir.Shape([7])  # stale
+    structure.tidy(model)
+    assert model.opset_imports == {"": 21, "com.microsoft": 1}
+    assert (inner.type, inner.shape) == (None, None)
+    assert (shown.dtype, shown.shape) == (ir.DataType.FLOAT, [2, 3])
+
+
 def test_what_newer_opsets_write_in_another_way_is_rewritten():
     after = assert_kept(X + "(float[2,1] y) { y = ReduceMean<axes = [1]>(x) }", opset=17, steps=(lambda model: convert(model, 21),))
     assert len(after.graph[-1].inputs) == 2
