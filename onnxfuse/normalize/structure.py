@@ -18,7 +18,7 @@ from onnxfuse.errors import ModelError
 from onnxfuse.files import first_line
 from onnxfuse.operators import is_known, is_runnable
 from onnxfuse.repair import FOREIGN
-from onnxfuse.rewrite.facts import constant
+from onnxfuse.rewrite.facts import constant, stored
 from onnxfuse.storage import name_apart
 
 SMALL_INITIALIZER = 64
@@ -115,8 +115,8 @@ def _merge_initializers(graph: ir.Graph) -> int:
     before = len(graph.initializers)
     seen: dict[tuple, ir.Value] = {}
     for value in tuple(graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None or tensor.size > SMALL_INITIALIZER or value.is_graph_input() or value.is_graph_output():
+        tensor = stored(value)
+        if tensor is None or tensor.size > SMALL_INITIALIZER or value.is_graph_output():
             continue
         content = tuple(tensor.string_data()) if tensor.dtype == ir.DataType.STRING else tensor.tobytes()  # type: ignore[attr-defined]
         kept = seen.setdefault((tensor.dtype, tuple(tensor.shape.numpy()), content), value)
