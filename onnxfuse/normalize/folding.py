@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnxfuse.files import first_line
 from onnxfuse.normalize.structure import is_deterministic
 from onnxfuse.rewrite.driver import Trace, remove_dead
-from onnxfuse.rewrite.facts import Facts, is_constant
+from onnxfuse.rewrite.facts import Fact, Facts, is_constant, stored
 from onnxfuse.storage import LARGE
 
 LARGEST = 1 << 22
@@ -32,8 +32,10 @@ PASSED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataTyp
 LEFT = "onnxfuse.left"
 """Marks a node that could not be computed: it is not tried again."""
 
+Tensors = dict[ir.Value, ir.TensorProtocol]
 
-def fold(model: ir.Model, facts: Facts, trace: Trace | None = None) -> int:
+
+def fold(model: ir.Model, facts: Facts, trace: Trace) -> int:
     """Replace nodes whose result is known by initializers. Returns how many.
 
     What gives another result each time, holds a graph, or cannot be computed by ONNX Runtime stays as it is.
@@ -41,7 +43,7 @@ def fold(model: ir.Model, facts: Facts, trace: Trace | None = None) -> int:
     Args:
         trace: receives why a constant could not be computed.
     """
-    known: dict[ir.Value, ir.TensorProtocol] = {}
+    known: Tensors = {}
     to_run: list[ir.Node] = []
     pending: set[ir.Value] = set()
     for node in model.graph:
@@ -49,19 +51,18 @@ def fold(model: ir.Model, facts: Facts, trace: Trace | None = None) -> int:
         if len(node.outputs) != 1 or output.is_graph_output() or node.op_type in STORED_SMALL or LEFT in node.meta \
                 or not is_deterministic(node, facts.opset):
             continue
-        tensor = _known_integers(facts, output) or _transposed(node, facts)
-        if tensor is not None:
-            known[output] = tensor
-        elif _doubles(node):
-            continue
-        elif node.inputs and _small(facts, output) and all(
+        if (integers := _known_integers(facts, output)) is not None:
+            known[output] = integers
+        elif node.op_type == "Transpose" and is_constant(node.inputs[0]):
+            if not _doubles(node.inputs[0]):
+                known[output] = _transposed(node)
+        elif _small(facts[output]) and all(
                 value is None or value in pending or value in known or is_constant(value) for value in node.inputs):
             to_run.append(node)
             pending.add(output)
     if to_run:
         known |= _run(to_run, known, facts, trace)
-        news = [node.outputs[0] for node in to_run if node.outputs[0] in known and not facts[node.outputs[0]].known]
-        facts.forget(news)  # what reads them may know more now
+        facts.forget(output for output in pending if not facts[output].known)  # what reads them may know more now
     for value, tensor in known.items():
         _make_initializer(model.graph, value, tensor)
     return len(known)
@@ -69,63 +70,66 @@ def fold(model: ir.Model, facts: Facts, trace: Trace | None = None) -> int:
 
 def _known_integers(facts: Facts, value: ir.Value) -> ir.TensorProtocol | None:
     fact = facts[value]
-    if fact.data is None or fact.shape is None or fact.dtype is None:
+    if fact.data is None or any(item.number is None for item in fact.data):
         return None
-    if any(item.number is None for item in fact.data):
-        return None
+    assert fact.shape is not None and fact.dtype is not None  # no law tells the content alone
     array = np.array([item.coef for item in fact.data], dtype=fact.dtype.numpy())
     return ir.tensor(array.reshape([dim.coef for dim in fact.shape]))
 
 
-def _transposed(node: ir.Node, facts: Facts) -> ir.TensorProtocol | None:
-    """A transposed weight, computed when read; a weight with other readers is not doubled."""
-    weight = node.inputs[0] if node.op_type == "Transpose" else None
-    if weight is None or weight.const_value is None or not is_constant(weight) or len(weight.uses()) > 1:
-        return None
-    source = weight.const_value
+def _doubles(weight: ir.Value | None) -> bool:
+    """Whether folding would store a second copy of a weight that others read as it is (tied embeddings)."""
+    assert weight is not None and weight.const_value is not None
+    return len(weight.uses()) > 1 and weight.const_value.nbytes >= LARGE
+
+
+def _transposed(node: ir.Node) -> ir.TensorProtocol:
+    """A transposed weight, computed when read."""
+    source = stored(node.inputs[0])
+    assert source is not None
     sizes = source.shape.numpy()
     perm = node.attributes.get_ints("perm", list(range(len(sizes)))[::-1])
     shape = ir.Shape([sizes[i] for i in perm])
     return ir.LazyTensor(lambda: ir.tensor(np.ascontiguousarray(source.numpy().transpose(perm))), source.dtype, shape)
 
 
-def _doubles(node: ir.Node) -> bool:
-    """Whether folding would store a second copy of a weight that others read as it is (tied embeddings)."""
-    weight = node.inputs[0] if node.op_type == "Transpose" else None
-    return weight is not None and len(weight.uses()) > 1 and weight.const_value is not None and weight.const_value.nbytes >= LARGE
-
-
-def _small(facts: Facts, value: ir.Value) -> bool:
-    """Whether a value is of known size and type, and small enough to be stored."""
-    shape = facts[value].shape
-    if shape is None or facts[value].dtype is None or any(dim.number is None for dim in shape):
+def _small(fact: Fact) -> bool:
+    """Whether a value is of known size, and small enough to be stored."""
+    if fact.shape is None or any(dim.number is None for dim in fact.shape):
         return False
-    return math.prod(dim.coef for dim in shape) <= LARGEST
+    return math.prod(dim.coef for dim in fact.shape) <= LARGEST
 
 
-Tensors = dict[ir.Value, ir.TensorProtocol]
-
-
-def _run(nodes: list[ir.Node], known: Tensors, facts: Facts, trace: Trace | None) -> Tensors:
+def _run(nodes: list[ir.Node], known: Tensors, facts: Facts, trace: Trace) -> Tensors:
     """What nodes compute, in one session; if ONNX Runtime refuses one, each in its own, and those stay that it refuses."""
+    together = _try(nodes, known, facts)
+    if not isinstance(together, Exception):
+        return together
+    found: Tensors = {}
+    refused: set[ir.Value | None] = set()
+    for node in nodes:
+        output = node.outputs[0]
+        if not refused.isdisjoint(node.inputs):
+            refused.add(output)
+            continue
+        result = _try([node], known | found, facts)
+        if isinstance(result, Exception):
+            refused.add(output)
+            node.meta[LEFT] = True
+            trace.unfolded[output.name or ""] = f"{node.op_type}: {first_line(result)}"
+        else:
+            found |= result
+    return found
+
+
+def _try(nodes: list[ir.Node], known: Tensors, facts: Facts) -> Tensors | Exception:
+    """What nodes compute, or why ONNX Runtime refuses; its errors have no class in common."""
     try:
         return _compute(nodes, known, facts)
     except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-    found: Tensors = {}
-    for node in nodes:
-        if not all(value is None or value in known or value in found or is_constant(value) for value in node.inputs):
-            continue
-        try:
-            found |= _compute([node], known | found, facts)
-        except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            node.meta[LEFT] = True
-            if trace is not None:
-                trace.unfolded[node.outputs[0].name or ""] = f"{node.op_type}: {first_line(error)}"
-    return found
+        if type(error).__module__.startswith("onnxruntime"):
+            return error
+        raise
 
 
 def _compute(nodes: list[ir.Node], known: Tensors, facts: Facts) -> Tensors:
@@ -175,14 +179,16 @@ def _stored(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
 
 
 def _tensor(array: np.ndarray, dtype: ir.DataType | None) -> ir.TensorProtocol:
+    assert dtype is not None  # the shape is known, and whatever tells that tells the type of what constants give
     if dtype == ir.DataType.STRING:
         return ir.StringTensor([text.encode() for text in array.reshape(-1)], shape=ir.Shape(array.shape))
-    return ir.tensor(array) if dtype is None or dtype in PASSED else ir.tensor(array.astype(dtype.numpy()), dtype=dtype)
+    return ir.tensor(array.astype(dtype.numpy(), copy=False), dtype=dtype)
 
 
 def _make_initializer(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> None:
     node = value.producer()
-    if node is None or node.graph is None:
+    assert node is not None
+    if node.graph is None:  # it fed only what was made an initializer before it
         return
     name, value.name = value.name, None
     constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)

@@ -51,6 +51,7 @@ def guard_flat(match: Match) -> dict:
     kept = next((at for at in range(len(source)) if math.prod(source[at:], start=ONE) == depth), None)
     if kept is None or kept < 2:
         raise NoMatch("the first Reshape does not keep the last dimension", match["x"])
+    match.need(math.prod((*source, *wanted), start=ONE) != Dim(0), "it is empty", match["x"])
     lead, rest = source[:kept], math.prod(wanted[kept:], start=ONE)
     match.need(wanted[:kept] == lead and rest == width, "the last Reshape does not restore the first ones", match.output)
     if "bias" in match.bindings:

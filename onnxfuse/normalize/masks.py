@@ -35,16 +35,15 @@ def itself(op: Op, x, **_):
     return x
 
 
-def guard_true(match: Match) -> dict:
+def guard_true(match: Match) -> None:
     match.need(match.fact("true").uniform is True, "the other side is not always true", match["true"])
     same = match.need_shape("x") == match.need_shape(match.output)
     if "other" in match.bindings:
         match.need(same or match.fact("other").shape == (), "the other branch has a shape of its own", match["other"])
-    return {"same": same}
 
 
-def expanded(op: Op, x, true, same, **_):
-    return x if same else op.Expand(x, op.Shape(true))
+def expanded(op: Op, x, true, **_):
+    return op.Expand(x, op.Shape(true))
 
 
 # Where(Transpose(c), s, Transpose(x)) = Transpose(Where(c, s, x))
@@ -152,7 +151,7 @@ def agree(match: Match) -> None:
     """Nothing to ask: the law always holds."""
 
 
-def expanded_with(name: str, *, last: bool = False) -> Rule:
+def expanded_with(name: str, *, last: bool) -> Rule:
     """Expand(x) and a number, or the number first."""
     def before(op, x, shape, c):
         wide = op.Expand(x, shape)
@@ -330,6 +329,10 @@ def guard_nan_repair(match: Match) -> None:
     match.need(finite, "the mask may be -inf, so that a row without tokens is NaN", match["scores"])
 
 
+PASSING = {"Add", "Mul", "Sub", "Expand", "Reshape", "Unsqueeze", "Transpose", "Cast", "Where"}
+"""Operators that give finite numbers for such."""
+
+
 def _finite(facts: Facts, value: ir.Value) -> bool:
     """Whether scores are finite for finite activations: products of them, with at most finite constants added."""
     node = value.producer()
@@ -338,10 +341,8 @@ def _finite(facts: Facts, value: ir.Value) -> bool:
         return array is not None and bool(abs(array).max() < math.inf)
     if node.op_type in ("MatMul", "Gemm"):
         return True
-    if node.op_type in ("Add", "Mul", "Sub", "Expand", "Reshape", "Unsqueeze", "Transpose", "Cast"):
-        floats = [v for v in node.inputs if v is not None and not _integral(facts, v)]
-        return all(_finite(facts, v) for v in floats)
-    return node.op_type == "Where" and all(_finite(facts, v) for v in node.inputs[1:] if v is not None)
+    floats = (v for v in filter(None, node.inputs) if not _integral(facts, v))
+    return node.op_type in PASSING and all(_finite(facts, v) for v in floats)
 
 
 def _integral(facts: Facts, value: ir.Value) -> bool:
@@ -377,8 +378,7 @@ def guard_row_repair(match: Match) -> None:
     match.need_scalar("zero", 0.0)
     _need_shut(match, "low")
     rank = len(match.need_shape(match.output))
-    axes = match.fact("axes").data or ()
-    match.need([axis.number for axis in axes] in ([-1], [rank - 1]), "the sum is not over the keys", match["axes"])
+    match.need(match.need_array("axes").tolist() in ([-1], [rank - 1]), "the sum is not over the keys", match["axes"])
     match.need(match["axis"] in (-1, rank - 1), "the softmax is not over the keys", match.output)
     match.need(len(match.need_shape("keep")) == rank, "the mask has other dimensions than the scores", match["keep"])
 
@@ -398,10 +398,10 @@ RULES = (
     Rule("expand-cast", expand_cast, agree, cast_expand, shared=True, exact=True),
     Rule("expand-not", expand_not, agree, not_expand, shared=True, exact=True),
     Rule("expand-scaled", expand_scaled, guard_scaled, scaled_expand, shared=True, exact=True),
-    expanded_with("Add"),
-    expanded_with("Sub"),
+    expanded_with("Add", last=False),
+    expanded_with("Sub", last=False),
     expanded_with("Sub", last=True),
-    expanded_with("Equal"),
+    expanded_with("Equal", last=False),
     Rule("expand-both", where_both_expanded, guard_both, number_or_expanded, shared=True, exact=True),
     Rule("expand-both", where_expanded_both, guard_both, expanded_or_number, shared=True, exact=True),
     Rule("expand-add", add_expanded, guard_absorbed, add, shared=True, exact=True),

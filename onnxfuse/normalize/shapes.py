@@ -24,7 +24,7 @@ def need_target(match: Match, source: ir.Value) -> list[int]:
     wanted = match.need_shape(match.output)
     target = constant_target(match.need_shape(source), wanted)
     if target is None:
-        raise NoMatch(f"the target ({', '.join(map(str, wanted))}) has more than one size to infer", match.output)
+        raise NoMatch(f"the target ({', '.join(map(str, wanted))}) has more than one size to infer, or one of 0", match.output)
     return target
 
 
@@ -45,8 +45,7 @@ def computed_reshape(op, x, shape, allowzero):
 def guard_computed(match: Match) -> dict:
     target = need_target(match, match["x"])
     seen = match.fact("shape").data
-    match.need(match["shape"].const_value is None or seen != tuple(map(Dim, target)) or match["allowzero"],
-               "the target is already constant")
+    match.need(seen != tuple(map(Dim, target)) or match["allowzero"], "the target is already constant")
     return {"target": target}
 
 
@@ -112,7 +111,7 @@ def channels_last(op, x, perm, shape, zero):
 def guard_channels(match: Match) -> dict:
     source, wanted = match.need_shape("x"), match.need_shape(match.output, rank=3)
     rank = len(source)
-    match.need(rank > 3 and match["perm"] == [0, *range(2, rank), 1], "the channels do not move last", match.output)
+    match.need(match["perm"] == [0, *range(2, rank), 1], "the channels do not move last", match.output)
     match.need((wanted[0], wanted[2]) == source[:2], "the Reshape does not keep batch and channels", match.output)
     return {"target": constant_target(source, (source[0], source[1], wanted[1]))}
 

@@ -18,7 +18,7 @@ from onnxfuse.errors import ModelError
 from onnxfuse.files import first_line
 from onnxfuse.operators import is_known, is_runnable
 from onnxfuse.repair import FOREIGN
-from onnxfuse.rewrite.facts import constant
+from onnxfuse.rewrite.facts import constant, stored
 from onnxfuse.storage import name_apart
 
 SMALL_INITIALIZER = 64
@@ -88,19 +88,17 @@ NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.floa
 
 
 def _held(node: ir.Node) -> ir.TensorProtocol | None:
-    """What a Constant node holds; None for another node, and for one that gives an attribute of a function."""
+    """What a Constant node holds; None for another node, and for one without: it gave an attribute that a call left out."""
     if node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
         return None
     [(name, attribute)] = node.attributes.items()
-    if attribute.is_ref():
-        return None
     if name == "value":
         return attribute.as_tensor()
     if name in ("value_string", "value_strings"):
         texts = [attribute.value] if name == "value_string" else attribute.value
-        content = [text.encode() if isinstance(text, str) else text for text in texts]
+        content = [text.encode() for text in texts]
         return ir.StringTensor(content, shape=ir.Shape([] if name == "value_string" else [len(content)]))
-    return ir.tensor(np.array(attribute.value, dtype=NUMBERS[name])) if name in NUMBERS else None
+    return ir.tensor(np.array(attribute.value, dtype=NUMBERS[name]))
 
 
 def merge_duplicates(model: ir.Model) -> bool:
@@ -117,8 +115,8 @@ def _merge_initializers(graph: ir.Graph) -> int:
     before = len(graph.initializers)
     seen: dict[tuple, ir.Value] = {}
     for value in tuple(graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None or tensor.size > SMALL_INITIALIZER or value.is_graph_input() or value.is_graph_output():
+        tensor = stored(value)
+        if tensor is None or tensor.size > SMALL_INITIALIZER or value.is_graph_output():
             continue
         content = tuple(tensor.string_data()) if tensor.dtype == ir.DataType.STRING else tensor.tobytes()  # type: ignore[attr-defined]
         kept = seen.setdefault((tensor.dtype, tuple(tensor.shape.numpy()), content), value)
@@ -159,8 +157,6 @@ def _bypass_identities(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type == "Identity" and not node.domain and node.inputs[0] is not None:
             _read_instead(graph, node.outputs[0], node.inputs[0])
-            if not node.outputs[0].is_graph_output():
-                graph.remove(node, safe=True)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, pairs: Iterable[tuple[ir.Value, ir.Value]]) -> None:
@@ -179,19 +175,18 @@ def _read_instead(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Have every node read ``new`` instead of ``old``.
 
     If ``old`` is an output of the graph, ``new`` becomes that, by its name; not if it is an input, an initializer or an output
-    already, or made outside this graph.
+    already.
     """
     for user, at in tuple(old.uses()):
         user.replace_input_with(at, new)
-    maker = new.producer()
-    if old.is_graph_output() and maker is not None and maker.graph is graph and not new.is_graph_output():
+    if old.is_graph_output() and new.producer() is not None and not new.is_graph_output():
         _hand_over(graph, old, new)
 
 
 def _hand_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Make ``new`` the graph output that ``old`` was, with its name, type and shape."""
     new.name, old.name = old.name, None
-    new.type, new.shape = old.type or new.type, old.shape
+    new.type, new.shape = old.type, old.shape
     for at, value in enumerate(graph.outputs):
         if value is old:
             graph.outputs[at] = new
@@ -291,16 +286,15 @@ def _bypass_dropout(graph: ir.Graph) -> None:
 
 
 def _gives_mask(node: ir.Node) -> bool:
-    """Whether a node is a Dropout whose mask is read."""
-    mask = node.outputs[1] if node.op_type == "Dropout" and not node.domain and len(node.outputs) > 1 else None
+    """Whether a node of the standard's domain is a Dropout whose mask is read."""
+    mask = node.outputs[1] if node.op_type == "Dropout" and len(node.outputs) > 1 else None
     return mask is not None and (bool(mask.uses()) or mask.is_graph_output())
 
 
 def tidy(model: ir.Model) -> None:
     """Leave what a reader expects: sorted nodes, opsets that are used and declared, no stale annotations."""
     for node in model.graph:
-        if node.domain:
-            model.opset_imports.setdefault(node.domain, 1)
+        model.opset_imports.setdefault(node.domain, 1)
         for value in node.outputs:
             if not value.is_graph_output():
                 value.type = value.shape = None

@@ -13,7 +13,7 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
     int64[1] v6 = {6}, int64[4] thrice = {1, 1, 3, 1}, int64[2,2] swapped = {0, 1, 0, 0}, int64[2] back_first = {1, 0},
-    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[2] both0 = {0, 0}, int64[2] both1 = {1, 1}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6}, int64[1] minus2 = {-2}, int64[2] sixes = {-1, 6}, int64[3] one_lead = {1, -1, 6}, int64[2] far = {2147483647, 1}, int64[2] long = {100000, 1},
+    float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[2] both0 = {0, 0}, int64[2] both1 = {1, 1}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6}, int64[1] minus2 = {-2}, int64[2] sixes = {-1, 6}, int64[3] one_lead = {1, -1, 6}, int64[2] far = {2147483647, 1}, int64[2] long = {100000, 1}, int64[3] flat36 = {-1, 3, 6}, int64[2] open_one = {2147483647, 1}, int64[2] long_one = {2147483646, 1},
     float[3,4,2] c3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0}>"""
 
 INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
@@ -69,6 +69,11 @@ CASES = [
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, b6)  y = Reshape(a, lead)", "bias is not a constant"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, f1)  y = Reshape(a, lead)", "the bias is not [6]"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  y = Reshape(m, lead)  z = Relu(m)", "the flat product is read elsewhere"),
+    ("flat-linear", "f = Reshape(x1, flat)  m = MatMul(f, w)  y = Reshape(m, back)", "the first Reshape does not keep the last dimension"),
+    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat36)", "the last Reshape does not restore the first ones"),
+    ("flat-linear", "ss = Shape(s4)  n = Slice(ss, v1, v2)  " + LEAD.replace("v6)", "n, last)") + "m = MatMul(f, w)  y = Reshape(m, lead)", "the last Reshape does not restore the first ones"),
+    ("flat-linear", LEAD + "y = MatMul(f, w)  z = Reshape(y, lead)  u = Relu(z)", "the flat product is read elsewhere"),
+    ("flat-linear", LEAD.replace("(x", "(x0") + "m = MatMul(f, w)  y = Reshape(m, lead)", "it is empty"),
     ("bias-of-heads", "q = Reshape(x, heads)  y = Add(q, open_bias)", "bias is not a constant"),
     ("bias-of-heads", "q = Reshape(x, heads)  y = Add(q, e4)", "e4 has rank 1, wanted 2"),
     ("bias-of-heads", "q = Reshape(x, odd)  y = Add(q, e34)", "the Reshape does not split the last dimension as the bias is"),
@@ -107,6 +112,7 @@ CASES = [
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 2>(h, one)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  g = Gather<axis = 3>(h, one)  y = Relu(h)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Softmax<axis = 3>(h)", "the readers do not pick one of the parts"),
+    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  p = Softmax<axis = 3>(h)  y = Gather<axis = 3>(p, one)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, w)  y = Reshape(m, heads5)  g = Gather<axis = 3>(y, one)", "the readers do not pick one of the parts"),
     ("heads-by-parts", "m = MatMul(x, e2)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "weight is not a constant"),
     ("heads-by-parts", "m = MatMul(x, c126)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "c126 has rank 3, wanted 2"),
@@ -117,6 +123,7 @@ CASES = [
     ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, v2)", "another dimension is squeezed"),
     ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, open1)", "another dimension is squeezed"),
     ("split-squeeze", "p, q = Split<axis = 1, num_outputs = 2>(x1)  y = Squeeze(p, v1)", "a part is wider than 1"),
+    ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, open1)", "another dimension is squeezed"),
     # masks
     ("where-false", "c = Cast<to = 9>(k1)  y = Where(kept, f0, s4)", "the condition is not always false"),
     ("where-false", "n = Not(yes4)  y = Where(n, f0, x)", "the condition decides the shape"),
@@ -139,6 +146,7 @@ CASES = [
     ("expand-both", "g = Expand(k4, wide4)  h = Expand(one4, wide4)  y = Where(g, e4, h)", "the other branch has a shape of its own"),
     ("expand-both", "g = Expand(k4, four)  h = Expand(one4, thrice)  y = Where(g, h, f1)", "they are expanded to different shapes"),
     ("expand-both", "g = Expand(yes, wide1)  h = Expand(one4, wide4)  y = Where(g, f1, h)", "they are expanded to different shapes"),
+    ("expand-both", "g = Expand(k4, open_rank)  h = Expand(one4, open_rank)  y = Where(g, f1, h)", "they are expanded to different shapes"),
     ("expand-add", "g = Expand(e, back)  y = Add(f1, g)", "the expansion decides the shape"),
     ("expand-add", "g = Expand(one4, four)  y = Add(x, g)", "the expansion decides the shape"),
     ("expand-add", "g = Expand(r, wide)  y = Add(x, g)", "the expansion decides the shape"),
@@ -156,6 +164,8 @@ CASES = [
     ("weights-cleared", CLEARED.replace("Add(s4, m)", "Add(e, m)"), "the mask widens the scores"),
     ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f1, p)", "zero is 1.0, wanted 0.0"),
     ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
+    ("nan-repair", "m = MatMul(x, w)  a = Add(m, minus_inf)  p = Softmax(a)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
+    ("nan-repair", "m = MatMul(x, w)  g = Log(f0)  a = Add(m, g)  p = Softmax(a)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
     ("row-repair", ROWS.replace("Less(sum, f1)", "Less(sum, f2)"), "one is 2.0, wanted 1.0"),
     ("row-repair", ROWS.replace("Where(none, f0, p)", "Where(none, f1, p)"), "zero is 1.0, wanted 0.0"),
     ("row-repair", ROWS.replace("Mul(cn, low)", "Mul(cn, f5)"), "the fill value is -5.0, wanted at most -10000"),
@@ -187,6 +197,9 @@ CASES = [
     ("slice-gather", "c = Slice(x, v0, v1, v1)  y = Squeeze(c, open1)", "squeezed is not a constant"),
     ("slice-gather", "c = Slice(x, v1, v0, v1, last)  y = Squeeze(c, v1)", "it steps or reverses"),
     ("slice-gather", "c = Slice(x, both0, both1, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
+    ("slice-gather", "c = Slice(x, back_first, open_one, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
+    ("slice-gather", "c = Slice(x, both0, long_one, two_ids)  y = Squeeze(c, v1)", "2 dimensions are cut, wanted one"),
+    ("slice-gather", "c = Slice(x, last, v0, v1)  y = Squeeze(c, v1)", "-1 to 0 is not one from the front"),
     ("slice-gather", "c = Slice(x, last, v6, v1)  y = Squeeze(c, v1)", "-1 to 6 is not one from the front"),
     ("slice-gather", "c = Slice(x, v1, v3, v1)  y = Squeeze(c, v1)", "1 to 3 is not one from the front"),
     ("slice-gather", "c = Slice(x, minus2, last, v1)  y = Squeeze(c, v1)", "-2 to -1 is not one from the front"),
@@ -198,6 +211,7 @@ CASES = [
     ("tile-expand", "y = Tile(tile4, none4)", "nothing is left"),
     ("tile-expand", "s = Shape(ids)  n0 = Slice(s, v0, v1)  n1 = Slice(s, v1, v2)  d = Sub(n0, n1)  n4 = Concat<axis = 0>(v1, v1, v1, d)  y = Tile(tile4, n4)",
      "nothing is left"),
+    ("tile-expand", "sx = Shape(x)  n = Slice(sx, v1, v2)  d = Sub(n, v3)  k = Concat<axis = 0>(d, v1, v1, v1)  y = Tile(tile4, k)", "nothing is left"),
     # scale
     ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
     ("division-to-multiplication", "y = Div(f3, f2)", "a constant expression"),
@@ -210,17 +224,20 @@ CASES = [
     # shapes
     ("reshape-constant", "y = Reshape(x, heads)", "the target is already constant"),
     ("transpose-nested", "t = Transpose(x)  y = Transpose<perm = [0, 2, 1]>(t)", "a Transpose without perm"),
+    ("transpose-nested", "t = Transpose<perm = [0, 2, 1]>(x)  y = Transpose(t)", "a Transpose without perm"),
     ("transpose-batched", "f = Reshape(x, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, back)",
      "the first Reshape does not keep the last two dimensions"),
     ("transpose-batched", "f = Reshape(s34, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, flat3)",
      "the last Reshape does not restore the batch"),
     ("channels-last", "t = Transpose<perm = [0, 3, 2, 1]>(s34)  y = Reshape(t, cube)", "the channels do not move last"),
     ("channels-last", "t = Transpose<perm = [0, 2, 3, 1]>(s34)  y = Reshape(t, cube)", "the Reshape does not keep batch and channels"),
+    ("unsqueeze-reshape", "y = Unsqueeze(x0, v0)", "has more than one size to infer, or one of 0"),
     ("unsqueeze-reshape", "y = Unsqueeze(e, v0)", "a scalar: shape arithmetic"),
     ("reshape-noop", "y = Reshape(x, heads)", "it changes the shape"),
     ("transpose-noop", "y = Transpose<perm = [0, 2, 1]>(x)", "it permutes"),
     ("cast-noop", "y = Cast<to = 10>(x)", "it changes the type"),
     ("slice-noop", "y = Slice(x, v0, v2, v2)", "it changes the shape"),
+    ("slice-noop", "y = Slice(x, v0, v6, v1, open1)", "it steps or reverses"),
     ("slice-noop", "y = Slice(x, last, v0, v1, last)", "it steps or reverses"),
     ("add-zero", "y = Add(x, f1)", "it is not known to be zero"),
     ("add-zero", "y = Add(x, zero4)", "it changes the shape"),
@@ -230,7 +247,7 @@ CASES = [
 
 MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
        "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, " \
-       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1, float[B,12] x2, float[1,12,6] c126, bool yes, int64[R] open_rank, bool[2] two_yes, int64[2] sizes2, float[12] last_row"
+       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1, float[B,12] x2, float[1,12,6] c126, bool yes, int64[R] open_rank, bool[2] two_yes, int64[2] sizes2, float[12] last_row, float[0,S,12] x0"
 
 
 HOLES = [("m = Where(kept, inf, f1)  a = Add(s4, m)  y = Softmax(a)", "zero is 1.0, wanted 0.0"),

@@ -51,6 +51,22 @@ def test_what_does_something_stays(body, wanted):
     check(body, wanted, inputs="float[B,S,12] x, float[12] w", out="float[P] y")
 
 
+@pytest.mark.parametrize(("node", "target"), [
+    ("y = Reshape(x, t)", [0, 0, 3, 4]),
+    ("y = Reshape<allowzero = 1>(x, u)", [-1, 3, 4]),
+    ("y = Reshape<allowzero = 1>(v, u)", [20, 3, 4]),
+])
+def test_a_target_is_written_in_one_way(node, target):
+    text = f"g (float[B,S,12] x, float[4,5,12] v) => (float[P] y) <int64[4] t = {{0, -1, 3, 4}}, int64[3] u = {{-1, 3, 4}}, int64[3] w = {{20, 3, 4}}> {{ {node} }}"
+    for spelling in (node, node.replace("v, u", "v, w")):
+        before, after = parse(text.replace(node, spelling)), parse(text.replace(node, spelling))
+        apply((), after)
+        [reshape] = after.graph
+        assert reshape.inputs[1].const_value.numpy().tolist() == target
+        assert not reshape.attributes.get_int("allowzero", 0)
+        assert_same(before, after, {"B": 2, "S": 5})
+
+
 @pytest.mark.parametrize("lead", ["B,3", "B,2,3"])
 def test_batched_transpose_through_reshape(lead):
     body = """s = Shape(x)  k = Slice(s, last, end)  m = Slice(s, pen, last)  lead = Slice(s, first, pen)
@@ -69,6 +85,21 @@ def test_gemm_becomes_matmul_and_bias():
         check(f"y = Gemm<transB = {swapped}>(x, w, b)", ["Add", "MatMul"], inputs="float[B,6] x, float[6,6] w, float[6] b",
               w=(6, 6), b=(6,))
     check("y = Gemm(x, w)", ["MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
+    check("g = Gemm(x, w)  y = Gemm(g, w)", ["MatMul", "MatMul"], inputs="float[B,6] x, float[6,6] w", w=(6, 6))
+
+
+def test_flat_rows_that_several_layers_read_stay_in_batches():
+    before, after = (fill(parse("""g (float[2,5,12] x, float[12,6] w, float[12,6] v) => (float[2,5,6] y) <int64[2] flat = {-1, 12}, int64[3] back = {2, 5, 6}>
+        { f = Reshape(x, flat)  m = MatMul(f, w)  a = Reshape(m, back)  n = MatMul(f, v)  b = Reshape(n, back)  y = Mul(a, b) }"""), w=(12, 6), v=(12, 6))
+                     for _ in range(2))
+    apply((), after)
+    assert ops(after) == ["MatMul", "MatMul", "Mul"]
+    assert_same(before, after, {})
+
+
+def test_parts_of_width_one_are_picked():
+    check("a, b, c = Split<axis = 1, num_outputs = 3>(x)  p = Squeeze(a, second)  q = Squeeze(c, second)  y = Mul(p, q)", ["Gather", "Gather", "Mul"],
+          inputs="float[B,3,S] x")
 
 
 def test_linear_layers_that_share_a_weight():
@@ -92,6 +123,15 @@ def test_one_row_of_what_is_transposed():
 @pytest.mark.parametrize("attribute", ["alpha = 0.5", "beta = 2.0", "transA = 1"])
 def test_gemm_with_a_factor_stays(attribute):
     check(f"y = Gemm<{attribute}>(x, w, b)", ["Gemm"], inputs="float[6,6] x, float[6,6] w, float[6] b", w=(6, 6), b=(6,))
+
+
+@pytest.mark.parametrize(("perm", "axis"), [("", 0), ("", -3), ("<perm = [1, 0, 2]>", 0), ("<perm = [2, 0, 1]>", 1)])
+def test_a_row_is_picked_before_it_is_transposed(perm, axis):
+    body = f"t = Transpose{perm}(x)  y = Gather<axis = {axis}>(t, one)"
+    before, after = build(body), build(body)
+    apply((), after)
+    assert [node.op_type for node in after.graph][:1] == ["Gather"]
+    assert_same(before, after, {"B": 2, "S": 5})
 
 
 def test_scores_are_scaled_once_after_the_product():
@@ -153,16 +193,31 @@ def test_a_comparison_that_is_always_true_leaves_the_mask():
           "w = Where(a, z, low)  y = Add(x, w)", ["Add", "Where"], inputs="float[B,S] x, bool[B,S] m")
 
 
+@pytest.mark.parametrize(("body", "wanted"), [
+    ("a = And(k, all)  y = Cast<to = 1>(a)", ["Cast", "Expand"]),
+    ("a = And(all, wide)  y = Cast<to = 1>(a)", ["Cast"]),
+    ("w = Where(all, x, r)  y = Relu(w)", ["Relu"]),
+    ("w = Where(all, v, f2)  y = Relu(w)", ["Expand", "Relu"]),
+])
+def test_what_is_always_true_leaves_the_other_side_in_the_shape_of_both(body, wanted):
+    text = f"g (bool[S] k, bool[B,2,S] wide, float[B,2,S] x, float[B,2,S] r, float[S] v) => (float[P] y) <bool[2,1] all = {{1, 1}}, float f2 = {{2}}> {{ {body} }}"
+    before, after = parse(text), parse(text)
+    apply((), after)
+    assert ops(after) == wanted
+    assert_same(before, after, {"B": 2, "S": 5})
+
+
 def test_an_expansion_that_addition_makes_anyway_goes():
     check("s = Shape(x)  e = Expand(r, s)  y = Add(x, e)", ["Add"], inputs="float[B,S,12] x, float[B,1,12] r")
 
 
 @pytest.mark.parametrize("body", ["e = Expand(r, s)  y = Add(f2, e)", "e = Expand(r, s)  y = Sub(e, f2)", "e = Expand(r, s)  y = Sub(f2, e)",
                                   "e = Expand(r, s)  q = Equal(e, f1)  y = Cast<to = 1>(q)",
+                                  "e = Expand(r, s)  c = Cast<to = 9>(e)  y = Where(c, t, f2)",
                                   "e = Expand(r, s)  c = Cast<to = 9>(e)  y = Where(c, f2, e)", "e = Expand(r, s)  c = Cast<to = 9>(e)  y = Where(c, e, f2)"])
 def test_an_expansion_moves_behind_what_numbers_do(body):
     """As transformers 4.57 builds the mask of SDPA: one row for all queries, then 1 - mask and the fill."""
-    before, after = (build("s = Shape(x)  " + body, inputs="float[B,S,12] x, float[B,1,12] r") for _ in range(2))
+    before, after = (build("s = Shape(x)  " + body, inputs="float[B,S,12] x, float[B,1,12] r, float[1,1,1] t") for _ in range(2))
     apply((), after)
     assert list(after.graph)[-1].op_type == "Expand"
     assert ops(after).count("Expand") == 1

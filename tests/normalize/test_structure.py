@@ -1,5 +1,7 @@
 """Whole-graph steps leave what a model computes, by ONNX Runtime's own word: in branches and bodies, for every kind of output."""
 
+import logging
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -35,9 +37,10 @@ def assert_kept(text: str, opset: int = 17, steps=None) -> ir.Model:
             wanted, got = answers(before, choice), answers(after, choice)
             assert list(got) == list(wanted)
             for name in wanted:
-                assert got[name].dtype == wanted[name].dtype
+                assert (got[name].dtype, got[name].shape) == (wanted[name].dtype, wanted[name].shape)
                 np.testing.assert_array_equal(got[name], wanted[name])
-    assert [value.name for value in after.graph.inputs] == [value.name for value in before.graph.inputs]
+    for old, new in ((before.graph.inputs, after.graph.inputs), (before.graph.outputs, after.graph.outputs)):
+        assert [(value.name, value.type, value.shape) for value in new] == [(value.name, value.type, value.shape) for value in old]
     return after
 
 
@@ -112,6 +115,7 @@ OUTPUTS = {
     "an input by Identity, twice": X + "(float[2,3] y, float[2,3] z) { y = Identity(x)  z = Identity(x) }",
     "an initializer": X + f"(float[2,3] y, float[3] w) <{NUMBERS}> {{ y = Add(x, w) }}",
     "an initializer and its Identity": X + f"(float[2,3] y, float[3] w, float[3] z) <{NUMBERS}> {{ y = Add(x, w)  z = Identity(w) }}",
+    "one of equal initializers": X + f"(float[2,3] y, float[3] w) <{NUMBERS.replace(' w ', ' v ')}, {NUMBERS}> {{ a = Add(x, v)  y = Mul(a, w) }}",
     "a Constant": X + "(float[2,3] y, float[2] k) { y = Exp(x)  k = Constant<value = float[2] {1, 2}>() }",
     "an output by Identity": X + "(float[2,3] y, float[2,3] z) { y = Exp(x)  z = Identity(y) }",
     "two Identities of one value": X + "(float[2,3] z, float[2,3] y) { a = Exp(x)  y = Identity(a)  z = Identity(a) }",
@@ -136,6 +140,20 @@ def test_one_value_may_be_two_outputs():
     merge_duplicates(after)
     assert [value.name for value in after.graph.outputs] == ["y", "y"]
     np.testing.assert_array_equal(answers(after, True)["y"], answers(before, True)["y"])
+
+
+@pytest.mark.parametrize(("count", "left"), [(64, 1), (65, 2)])
+def test_equal_initializers_of_up_to_64_elements_become_one(count, left):
+    same = f"{{{', '.join(['1'] * count)}}}"
+    text = f"g (float[{count}] x) => (float[{count}] y) <float[{count}] p = {same}, float[{count}] q = {same}> {{ a = Sub(x, p)  y = Mul(a, q) }}"
+    assert len(merged(text).graph.initializers) == left
+
+
+def test_an_initializer_that_a_caller_may_override_stays():
+    model = parse(X + f"(float[2,3] y) <{NUMBERS.replace(' w ', ' v ')}, {NUMBERS}> {{ a = Add(x, v)  y = Mul(a, w) }}")
+    model.graph.inputs.append(model.graph.initializers["w"])
+    merge_duplicates(model)
+    assert len(model.graph.initializers) == 2
 
 
 def test_equal_nodes_become_one_except_for_outputs_left_out():
@@ -182,8 +200,59 @@ def test_dropout_that_a_caller_may_turn_on_stays():
 def test_constants_of_every_kind_are_lifted():
     text = X + """(float[2,3] y, int64[2] k, string[2] s, string r) { a = Constant<value_float = 2.0>()
         b = Constant<value_floats = [1.0, 2.0, 3.0]>()  c = Mul(x, a)  y = Add(c, b)  d = Constant<value_ints = [4, 5]>()  e = Constant<value_int = 1>()
-        k = Add(d, e)  p = Constant<value_strings = ["a", "b"]>()  s = Identity(p)  q = Constant<value_string = "ü">()  r = Identity(q) }"""
+        k = Add(d, e)  p = Constant<value_strings = ["a", "b"]>()  s = Identity(p)  q = Constant<value_string = "üb">()  r = Identity(q) }"""
     assert "Constant" not in ops(assert_kept(text))
+
+
+@pytest.mark.parametrize("node", ["k = com.microsoft.Constant<value = float[1] {2}>()", "k = com.microsoft.Identity(x)",
+                                  "k = com.microsoft.Dropout(x)"])
+def test_operators_of_other_domains_are_not_the_standards(node):
+    model = parse(X + f"(float[2,3] y) {{ {node}  y = Add(x, k) }}")
+    simplify(model)
+    assert len(model.graph) == 2
+
+
+@pytest.mark.parametrize("node", ["k = Identity(r)", "k = Dropout(r)"])
+def test_an_input_that_a_call_leaves_out_is_the_runtimes_to_refuse(node):
+    model = called("y = f.part(x)", f"(p, r) => (q) {{ {node}  q = Add(p, k) }}")
+    simplify(model)
+    assert len(model.graph) == 2
+
+
+def test_inner_values_keep_their_names_and_outputs_need_no_identity():
+    model = parse(X + "(float[2,3] y) { a = Exp(x)  b = Identity(a)  c = Neg(b)  y = Identity(c) }")
+    simplify(model)
+    assert [(node.op_type, node.outputs[0].name) for node in model.graph] == [("Exp", "a"), ("Neg", "y")]
+
+
+def test_a_model_of_the_opset_or_a_newer_one_is_not_converted():
+    for opset in (11, 10):
+        model = parse(X + "(float[2,3] y, bool[2,3] m) { y, m = Dropout(x) }", opset=11)
+        convert(model, opset)
+        assert model.opset_imports[""] == 11
+
+
+def test_what_only_looks_like_a_constant_stays():
+    after = assert_kept(X + "(float[2,3] y) { n = Shape(x)  k = ConstantOfShape<value = float[1] {2}>(n)  y = Neg(k) }", steps=(simplify,))
+    assert "ConstantOfShape" in ops(after)
+    model = called("y = f.part(x)", "<a> (p) => (q) { k = Constant<value_float: float = @a>()  q = Mul(p, k) }")
+    simplify(model)
+    assert ops(model) == ["Constant", "Mul"]
+
+
+@pytest.mark.parametrize(("node", "left"), [
+    ("d = Dropout(x, r)  y = Neg(d)", ["Neg"]),
+    ("d, m = Dropout(x)  y = Neg(d)", ["Neg"]),  # nobody reads the mask
+    ("d, m = Dropout(x)  c = Cast<to = 1>(m)  y = Add(d, c)", ["Add", "Cast", "Dropout"]),
+])
+def test_dropout_goes_unless_its_mask_is_read(node, left):
+    assert ops(assert_kept(X + f"(float[2,3] y) <float r = {{0.5}}> {{ {node} }}")) == left
+
+
+def test_dropout_stays_on_demand():
+    model = parse(X + "(float[2,3] y) { d = Dropout(x)  y = Neg(d) }")
+    simplify(model, dropout=True)
+    assert ops(model) == ["Dropout", "Neg"]
 
 
 FUNCTION = '<domain: "f", opset_import: ["": 17]> part '
@@ -229,9 +298,30 @@ def test_functions_that_cannot_be_inlined_are_named():
     same.opset_imports[""] = 18
     simplify(same)
     assert ops(same) == ["Neg"]
+    for unknown in ("com.microsoft.Gelu", "SimplifiedLayerNormalization"):  # standard in opset 20, and in none
+        other = called("y = f.part(x)", f"(p) => (q) {{ q = {unknown}(p) }}")
+        other.opset_imports[""] = 21
+        simplify(other)
+        assert ops(other) == [unknown.split(".")[-1]]
     deep = called("y = f.part(x)", "(p) => (q) { q = f.part(p) }")
     with pytest.raises(ModelError, match="cannot be inlined: Cyclic"):
         simplify(deep)
+
+
+def test_tidying_declares_domains_and_leaves_types_to_the_outputs():
+    model = parse(X + "(float[2,3] y) { a = com.microsoft.Gelu(x)  y = Neg(a) }", opset=21)
+    del model.opset_imports["com.microsoft"]
+    inner, shown = (node.outputs[0] for node in model.graph)
+    inner.type, inner.shape = shown.type, ir.Shape([7])  # stale
+    structure.tidy(model)
+    assert model.opset_imports == {"": 21, "com.microsoft": 1}
+    assert (inner.type, inner.shape) == (None, None)
+    assert (shown.dtype, shown.shape) == (ir.DataType.FLOAT, [2, 3])
+
+
+def test_what_newer_opsets_write_in_another_way_is_rewritten():
+    after = assert_kept(X + "(float[2,1] y) { y = ReduceMean<axes = [1]>(x) }", opset=17, steps=(lambda model: convert(model, 21),))
+    assert len(after.graph[-1].inputs) == 2
 
 
 def test_operators_of_the_runtime_alone_are_carried_over_the_opsets():
@@ -252,6 +342,44 @@ def test_what_no_opset_brings_along_is_one_line(text, opset, why):
     with pytest.raises(ModelError, match=why) as seen:
         convert(parse(text, opset=opset), 23)
     assert len(str(seen.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("node", "opset"), [
+    ("y = Exp(x)", 8), ("y, m = Dropout(x)", 12), ("y = Hardmax(x)", 13), ("y = Hardmax<axis = -1>(x)", 12), ("y = com.microsoft.Hardmax(x)", 12),
+    ("""y, z = Scan<num_scan_inputs = 1, body = s (float[3] a, float[3] b) => (float[3] c, float[3] d) { c = Add(a, b)  d = Neg(c) }>(i, x)""", 9),
+])
+def test_what_newer_opsets_have_in_the_same_form_is_brought_along(node, opset):
+    more = {"m": ", bool[2,3] m", "z": ", float[2,3] z"}.get(node[3], "")
+    out = "float[3] y" if "Scan" in node else "float[2,3] y"
+    model = parse(f"g (float[3] i, float[2,3] x) => ({out}{more}) {{ {node} }}", opset=opset)
+    wanted = ops(model)
+    convert(model, 23)
+    assert (ops(model), model.opset_imports[""]) == (wanted, 23)
+
+
+def _refuses(model: ir.Model, opset: int, **_: bool) -> None:
+    raise RuntimeError("no adapter\nat all")
+
+
+def _loses(model: ir.Model, opset: int, **_: bool) -> None:
+    try:
+        raise ValueError("a node is lost")
+    except ValueError:
+        logging.getLogger("onnxscript.version_converter").exception("going on")
+    model.opset_imports[""] = opset
+
+
+def _does_nothing(model: ir.Model, opset: int, **_: bool) -> None:
+    log = logging.getLogger("onnxscript.version_converter")
+    log.warning("nothing to do")
+    log.exception("and no exception either")
+
+
+@pytest.mark.parametrize(("converter", "why"), [(_refuses, "no adapter;"), (_loses, "a node is lost;"), (_does_nothing, "has no such model")])
+def test_a_converter_that_fails_in_any_way_is_told_of(monkeypatch, converter, why):
+    monkeypatch.setattr(structure.version_converter, "convert_version", converter)
+    with pytest.raises(ModelError, match=f"cannot be brought from opset 17 to 23: .*{why}"):
+        convert(parse(X + "(float[2,3] y) { y = Exp(x) }", opset=17), 23)
 
 
 def test_a_whole_model_with_branches_is_optimized_for_every_target():

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.folding import fold
+from onnxfuse.rewrite import Trace
 from onnxfuse.rewrite.facts import Dim, Fact, attribute, constant, is_constant, lowest_fill, plain, stored
 from tests.conftest import facts_of, parse
 
@@ -86,7 +87,7 @@ def test_what_folding_finds_is_known_to_its_readers():
     facts = facts_of(model)
     relu = list(model.graph)[-1].outputs[0]
     assert facts.shape(relu)[1].number is None
-    assert fold(model, facts)
+    assert fold(model, facts, Trace())
     assert facts.shape(relu) == (B, Dim(4))
 
 
