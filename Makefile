@@ -45,12 +45,14 @@ test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy fusions models
 	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 graphs: $(VENV)/.installed
 	$(BIN)/python scripts/draw_graphs.py

@@ -16,7 +16,7 @@ import math
 import onnx_ir as ir
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.analysis import ONE
 
 SCALE_ROUNDING = 1e-6
 """Relative: 1/sqrt(H) as exporters write it (a product of two float32 square roots) counts as the operator's default."""
@@ -29,6 +29,7 @@ def swapped_heads(perm: list[int]):
     def after(op: Op, x, sizes, **_):
         split = op.Reshape(op.Transpose(x, perm=[1, 0, 2]), op.constant([0, 0, *sizes], "split"))
         return op.Transpose(split, perm=[{0: 1, 1: 0}.get(i, i) for i in perm])
+
     return Rule("heads-swapped", before, guard_swapped, after, shared=True, exact=True)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.analysis import ONE
 
 
 def positions(op, table, stored, start, end, axes, steps=None):
@@ -28,9 +28,9 @@ def guard(match: Match) -> None:
     match.need(match.need_shape("stored") == (ONE, rows), f"the stored positions are not [1,{rows}]", stored)
     counted = np.array_equal(match.need_array("stored"), np.arange(rows.coef)[None])
     match.need(counted, "the stored positions are not 0, 1, 2, ...", stored)
-    match.need(match.fact("steps").data == (ONE,) if match["steps"] is not None else True, "it steps or reverses")
-    match.need([d.number for d in match.fact("axes").data or ()] in ([1], [-1]), "it cuts another axis", match["axes"])
-    match.need([d.number for d in match.fact("start").data or ()] == [0], "it does not start at 0", match["start"])
+    match.need(match.info("steps").data == (ONE,) if match["steps"] is not None else True, "it steps or reverses")
+    match.need([d.number for d in match.info("axes").data or ()] in ([1], [-1]), "it cuts another axis", match["axes"])
+    match.need([d.number for d in match.info("start").data or ()] == [0], "it does not start at 0", match["start"])
 
 
 def slice_table(op: Op, table, start, end, **_):

@@ -156,12 +156,13 @@ def guard_bend(match: Match) -> dict:
         if name in match.bindings:
             match.need_scalar(name, wanted)
     _need_narrow(match, "inner", "cubic", "one", "three")
-    return {"dtype": match.fact("inner").dtype}
+    return {"dtype": match.info("inner").dtype}
 
 
 def normal_bend(op: Op, x, dtype, **_):
-    inner, cubic = (op.constant(np.array(number, dtype=dtype.numpy()), name)
-                    for number, name in ((SQRT_2_OVER_PI, "inner"), (CUBIC, "cubic")))
+    inner, cubic = (
+        op.constant(np.array(number, dtype=dtype.numpy()), name) for number, name in ((SQRT_2_OVER_PI, "inner"), (CUBIC, "cubic"))
+    )
     return op.Tanh(bend(op, x, inner, cubic))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE, Shape
+from onnxfuse.rewrite.analysis import ONE, Shape
 from onnxfuse.rewrite.laws import axes_of
 
 
@@ -75,14 +75,14 @@ def guard(match: Match) -> dict:
     shape = match.need_shape("x")
     for node in match.nodes:
         if node.op_type == "ReduceMean":
-            axes = axes_of(match.facts, node)
+            axes = axes_of(match.analysis, node)
             match.need(axes in ([-1], [len(shape) - 1]), f"the axes are {axes}, wanted the last dimension", node.outputs[0])
     vectors = [name for name in ("gain", "bias") if name in match.bindings]
     for name in vectors:
         match.need(_is_vector(match.need_shape(name), shape), f"{name} is not [{shape[-1]}]", match[name])
     epsilon = match.scalar("epsilon")
     match.need(epsilon > 0, f"epsilon is {epsilon}, wanted above zero", match["epsilon"])
-    dtype = match.fact("epsilon").dtype
+    dtype = match.info("epsilon").dtype
     width = match.need_number(shape[-1], "the width")
     wide = {name for name in vectors if len(match.need_shape(name)) > 1}
     return {"learned_epsilon": epsilon, "width": width, "wide": wide, "dtype": dtype}
@@ -95,21 +95,28 @@ def _is_vector(given: Shape | None, shape: Shape) -> bool:
 
 def guard_unless(*followers: str) -> Callable[[Match], dict]:
     """``guard``, which refuses too where one of those operators brings the gain or bias that the pattern has not."""
+
     def guard_end(match: Match) -> dict:
         learned = guard(match)
         shape, uses = match.need_shape("x"), list(match.output.uses())
         user = uses[0].node if len(uses) == 1 and not match.output.is_graph_output() else None
         if user is not None and not user.domain and user.op_type in followers:
-            other, = (value for value in user.inputs if value is not match.output)
-            match.need(not _is_vector(match.facts.shape(other), shape), "a gain or bias follows", match.output)
+            (other,) = (value for value in user.inputs if value is not match.output)
+            match.need(not _is_vector(match.analysis.shape(other), shape), "a gain or bias follows", match.output)
         return learned
+
     return guard_end
 
 
 def layer_norm(op: Op, x, learned_epsilon, width, wide, dtype, gain=None, bias=None, **_):
-    gain, bias = (op.constant(np.full(width, default, dtype=dtype.numpy()), name) if value is None
-                  else op.Reshape(value, op.constant([width], "width")) if name in wide else value
-                  for name, value, default in (("gain", gain, 1), ("bias", bias, 0)))
+    gain, bias = (
+        op.constant(np.full(width, default, dtype=dtype.numpy()), name)
+        if value is None
+        else op.Reshape(value, op.constant([width], "width"))
+        if name in wide
+        else value
+        for name, value, default in (("gain", gain, 1), ("bias", bias, 0))
+    )
     return op.LayerNormalization(x, gain, bias, axis=-1, epsilon=learned_epsilon)
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxfuse.fusions.gelu import CUBIC, INVERSE_SQRT2, SQRT_2_OVER_PI
 from onnxfuse.rewrite import Dim, Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.analysis import ONE
 
 KERNELS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 """The types that ONNX Runtime's MultiHeadAttention and BiasGelu take on CPU (float16 as float32, between two casts)."""
@@ -40,8 +40,12 @@ def guard_heads(match: Match) -> dict:
     mask = match["mask"] and match.need_type("mask")
     match.need(mask in (None, dtype), f"the mask is {mask}, the scores are {dtype}", match["mask"])
     scale = match["scale"]
-    return {"size": sizes["q"], "v_size": sizes["v"], "factor": 1 / math.sqrt(sizes["q"]) if scale is None else scale,
-            "dtype": dtype}
+    return {
+        "size": sizes["q"],
+        "v_size": sizes["v"],
+        "factor": 1 / math.sqrt(sizes["q"]) if scale is None else scale,
+        "dtype": dtype,
+    }
 
 
 def decomposed(op: Op, q, k, v, mask, n, size, v_size, factor, dtype, **_):
@@ -81,7 +85,7 @@ def gelu(op, x, approximate):
 
 def guard_gelu(match: Match) -> dict:
     """Never refuses: below opset 20 nothing else is left."""
-    return {"dtype": match.fact("x").dtype}
+    return {"dtype": match.info("x").dtype}
 
 
 def elementwise_gelu(op: Op, x, approximate, dtype):

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.fusions.padding_mask import PaddingMask
-from onnxfuse.rewrite import Facts, Op
-from onnxfuse.rewrite.facts import attribute
+from onnxfuse.rewrite import Analysis, Op
+from onnxfuse.rewrite.analysis import attribute
 
 FOLDS = (1, 2, 3, 4, 6, 8)
 """How many times fewer rows attention may run on; ties go to the first."""
@@ -33,17 +33,17 @@ class Packing:
     """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
     [P,C], several short rows behind each other in one, for attention in which every token asks."""
 
-    def __init__(self, graph: ir.Graph, facts: Facts, mask: PaddingMask, bias: ir.Value) -> None:
+    def __init__(self, graph: ir.Graph, analysis: Analysis, mask: PaddingMask, bias: ir.Value) -> None:
         """``mask``: what tells padding, [B,S]; ``bias``: attention's, [B,1,1,S], made from it, in the scores' type or boolean."""
         self.op = op = Op(graph, "unpad")
-        self._facts = facts
+        self._analysis = analysis
         self._flat = op.constant([-1], "flat")
         self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
         last, zero, one = self._flat, self._zero, self._one
         self._lengths = op.Shape(mask.value)  # [2]
         self._length = op.Squeeze(op.Gather(self._lengths, op.constant([1], "second")))
         columns = op.Range(zero, self._length, one)
-        given, kind = facts[mask.value].dtype, facts[bias].dtype
+        given, kind = analysis[mask.value].dtype, analysis[bias].dtype
         assert given is not None and kind is not None
         padding = op.constant(np.array(mask.token, dtype=given.numpy()), "padding")
         self._real = op.Not(op.Equal(mask.value, padding))  # [B,S]
@@ -53,8 +53,11 @@ class Packing:
         self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
         self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
         self._open = np.array(1, dtype=kind.numpy())  # as a number the same for all, as a boolean not shut
-        self._shut = None if kind == ir.DataType.BOOL else op.constant(
-            np.array(max(mask.shut, float(kind.min)), dtype=kind.numpy()), "shut")
+        self._shut = (
+            None
+            if kind == ir.DataType.BOOL
+            else op.constant(np.array(max(mask.shut, float(kind.min)), dtype=kind.numpy()), "shut")
+        )
         self._bias = self.take(bias, self.kept)  # [1,T]
 
     @cached_property
@@ -133,7 +136,7 @@ class Packing:
 
     def _is_even(self, node: ir.Node) -> bool:
         """Whether a node splits columns into parts of one width."""
-        by_column = node.op_type == "Split" and attribute(node, "axis", self._facts.opset) in (-1, 2)
+        by_column = node.op_type == "Split" and attribute(node, "axis", self._analysis.opset) in (-1, 2)
         return by_column and len({self._width(part) for part in node.outputs}) == 1
 
     def whole(self, x: ir.Value | None) -> ir.Value:
@@ -143,7 +146,7 @@ class Packing:
         at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
         index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
         real = op.Unsqueeze(self._real, self._flat)
-        kind = self._facts[x].dtype
+        kind = self._analysis[x].dtype
         assert kind is not None
         return op.Where(real, self.rows(x, index), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
 
@@ -158,7 +161,7 @@ class Packing:
         return self.rows(x, self._first if keep_axis else self.op.Reshape(self._first, self._flat))
 
     def _width(self, x: ir.Value) -> int:
-        shape = self._facts.shape(x)
+        shape = self._analysis.shape(x)
         assert shape is not None
         assert shape[-1].number is not None
         return shape[-1].number

@@ -13,16 +13,28 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Facts
-from onnxfuse.rewrite.facts import ONE, Shape, lowest_fill
+from onnxfuse.rewrite import Analysis
+from onnxfuse.rewrite.analysis import ONE, Shape, lowest_fill
 
 VIEWS = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Identity"})
 """Operators that keep every element and their order."""
 
 FUNCTIONS: dict[str, Callable[..., float]] = {
-    "Not": operator.not_, "Neg": operator.neg, "Add": operator.add, "Sub": operator.sub, "Min": min, "Max": max,
-    "Equal": operator.eq, "Less": operator.lt, "Greater": operator.gt, "LessOrEqual": operator.le, "GreaterOrEqual": operator.ge,
-    "Mul": operator.mul, "And": min, "Or": max, "Where": lambda condition, yes, no: yes if condition else no,
+    "Not": operator.not_,
+    "Neg": operator.neg,
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Min": min,
+    "Max": max,
+    "Equal": operator.eq,
+    "Less": operator.lt,
+    "Greater": operator.gt,
+    "LessOrEqual": operator.le,
+    "GreaterOrEqual": operator.ge,
+    "Mul": operator.mul,
+    "And": min,
+    "Or": max,
+    "Where": lambda condition, yes, no: yes if condition else no,
 }
 """What operators make of one element of each operand."""
 
@@ -35,80 +47,83 @@ class PaddingMask:
     token: int
     shut: float
 
-    def at_padding(self, value: ir.Value | None, facts: Facts) -> float | None:
+    def at_padding(self, value: ir.Value | None, analysis: Analysis) -> float | None:
         """What an elementwise function of the mask is at padding; None for anything else."""
-        return _scalar(value, self.value, self.token, facts)
+        return _scalar(value, self.value, self.token, analysis)
 
 
-def understood(bias: ir.Value | None, named: ir.Value | None, facts: Facts) -> PaddingMask | None:
+def understood(bias: ir.Value | None, named: ir.Value | None, analysis: Analysis) -> PaddingMask | None:
     """What tells padding, read off a bias [B,1,1,S] of attention; None where nothing does.
 
     Args:
         named: the input that is asked first; without one, the input that the bias is made from is.
     """
-    sizes = sizes_of(bias, facts)
-    if sizes is None or (named is not None and facts.shape(named) != sizes):
+    sizes = sizes_of(bias, analysis)
+    if sizes is None or (named is not None and analysis.shape(named) != sizes):
         return None
-    sources = filter(None, (named, *_sources(bias, sizes, facts)))
-    return next(filter(None, (shutting(bias, source, facts) for source in sources)), None)
+    sources = filter(None, (named, *_sources(bias, sizes, analysis)))
+    return next(filter(None, (shutting(bias, source, analysis) for source in sources)), None)
 
 
-def sizes_of(bias: ir.Value | None, facts: Facts) -> Shape | None:
+def sizes_of(bias: ir.Value | None, analysis: Analysis) -> Shape | None:
     """[B,S] of a bias that is one row [B,1,1,S] for all queries; None of another."""
-    match facts.shape(bias):
+    match analysis.shape(bias):
         case (batch, heads, rows, length) if heads == rows == ONE:
             return (batch, length)
     return None
 
 
-def shutting(bias: ir.Value | None, source: ir.Value, facts: Facts) -> PaddingMask | None:
+def shutting(bias: ir.Value | None, source: ir.Value, analysis: Analysis) -> PaddingMask | None:
     """The mask that ``source`` is for a bias which shuts out where it is 0, or where it is 1; None where it never does."""
     for token in (0, 1):
-        shut = _scalar(bias, source, token, facts)
-        if shut is not None and shuts(shut, bias, facts):
+        shut = _scalar(bias, source, token, analysis)
+        if shut is not None and shuts(shut, bias, analysis):
             return PaddingMask(source, token, shut)
     return None
 
 
-def shuts(number: float, bias: ir.Value | None, facts: Facts) -> bool:
+def shuts(number: float, bias: ir.Value | None, analysis: Analysis) -> bool:
     """Whether a key with this bias gets no weight beside any other."""
-    kind = facts[bias].dtype
+    kind = analysis[bias].dtype
     return not number if kind == ir.DataType.BOOL else number <= lowest_fill(kind)
 
 
 def bias_of(value: ir.Value | None) -> ir.Value | None:
     """A mask before it was widened to all queries, or cut to one."""
-    while value is not None and (node := value.producer()) is not None and (
-            node.op_type == "Expand" or (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -2)):
+    while (
+        value is not None
+        and (node := value.producer()) is not None
+        and (node.op_type == "Expand" or (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -2))
+    ):
         value = node.inputs[0]
     return value
 
 
-def _sources(value: ir.Value | None, sizes: Shape, facts: Facts) -> list[ir.Value]:
+def _sources(value: ir.Value | None, sizes: Shape, analysis: Analysis) -> list[ir.Value]:
     """What a bias may be made from alone: an input [B,S], or booleans [B,S] that are made from something else (lengths, say)."""
     found: list[ir.Value] = []
     while value is not None:
         node = value.producer()
-        if facts.shape(value) == sizes and (node is None or facts[value].dtype == ir.DataType.BOOL):
+        if analysis.shape(value) == sizes and (node is None or analysis[value].dtype == ir.DataType.BOOL):
             found.insert(0, value)
         operands = [] if node is None else node.inputs[:1] if node.op_type in VIEWS else node.inputs
-        varying = dict.fromkeys(operand for operand in operands if facts[operand].uniform is None)
+        varying = dict.fromkeys(operand for operand in operands if analysis[operand].uniform is None)
         value = next(iter(varying)) if len(varying) == 1 else None
     return found
 
 
-def _scalar(value: ir.Value | None, mask: ir.Value, token: float, facts: Facts) -> float | None:
+def _scalar(value: ir.Value | None, mask: ir.Value, token: float, analysis: Analysis) -> float | None:
     if value is mask:
         return token
-    uniform = facts[value].uniform
+    uniform = analysis[value].uniform
     if uniform is not None:
         return float(uniform)
     node = None if value is None else value.producer()
     if node is None or node.domain:
         return None
     if node.op_type in VIEWS:
-        return _scalar(node.inputs[0], mask, token, facts)
-    operands = [_scalar(operand, mask, token, facts) for operand in node.inputs]
+        return _scalar(node.inputs[0], mask, token, analysis)
+    operands = [_scalar(operand, mask, token, analysis) for operand in node.inputs]
     known = [operand for operand in operands if operand is not None]
     if len(known) != len(operands):
         return None

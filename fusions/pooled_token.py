@@ -13,7 +13,7 @@ Source:    the operators work on each row by itself; 6 % of a 12-layer encoder's
 from __future__ import annotations
 
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.analysis import ONE
 
 
 def _need_token(match: Match) -> int:

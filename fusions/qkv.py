@@ -22,11 +22,13 @@ NAMES = ("q", "k", "v")
 
 def projections(biased: frozenset[str]):
     """The pattern with a bias on those of q, k and v."""
+
     def before(op, x, wq, wk, wv, bq, bk, bv, n, n_kv, scale, mask=None):
         weights, biases = {"q": wq, "k": wk, "v": wv}, {"q": bq, "k": bk, "v": bv}
         products = {name: op.MatMul(x, weights[name]) for name in NAMES}
         q, k, v = (op.Add(products[name], biases[name]) if name in biased else products[name] for name in NAMES)
         return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
+
     return before
 
 
@@ -38,7 +40,7 @@ def packed(op, x, weight, sizes, axis, bq, bk, bv, n, n_kv, scale, mask=None):
 
 def guard_packed(match: Match) -> dict:
     match.need(match["axis"] in (-1, 2), "the split is over another dimension", match.output)
-    sizes = match.fact("sizes").data or ()
+    sizes = match.info("sizes").data or ()
     widths = [match.need_number(size, "the width of a part") for size in sizes]
     match.need(len(widths) == len(NAMES), f"the split has {len(widths)} parts, wanted 3", match["sizes"])
     match.need(sum(widths) == match.need_shape(match.need_constant("weight"), rank=2)[1].number, "the widths do not add up")
@@ -69,16 +71,21 @@ def joined(values: list[ir.Value]) -> ir.LazyTensor:
     tensors: list[ir.TensorProtocol] = [value.const_value for value in values]  # type: ignore[misc]
     *lead, _ = tensors[0].shape.numpy()
     width = sum(tensor.shape.numpy()[-1] for tensor in tensors)
-    return ir.LazyTensor(lambda: ir.tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=-1)),
-                         tensors[0].dtype, ir.Shape([*lead, width]))
+    return ir.LazyTensor(
+        lambda: ir.tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=-1)),
+        tensors[0].dtype,
+        ir.Shape([*lead, width]),
+    )
 
 
 def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
     product = op.MatMul(x, op.constant(joined([wq, wk, wv]), "weight"))
     if biases:
         dtype = wq.const_value.dtype.numpy()
-        given = [biases.get(f"b{name}") or op.constant(np.zeros(width, dtype=dtype), f"no-b{name}")
-                 for name, width in zip(NAMES, widths, strict=True)]
+        given = [
+            biases.get(f"b{name}") or op.constant(np.zeros(width, dtype=dtype), f"no-b{name}")
+            for name, width in zip(NAMES, widths, strict=True)
+        ]
         product = op.Add(product, op.constant(joined(given), "bias"))
     return attend(op, product, widths, n, n_kv, scale, mask)
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxfuse.fusions.lowering import KERNELS, need_kernel
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE, is_constant
+from onnxfuse.rewrite.analysis import ONE, is_constant
 
 SKIP_KERNELS = KERNELS | {ir.DataType.BFLOAT16}
 """The types that ONNX Runtime's SkipLayerNormalization takes; its schema leaves out float64."""
@@ -63,8 +63,10 @@ def guard_skip(match: Match) -> dict:
 
 def skip_norm(op: Op, x, r, epsilon, width, others, **vectors):
     row = op.constant([width], "row")
-    gain, bias = (op.Expand(op.Reshape(vectors[name], op.constant([-1], "flat")), row) if name in others else vectors[name]
-                  for name in ("gain", "bias"))
+    gain, bias = (
+        op.Expand(op.Reshape(vectors[name], op.constant([-1], "flat")), row) if name in others else vectors[name]
+        for name in ("gain", "bias")
+    )
     return op.SkipLayerNormalization(x, r, gain, bias, epsilon=epsilon, _domain="com.microsoft")
 
 

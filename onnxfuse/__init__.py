@@ -2,8 +2,9 @@
 
 The command line is in ``cli``, the chain behind it in ``pipeline``. From Python:
 
-    from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
-    pipeline.optimize(OptimizePlan(Path("model.onnx"), Path("model_optimized.onnx")))
+    from onnxfuse.config import OptimizeConfig
+    from onnxfuse.pipeline.optimize import optimize
+    optimize(OptimizeConfig(Path("model.onnx"), Path("model_optimized.onnx")))
     model = onnxfuse.load("folder")
     outputs = model(input_ids=ids, attention_mask=mask)
 """
@@ -13,13 +14,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import OnnxfuseError
-from onnxfuse.plan import BenchmarkPlan, ExportPlan, OptimizePlan, QuantizePlan
 
 if TYPE_CHECKING:
     from onnxfuse.model import Model
 
-__all__ = ["BenchmarkPlan", "ExportPlan", "OnnxfuseError", "OptimizePlan", "QuantizePlan", "load"]
+__all__ = ["BenchmarkConfig", "ExportConfig", "OnnxfuseError", "OptimizeConfig", "QuantizeConfig", "load"]
 
 
 def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None) -> Model:

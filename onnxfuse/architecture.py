@@ -63,10 +63,17 @@ class Architecture:
         for value in model.graph.inputs:
             names = self.inputs.get(value.name or "", {})
             if value.shape is not None:
-                renamed |= {dim.value: names[axis] for axis, dim in enumerate(value.shape.dims)
-                            if axis in names and isinstance(dim, ir.SymbolicDim) and dim.value}
-                value.shape = ir.Shape([ir.SymbolicDim(names[axis]) if axis in names and not isinstance(dim, int) else dim
-                                        for axis, dim in enumerate(value.shape.dims)])
+                renamed |= {
+                    dim.value: names[axis]
+                    for axis, dim in enumerate(value.shape.dims)
+                    if axis in names and isinstance(dim, ir.SymbolicDim) and dim.value
+                }
+                value.shape = ir.Shape(
+                    [
+                        ir.SymbolicDim(names[axis]) if axis in names and not isinstance(dim, int) else dim
+                        for axis, dim in enumerate(value.shape.dims)
+                    ]
+                )
         for value in (*model.graph.inputs, *model.graph.outputs):
             if value.shape is not None and not (value.name in self.inputs and value.is_graph_input()):
                 value.shape = ir.Shape([_renamed(dim, renamed) for dim in value.shape.dims])
@@ -99,6 +106,7 @@ MASK = "attention_mask"
 
 IDS, TYPES, POSITIONS, PIXELS = "input_ids", "token_type_ids", "position_ids", "pixel_values"
 """What Hugging Face calls the others."""
+
 
 def _fix(model: ir.Model, name: str, size: int) -> None:
     """Give the dimension ``name`` of the inputs and outputs a number."""

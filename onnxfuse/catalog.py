@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
+import onnx_ir as ir
+
 import onnxfuse.fusions as fusions
 from onnxfuse import normalize
 from onnxfuse.architecture import Architecture
@@ -60,8 +62,14 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
 
     normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
     forms = tuple(rule for thing, form in target.forms.items() for rule in fusions.FORMS[thing][form])
-    return Selection(normal, keep(fusions.FUSIONS), keep(fusions.WHOLE_GRAPH), keep(forms),
-                     REMOVE_DROPOUT in without, UNPAD not in without and (not only or UNPAD in only))
+    return Selection(
+        normal,
+        keep(fusions.FUSIONS),
+        keep(fusions.WHOLE_GRAPH),
+        keep(forms),
+        REMOVE_DROPOUT in without,
+        UNPAD not in without and (not only or UNPAD in only),
+    )
 
 
 def rule_names() -> list[str]:
@@ -92,3 +100,16 @@ def checkpoint(name: str) -> tuple[Architecture, dict[str, Any]]:
             return family, dict(family.checkpoints[name])
     known = ", ".join(name for family in ARCHITECTURES.values() for name in family.checkpoints)
     raise UsageError(f"--random-weights knows no architecture named {name!r}; it knows {known}")
+
+
+def model_type(model: ir.Model, config: dict[str, Any], override: str | None) -> str:
+    """The family a model belongs to: as told, as config.json says, or as its inputs show.
+
+    Raises:
+        ModelError: a family that onnxfuse does not know.
+    """
+    named = override or config.get("model_type")
+    if named is None:
+        inputs = {value.name for value in model.graph.inputs}
+        named = "vit" if "pixel_values" in inputs else "bert" if "token_type_ids" in inputs else "distilbert"
+    return architecture(named).model_type

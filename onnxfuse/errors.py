@@ -76,3 +76,14 @@ class InterruptedWorkError(OnnxfuseError):
     """Ctrl-C where something worth keeping was kept."""
 
     exit_code = INTERRUPTED
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for messages of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An error's whole text as one line, cut at ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse import plan as plans
-from onnxfuse import storage, targets
+from onnxfuse import targets
 from onnxfuse.errors import ModelError
+from onnxfuse.io import folders, onnx_file
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
 
 
@@ -63,8 +63,8 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
         UsageError: nothing is there, or no such runtime.
         ModelError, MissingExtraError: the file cannot be opened.
     """
-    path = plans.source_file(Path(model), plans.QUANTIZED, plans.OPTIMIZED, plans.MODEL)
-    graph = storage.load(path)
+    path = folders.source_file(Path(model), folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
+    graph = onnx_file.load(path)
     settings = _settings(graph, path)
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
     inputs, outputs = (tuple(value.name or "" for value in values) for values in (graph.graph.inputs, graph.graph.outputs))

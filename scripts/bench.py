@@ -16,12 +16,19 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, contest, files, machine, peers, pipeline, samples, storage
-from onnxfuse import plan as plans
-from onnxfuse.contest import Candidate, Contest
+from onnxfuse.cli import plots
+from onnxfuse.cli.tables import agreement_text, megabytes
+from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import OnnxfuseError
-from onnxfuse.report import agreement_text, megabytes
+from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.measure import benchmark, machine
+from onnxfuse.pipeline import baselines, compare
+from onnxfuse.pipeline.compare import Candidate, Contest
+from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Settings
+from onnxfuse.verify.inputs import Profile, profile_of
 
 THREADS = 2
 HOME = Path(__file__).parent.parent
@@ -63,24 +70,48 @@ class Workload:
     candidates: tuple[str, ...]
     promises: tuple[Promise, ...]
 
-    def inputs(self, profile: samples.Profile) -> list[Feeds]:
+    def inputs(self, profile: Profile) -> list[Feeds]:
         batch, longest = len(self.lengths), max(self.lengths)
         mask = (np.arange(longest) < np.array(self.lengths)[:, None]).astype(np.int64)
-        return [profile.feeds(batch, longest, seed=seed) | ({"attention_mask": mask} if profile.masked else {})
-                for seed in range(contest.COMPARED)]
+        return [
+            profile.feeds(batch, longest, seed=seed) | ({"attention_mask": mask} if profile.masked else {})
+            for seed in range(compare.COMPARED)
+        ]
 
 
 ALL = (*FP32, *INT8, *OTHERS, OURS, OURS_INT8, PADDED, PADDED_INT8, OURS_OV, OURS_OV_BF16)
 SOME = ("ort", *INT8, OURS, OURS_INT8)
 
 WORKLOADS = (
-    Workload(BERT, "1 row of 128 tokens", (128,), 24, ALL, (
-        Promise(OURS, ("ort",), 1.10), Promise(OURS_INT8, ("quantize-dynamic",), 1.35),
-        Promise(OURS, FP32, 1.15), Promise(OURS_INT8, INT8, 1.5),
-        Promise(OURS, (PADDED,), 0.97), Promise(OURS_INT8, (PADDED_INT8,), 0.97))),
-    Workload(BERT, "8 rows up to 128 tokens, 40 % of them real", (128, 80, 64, 48, 37, 25, 16, 12), 8, ALL, (
-        Promise(OURS, FP32, 2.0), Promise(OURS_INT8, INT8, 2.5), Promise(OURS_INT8, ("openvino-int8",), 1.15),
-        Promise(OURS_OV_BF16, ("openvino-bf16",), 1.5), Promise(OURS_OV, ("openvino",), 1.5))),
+    Workload(
+        BERT,
+        "1 row of 128 tokens",
+        (128,),
+        24,
+        ALL,
+        (
+            Promise(OURS, ("ort",), 1.10),
+            Promise(OURS_INT8, ("quantize-dynamic",), 1.35),
+            Promise(OURS, FP32, 1.15),
+            Promise(OURS_INT8, INT8, 1.5),
+            Promise(OURS, (PADDED,), 0.97),
+            Promise(OURS_INT8, (PADDED_INT8,), 0.97),
+        ),
+    ),
+    Workload(
+        BERT,
+        "8 rows up to 128 tokens, 40 % of them real",
+        (128, 80, 64, 48, 37, 25, 16, 12),
+        8,
+        ALL,
+        (
+            Promise(OURS, FP32, 2.0),
+            Promise(OURS_INT8, INT8, 2.5),
+            Promise(OURS_INT8, ("openvino-int8",), 1.15),
+            Promise(OURS_OV_BF16, ("openvino-bf16",), 1.5),
+            Promise(OURS_OV, ("openvino",), 1.5),
+        ),
+    ),
     Workload(BERT, "1 row of 512 tokens", (512,), 8, SOME, (Promise(OURS_INT8, INT8, 1.6),)),
     Workload(DISTILBERT, "1 row of 128 tokens", (128,), 24, SOME, (Promise(OURS_INT8, INT8, 1.5),)),
     Workload(VIT, "1 image", (1,), 16, SOME, (Promise(OURS_INT8, INT8, 1.35),)),
@@ -94,21 +125,21 @@ class Model:
         log.print(f"exporting and optimizing {name}", highlight=False)
         exports = {}
         for exporter in ("torchscript", "dynamo"):
-            plan = ExportPlan(name, folder / exporter, task=TASKS[name], exporter=exporter, random_weights=True)
-            exports[exporter], checkpoint = pipeline.export(plan)
+            plan = ExportConfig(name, folder / exporter, task=TASKS[name], exporter=exporter, random_weights=True)
+            exports[exporter], checkpoint = export(plan)
         source = exports["dynamo"].path
         self.files: dict[str, tuple[Path, str]] = {}
         for unpad, float32, int8 in ((None, OURS, OURS_INT8), (False, PADDED, PADDED_INT8)):
             home = folder / f"unpad-{unpad}"
             home.mkdir()
-            step = pipeline.optimize(OptimizePlan(source, home / plans.OPTIMIZED, require=("all",), unpad=unpad))
-            quantized = pipeline.quantize(QuantizePlan(step.path, home / plans.QUANTIZED))
+            step = optimize(OptimizeConfig(source, home / folders.OPTIMIZED, require=("all",), unpad=unpad))
+            quantized = quantize(QuantizeConfig(step.path, home / folders.QUANTIZED))
             self.files |= {float32: (step.path, "ort"), int8: (quantized.path, "ort")}
         self.files |= {OURS_OV: (self.files[OURS][0], "openvino"), OURS_OV_BF16: (self.files[OURS][0], "openvino-bf16")}
         family = checkpoint.family.model_type
-        self.bench = peers.Bench(source, family, folder / "peers", THREADS, checkpoint)
-        self.torchscript = peers.Bench(exports["torchscript"].path, family, folder / "peers-torchscript", THREADS, checkpoint)
-        self.profile = samples.profile_of(storage.load(source), checkpoint.config)
+        self.bench = baselines.Bench(source, family, folder / "peers", THREADS, checkpoint)
+        self.torchscript = baselines.Bench(exports["torchscript"].path, family, folder / "peers-torchscript", THREADS, checkpoint)
+        self.profile = profile_of(onnx_file.load(source), checkpoint.config)
 
     def candidates(self, names: Sequence[str], failed: dict[str, str], log: Console) -> list[Candidate]:
         """PyTorch first, then the named ones; ``failed`` receives why one is not there."""
@@ -118,9 +149,9 @@ class Model:
             try:
                 if name in self.files:
                     path, runtime = self.files[name]
-                    found.append(contest.from_file(path, name, Settings(runtime, THREADS)))
+                    found.append(compare.from_file(path, name, Settings(runtime, THREADS)))
                 else:
-                    peer = peers.PEERS[name.removesuffix(TS)]
+                    peer = baselines.PEERS[name.removesuffix(TS)]
                     found.append(Candidate(name, peer.kind, peer.open(self.torchscript if name.endswith(TS) else self.bench)))
             except OnnxfuseError as error:
                 failed[name] = str(error).replace(str(self.bench.folder.parent), "")
@@ -131,17 +162,33 @@ def table(workload: Workload, outcome: Contest, picture: str) -> str:
     """One workload in Markdown: every candidate, and the promises with the figure reached."""
     rows = outcome.rows
     base = rows["torch"].timing
-    lines = [f"| {name} | {'' if row.size is None else megabytes(row.size)} | {agreement_text(row) or 'reference'} | "
-             f"{t.p50:.1f} | {t.low:.1f} - {t.high:.1f} | {t.p90:.1f} | {t.p99:.1f} | {benchmark.ratio(base, t).value:.2f} |"
-             for name, row in rows.items() for t in (row.timing,)]
+    lines = [
+        f"| {name} | {'' if row.size is None else megabytes(row.size)} | {agreement_text(row) or 'reference'} | "
+        f"{t.p50:.1f} | {t.low:.1f} - {t.high:.1f} | {t.p90:.1f} | {t.p99:.1f} | {benchmark.ratio(base, t).value:.2f} |"
+        for name, row in rows.items()
+        for t in (row.timing,)
+    ]
     kept = [f"- {name} could not take part: {why}" for name, why in outcome.failed.items()]
-    return "\n".join([
-        f"### {workload.model}, {workload.name}", "", f"{workload.rounds} interleaved rounds. ![{workload.name}]({picture})", "",
-        "| | size | against PyTorch | p50 ms | 95 % interval | p90 | p99 | times PyTorch's speed |",
-        "|---|---|---|---|---|---|---|---|", *lines, "", *kept, *([""] if kept else []),
-        "How many times as fast, as the median over rounds of both calls of a round:", "",
-        "| ours | the fastest of | at least | reached | 95 % interval |", "|---|---|---|---|---|",
-        *(reached(promise, outcome) for promise in workload.promises), ""])
+    return "\n".join(
+        [
+            f"### {workload.model}, {workload.name}",
+            "",
+            f"{workload.rounds} interleaved rounds. ![{workload.name}]({picture})",
+            "",
+            "| | size | against PyTorch | p50 ms | 95 % interval | p90 | p99 | times PyTorch's speed |",
+            "|---|---|---|---|---|---|---|---|",
+            *lines,
+            "",
+            *kept,
+            *([""] if kept else []),
+            "How many times as fast, as the median over rounds of both calls of a round:",
+            "",
+            "| ours | the fastest of | at least | reached | 95 % interval |",
+            "|---|---|---|---|---|",
+            *(reached(promise, outcome) for promise in workload.promises),
+            "",
+        ]
+    )
 
 
 def reached(promise: Promise, outcome: Contest) -> str:
@@ -182,18 +229,18 @@ def main() -> int:
                 failed: dict[str, str] = {}
                 entries = model.candidates(workload.candidates, failed, log)
                 log.print(f"measuring {workload.model}, {workload.name}", highlight=False)
-                rows = contest.measure(entries, workload.inputs(model.profile), workload.rounds, failed)
+                rows = compare.measure(entries, workload.inputs(model.profile), workload.rounds, failed)
                 outcome = Contest(rows, failed)
                 slug = re.sub(r"\W+", "-", f"{machine.cpu()} {workload.model} {workload.name}").strip("-").lower()
                 picture = arguments.output.parent / "benchmarks" / f"{slug}.svg"
-                outcome.plot(picture, f"{workload.model}, {workload.name}")
+                plots.comparison(outcome, picture, f"{workload.model}, {workload.name}")
                 tables.append(table(workload, outcome, f"benchmarks/{picture.name}"))
                 log.print(tables[-1], markup=False, highlight=False)
-    versions = ", ".join(f"{name} {number}" for name, number in plans.versions().items())
+    versions = ", ".join(f"{name} {number}" for name, number in folders.versions().items())
     section = "\n".join([f"## {machine.cpu()}", "", f"{machine.cores()} cores. Versions: {versions}.", "", *tables])
     known = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else ""
     if not arguments.only:
-        files.save_text(placed(section, known), arguments.output)
+        atomic.save_text(placed(section, known), arguments.output)
     sys.stdout.write(section)
     return 0
 

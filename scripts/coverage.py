@@ -25,8 +25,9 @@ sys.path.insert(0, str(ROOT))
 
 import onnx  # noqa: E402
 
-from onnxfuse import OptimizePlan, parity, pipeline, report  # noqa: E402
 from onnxfuse.architecture import OUTPUTS  # noqa: E402
+from onnxfuse.cli import tables  # noqa: E402
+from onnxfuse.config import OptimizeConfig  # noqa: E402
 from onnxfuse.errors import OnnxfuseError  # noqa: E402
 from onnxfuse.exporters import (  # noqa: E402
     Checkpoint,
@@ -34,11 +35,16 @@ from onnxfuse.exporters import (  # noqa: E402
     export,
     open_checkpoint,
 )
+from onnxfuse.pipeline.optimize import optimize  # noqa: E402
 from onnxfuse.runtime import open_runner  # noqa: E402
+from onnxfuse.verify import parity, verdict  # noqa: E402
 from tests.conftest import small_model  # noqa: E402
 
-HEADS = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
-         "vit": "AutoModelForImageClassification"}
+HEADS = {
+    "bert": "AutoModelForSequenceClassification",
+    "distilbert": "AutoModelForSequenceClassification",
+    "vit": "AutoModelForImageClassification",
+}
 OPSETS = (14, 17, 18, 20, 23)
 OTHERS = (ROOT / ".venv-4.57" / "bin" / "python", ROOT / ".venv-tf" / "bin" / "python")
 """The environments with transformers 4.57 and with TensorFlow, made by ``make test-full``."""
@@ -73,8 +79,10 @@ def measure(folder: Path) -> list[Row]:
             checkpoint = open_checkpoint(saved, attention=attention)
             for writer in ("dynamo", "torchscript"):
                 for opset in OPSETS:
+
                     def write(path: Path, c=checkpoint, w=writer, o=opset) -> None:
                         export(c, path, exporter=w, opset=o)
+
                     row = Row(family, writer, attention, str(opset), f"transformers {transformers.__version__}")
                     rows.append(_cell(row, checkpoint, write, folder))
         if int(transformers.__version__.split(".")[0]) >= 5:
@@ -95,8 +103,10 @@ def measure_tensorflow(folder: Path) -> list[Row]:
         for source, build in sources.items():
             checkpoint = open_checkpoint(build(family))
             for opset in OPSETS:
+
                 def write(path: Path, c=checkpoint, o=opset) -> None:
                     export(c, path, opset=o)
+
                 rows.append(_cell(Row(family, "tf2onnx", "eager", str(opset), source), checkpoint, write, folder))
             if build is tf_model:  # KerasHub's Einsums it takes apart past recognition
                 row = Row(family, "tf2onnx alone", "eager", "18", source)
@@ -108,11 +118,12 @@ def _tf2onnx(checkpoint: Checkpoint, path: Path) -> None:
     import tf2onnx
 
     from onnxfuse.exporters.tf2onnx import erfc
-    from onnxfuse.quiet import silent
+    from onnxfuse.io.quiet import silent
 
     with silent():
-        proto, _ = tf2onnx.convert.from_function(checkpoint.module, checkpoint.module.input_signature, opset=18,
-                                                 custom_op_handlers={"Erfc": (erfc, [])})
+        proto, _ = tf2onnx.convert.from_function(
+            checkpoint.module, checkpoint.module.input_signature, opset=18, custom_op_handlers={"Erfc": (erfc, [])}
+        )
     for value, name in zip(proto.graph.output, OUTPUTS[checkpoint.task], strict=True):
         proto.graph.node.add(op_type="Identity", input=[value.name], output=[name])
         value.name = name
@@ -161,19 +172,21 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
         write(path)
     except OnnxfuseError as error:
         return Row(**asdict(row) | {"refused": str(error).replace(checkpoint.name, "the model")})
-    step = pipeline.optimize(OptimizePlan(path, home / "model_optimized.onnx"))
+    step = optimize(OptimizeConfig(path, home / "model_optimized.onnx"))
     counts, expected = step.details["fused"], step.details["expected"]
-    cases = pipeline.grid(path, checkpoint.config)
+    cases = verdict.grid_of(path, checkpoint.config)
     expected_outputs = parity.reference(checkpoint_runner(checkpoint), cases)
     agrees = parity.compare(expected_outputs, open_runner(step.path), "reassociate")
     complete = counts["unfused"] == 0 and agrees.passed and all(counts[name] >= wanted for name, wanted in expected.items())
-    return Row(**asdict(row) | {"fused": report.fused_text(counts, expected), "complete": complete, "error": agrees.error})
+    return Row(**asdict(row) | {"fused": tables.fused_text(counts, expected), "complete": complete, "error": agrees.error})
 
 
 def table(rows: list[Row]) -> str:
     """Markdown: one line for each writer and version, families and opsets folded where they agree."""
-    lines = ["| graph from | attention | model from | opsets | bert | distilbert | vit | largest difference |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| graph from | attention | model from | opsets | bert | distilbert | vit | largest difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.writer, row.attention, row.source), []).append(row)

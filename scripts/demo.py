@@ -10,12 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from onnxfuse import BenchmarkPlan, ExportPlan, OnnxfuseError, pipeline, report
+from onnxfuse import OnnxfuseError
+from onnxfuse.cli import tables
+from onnxfuse.config import BenchmarkConfig, ExportConfig
 from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import docstring_sentences
 from onnxfuse.evaluate.text import tokenizer
-from onnxfuse.progress import Lines
+from onnxfuse.io.progress import Lines
+from onnxfuse.pipeline.run import run_all
 from onnxfuse.runtime import open_runner
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -44,16 +47,19 @@ def chain(source: Path, output: Path, rounds: int, sentences: int, out: Console,
     """
     tell = Lines(lambda line: log.print(line, markup=False, highlight=False, soft_wrap=True))
     texts, tokenize = docstring_sentences(sentences), tokenizer(source)
-    batches = [tokenize(texts[at:at + BATCH]) for at in range(0, min(8 * BATCH, sentences), BATCH)]
-    plan, measure = ExportPlan(str(source), output), BenchmarkPlan(BATCH, rounds=rounds)
-    outcome = pipeline.run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
+    batches = [tokenize(texts[at : at + BATCH]) for at in range(0, min(8 * BATCH, sentences), BATCH)]
+    plan, measure = ExportConfig(str(source), output), BenchmarkConfig(BATCH, rounds=rounds)
+    outcome = run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
     tell(f"embedding {len(texts)} sentences with every model")
     vectors = {name: embeddings.embed(open_runner(path), tokenize, texts, BATCH) for name, path in outcome.paths.items()}
-    out.print(report.run_table(outcome, f"{output.name}, real sentences, batches of {BATCH}"))
+    out.print(tables.run_table(outcome, f"{output.name}, real sentences, batches of {BATCH}"))
     for name in list(vectors)[1:]:
         kept = embeddings.compare(vectors["ONNX"], vectors[name])
-        out.print(f"{name}: {kept.sentences} sentences keep a mean cosine of {kept.cosine:.4f} "
-                  f"and the nearest neighbour of {kept.neighbours:.1%}", highlight=False)
+        out.print(
+            f"{name}: {kept.sentences} sentences keep a mean cosine of {kept.cosine:.4f} "
+            f"and the nearest neighbour of {kept.neighbours:.1%}",
+            highlight=False,
+        )
 
 
 def main() -> int:

@@ -12,15 +12,25 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from onnxfuse import catalog, files, storage, targets
+from onnxfuse import catalog, targets
 from onnxfuse.exporters import export, open_checkpoint
-from onnxfuse.fuse import fuse
+from onnxfuse.io import atomic, onnx_file
 from onnxfuse.models import ARCHITECTURES
+from onnxfuse.optimizer import fuse
 from onnxfuse.rewrite.driver import Application, Line
 
 LAYERS = {"num_hidden_layers": 1, "n_layers": 1}
-SMALL = {"hidden_size": 64, "dim": 64, "intermediate_size": 128, "hidden_dim": 128, "num_attention_heads": 4, "n_heads": 4,
-         "vocab_size": 100, "image_size": 32, "patch_size": 8}
+SMALL = {
+    "hidden_size": 64,
+    "dim": 64,
+    "intermediate_size": 128,
+    "hidden_dim": 128,
+    "num_attention_heads": 4,
+    "n_heads": 4,
+    "vocab_size": 100,
+    "image_size": 32,
+    "patch_size": 8,
+}
 
 
 def flowchart(lines: Iterable[Line]) -> str:
@@ -42,8 +52,10 @@ def flowchart(lines: Iterable[Line]) -> str:
 
 def draw_rewrite(application: Application) -> str:
     counts = f"{len(application.before)} nodes become {len(application.after)}"
-    return (f"# {application.rule}\n\nAt `{application.value}`: {counts}.\n\n"
-            f"## Before\n\n{flowchart(application.before)}\n## After\n\n{flowchart(application.after)}")
+    return (
+        f"# {application.rule}\n\nAt `{application.value}`: {counts}.\n\n"
+        f"## Before\n\n{flowchart(application.before)}\n## After\n\n{flowchart(application.after)}"
+    )
 
 
 def main() -> int:
@@ -61,14 +73,14 @@ def main() -> int:
             if exporter == "torchscript":
                 after = [Line.of(node) for node in model.graph]
                 text = f"# {family.model_type}, one layer\n\n{len(before)} nodes become {len(after)}.\n\n{flowchart(after)}"
-                files.save_text(text, folder / f"{family.model_type}.md")
+                atomic.save_text(text, folder / f"{family.model_type}.md")
                 unpadded = small_export(family.model_type, exporter)
                 if not fuse(unpadded, targets.find("cpu")).padding.kept:
                     lines = [Line.of(node) for node in unpadded.graph]
                     seen[catalog.UNPAD] = Application(catalog.UNPAD, "the whole graph", tuple(after), tuple(lines))
     for name in catalog.rule_names():
         if name in seen:
-            files.save_text(draw_rewrite(seen[name]), folder / f"rule-{name}.md")
+            atomic.save_text(draw_rewrite(seen[name]), folder / f"rule-{name}.md")
     return 0
 
 
@@ -85,7 +97,7 @@ def small_export(model_type: str, exporter: str):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export(checkpoint, path, exporter=exporter)
-        model = storage.load(path)
+        model = onnx_file.load(path)
         for value in model.graph.initializers.values():
             if value.const_value is not None:
                 value.const_value.numpy()

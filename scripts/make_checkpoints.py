@@ -38,8 +38,17 @@ def digits(log: Console) -> tuple[torch.nn.Module, Arrays, np.ndarray, Arrays, n
     data = load_digits()
     pixels = ((data.images / 8) - 1).astype(np.float32)[:, None]
     train, test, labels, wanted = train_test_split(pixels, data.target, test_size=0.25, random_state=SEED, stratify=data.target)
-    config = transformers.ViTConfig(image_size=8, patch_size=2, num_channels=1, hidden_size=128, num_hidden_layers=3,
-                                    num_attention_heads=4, intermediate_size=256, num_labels=10, initializer_range=0.05)
+    config = transformers.ViTConfig(
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=256,
+        num_labels=10,
+        initializer_range=0.05,
+    )
     model = transformers.ViTForImageClassification(config)
     fit(model, {"pixel_values": train}, labels, epochs=50, batch=64, rate=1e-3, noise=0.2, log=log)
     return model, {"pixel_values": train}, labels, {"pixel_values": test}, wanted
@@ -56,13 +65,23 @@ def docs(log: Console, fewest: int = 140, most: int = 250) -> tuple[torch.nn.Mod
     order = train_test_split(np.arange(len(texts)), test_size=0.5, random_state=SEED, stratify=classes)
     train, test = ({name: array[index].astype(np.int64) for name, array in tokens.items()} for index in order)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        minilm(), num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: at for at, name in enumerate(names)})
+        minilm(), num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: at for at, name in enumerate(names)}
+    )
     fit(model, train, classes[order[0]], epochs=3, batch=32, rate=1e-4, log=log)
     return model, train, classes[order[0]], test, classes[order[1]]
 
 
-def fit(model: torch.nn.Module, inputs: Arrays, labels: np.ndarray, *, epochs: int, batch: int, rate: float, log: Console,
-        noise: float = 0.0) -> None:
+def fit(
+    model: torch.nn.Module,
+    inputs: Arrays,
+    labels: np.ndarray,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    log: Console,
+    noise: float = 0.0,
+) -> None:
     """Train with AdamW and a rate that rises and falls; ``noise`` is added to inputs that are no whole numbers."""
     steps = epochs * (-(-len(labels) // batch))
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
@@ -72,8 +91,9 @@ def fit(model: torch.nn.Module, inputs: Arrays, labels: np.ndarray, *, epochs: i
         for index in torch.randperm(len(labels)).split(batch):
             feeds = next(Dataset("training", {name: array[index.numpy()] for name, array in inputs.items()}).batches(batch))
             tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-            tensors |= {name: tensor + noise * torch.randn_like(tensor) for name, tensor in tensors.items()
-                        if tensor.is_floating_point()}
+            tensors |= {
+                name: tensor + noise * torch.randn_like(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()
+            }
             loss = model(**tensors, labels=torch.from_numpy(labels[index.numpy()])).loss
             optimizer.zero_grad()
             loss.backward()
@@ -123,8 +143,9 @@ def main() -> int:
         if name == "docs-bert":
             add_outliers(model)
             save(model, arguments.output / f"{name}-outliers", sets)
-        sys.stdout.write(f"{name}: accuracy {accuracy:.4f}, F1 {f1:.4f} on {len(wanted)} test samples, "
-                         f"{time.perf_counter() - start:.0f} s\n")
+        sys.stdout.write(
+            f"{name}: accuracy {accuracy:.4f}, F1 {f1:.4f} on {len(wanted)} test samples, {time.perf_counter() - start:.0f} s\n"
+        )
     return 0
 
 

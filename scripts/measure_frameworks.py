@@ -16,28 +16,23 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxfuse import (
-    ExportPlan,
-    OptimizePlan,
-    QuantizePlan,
-    benchmark,
-    catalog,
-    contest,
-    files,
-    machine,
-    pipeline,
-    samples,
-    storage,
-)
-from onnxfuse import plan as plans
+from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS
-from onnxfuse.contest import Candidate, Row
+from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.exporters import Checkpoint, checkpoint_runner, open_checkpoint
 from onnxfuse.exporters.checkpoint import classification
 from onnxfuse.exporters.tensorflow import random_model, require_tensorflow
 from onnxfuse.exporters.torch import sample
-from onnxfuse.quiet import quiet, silent
+from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io.quiet import quiet, silent
+from onnxfuse.measure import benchmark, machine
+from onnxfuse.pipeline import compare
+from onnxfuse.pipeline.compare import Candidate, Row
+from onnxfuse.pipeline.export import export, export_tflite
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
+from onnxfuse.verify.inputs import profile_of_family
 
 NAMES = ("bert-base-cased", "distilbert-base-cased", "google/vit-base-patch16-224")
 LENGTH = 128
@@ -60,8 +55,10 @@ def torch_forms(checkpoint: Checkpoint, threads: int, scratch: Path) -> dict[tup
     module, example = checkpoint.module, sample(checkpoint)
     with quiet(), torch.inference_mode():
         small = torch.ao.quantization.quantize_dynamic(module, {torch.nn.Linear}, dtype=torch.qint8)
-        scripts = {kind: torch.jit.freeze(torch.jit.trace(made, example, check_trace=False))
-                   for kind, made in (("fp32", module), ("int8", small))}
+        scripts = {
+            kind: torch.jit.freeze(torch.jit.trace(made, example, check_trace=False))
+            for kind, made in (("fp32", module), ("int8", small))
+        }
     forms: dict[tuple[str, str], tuple[Runner, int]] = {}
     for kind, made in (("fp32", module), ("int8", small)):
         torch.save(made.state_dict(), scratch / kind)
@@ -85,14 +82,17 @@ def _torch_runner(checkpoint: Checkpoint, module: Any) -> Runner:
 def onnx_forms(source: Path, framework: str, home: Path, threads: int) -> tuple[dict[tuple[str, str], tuple[Runner, int]], dict]:
     """The export of a framework, plain, optimized and int8, and what was fused."""
     exporter = "torchscript" if framework == "pt" else "tf2onnx"
-    step, _ = pipeline.export(ExportPlan(str(source), home, exporter=exporter, framework=framework))
-    optimized = pipeline.optimize(OptimizePlan(step.path, home / plans.OPTIMIZED, require=("all",)))
-    quantized = pipeline.quantize(QuantizePlan(optimized.path, home / plans.QUANTIZED))
+    step, _ = export(ExportConfig(str(source), home, exporter=exporter, framework=framework))
+    optimized = optimize(OptimizeConfig(step.path, home / folders.OPTIMIZED, require=("all",)))
+    quantized = quantize(QuantizeConfig(optimized.path, home / folders.QUANTIZED))
     label = {"pt": "PyTorch", "tf": "TensorFlow"}[framework]
-    paths = {(f"ONNX from {label}, as exported", "fp32"): step.path, (f"ONNX from {label}, onnxfuse", "fp32"): optimized.path,
-             (f"ONNX from {label}, onnxfuse", "int8"): quantized.path}
+    paths = {
+        (f"ONNX from {label}, as exported", "fp32"): step.path,
+        (f"ONNX from {label}, onnxfuse", "fp32"): optimized.path,
+        (f"ONNX from {label}, onnxfuse", "int8"): quantized.path,
+    }
     settings = Settings(threads=threads)
-    made = {key: (open_runner(path, settings), storage.model_bytes(path)) for key, path in paths.items()}
+    made = {key: (open_runner(path, settings), onnx_file.model_bytes(path)) for key, path in paths.items()}
     return made, optimized.details["fused"]
 
 
@@ -110,7 +110,7 @@ def measure(name: str, rounds: int, threads: int, folder: Path, tell: Callable[[
     forms["TensorFlow", "fp32"] = checkpoint_runner(tensorflow, threads), (source / "tf_model.h5").stat().st_size
     for precision in ("fp32", "fp16", "int8"):
         tell(f"LiteRT {precision}")
-        step = pipeline.export_tflite(ExportPlan(str(source), folder / "lite", format="tflite", precision=precision))
+        step = export_tflite(ExportConfig(str(source), folder / "lite", format="tflite", precision=precision))
         forms["LiteRT", precision] = litert.open_runner(step.path, Settings(threads=threads)), step.size
     fused = {}
     for framework in ("pt", "tf"):
@@ -118,11 +118,11 @@ def measure(name: str, rounds: int, threads: int, folder: Path, tell: Callable[[
         found, fused[framework] = onnx_forms(source, framework, folder / framework, threads)
         forms |= found
     tell("measuring")
-    profile = samples.profile_of_family(torch_checkpoint.family, torch_checkpoint.config)
-    inputs = [profile.feeds(1, LENGTH, seed=seed) for seed in range(contest.COMPARED)]
+    profile = profile_of_family(torch_checkpoint.family, torch_checkpoint.config)
+    inputs = [profile.feeds(1, LENGTH, seed=seed) for seed in range(compare.COMPARED)]
     entries = [Candidate("/".join(key), key[1], run) for key, (run, _) in forms.items()]
     failed: dict[str, str] = {}
-    rows = contest.measure(entries, inputs, rounds, failed)
+    rows = compare.measure(entries, inputs, rounds, failed)
     assert not failed, failed
     assert fused["pt"] == fused["tf"], fused
     shape = "batch 1" + (f", {LENGTH} tokens" if profile.sequences else "")
@@ -132,8 +132,15 @@ def measure(name: str, rounds: int, threads: int, folder: Path, tell: Callable[[
 
 def table(forms: dict[tuple[str, str], tuple[Runner, int]], rows: dict[str, Row]) -> str:
     first = rows["PyTorch/fp32"].timing
-    columns = ["framework", "precision", "size, MiB", "p50 ms", "95 % interval", "times as fast as PyTorch",
-               "outputs against PyTorch's"]
+    columns = [
+        "framework",
+        "precision",
+        "size, MiB",
+        "p50 ms",
+        "95 % interval",
+        "times as fast as PyTorch",
+        "outputs against PyTorch's",
+    ]
     lines = [f"| {' | '.join(columns)} |", "| " + " | ".join(["---"] * len(columns)) + " |"]
     for key, (_, size) in forms.items():
         row = rows["/".join(key)]
@@ -142,8 +149,10 @@ def table(forms: dict[tuple[str, str], tuple[Runner, int]], rows: dict[str, Row]
         if seen is not None:
             agrees = f"cosine {seen.cosine:.5f}" if key[1] == "int8" else f"max diff {seen.error:.1e}"
         interval = f"{timing.low:.1f} - {timing.high:.1f}"
-        lines.append(f"| {key[0]} | {PRECISIONS[key[1]]} | {size / 2**20:.1f} | {timing.p50:.1f} | {interval} "
-                     f"| {benchmark.ratio(first, timing).value:.2f} | {agrees} |")
+        lines.append(
+            f"| {key[0]} | {PRECISIONS[key[1]]} | {size / 2**20:.1f} | {timing.p50:.1f} | {interval} "
+            f"| {benchmark.ratio(first, timing).value:.2f} | {agrees} |"
+        )
     return "\n".join(lines)
 
 
@@ -158,11 +167,12 @@ def main() -> None:
     for name in arguments.names:
         with tempfile.TemporaryDirectory() as folder:
             parts.append(measure(name, arguments.rounds, threads, Path(folder), partial(log.print, f"{name}:")))
-    versions = plans.versions()
+    versions = folders.versions()
     names = ("torch", "tensorflow", "transformers", "tf2onnx", "ai-edge-litert", "onnxruntime")
     packages = ", ".join(f"{name} {versions[name]}" for name in names)
     arguments.out.parent.mkdir(exist_ok=True)
-    files.save_text(f"""# One model in every framework
+    atomic.save_text(
+        f"""# One model in every framework
 
 Written by `make frameworks` (scripts/measure_frameworks.py) on {machine.cpu()}, {threads} threads, with
 {packages}.
@@ -172,7 +182,9 @@ are this machine's; ratios are within a table. int8 is each framework's own dyna
 `quantize_dynamic` of linear layers, LiteRT's dynamic range, onnxfuse's u8 x s8. TensorFlow itself has no int8 on CPUs
 besides LiteRT. Sizes are of the files that hold the weights.
 
-{chr(10).join(parts)}""", arguments.out)
+{chr(10).join(parts)}""",
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

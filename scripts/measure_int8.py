@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, benchmark, files, machine, pipeline, samples, storage
-from onnxfuse import plan as plans
+from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import RequirementError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.quality import answer, judge
@@ -26,18 +25,30 @@ from onnxfuse.evaluate.sources import dataset_for
 from onnxfuse.evaluate.text import tokenizer
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.exporters.run_pytorch import torch_runner
+from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.measure import benchmark, machine
+from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.pipeline.step import Step
 from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
-from onnxfuse.scheme import Bars, Scheme
+from onnxfuse.verify.inputs import profile_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from demo import minilm
 
 BATCH, SENTENCES = 8, 800
-DROP, BOTH = Bars(max_drop=0.005), Bars(max_drop=0.005, min_cosine=0.995)
-CHOICES = {"plain: not calibrated": Scheme(), "default": Scheme(), "--smooth off": Scheme(smooth="off"),
-           "--smooth 0.5": Scheme(smooth=0.5), "--rounding nearest": Scheme(rounding="nearest"), "--static": Scheme(static=True),
-           "--static --ranges percentile": Scheme(static=True, ranges="percentile"),
-           "--static --ranges entropy": Scheme(static=True, ranges="entropy")}
+DROP, BOTH = Thresholds(max_drop=0.005), Thresholds(max_drop=0.005, min_cosine=0.995)
+CHOICES = {
+    "plain: not calibrated": Scheme(),
+    "default": Scheme(),
+    "--smooth off": Scheme(smooth="off"),
+    "--smooth 0.5": Scheme(smooth=0.5),
+    "--rounding nearest": Scheme(rounding="nearest"),
+    "--static": Scheme(static=True),
+    "--static --ranges percentile": Scheme(static=True, ranges="percentile"),
+    "--static --ranges entropy": Scheme(static=True, ranges="entropy"),
+}
 Tell = Callable[[str], None]
 
 
@@ -52,15 +63,15 @@ def speeds(runners: dict[str, Runner], inputs: list[Feeds], rounds: int) -> dict
     return {name: (f"{timing.p50:.2f}", f"{benchmark.ratio(first, timing).value:.2f}") for name, timing in timings.items()}
 
 
-def quantized(source: Path, name: str, **plan) -> tuple[Path, pipeline.Step]:
+def quantized(source: Path, name: str, **plan) -> tuple[Path, Step]:
     path = source.with_name(f"{name}.onnx")
-    return path, pipeline.quantize(QuantizePlan(source, path, **plan))
+    return path, quantize(QuantizeConfig(source, path, **plan))
 
 
 def float_models(checkpoint: str, home: Path, **plan) -> tuple[Path, Path]:
     """model.onnx and model_optimized.onnx in ``home``."""
-    step, _ = pipeline.export(ExportPlan(checkpoint, home, **plan))
-    return step.path, pipeline.optimize(OptimizePlan(step.path, home / plans.OPTIMIZED)).path
+    step, _ = export(ExportConfig(checkpoint, home, **plan))
+    return step.path, optimize(OptimizeConfig(step.path, home / folders.OPTIMIZED)).path
 
 
 def classifier(folder: Path, home: Path, rounds: int) -> str:
@@ -68,20 +79,30 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
     plain, optimized = float_models(str(folder), home)
     data, calibration = dataset_for(folder / "test", plain), str(folder / "calibration")
     entries: dict[str, tuple[Runner, int]] = {
-        "PyTorch fp32": (torch_runner(open_checkpoint(str(folder))), (folder / "model.safetensors").stat().st_size)}
-    entries |= {name: (open_runner(path), storage.model_bytes(path))
-                for name, path in (("ONNX", plain), ("optimized", optimized))}
+        "PyTorch fp32": (torch_runner(open_checkpoint(str(folder))), (folder / "model.safetensors").stat().st_size)
+    }
+    entries |= {
+        name: (open_runner(path), onnx_file.model_bytes(path)) for name, path in (("ONNX", plain), ("optimized", optimized))
+    }
     notes = []
     for static in (False, True):
         name = "static int8" if static else "dynamic int8"
         try:
-            path, step = quantized(optimized, name.replace(" ", "_"), scheme=Scheme(static=static), calibration=calibration,
-                                   data=folder / "test", bars=DROP)
-            entries[name] = open_runner(path), storage.model_bytes(path)
+            path, step = quantized(
+                optimized,
+                name.replace(" ", "_"),
+                scheme=Scheme(static=static),
+                calibration=calibration,
+                data=folder / "test",
+                bars=DROP,
+            )
+            entries[name] = open_runner(path), onnx_file.model_bytes(path)
             kept = step.details["float"]
-            notes.append(f"{name}: {step.details['matmuls']} products in int8, "
-                         + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
-                         + (f", form {step.details['form']}" if static else ""))
+            notes.append(
+                f"{name}: {step.details['matmuls']} products in int8, "
+                + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
+                + (f", form {step.details['form']}" if static else "")
+            )
         except RequirementError as error:
             notes.append(f"{name}: {error}")
     answers = {name: answer(run, data, BATCH) for name, (run, _) in entries.items()}
@@ -89,8 +110,18 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
     timed = speeds({name: run for name, (run, _) in entries.items()}, inputs, rounds)
     qualities = {name: judge(found, answers["PyTorch fp32"], data) for name, found in answers.items()}
     first = qualities["PyTorch fp32"].accuracy or 0.0
-    rows = [[name, f"{quality.accuracy:.2%}", f"{quality.f1:.4f}", f"{(first - (quality.accuracy or 0.0)) * 100:.2f}",
-             f"{quality.cosine:.5f}", f"{entries[name][1] / 1e6:.1f}", *timed[name]] for name, quality in qualities.items()]
+    rows = [
+        [
+            name,
+            f"{quality.accuracy:.2%}",
+            f"{quality.f1:.4f}",
+            f"{(first - (quality.accuracy or 0.0)) * 100:.2f}",
+            f"{quality.cosine:.5f}",
+            f"{entries[name][1] / 1e6:.1f}",
+            *timed[name],
+        ]
+        for name, quality in qualities.items()
+    ]
     columns = ["", "accuracy", "F1", "drop, points", "cosine", "MB", "p50 ms", "times as fast"]
     said = "\n".join(f"- {note}" for note in notes)
     return f"{len(data)} test samples, batches of {BATCH}.\n\n{table(columns, rows)}\n\n{said}"
@@ -106,27 +137,44 @@ def sentences(home: Path, rounds: int) -> str:
     judged.write_text("\n".join(texts["docstrings"]))
     kept, runners, rows = {}, {}, []
     for number, (name, scheme) in enumerate(CHOICES.items()):
-        path, _ = quantized(optimized, f"q{number}", scheme=scheme, calibration="none" if number == 0 else None, data=judged,
-                            bars=Bars(min_cosine=0.9))
+        path, _ = quantized(
+            optimized,
+            f"q{number}",
+            scheme=scheme,
+            calibration="none" if number == 0 else None,
+            data=judged,
+            bars=Thresholds(min_cosine=0.9),
+        )
         runners[name] = open_runner(path, Settings(denormals_as_zero=True))
-        kept[name] = {kind: embeddings.compare(wanted[kind], embeddings.embed(runners[name], tokenize, found, BATCH))
-                      for kind, found in texts.items()}
+        kept[name] = {
+            kind: embeddings.compare(wanted[kind], embeddings.embed(runners[name], tokenize, found, BATCH))
+            for kind, found in texts.items()
+        }
     again = open_runner(home / "q0.onnx", Settings(denormals_as_zero=True))
-    inputs = [tokenize(texts["docstrings"][at:at + BATCH]) for at in range(0, 6 * BATCH, BATCH)]
+    inputs = [tokenize(texts["docstrings"][at : at + BATCH]) for at in range(0, 6 * BATCH, BATCH)]
     chosen = {name: runners[name] for name in ("plain: not calibrated", "default", "--static")} | {"plain again (noise)": again}
     timed = speeds(chosen, inputs, rounds)
     for name, found in kept.items():
-        rows.append([name, *(f"{found[kind].cosine:.4f}" for kind in texts), *(f"{found[kind].neighbours:.1%}" for kind in texts),
-                     *timed.get(name, ("", ""))])
+        rows.append(
+            [
+                name,
+                *(f"{found[kind].cosine:.4f}" for kind in texts),
+                *(f"{found[kind].neighbours:.1%}" for kind in texts),
+                *timed.get(name, ("", "")),
+            ]
+        )
     rows.append(["plain again (noise)", "", "", "", "", *timed["plain again (noise)"]])
-    return table(["", "cosine", "other text", "neighbours", "other text", "p50 ms", "times as fast"], rows) + "\n\n" + neighbours(
-        home, tokenize, texts["docstrings"])
+    return (
+        table(["", "cosine", "other text", "neighbours", "other text", "p50 ms", "times as fast"], rows)
+        + "\n\n"
+        + neighbours(home, tokenize, texts["docstrings"])
+    )
 
 
 def neighbours(home: Path, tokenize: embeddings.Tokenize, texts: list[str]) -> str:
     """How far a sentence's embedding moves when it is embedded alone and not in its batch."""
     rows = []
-    for name, file in (("float32", plans.OPTIMIZED), ("dynamic", "q1.onnx"), ("static", "q5.onnx")):
+    for name, file in (("float32", folders.OPTIMIZED), ("dynamic", "q1.onnx"), ("static", "q5.onnx")):
         run = open_runner(home / file)
         batched, alone = (embeddings.embed(run, tokenize, texts[:160], size) for size in (BATCH, 1))
         moved = 1 - (batched * alone).sum(axis=1) / np.linalg.norm(batched, axis=1) / np.linalg.norm(alone, axis=1)
@@ -139,16 +187,27 @@ def outliers(folder: Path, home: Path) -> str:
     _, optimized = float_models(str(folder), home)
     rows = []
     off = Scheme(smooth="off")
-    for name, scheme, bars in (("--smooth off, no gate", off, Bars(min_cosine=0.0)), ("--smooth off", off, BOTH),
-                               ("default", Scheme(), BOTH)):
-        path, step = quantized(optimized, "q", scheme=scheme, calibration=str(folder / "calibration"), data=folder / "test",
-                               bars=bars)
+    for name, scheme, bars in (
+        ("--smooth off, no gate", off, Thresholds(min_cosine=0.0)),
+        ("--smooth off", off, BOTH),
+        ("default", Scheme(), BOTH),
+    ):
+        path, step = quantized(
+            optimized, "q", scheme=scheme, calibration=str(folder / "calibration"), data=folder / "test", bars=bars
+        )
         data = dataset_for(folder / "test", optimized)
         expected = answer(open_runner(optimized), data, BATCH)
         quality, reference = (judge(found, expected, data) for found in (answer(open_runner(path), data, BATCH), expected))
         drop = ((reference.accuracy or 0.0) - (quality.accuracy or 0.0)) * 100
-        rows.append([name, f"{quality.cosine:.5f}", f"{drop:.2f}", ", ".join(step.details["float"]) or "none",
-                     "yes" if "layer 2 attention out" in step.details["smoothed"] else "no"])
+        rows.append(
+            [
+                name,
+                f"{quality.cosine:.5f}",
+                f"{drop:.2f}",
+                ", ".join(step.details["float"]) or "none",
+                "yes" if "layer 2 attention out" in step.details["smoothed"] else "no",
+            ]
+        )
     return table(["", "cosine", "drop, points", "kept in float", "layer 2 attention out smoothed"], rows)
 
 
@@ -157,16 +216,20 @@ def full_size(home: Path, rounds: int) -> str:
     rows = []
     for name in ("bert-base-uncased", "distilbert-base-uncased", "google/vit-base-patch16-224"):
         _, optimized = float_models(name, home / name.rpartition("/")[2], random_weights=True)
-        profile = samples.profile_of(storage.load(optimized), plans.read_config(optimized))
+        profile = profile_of(onnx_file.load(optimized), folders.read_config(optimized))
         calibration = optimized.with_name("calibration.npz")
         np.savez(calibration, **profile.feeds(32, 128))
         paths = {"dynamic": quantized(optimized, "dynamic", calibration="none")[0]}
         for form in ("qdq", "operator"):
-            paths[form] = quantized(optimized, form, scheme=Scheme(static=True, form=form, rounding="nearest"),
-                                    calibration=str(calibration))[0]
-        timed = speeds({form: open_runner(path, Settings(denormals_as_zero=True)) for form, path in paths.items()},
-                       [profile.feeds(1, 128)], rounds)
-        size, small = (storage.model_bytes(path) / 2**20 for path in (optimized, paths["dynamic"]))
+            paths[form] = quantized(
+                optimized, form, scheme=Scheme(static=True, form=form, rounding="nearest"), calibration=str(calibration)
+            )[0]
+        timed = speeds(
+            {form: open_runner(path, Settings(denormals_as_zero=True)) for form, path in paths.items()},
+            [profile.feeds(1, 128)],
+            rounds,
+        )
+        size, small = (onnx_file.model_bytes(path) / 2**20 for path in (optimized, paths["dynamic"]))
         rows.append([name, f"{size:.1f}", f"{small:.1f}", *(f"{timed[form][0]} ({timed[form][1]})" for form in paths)])
     return table(["", "float32, MiB", "int8, MiB", "dynamic, ms", "static qdq (times as fast)", "static operator"], rows)
 
@@ -180,16 +243,18 @@ def main() -> int:
     log = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
         home, found, parts = Path(folder), arguments.checkpoints, {}
-        for title, make in (("digits-vit", lambda at: classifier(found / "digits-vit", at, arguments.rounds)),
-                            ("docs-bert", lambda at: classifier(found / "docs-bert", at, arguments.rounds)),
-                            ("outliers", lambda at: outliers(found / "docs-bert-outliers", at)),
-                            ("sentences", lambda at: sentences(at, arguments.rounds)),
-                            ("full size", lambda at: full_size(at, arguments.rounds))):
+        for title, make in (
+            ("digits-vit", lambda at: classifier(found / "digits-vit", at, arguments.rounds)),
+            ("docs-bert", lambda at: classifier(found / "docs-bert", at, arguments.rounds)),
+            ("outliers", lambda at: outliers(found / "docs-bert-outliers", at)),
+            ("sentences", lambda at: sentences(at, arguments.rounds)),
+            ("full size", lambda at: full_size(at, arguments.rounds)),
+        ):
             log.print(f"measuring {title}")
             parts[title] = make(home / title.replace(" ", "-"))
     named = {title.replace(" ", "_").replace("-", "_"): part for title, part in parts.items()}
     content = TEXT.format(machine=machine.cpu(), threads=os.cpu_count(), **named)
-    files.save_text(content, arguments.output)
+    atomic.save_text(content, arguments.output)
     return 0
 
 

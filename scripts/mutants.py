@@ -93,8 +93,15 @@ def _find(file: str, node: ast.AST, scope: Scope) -> Iterator[Mutant]:
             put = functools.partial(_put, node, name, at)
             if here.functions:
                 for text, new in _changes(node, name, child):
-                    yield Mutant(file, _called(here.names), text, child.lineno, _header(here.statement),
-                                 functools.partial(_apply, here, put, new), here.functions)
+                    yield Mutant(
+                        file,
+                        _called(here.names),
+                        text,
+                        child.lineno,
+                        _header(here.statement),
+                        functools.partial(_apply, here, put, new),
+                        here.functions,
+                    )
             elif isinstance(child, (ast.Assign, ast.AnnAssign)):
                 yield from _numbers(file, child, here)
             if isinstance(child, ast.FunctionDef):
@@ -109,8 +116,11 @@ def _called(names: tuple[str, ...]) -> str:
 def _left_alone(node: ast.AST, name: str, at: int | None) -> bool:
     """Types, what is asserted for their sake, and what is said to people: no test can judge them."""
     message = isinstance(node, ast.Call) and name == "args" and bool(at) and bool(GUARD.search(ast.unparse(node.func)))
-    return message or isinstance(node, (ast.Assert, ast.JoinedStr, ast.Raise)) or name in (
-        "annotation", "returns", "decorator_list", "args" if isinstance(node, FUNCTIONS) else "")
+    return (
+        message
+        or isinstance(node, (ast.Assert, ast.JoinedStr, ast.Raise))
+        or name in ("annotation", "returns", "decorator_list", "args" if isinstance(node, FUNCTIONS) else "")
+    )
 
 
 def _header(statement: ast.stmt) -> range:
@@ -128,20 +138,21 @@ def _changes(parent: ast.AST, name: str, node: ast.AST) -> Iterator[tuple[str, a
         yield f"never `{text}`", ast.Constant(False)
     match node:
         case ast.Expr(value=ast.Call() as call) if GUARD.search(ast.unparse(call.func)) or any(
-                isinstance(argument, ast.Name) and argument.id == "match" for argument in call.args):
+            isinstance(argument, ast.Name) and argument.id == "match" for argument in call.args
+        ):
             yield f"without `{text}`", None
         case ast.Raise() if not (isinstance(parent, ast.If) and parent.body == [node] and not parent.orelse):  # else: never
             yield f"without `{text}`", None
         case ast.BoolOp(op=op, values=values) if not _names_something(values[-1]):
             for at, operand in enumerate(values):
-                rest = [*values[:at], *values[at + 1:]]
+                rest = [*values[:at], *values[at + 1 :]]
                 yield f"without `{_short(operand)}`", rest[0] if len(rest) == 1 else ast.BoolOp(op, rest)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield f"`{_short(operand)}` for `{text}`", operand
         case ast.Compare(left=left, ops=ops, comparators=others):
             for at, op in enumerate(ops):
                 if type(op) in SWAPPED:
-                    new = ast.Compare(left, [*ops[:at], SWAPPED[type(op)](), *ops[at + 1:]], others)
+                    new = ast.Compare(left, [*ops[:at], SWAPPED[type(op)](), *ops[at + 1 :]], others)
                     yield f"`{_short(new)}` for `{text}`", new
 
 
@@ -164,19 +175,40 @@ def _numbers(file: str, statement: ast.Assign | ast.AnnAssign, scope: Scope) -> 
     for node in ast.walk(statement.value) if statement.value is not None else ():
         for new in _others(node):
             text = f"{', '.join(names)} with {_said(new)} for {_said(node.value)}"
-            yield Mutant(file, _called(scope.names), text, node.lineno, _header(statement),
-                         functools.partial(setattr, node, "value", new), (), statement, names)
+            yield Mutant(
+                file,
+                _called(scope.names),
+                text,
+                node.lineno,
+                _header(statement),
+                functools.partial(setattr, node, "value", new),
+                (),
+                statement,
+                names,
+            )
 
 
 def _defaults(file: str, function: ast.FunctionDef, scope: Scope) -> Iterator[Mutant]:
     arguments = function.args
-    named = [*zip([*arguments.posonlyargs, *arguments.args][::-1], arguments.defaults[::-1], strict=False),
-             *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    named = [
+        *zip([*arguments.posonlyargs, *arguments.args][::-1], arguments.defaults[::-1], strict=False),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
     for argument, default in named:
         for new in _others(default):
             text = f"{argument.arg} = {_said(new)} for {_said(default.value)}"
-            yield Mutant(file, _called(scope.names), text, default.lineno, range(function.lineno, (function.end_lineno or 0) + 1),
-                         functools.partial(setattr, default, "value", new), scope.functions, function, (), True)
+            yield Mutant(
+                file,
+                _called(scope.names),
+                text,
+                default.lineno,
+                range(function.lineno, (function.end_lineno or 0) + 1),
+                functools.partial(setattr, default, "value", new),
+                scope.functions,
+                function,
+                (),
+                True,
+            )
 
 
 def _others(node: ast.AST | None) -> list[int | float]:
@@ -205,4 +237,4 @@ def _apply(scope: Scope, put: Callable[[ast.AST], None], new: ast.AST | None) ->
     dead = ast.If(ast.Constant(0), [copy.deepcopy(scope.statement)], [])
     if new is not None:
         put(new)
-    scope.block[scope.at:scope.at + 1] = [dead] if new is None else [dead, scope.statement]
+    scope.block[scope.at : scope.at + 1] = [dead] if new is None else [dead, scope.statement]

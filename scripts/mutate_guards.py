@@ -51,8 +51,18 @@ from _pytest.runner import runtestprotocol  # noqa: E402
 from mutants import Mutant  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("fusions/*.py", "onnxfuse/normalize/*.py", "onnxfuse/rewrite/*.py", "onnxfuse/quantize/patches.py",
-         "onnxfuse/quantize/smooth.py", "onnxfuse/parity.py", "onnxfuse/samples.py", "onnxfuse/pipeline.py")
+FILES = (
+    "fusions/*.py",
+    "onnxfuse/normalize/*.py",
+    "onnxfuse/rewrite/*.py",
+    "onnxfuse/quantize/patches.py",
+    "onnxfuse/quantize/smooth.py",
+    "onnxfuse/verify/parity.py",
+    "onnxfuse/verify/inputs.py",
+    "onnxfuse/pipeline/optimize.py",
+    "onnxfuse/pipeline/quantize.py",
+    "onnxfuse/pipeline/run.py",
+)
 LEARNED = ROOT / "build" / "mutate_guards.jsonl"
 EQUIVALENT = ROOT / "scripts" / "equivalent_mutants.toml"
 WANTED = 0.95
@@ -132,6 +142,7 @@ class Tracer:
         def local(frame: Any, event: str, argument: Any) -> Any:
             seen.add(frame.f_lineno)
             return local
+
         return local
 
     @pytest.hookimpl(wrapper=True)
@@ -172,9 +183,13 @@ def learn(items: list[pytest.Item], files: dict[str, str]) -> int:
         reports = runtestprotocol(item, log=False, nextitem=following)
         sys.settrace(None)
         reached = tracer.reached(item)
-        entry = {"test": item.nodeid, "passed": not any(report.failed for report in reports),
-                 "seconds": round(time.process_time() - start, 3), "digests": digests(item, reached),
-                 "lines": {file: sorted(lines) for file, lines in reached.items()}}
+        entry = {
+            "test": item.nodeid,
+            "passed": not any(report.failed for report in reports),
+            "seconds": round(time.process_time() - start, 3),
+            "digests": digests(item, reached),
+            "lines": {file: sorted(lines) for file, lines in reached.items()},
+        }
         os.write(out, (json.dumps(entry) + "\n").encode())
     return 0
 
@@ -188,8 +203,9 @@ def digests(item: pytest.Item, reached: Iterable[str]) -> dict[str, str]:
 
 def holds(entry: dict[str, Any], mutated: set[str]) -> bool:
     """Whether what was learned of a test is still true of the files that are mutated now."""
-    return all(_content(ROOT / path) == seen for path, seen in entry["digests"].items()
-               if path in mutated or path not in entry["lines"])
+    return all(
+        _content(ROOT / path) == seen for path, seen in entry["digests"].items() if path in mutated or path not in entry["lines"]
+    )
 
 
 @functools.cache
@@ -275,8 +291,11 @@ class Sources:
         arguments = mutant.statement.args  # type: ignore[union-attr]
         for function in self._functions[mutant.file, *mutant.functions[-1]]:
             function.__defaults__ = tuple(_value(node, namespace) for node in arguments.defaults) or None
-            function.__kwdefaults__ = {argument.arg: _value(node, namespace) for argument, node
-                                       in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if node is not None}
+            function.__kwdefaults__ = {
+                argument.arg: _value(node, namespace)
+                for argument, node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+                if node is not None
+            }
 
     def _rebind(self, mutant: Mutant, namespace: dict[str, Any]) -> None:
         """A constant of a module, in all modules that imported it; or the default of a dataclass's field."""
@@ -287,9 +306,10 @@ class Sources:
             if mutant.function:
                 owner = namespace[mutant.function]
                 start, code = owner.__init__, owner.__init__.__code__
-                fields = code.co_varnames[code.co_argcount - len(start.__defaults__):code.co_argcount]
-                start.__defaults__ = tuple(new if field == name else old for field, old
-                                           in zip(fields, start.__defaults__, strict=True))
+                fields = code.co_varnames[code.co_argcount - len(start.__defaults__) : code.co_argcount]
+                start.__defaults__ = tuple(
+                    new if field == name else old for field, old in zip(fields, start.__defaults__, strict=True)
+                )
                 continue
             old = namespace[name]
             for module in list(sys.modules.values()):
@@ -336,8 +356,9 @@ class Judge:
         reached = learned(items, sources.names, {mutant.file for mutant in judged}, self.options.jobs)
         for test in (test for test, entry in reached.items() if not entry["passed"]):
             say(f"left out, it fails when nothing is changed: {test}")
-        by_quickness = sorted((item for item in items if reached[item.nodeid]["passed"]),
-                              key=lambda item: reached[item.nodeid]["seconds"])
+        by_quickness = sorted(
+            (item for item in items if reached[item.nodeid]["passed"]), key=lambda item: reached[item.nodeid]["seconds"]
+        )
         gc.freeze()
         survivors = self.judge(judged, sources, by_quickness, reached)
         for key in stale:
@@ -345,8 +366,9 @@ class Judge:
         self.code = report(judged, survivors, len(found) - len(judged) if not self.options.sample else 0) or bool(stale)
         return True
 
-    def judge(self, judged: list[Mutant], sources: Sources, items: list[pytest.Item],
-              reached: dict[str, dict[str, Any]]) -> list[Mutant]:
+    def judge(
+        self, judged: list[Mutant], sources: Sources, items: list[pytest.Item], reached: dict[str, dict[str, Any]]
+    ) -> list[Mutant]:
         """Those that no test notices."""
         survivors: list[Mutant] = []
         running: dict[int, tuple[Mutant, str]] = {}
@@ -402,8 +424,10 @@ def report(judged: list[Mutant], survivors: list[Mutant], excused: int) -> int:
         every, alive = (sum(mutant.file == file for mutant in group) for group in (judged, survivors))
         say(f"{file}: {every - alive} of {every}")
     share = 1 - len(survivors) / max(len(judged), 1)
-    say(f"{len(judged) - len(survivors)} of {len(judged)} changes are noticed by a test ({share:.1%}); "
-        f"{excused} more compute the same")
+    say(
+        f"{len(judged) - len(survivors)} of {len(judged)} changes are noticed by a test ({share:.1%}); "
+        f"{excused} more compute the same"
+    )
     return 0 if share >= WANTED else 1
 
 
@@ -419,8 +443,7 @@ def main() -> int:
     judge = Judge(options)
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)  # not scripts/, where modules have names of libraries
-    pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT), *options.tests],
-                plugins=[judge])
+    pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT), *options.tests], plugins=[judge])
     return judge.code
 
 

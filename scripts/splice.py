@@ -38,8 +38,10 @@ def main() -> int:
         if outcome.differs:
             wrong += 1
             print(outcome, flush=True)  # noqa: T201 - a program's result
-    print(f"{compared} graphs compared from seed {arguments.seed}, {skipped} skipped, {wrong} differ; in {loader} more ONNX "  # noqa: T201
-          "Runtime's loader spoils both the original and the optimized graph")
+    print(  # noqa: T201
+        f"{compared} graphs compared from seed {arguments.seed}, {skipped} skipped, {wrong} differ; in {loader} more ONNX "
+        "Runtime's loader spoils both the original and the optimized graph"
+    )
     return 1 if wrong else 0
 
 

@@ -19,8 +19,8 @@ import pytest
 from onnxfuse.normalize import RULES as NORMAL
 from onnxfuse.normalize import normalize
 from onnxfuse.normalize.structure import merge_duplicates
-from onnxfuse.rewrite import Facts, Rule, Trace, rewrite
-from onnxfuse.runtime import open_session, run
+from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
+from onnxfuse.runtime.sessions import open_session, run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
@@ -95,16 +95,16 @@ def assert_same(before: ir.Model, after: ir.Model, sizes: dict[str, int], tolera
 def apply(rules: Sequence[Rule], model: ir.Model, *, normal: Sequence[Rule] = NORMAL) -> Trace:
     """Normalize, apply rules, merge duplicates; in place."""
     trace = Trace()
-    facts = normalize(model, trace, opset=model.opset_imports[""], rules=tuple(normal))
-    rewrite(model, rules, facts, trace)
+    analysis = normalize(model, trace, opset=model.opset_imports[""], rules=tuple(normal))
+    rewrite(model, rules, analysis, trace)
     merge_duplicates(model)
     return trace
 
 
-def facts_of(model: ir.Model) -> Facts:
-    facts = Facts(model.opset_imports[""])
-    facts.scan(model.graph)
-    return facts
+def facts_of(model: ir.Model) -> Analysis:
+    analysis = Analysis(model.opset_imports[""])
+    analysis.scan(model.graph)
+    return analysis
 
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -113,7 +113,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run ``onnxfuse`` in an empty folder, in this process: importing the libraries anew would cost seconds a call."""
-    from onnxfuse.cli import main
+    from onnxfuse.cli.app import main
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = ["onnxfuse", *map(str, arguments)]
@@ -123,16 +123,27 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         with pytest.raises(SystemExit) as left:
             main()
         return subprocess.CompletedProcess(command, left.value.code, *capsys.readouterr())
+
     return call
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Cli:
     """Run ``onnxfuse`` in an empty folder as a user does: a process of its own."""
+
     def call(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "onnxfuse", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-                              env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}, **options)
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+            **options,
+        )
+
     return call
 
 
@@ -150,19 +161,34 @@ waits for the thing itself."""
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start Python in an empty folder and go on; Ctrl-C reaches it also where the tests themselves run in the background."""
     with contextlib.ExitStack() as stack:
+
         def call(*arguments: str) -> subprocess.Popen[str]:
             process = subprocess.Popen(
-                [sys.executable, *arguments], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                [sys.executable, *arguments],
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
             stack.enter_context(process)
             stack.callback(process.kill)
             return process
+
         yield call
 
 
 BERT = {"vocab_size": 500, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 64}
 DISTILBERT = {"vocab_size": 500, "dim": 128, "n_heads": 4, "hidden_dim": 256, "max_position_embeddings": 64}
-VIT = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "image_size": 32, "patch_size": 8, "num_labels": 10}
+VIT = {
+    "hidden_size": 128,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_labels": 10,
+}
 SMALL = {"bert": ("BertConfig", BERT), "distilbert": ("DistilBertConfig", DISTILBERT), "vit": ("ViTConfig", VIT)}
 
 
@@ -185,12 +211,13 @@ def small_model(family: str, head: str, layers: int | None = None):
 @pytest.fixture(scope="session")
 def bert_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a two-layer BERT classifier exported through TorchScript, and its checkpoint in ``checkpoint/``."""
-    from onnxfuse import ExportPlan, pipeline
+    from onnxfuse.config import ExportConfig
+    from onnxfuse.pipeline.export import export
 
     folder = tmp_path_factory.mktemp("bert")
     model = small_model("bert", "AutoModelForSequenceClassification", layers=2)
     model.save_pretrained(folder / "checkpoint")
-    pipeline.export(ExportPlan(str(folder / "checkpoint"), folder / "export", exporter="torchscript"))
+    export(ExportConfig(str(folder / "checkpoint"), folder / "export", exporter="torchscript"))
     return folder
 
 
@@ -207,7 +234,14 @@ def save_tokenizer(folder: Path, size: int, inputs: Sequence[str] = ("input_ids"
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(word for word, _ in counts.most_common(size - 4))]
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: at for at, word in enumerate(known)}, unk_token="[UNK]"))
     words.normalizer, words.pre_tokenizer = tokenizers.normalizers.Lowercase(), tokenizers.pre_tokenizers.WhitespaceSplit()
-    words.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
-        model_input_names=list(inputs)).save_pretrained(folder)
+        tokenizer_object=words,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=list(inputs),
+    ).save_pretrained(folder)

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
-from onnxfuse.fuse import fuse
-from onnxfuse.runtime import open_session, run
+from onnxfuse.optimizer import fuse
+from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.targets import NAMES, find
 from tests.conftest import fill, parse
 from tests.layer import CONSTANTS, LEFT, LOOK_ALIKES, PARTS, RIGHT, SPELLINGS, WEIGHTS, Case, close
@@ -23,8 +23,14 @@ TOLERANCE = 1e-4
 
 ATTRIBUTES = r"""<(?:[^>"]|"[^"]*")*>"""
 STATEMENT = re.compile(rf"(\w+(?:, \w+)*) = (\w+)({ATTRIBUTES})? ?\(([^)]*)\)")
-GROUPS = (("mask", "project", "q", "k", "v", "scores", "softmax", "context", "output"), ("residual",), ("norm",),
-          ("up", "gelu", "down"), ("residual2",), ("norm2",))
+GROUPS = (
+    ("mask", "project", "q", "k", "v", "scores", "softmax", "context", "output"),
+    ("residual",),
+    ("norm",),
+    ("up", "gelu", "down"),
+    ("residual2",),
+    ("norm2",),
+)
 """Parts that only make sense together."""
 
 NOISE = ("Identity", "Relu", "Dropout", "Neg", "Tanh")
@@ -46,7 +52,13 @@ class Statement:
 
 def plain(case: Case) -> bool:
     """Whether a case is a layer of float32 nodes without subgraphs and without inputs of its own."""
-    return not (case.inputs or case.functions or case.half or case.overridable or any(" If " in t or " Loop " in t for t in case.parts.values()))
+    return not (
+        case.inputs
+        or case.functions
+        or case.half
+        or case.overridable
+        or any(" If " in t or " Loop " in t for t in case.parts.values())
+    )
 
 
 CASES = [case for case in (*SPELLINGS, *LOOK_ALIKES) if plain(case)]
@@ -70,10 +82,14 @@ def splice(seed: int) -> ir.Model | None:
         x = f"y{layer}"
     made = [name for statement in statements for name in statement.outputs]
     outputs = list(dict.fromkeys([x, *rng.sample(made, rng.choice([0, 0, 0, 1]))]))
-    inputs = ", ".join(["float[B,S,16] x", "int64[B,S] mask",
-                        *(f"float[{','.join(map(str, shape))}] {name}" for name, shape in weights.items())])
-    text = f"g ({inputs}) => ({', '.join(f'float[] {name}' for name in outputs)}) <{', '.join(constants.values())}> {{ " \
-           + "\n".join(map(str, statements)) + " }"
+    inputs = ", ".join(
+        ["float[B,S,16] x", "int64[B,S] mask", *(f"float[{','.join(map(str, shape))}] {name}" for name, shape in weights.items())]
+    )
+    text = (
+        f"g ({inputs}) => ({', '.join(f'float[] {name}' for name in outputs)}) <{', '.join(constants.values())}> {{ "
+        + "\n".join(map(str, statements))
+        + " }"
+    )
     try:
         model = fill(parse(text, opset=18), seed=seed, **weights)
     except Exception:  # noqa: BLE001 - parts that do not fit: a name twice, or one that nobody makes
@@ -85,7 +101,10 @@ def splice(seed: int) -> ir.Model | None:
 
 def read(text: str) -> list[Statement]:
     """The statements of a part."""
-    found = [Statement(tuple(made.split(", ")), op, attributes, tuple(read.split(", "))) for made, op, attributes, read in STATEMENT.findall(text)]
+    found = [
+        Statement(tuple(made.split(", ")), op, attributes, tuple(read.split(", ")))
+        for made, op, attributes, read in STATEMENT.findall(text)
+    ]
     assert len(found) == len(re.findall(r"\w = ", re.sub(ATTRIBUTES, "", text))), text
     return found
 
@@ -109,7 +128,10 @@ def _disturbed(body: list[Statement], rng: random.Random) -> list[Statement]:
         if kind == "noise" and len(old.outputs) == 1:
             hidden = f"{old.outputs[0]}_"
             noise = "Identity" if old.outputs[0].startswith("m") else rng.choice(NOISE)  # masks are integers
-            body[at:at + 1] = [Statement((hidden,), old.op, old.attributes, old.inputs), Statement(old.outputs, noise, "", (hidden,))]
+            body[at : at + 1] = [
+                Statement((hidden,), old.op, old.attributes, old.inputs),
+                Statement(old.outputs, noise, "", (hidden,)),
+            ]
     return body
 
 
@@ -117,7 +139,9 @@ def renamed(body: list[Statement], layer: int, x: str) -> list[Statement]:
     """The layer's own names with its number, its input renamed to ``x``."""
     made = {name for statement in body for name in statement.outputs}
     names = {name: f"{name}{layer}" for name in made} | {"x": x}
-    return [Statement(tuple(names[n] for n in s.outputs), s.op, s.attributes, tuple(names.get(n, n) for n in s.inputs)) for s in body]
+    return [
+        Statement(tuple(names[n] for n in s.outputs), s.op, s.attributes, tuple(names.get(n, n) for n in s.inputs)) for s in body
+    ]
 
 
 @dataclass(frozen=True)

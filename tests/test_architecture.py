@@ -12,12 +12,18 @@ def dims(values) -> dict[str, list[str]]:
 
 def test_a_dimension_is_renamed_in_all_inputs_and_outputs():
     """An input of another name keeps what it shares with those that the family knows."""
-    model = parse("g (int64[N,L] input_ids, int64[N,L] keep, float[L,8] x) => (float[N,L,8] y) { c = Cast<to = 1>(keep)  "
-                  "f = Cast<to = 1>(input_ids)  a = Add(c, f)  u = Unsqueeze(a, last)  y = Add(u, x) }".replace(
-                      ") {", ") <int64[1] last = {-1}> {", 1))
+    model = parse(
+        "g (int64[N,L] input_ids, int64[N,L] keep, float[L,8] x) => (float[N,L,8] y) { c = Cast<to = 1>(keep)  "
+        "f = Cast<to = 1>(input_ids)  a = Add(c, f)  u = Unsqueeze(a, last)  y = Add(u, x) }".replace(
+            ") {", ") <int64[1] last = {-1}> {", 1
+        )
+    )
     catalog.architecture("bert").name_inputs(model)
-    assert dims(model.graph.inputs) == {"input_ids": ["batch_size", "sequence_length"], "keep": ["batch_size", "sequence_length"],
-                                        "x": ["sequence_length", "8"]}
+    assert dims(model.graph.inputs) == {
+        "input_ids": ["batch_size", "sequence_length"],
+        "keep": ["batch_size", "sequence_length"],
+        "x": ["sequence_length", "8"],
+    }
     assert dims(model.graph.outputs) == {"y": ["batch_size", "sequence_length", "8"]}
 
 
@@ -33,10 +39,17 @@ def test_another_dimension_of_the_new_name_is_told_apart():
     assert dims(model.graph.inputs)["x"] == dims(model.graph.outputs)["y"] == ["batch_size_other"]
 
 
-@pytest.mark.parametrize(("family", "field", "layers"), [("bert", "hidden_act", "num_hidden_layers"), ("vit", "hidden_act", "num_hidden_layers"),
-                                                         ("distilbert", "activation", "n_layers")])
-@pytest.mark.parametrize(("activation", "gelu"), [("gelu", 3), ("gelu_new", 3), (None, 3), ("relu", None), ("silu", None),
-                                                  ("quick_gelu", None)])
+@pytest.mark.parametrize(
+    ("family", "field", "layers"),
+    [
+        ("bert", "hidden_act", "num_hidden_layers"),
+        ("vit", "hidden_act", "num_hidden_layers"),
+        ("distilbert", "activation", "n_layers"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("activation", "gelu"), [("gelu", 3), ("gelu_new", 3), (None, 3), ("relu", None), ("silu", None), ("quick_gelu", None)]
+)
 def test_counts_follow_the_activation(family, field, layers, activation, gelu):
     config = {layers: 3} | ({} if activation is None else {field: activation})
     expected = catalog.architecture(family).expected(config, None)

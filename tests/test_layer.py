@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.fuse import fuse
-from onnxfuse.runtime import open_session, run
+from onnxfuse.optimizer import fuse
+from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.targets import find
 from tests.conftest import fill, parse
 from tests.layer import CONSTANTS, FULL, HOLES, LEFT, LOOK_ALIKES, ORT, PARTS, RIGHT, SPELLINGS, WEIGHTS, Case, close, ort_verdict
@@ -44,10 +44,20 @@ def test_what_ort_does_with_it(case, tmp_path):
 def test_each_layer_keeps_its_own_mask():
     """Two layers, the second with another mask: both fuse, neither takes the other's."""
     body = [statement for part in PARTS.values() for statement in read(part)]
-    other = [statement for name, part in PARTS.items() for statement in read(part.replace("(mask,", "(other,") if name == "mask" else part)]
+    other = [
+        statement
+        for name, part in PARTS.items()
+        for statement in read(part.replace("(mask,", "(other,") if name == "mask" else part)
+    ]
     statements = [*renamed(body, 1, "x"), *renamed(other, 2, "y1")]
-    inputs = ", ".join(["float[B,S,16] x", "int64[B,S] mask", "int64[B,S] other",
-                        *(f"float[{','.join(map(str, shape))}] {weight}" for weight, shape in WEIGHTS.items())])
+    inputs = ", ".join(
+        [
+            "float[B,S,16] x",
+            "int64[B,S] mask",
+            "int64[B,S] other",
+            *(f"float[{','.join(map(str, shape))}] {weight}" for weight, shape in WEIGHTS.items()),
+        ]
+    )
     text = f"g ({inputs}) => (float[B,S,16] y2) <{CONSTANTS}> {{ " + "\n".join(map(str, statements)) + " }"
     before, after = (fill(parse(text, opset=18), **WEIGHTS) for _ in range(2))
     assert fuse(after, find("cpu")).counts["attention"] == 2

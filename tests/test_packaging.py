@@ -7,7 +7,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from onnxfuse.plan import RECORDED
+from onnxfuse.io.folders import RECORDED
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,16 +27,14 @@ def test_the_wheel_holds_onnxfuse_alone(tmp_path):
     assert {"onnxfuse/fusions/attention.py", "onnxfuse/models/bert.py", "onnxfuse/py.typed"} <= set(names)
 
 
-def test_imports_point_one_way():
-    """Rules and families know the engine, not the chain; nothing imports the command line."""
+def test_rules_and_families_know_the_engine_alone():
+    """In a clone they lie beside the package, where import-linter does not see them."""
     for path in [*(ROOT / "fusions").glob("*.py"), *(ROOT / "models").glob("*.py")]:
         for line in path.read_text().splitlines():
             if line.startswith("from onnxfuse"):
-                assert line.split()[1].startswith(("onnxfuse.rewrite", "onnxfuse.fusions", "onnxfuse.models", "onnxfuse.architecture"))
-    for path in (ROOT / "onnxfuse").rglob("*.py"):
-        if path.name != "__main__.py":
-            assert "onnxfuse.cli" not in path.read_text()
-            assert "import onnxfuse.fusions" not in path.read_text() or path.name == "catalog.py"
+                assert line.split()[1].startswith(
+                    ("onnxfuse.rewrite", "onnxfuse.fusions", "onnxfuse.models", "onnxfuse.architecture")
+                )
 
 
 def test_the_readme_names_no_version_by_hand():

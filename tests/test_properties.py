@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnxfuse import fusions, normalize
 from onnxfuse.errors import ModelError
 from onnxfuse.normalize import structure
-from onnxfuse.rewrite import Facts, Rule, Trace, rewrite
-from onnxfuse.runtime import open_session, run
+from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
+from onnxfuse.runtime.sessions import open_session, run
 from tests.layer import LEFT, RIGHT, close
 from tests.splices import TOLERANCE, splice
 
@@ -22,17 +22,17 @@ MISREAD = {"bias-in-linear"}
 NAMES = list(dict.fromkeys(rule.name for rule in RULES))
 
 
-def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Facts] | None:
+def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Analysis] | None:
     """A splice at opset 23, after the rules that bring it to where a fusion or a form looks."""
     model = splice(seed)
     if model is None:
         return None
     structure.simplify(model)
     structure.convert(model, 23)
-    facts = Facts(23)
-    facts.scan(model.graph)
-    rewrite(model, first, facts, Trace())
-    return model, facts
+    analysis = Analysis(23)
+    analysis.scan(model.graph)
+    rewrite(model, first, analysis, Trace())
+    return model, analysis
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,7 +40,13 @@ def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Facts] | Non
 @given(seed=st.integers(0, 1_000_000))
 def test_a_rule_alone_changes_nothing(name, seed):
     rules = [rule for rule in RULES if rule.name == name]
-    first = () if rules[0] in normalize.RULES else normalize.RULES if rules[0] in fusions.FUSIONS else (*normalize.RULES, *fusions.FUSIONS)
+    first = (
+        ()
+        if rules[0] in normalize.RULES
+        else normalize.RULES
+        if rules[0] in fusions.FUSIONS
+        else (*normalize.RULES, *fusions.FUSIONS)
+    )
     before, after = prepared(seed, first), prepared(seed, first)
     if before is None or after is None:
         return

@@ -1,5 +1,5 @@
 """How good a model's answers are, beside how fast they come.
 
-    sentences    real English without a download: the standard library's docstrings
-    embeddings   what a rewrite or quantization does to sentence embeddings
+sentences    real English without a download: the standard library's docstrings
+embeddings   what a rewrite or quantization does to sentence embeddings
 """

@@ -65,9 +65,12 @@ class Dataset:
 
     def first(self, count: int) -> Dataset:
         """The first ``count`` samples."""
-        return replace(self, inputs={name: array[:count] for name, array in self.inputs.items()},
-                       labels=None if self.labels is None else self.labels[:count],
-                       keep=None if self.keep is None else self.keep[:count])
+        return replace(
+            self,
+            inputs={name: array[:count] for name, array in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[:count],
+            keep=None if self.keep is None else self.keep[:count],
+        )
 
     def rows(self, size: int) -> int:
         """The rows in a batch where ``size`` are asked for."""
@@ -133,8 +136,15 @@ def read(path: Path, forms: Sequence[Form], tokenize: Callable[[], Tokenize] | N
     if missing and tokenize is not None and texts is not None:
         found = tokenized(str(path), _texts(path, texts), forms, tokenize())
     else:
-        mask = next((columns[name] for form in forms for value in form.profile.inputs
-                     if value.role == "mask" and (name := form.column(value, columns)) is not None), columns.get(MASK))
+        mask = next(
+            (
+                columns[name]
+                for form in forms
+                for value in form.profile.inputs
+                if value.role == "mask" and (name := form.column(value, columns)) is not None
+            ),
+            columns.get(MASK),
+        )
         found = [_taken(path, columns if mask is None else {MASK: mask} | columns, form) for form in forms]
     labels = next((_numbers(path, "labels", columns[name], np.dtype(np.int64)) for name in LABELS if name in columns), None)
     return [replace(data, labels=labels) for data in found]
@@ -161,8 +171,11 @@ def tokenized(name: str, texts: Sequence[str], forms: Sequence[Form], tokenize: 
 
 def _taken(path: Path, columns: Columns, form: Form) -> Dataset:
     """The columns that a model takes."""
-    taken = {name: _numbers(path, name, columns[name], value.dtype)
-             for value in form.profile.inputs if (name := form.column(value, columns)) is not None}
+    taken = {
+        name: _numbers(path, name, columns[name], value.dtype)
+        for value in form.profile.inputs
+        if (name := form.column(value, columns)) is not None
+    }
     form.require(taken, str(path), UsageError)
     if MASK in columns and MASK not in taken:  # it tells which tokens are real, of a model without a mask too
         taken[MASK] = _numbers(path, MASK, columns[MASK], np.dtype(np.float64))
@@ -191,8 +204,11 @@ def _columns(path: Path) -> Columns:
     try:
         if path.is_dir():
             saved = (path / "dataset_info.json").is_file()
-            return _saved(path) if saved else {file.stem: np.load(file, mmap_mode="r", allow_pickle=False)
-                                               for file in sorted(path.glob("*.npy"))}
+            return (
+                _saved(path)
+                if saved
+                else {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
+            )
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxfuse.errors import ParityError
-from onnxfuse.parity import Runner
 from onnxfuse.runtime import Feeds
+from onnxfuse.verify.parity import Runner
 
 Tokenize = Callable[[Sequence[str]], Feeds]
 OUTPUT = "sentence_embedding"
@@ -27,7 +27,7 @@ class Kept:
 
 def embed(run: Runner, tokenize: Tokenize, texts: Sequence[str], batch: int = 8) -> np.ndarray:
     """Sentence embeddings [len(texts), D], computed ``batch`` rows at a time in the given order."""
-    parts = [run(tokenize(texts[at:at + batch]))[OUTPUT] for at in range(0, len(texts), batch)]
+    parts = [run(tokenize(texts[at : at + batch]))[OUTPUT] for at in range(0, len(texts), batch)]
     return np.concatenate(parts).astype(np.float64)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from onnxfuse.architecture import IDS, MASK, PIXELS, POSITIONS, TYPES
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.runtime import Feeds
-from onnxfuse.samples import BATCH, LENGTH, Input, Profile
+from onnxfuse.verify.inputs import BATCH, LENGTH, Input, Profile
 
 NAMES = {"ids": IDS, "mask": MASK, "types": TYPES, "positions": POSITIONS, "values": PIXELS}
 """What Hugging Face calls the input of each role."""
@@ -47,8 +47,10 @@ class Sizes:
         for field in ("batch", "length"):
             taken = {form.name: size for form in forms if (size := getattr(form.sizes, field)) is not None}
             if len(set(taken.values())) > 1:
-                raise ModelError(f"the models take no common {field}, which they must to be compared: "
-                                 + ", ".join(f"{name} {size}" for name, size in taken.items()))
+                raise ModelError(
+                    f"the models take no common {field}, which they must to be compared: "
+                    + ", ".join(f"{name} {size}" for name, size in taken.items())
+                )
             chosen[field] = next(iter(taken.values()), None)
         return cls(chosen["batch"], chosen["length"], any(form.sizes.even for form in forms))
 
@@ -90,8 +92,9 @@ class Form:
     @classmethod
     def like(cls, columns: Mapping[str, np.ndarray]) -> Form:
         """The form that columns have already."""
+
         def read(name: str, array: np.ndarray) -> Input:
-            axes = (BATCH, LENGTH, *[""] * array.ndim)[:array.ndim]
+            axes = (BATCH, LENGTH, *[""] * array.ndim)[: array.ndim]
             return Input(name, "values", array.dtype, axes, axes, UNTOLD)
 
         return cls(Profile(tuple(read(name, array) for name, array in columns.items()), 0))
@@ -104,14 +107,19 @@ class Form:
     @property
     def roles(self) -> dict[str, str]:
         """The role of each input, by name; ids that are positions are told apart."""
-        return {value.name: "positions" if value.role == "ids" and "position" in value.name.lower() else value.role
-                for value in self.profile.inputs}
+        return {
+            value.name: "positions" if value.role == "ids" and "position" in value.name.lower() else value.role
+            for value in self.profile.inputs
+        }
 
     @property
     def longest(self) -> int:
         """The longest row that it has positions for."""
-        tables = [value.high - self.first for value in self.profile.inputs
-                  if self.roles[value.name] == "positions" and value.high != UNTOLD]
+        tables = [
+            value.high - self.first
+            for value in self.profile.inputs
+            if self.roles[value.name] == "positions" and value.high != UNTOLD
+        ]
         return min([self.profile.longest, *tables])
 
     def column(self, value: Input, names: Iterable[str]) -> str | None:
@@ -124,8 +132,11 @@ class Form:
     def missing(self, names: Iterable[str]) -> list[str]:
         """The inputs that neither the columns ``names`` nor anything else fills."""
         given = set(names)
-        return [value.name for value in self.profile.inputs
-                if self.column(value, given) is None and self.roles[value.name] not in MADE]
+        return [
+            value.name
+            for value in self.profile.inputs
+            if self.column(value, given) is None and self.roles[value.name] not in MADE
+        ]
 
     def kept(self, columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Which tokens of columns are real, bool [n, S]: as a mask says, else all of the ids; None where there are neither."""
@@ -152,11 +163,15 @@ class Form:
             if role in ("ids", "types", "positions") and value.high != UNTOLD and array.size:
                 low, high = int(array.min()), int(array.max())
                 if low < 0 or high >= value.high:
-                    raise error(f"{what}: {name} holds {low if low < 0 else high}, and {self.name} knows 0 to {value.high - 1} "
-                                f"as {value.name}; they do not belong together")
+                    raise error(
+                        f"{what}: {name} holds {low if low < 0 else high}, and {self.name} knows 0 to {value.high - 1} "
+                        f"as {value.name}; they do not belong together"
+                    )
             if array.ndim != len(value.shape) and not (value.role == "mask" and array.ndim == 2):
-                raise error(f"{what}: {name} has rows of shape {list(array.shape[1:])}, {self.name} takes "
-                            f"{', '.join(map(str, value.shape[1:])) or 'single numbers'} as {value.name}")
+                raise error(
+                    f"{what}: {name} has rows of shape {list(array.shape[1:])}, {self.name} takes "
+                    f"{', '.join(map(str, value.shape[1:])) or 'single numbers'} as {value.name}"
+                )
 
     def fitted(self, rows: Rows, sizes: Sizes) -> Rows:
         """Rows of the sizes that are taken: without columns that are padding in all of them, cut or filled up to the one length,
@@ -190,8 +205,10 @@ class Form:
 
     def feeds(self, rows: Rows) -> Feeds:
         """A batch under the model's names, in its types and ranks."""
-        return {value.name: np.ascontiguousarray(self._content(value, rows)).astype(value.dtype, copy=False)
-                for value in self.profile.inputs}
+        return {
+            value.name: np.ascontiguousarray(self._content(value, rows)).astype(value.dtype, copy=False)
+            for value in self.profile.inputs
+        }
 
     def _content(self, value: Input, rows: Rows) -> np.ndarray:
         role, name = self.roles[value.name], self.column(value, rows.columns)
@@ -212,11 +229,12 @@ def _even(rows: Rows) -> Rows:
     """Rows of equally many real tokens, without what stands between them."""
     assert rows.keep is not None
     keep = rows.keep
-    order = np.argsort(~keep, axis=1, kind="stable")[:, :max(1, int(keep[0].sum()))]
+    order = np.argsort(~keep, axis=1, kind="stable")[:, : max(1, int(keep[0].sum()))]
 
     def change(array: np.ndarray) -> np.ndarray:
         tokens = array.ndim > 1 and array.shape[1] == keep.shape[1]
         return array[np.arange(len(array))[:, None], order] if tokens else array
+
     return rows.mapped(change)
 
 

@@ -59,15 +59,19 @@ def answer(run: Runner, data: Dataset, batch: int) -> Answers:
     found = []
     for part in data.judged(batch):
         outputs, fed = run(part.feeds), len(next(iter(part.feeds.values())))
-        found.append(({name: _without_filling(output, fed, part.rows) for name, output in outputs.items()},
-                      None if part.keep is None else part.keep[:part.rows]))
+        found.append(
+            (
+                {name: _without_filling(output, fed, part.rows) for name, output in outputs.items()},
+                None if part.keep is None else part.keep[: part.rows],
+            )
+        )
     return Answers(tuple(found))
 
 
 def _without_filling(output: np.ndarray, fed: int, rows: int) -> np.ndarray:
     """An output without the rows that only filled its batch up: [B, ...], or [B * S, ...]."""
     per_row, rest = divmod(len(output), fed) if output.ndim else (0, 0)
-    return output[:per_row * rows] if per_row and not rest else output
+    return output[: per_row * rows] if per_row and not rest else output
 
 
 def judge(got: Answers, reference: Answers, data: Dataset) -> Quality:
@@ -112,8 +116,7 @@ def _classes(answers: Answers, labels: np.ndarray, name: str) -> np.ndarray:
 
 def _close(name: str, got: Answers, reference: Answers) -> tuple[float, float]:
     """Mean cosine and agreement of one output's rows."""
-    pairs = [(wanted[name], seen[name], mask)
-             for (wanted, mask), (seen, _) in zip(reference.batches, got.batches, strict=True)]
+    pairs = [(wanted[name], seen[name], mask) for (wanted, mask), (seen, _) in zip(reference.batches, got.batches, strict=True)]
     for wanted, seen, _ in pairs:
         if wanted.shape != seen.shape:
             raise ModelError(f"output {name!r} has the shape {list(seen.shape)}, wanted {list(wanted.shape)}")
@@ -138,6 +141,7 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _rows(name: str, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> list[Rows]:
     """An output of any rank as rows: one for each real token where every batch has tokens, else one for each sample."""
+
     def flat(output: np.ndarray) -> np.ndarray:
         return output.reshape(len(output) if output.ndim else 1, -1).astype(np.float64)
 
@@ -148,8 +152,10 @@ def _rows(name: str, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None
         return [(flat(wanted), flat(seen), mask) for wanted, seen, mask in masked]  # a number for each token: one row a sample
     for order in ORDERS:
         if all(wanted.shape[:-1] == order(mask).shape for wanted, _, mask in masked):
-            return [(wanted[order(mask)].astype(np.float64), seen[order(mask)].astype(np.float64), np.ones(1, bool))
-                    for wanted, seen, mask in masked]
+            return [
+                (wanted[order(mask)].astype(np.float64), seen[order(mask)].astype(np.float64), np.ones(1, bool))
+                for wanted, seen, mask in masked
+            ]
     return [(flat(wanted), flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
 
 

@@ -9,8 +9,23 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-FOLDERS = ("", "asyncio", "concurrent/futures", "email", "http", "importlib", "json", "logging", "multiprocessing", "unittest",
-           "urllib", "wsgiref", "xml/dom", "xml/etree", "xml/sax")
+FOLDERS = (
+    "",
+    "asyncio",
+    "concurrent/futures",
+    "email",
+    "http",
+    "importlib",
+    "json",
+    "logging",
+    "multiprocessing",
+    "unittest",
+    "urllib",
+    "wsgiref",
+    "xml/dom",
+    "xml/etree",
+    "xml/sax",
+)
 WORDS = range(5, 60)
 """Sentences of fewer words are headings, of more are lists run together."""
 
@@ -29,8 +44,8 @@ def docstring_sentences(count: int) -> list[str]:
 def calibration_sentences(count: int) -> list[str]:
     """``count`` sentences spread over the second half of all: none of those that ``docstring_sentences`` gives first."""
     every = docstring_sentences(sys.maxsize)
-    half = every[len(every) // 2:]
-    return half[::max(1, len(half) // count)][:count]
+    half = every[len(every) // 2 :]
+    return half[:: max(1, len(half) // count)][:count]
 
 
 def reference_sentences(count: int) -> list[str]:

@@ -10,16 +10,15 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse import plan as plans
-from onnxfuse import samples, storage
 from onnxfuse.architecture import IDS, MASK
 from onnxfuse.errors import MissingExtraError, ModelError, UncalibratedError
 from onnxfuse.evaluate.dataset import Dataset, read, tokenized
 from onnxfuse.evaluate.form import Form, Sizes
 from onnxfuse.evaluate.sentences import calibration_sentences
 from onnxfuse.evaluate.text import LONGEST, Tokenizer, has_tokenizer, tokenizer
+from onnxfuse.io import folders, onnx_file
 from onnxfuse.runtime import open_runner
-from onnxfuse.samples import Profile
+from onnxfuse.verify.inputs import Profile, profile_of, understood
 
 SENTENCES = 512
 """Enough for outliers to show: with half as many, int8 all-MiniLM-L6-v2 loses a tenth more."""
@@ -34,7 +33,7 @@ def dataset_for(path: Path, source: Path, model: ir.Model | None = None) -> Data
     Raises:
         UsageError, MissingExtraError, ModelError: see ``dataset.read`` and ``text.tokenizer``.
     """
-    form = form_of(source, model or storage.load(source))
+    form = form_of(source, model or onnx_file.load(source))
     return read(path, [form], _opener([source], [form]))[0]
 
 
@@ -47,7 +46,7 @@ def datasets_for(path: Path, sources: Sequence[Path]) -> list[Dataset]:
         ModelError: so too, or they take no common sizes.
     """
     graphs = [source for source in sources if source.suffix == ".onnx"] or sources[:1]
-    known = {source: form_of(source, storage.load(source)) for source in graphs}
+    known = {source: form_of(source, onnx_file.load(source)) for source in graphs}
     sizes = Sizes.common(list(known.values()))
     forms = [known.get(source, known[graphs[0]]) for source in sources]
     return [replace(data, sizes=sizes) for data in read(path, forms, _opener(sources, forms))]
@@ -75,13 +74,13 @@ def form_of(source: Path, model: ir.Model) -> Form:
     form = _form(source, model)
     if not any(value.role == "mask" for value in form.profile.inputs):
         return form
-    return replace(form, profile=samples.understood(form.profile, open_runner(source)))
+    return replace(form, profile=understood(form.profile, open_runner(source)))
 
 
 def _form(source: Path, model: ir.Model) -> Form:
     """The same, of masks what is usual."""
-    config = plans.read_config(source)
-    profile = samples.profile_of(model, config)
+    config = folders.read_config(source)
+    profile = profile_of(model, config)
     return Form(profile, str(source), _padding(profile, config), _first_position(config, source))
 
 
@@ -101,7 +100,7 @@ def _first_position(config: Mapping[str, Any], source: Path) -> int:
     padding, rows = config.get("pad_token_id"), config.get("max_position_embeddings")
     if not isinstance(padding, int) or not isinstance(rows, int):
         return 0
-    longest = plans.read_json(source.with_name("tokenizer_config.json")).get("model_max_length")
+    longest = folders.read_json(source.with_name("tokenizer_config.json")).get("model_max_length")
     counted = "roberta" in str(config.get("model_type")) or longest == rows - padding - 1
     return padding + 1 if counted else 0
 

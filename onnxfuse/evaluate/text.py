@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from onnxfuse.architecture import IDS, MASK, TYPES
-from onnxfuse.errors import MissingExtraError, ModelError
-from onnxfuse.files import first_line
-from onnxfuse.quiet import quiet
+from onnxfuse.errors import MissingExtraError, ModelError, first_line
+from onnxfuse.io.quiet import quiet
 from onnxfuse.runtime import Feeds
 
 LONGEST = 256
@@ -53,7 +52,7 @@ class Tokenizer:
         """
         ends = _guarded(self.folder, self.read.num_special_tokens_to_add)
         made = _guarded(self.folder, lambda: self.read(list(texts), truncation=True, max_length=max(self.longest, ends + 1)))
-        rows = [row[:self.longest] for row in made["input_ids"]]
+        rows = [row[: self.longest] for row in made["input_ids"]]
         width = max(1, *map(len, rows))
         left = self.read.padding_side == "left"
         at = [slice(width - len(row), None) if left else slice(len(row)) for row in rows]
@@ -63,7 +62,7 @@ class Tokenizer:
         for number, (row, place) in enumerate(zip(rows, at, strict=True)):
             feeds[IDS][number, place], feeds[MASK][number, place] = row, 1
             if TYPES in feeds:
-                feeds[TYPES][number, place] = made["token_type_ids"][number][:self.longest]
+                feeds[TYPES][number, place] = made["token_type_ids"][number][: self.longest]
         return feeds
 
 
@@ -101,8 +100,10 @@ def _guarded(folder: Path, call: Callable[[], T]) -> T:
 
 
 def _unusable(folder: Path, why: str) -> ModelError:
-    return ModelError(f"the tokenizer in {folder} cannot be used: {why}; save it again with save_pretrained, or give data with "
-                      "the model's inputs")
+    return ModelError(
+        f"the tokenizer in {folder} cannot be used: {why}; save it again with save_pretrained, or give data with "
+        "the model's inputs"
+    )
 
 
 def _why(folder: Path, error: Exception) -> str:

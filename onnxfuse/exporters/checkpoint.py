@@ -9,19 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import catalog, files
+from onnxfuse import catalog
 from onnxfuse.architecture import Architecture
-from onnxfuse.errors import ExportError, ModelError, UsageError
-from onnxfuse.exporters import heads
+from onnxfuse.errors import ExportError, ModelError, UsageError, one_line
+from onnxfuse.exporters import pooling
 from onnxfuse.exporters.home import ADAPTER, MERGE, Home
+from onnxfuse.io import files
 
 LABELS = {"pt": "PyTorch", "tf": "TensorFlow"}
 """The frameworks as ``--framework`` names them, and as people do."""
 
 PROCESSOR_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json", "vocab.json",
-    "merges.txt", "sentencepiece.bpe.model", "spiece.model", "chat_template.jinja", "preprocessor_config.json",
-    "processor_config.json", "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentence_bert_config.json",
 )
 """Files beside a model that a user of the exported one needs."""
 
@@ -119,7 +130,7 @@ class Described:
     task: str | None
     asked: bool
     saved_as: str
-    pooling: heads.Pooling | None
+    pooling: pooling.Pooling | None
     files: dict[str, Path]
     texts: dict[str, str]
 
@@ -133,8 +144,11 @@ class Described:
     def unknown(self) -> str:
         """What config.json asks for that ``transformers`` does not know, for people; empty when there is nothing."""
         known = {*type(self.config)().to_dict(), *RETURNED, "torch_dtype"}
-        odd = [f"{name} {value!r}" for name, value in self.fields.items()
-               if name not in known and isinstance(value, (str, list)) and not name.startswith("_")]
+        odd = [
+            f"{name} {value!r}"
+            for name, value in self.fields.items()
+            if name not in known and isinstance(value, (str, list)) and not name.startswith("_")
+        ]
         if not odd:
             return ""
         return _unknown(odd, self.config)
@@ -148,10 +162,10 @@ class Described:
         return "which onnxfuse does not export"
 
 
-def homes(source: str) -> tuple[Home, Home, tuple[heads.Module, ...]]:
+def homes(source: str) -> tuple[Home, Home, tuple[pooling.Module, ...]]:
     """A checkpoint's home, where in there its model lies, and the modules that modules.json names. Raises as ``read_modules``."""
     top = Home(source)
-    modules = heads.read_modules(top)
+    modules = pooling.read_modules(top)
     return top, top.inner(modules[0].folder) if modules and modules[0].kind == "Transformer" else top, modules
 
 
@@ -171,15 +185,25 @@ def describe(source: str, task: str | None, model_type: str | None) -> Described
     if task is not None:
         checked(task, family)
     if fields.get("quantization_config"):
-        raise ExportError(f"{home} has quantized weights (quantization_config in config.json); give the checkpoint that it was "
-                          "quantized from")
+        raise ExportError(
+            f"{home} has quantized weights (quantization_config in config.json); give the checkpoint that it was quantized from"
+        )
     if home.has(ADAPTER):
         raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
-    asked, pooling = heads.read_asked(top, modules) if modules and task in (None, "sentence-similarity") else (task, None)
+    asked, asked_pooling = pooling.read_asked(top, modules) if modules and task in (None, "sentence-similarity") else (task, None)
     saved_as = _saved_as(fields, home)
     chosen = task or asked or (task_of(saved_as, family) if saved_as else "feature-extraction")
-    return Described(home, config_object(fields, family, home), fields, family, chosen and checked(chosen, family),
-                     asked is not None, saved_as, pooling, *_beside(top, home, modules))
+    return Described(
+        home,
+        config_object(fields, family, home),
+        fields,
+        family,
+        chosen and checked(chosen, family),
+        asked is not None,
+        saved_as,
+        asked_pooling,
+        *_beside(top, home, modules),
+    )
 
 
 def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
@@ -191,17 +215,17 @@ def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
     return str(next(iter(names), "")).removeprefix("TF")
 
 
-def _beside(top: Home, home: Home, modules: tuple[heads.Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
+def _beside(top: Home, home: Home, modules: tuple[pooling.Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
     """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top."""
     found, texts = processor_files(home), {}
     inner = [f"{module.folder}/config.json" for module in modules[1:] if module.folder]
-    for name in (heads.MODULES, "config_sentence_transformers.json", *inner):
+    for name in (pooling.MODULES, "config_sentence_transformers.json", *inner):
         path = top.find(name)
         if path is not None:
             found[name] = path
-    if home != top and heads.MODULES in found:
-        named = files.read_json(found.pop(heads.MODULES))
-        texts[heads.MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
+    if home != top and pooling.MODULES in found:
+        named = files.read_json(found.pop(pooling.MODULES))
+        texts[pooling.MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
     return found, texts
 
 
@@ -225,8 +249,9 @@ def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -
     try:
         config = transformers.CONFIG_MAPPING[family.model_type].from_dict(told)
     except Exception as error:
-        raise ExportError(f"transformers {transformers.__version__} cannot read config.json of {home}: {files.one_line(error)}; "
-                          "correct it") from error
+        raise ExportError(
+            f"transformers {transformers.__version__} cannot read config.json of {home}: {one_line(error)}; correct it"
+        ) from error
     kind = fields.get(POSITIONS, "absolute")
     if kind != "absolute" and POSITIONS not in type(config)().to_dict():
         raise ExportError(f"{home}: {_unknown([f'{POSITIONS} {kind!r}'], config)}; transformers 4 does")
@@ -236,18 +261,21 @@ def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -
 def _unknown(odd: list[str], config: Any) -> str:
     import transformers
 
-    return (f"config.json asks for {', '.join(odd)}, which {type(config).__name__} of transformers {transformers.__version__} "
-            "does not know")
+    return (
+        f"config.json asks for {', '.join(odd)}, which {type(config).__name__} of transformers {transformers.__version__} "
+        "does not know"
+    )
 
 
 def cannot_load(told: Described, library: str, kind: Any, error: Exception) -> ExportError:
     """The error for a checkpoint that a library cannot make a model of class ``kind`` from."""
-    said = files.one_line(error)
+    said = one_line(error)
     if isinstance(error, KeyError):  # its text is the key alone
         fields = [name for name, value in told.fields.items() if error.args and value == error.args[0]]
         said = f"it does not know {' '.join([*fields[:1], said])}"
-    return ExportError(f"{library} cannot load {told.home} as {kind.__name__}: {said}; correct config.json, or save "
-                       "it anew with its weights")
+    return ExportError(
+        f"{library} cannot load {told.home} as {kind.__name__}: {said}; correct config.json, or save it anew with its weights"
+    )
 
 
 def checked(task: str, family: Architecture) -> str:
@@ -264,8 +292,10 @@ def classification(family: Architecture) -> str:
 
 def task_of(class_name: str, family: Architecture) -> str | None:
     """The task that a class of ``transformers`` was made for: ``BertForMaskedLM`` is bert's of ``AutoModelForMaskedLM``."""
-    made_for = {f"{family.model_type}{auto.removeprefix('AutoModel') or 'Model'}".lower(): task
-                for task, auto in reversed(list(family.tasks.items()))}  # of tasks with one class, the plain one
+    made_for = {
+        f"{family.model_type}{auto.removeprefix('AutoModel') or 'Model'}".lower(): task
+        for task, auto in reversed(list(family.tasks.items()))
+    }  # of tasks with one class, the plain one
     return made_for.get(class_name.lower())
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from onnxfuse import files
-from onnxfuse.errors import ExportError, ModelError
+from onnxfuse.errors import ExportError, ModelError, one_line
+from onnxfuse.io import files
 
 ADAPTER, MERGE = "adapter_config.json", "merge it into its model (merge_and_unload) and save that"
 
@@ -68,8 +68,14 @@ class Home:
             return path if path.exists() or path.is_symlink() else None
         from transformers.utils import cached_file
 
-        found = cached_file(self.source, name, subfolder=self.folder, _raise_exceptions_for_gated_repo=False,
-                            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
+        found = cached_file(
+            self.source,
+            name,
+            subfolder=self.folder,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
         return None if found is None else Path(found)
 
     def _downloaded(self) -> Path:
@@ -79,6 +85,8 @@ class Home:
         try:
             return Path(cached_file(self.source, "config.json", subfolder=self.folder) or "")
         except Exception as error:
-            raise ExportError(f"cannot load {self.source!r} from the hub or its cache ({files.one_line(error, 120)}); check the "
-                              "name and the connection, give a local folder, or add --random-weights to try the "
-                              "architecture") from error
+            raise ExportError(
+                f"cannot load {self.source!r} from the hub or its cache ({one_line(error, 120)}); check the "
+                "name and the connection, give a local folder, or add --random-weights to try the "
+                "architecture"
+            ) from error

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog
-from onnxfuse.errors import ExportError, MissingExtraError, UsageError
+from onnxfuse.errors import ExportError, MissingExtraError, UsageError, first_line
 from onnxfuse.exporters.checkpoint import Checkpoint, checked, classification
 from onnxfuse.exporters.tf_function import function
-from onnxfuse.files import first_line
 
 INPUTS = {"input_ids": "token_ids", "attention_mask": "padding_mask", "token_type_ids": "segment_ids", "pixel_values": "images"}
 """Hugging Face's names of inputs, and KerasHub's. Images are [B,H,W,C] there."""
@@ -32,10 +31,13 @@ TEXT = {"vocabulary_size": "vocab_size", "max_sequence_length": "max_position_em
 WIDE = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "hidden_dim": "hidden_size"}
 BACKBONES = {
     "BertBackbone": Backbone("bert", TEXT | WIDE | {"intermediate_dim": "intermediate_size", "num_segments": "type_vocab_size"}),
-    "DistilBertBackbone": Backbone("distilbert", TEXT | {"num_layers": "n_layers", "num_heads": "n_heads", "hidden_dim": "dim",
-                                                         "intermediate_dim": "hidden_dim"}),
-    "ViTBackbone": Backbone("vit", WIDE | {"mlp_dim": "intermediate_size", "patch_size": "patch_size",
-                                           "layer_norm_epsilon": "layer_norm_eps"}),
+    "DistilBertBackbone": Backbone(
+        "distilbert",
+        TEXT | {"num_layers": "n_layers", "num_heads": "n_heads", "hidden_dim": "dim", "intermediate_dim": "hidden_dim"},
+    ),
+    "ViTBackbone": Backbone(
+        "vit", WIDE | {"mlp_dim": "intermediate_size", "patch_size": "patch_size", "layer_norm_epsilon": "layer_norm_eps"}
+    ),
 }
 
 
@@ -69,14 +71,18 @@ def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
     backbone = getattr(model, "backbone", model)
     known = BACKBONES.get(type(backbone).__name__)
     if known is None:
-        raise ExportError(f"{name} is a Keras model of class {type(model).__name__}; onnxfuse exports KerasHub's "
-                          f"{', '.join(BACKBONES)} and classifiers on them; save it as a SavedModel with Hugging Face's inputs")
+        raise ExportError(
+            f"{name} is a Keras model of class {type(model).__name__}; onnxfuse exports KerasHub's "
+            f"{', '.join(BACKBONES)} and classifiers on them; save it as a SavedModel with Hugging Face's inputs"
+        )
     family = catalog.architecture(known.model_type)
     config = _config(backbone, known)
     taken = [value.name for value in model.inputs]
     if sorted(taken) != sorted(INPUTS[ours] for ours in family.inputs):
-        raise ExportError(f"{name} ({type(model).__name__}) takes {', '.join(taken)}; onnxfuse exports models that take "
-                          f"{', '.join(INPUTS[ours] for ours in family.inputs)} alone")
+        raise ExportError(
+            f"{name} ({type(model).__name__}) takes {', '.join(taken)}; onnxfuse exports models that take "
+            f"{', '.join(INPUTS[ours] for ours in family.inputs)} alone"
+        )
     chosen = checked(task or ("feature-extraction" if backbone is model else classification(family)), family)
     if chosen not in ("feature-extraction", classification(family)) or (backbone is model) != (chosen == "feature-extraction"):
         raise UsageError(f"{name} is a {type(model).__name__}, which has no outputs for task {chosen}; leave --task out")

@@ -243,8 +243,10 @@ class Checker:
         parts = []
         if reshaped:
             first = reshaped[0]
-            parts.append(f"{first} is {_described(self.stored[first])}, config.json wants {_described(own[places[first]])}"
-                         + (f", and so for {len(reshaped) - 1} more" if len(reshaped) > 1 else ""))
+            parts.append(
+                f"{first} is {_described(self.stored[first])}, config.json wants {_described(own[places[first]])}"
+                + (f", and so for {len(reshaped) - 1} more" if len(reshaped) > 1 else "")
+            )
         if absent:
             parts.append(f"no weights for {listed(absent)} of task {task}")
         if foreign:
@@ -257,8 +259,11 @@ class Checker:
         """What to do: the tasks that load whole, or what does not go together."""
         family = self.told.family
         plain = {auto: other for other, auto in reversed(list(family.tasks.items()))}.values()  # one task of two with one class
-        fits = {other: self._see(family.tasks[other]).fit for other in family.tasks
-                if other in plain and other != task and self._fits(other)}
+        fits = {
+            other: self._see(family.tasks[other]).fit
+            for other in family.tasks
+            if other in plain and other != task and self._fits(other)
+        }
         fewest = min((len(found.left) for other, found in fits.items() if other not in BARE), default=0)
         fitting = [f"--task {other}" for other, found in fits.items() if other in BARE or len(found.left) == fewest]
         if fitting:
@@ -266,8 +271,9 @@ class Checker:
         if begin := self._wrapped(task):
             return f"all its names begin with {begin}; save the model inside with save_pretrained, which leaves that out"
         unknown = [self.told.unknown] if self.told.unknown else []
-        return "; ".join([*unknown, f"weights and config.json must be of one {family.model_type} model, saved with "
-                                            "save_pretrained"])
+        return "; ".join(
+            [*unknown, f"weights and config.json must be of one {family.model_type} model, saved with save_pretrained"]
+        )
 
     def _wrapped(self, task: str | None) -> str:
         """What all names of the checkpoint begin with, if a task's model has them all without it; else nothing."""
@@ -319,12 +325,15 @@ def _outputs(loaded: Loaded) -> Mapping[str, Output]:
 
 def _same(theirs: Output, ours: Output, unread: set[str]) -> bool:
     """Whether one output is the other, without depending on the weights that the other's model has not."""
-    return not theirs.reached & unread and theirs.value.shape == ours.value.shape and np.allclose(
-        theirs.value, ours.value, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(ours.value).max())))
+    return (
+        not theirs.reached & unread
+        and theirs.value.shape == ours.value.shape
+        and np.allclose(theirs.value, ours.value, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(ours.value).max())))
+    )
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Names in a sentence; the first few, and how many more."""
     if len(names) > most:
-        return f"{', '.join(names[:most - 1])} and {len(names) - most + 1} more"
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxfuse import catalog, samples
+from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS, Architecture
-from onnxfuse.errors import ExportError, MissingExtraError, UsageError
-from onnxfuse.exporters import heads, weights
+from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
+from onnxfuse.exporters import pooling, weights
 from onnxfuse.exporters.checkpoint import (
     Checkpoint,
     Described,
@@ -28,14 +28,21 @@ from onnxfuse.exporters.checkpoint import (
     task_of,
 )
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Checker, Output
-from onnxfuse.files import one_line
+from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:
     import torch
 
 
-def open_pytorch(source: str | Path | torch.nn.Module, *, task: str | None = None, model_type: str | None = None,
-                 random_weights: bool = False, attention: str = "sdpa", seed: int = 0) -> Checkpoint:
+def open_pytorch(
+    source: str | Path | torch.nn.Module,
+    *,
+    task: str | None = None,
+    model_type: str | None = None,
+    random_weights: bool = False,
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> Checkpoint:
     """Load ``source`` for export. Weights come from safetensors or tf_model.h5; no code from the checkpoint runs.
 
     Arguments as of ``sources.open_checkpoint``; ``source``: a folder, a hub id, or a ``transformers`` model.
@@ -94,8 +101,9 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     family = family_of(config, None, name)
     known = [found for base in type(model).__mro__ if (found := task_of(base.__name__, family))]
     if not known and task is None:
-        raise ExportError(f"{name} is a class that onnxfuse does not export; name the --task whose outputs it has: "
-                          f"{', '.join(family.tasks)}")
+        raise ExportError(
+            f"{name} is a class that onnxfuse does not export; name the --task whose outputs it has: {', '.join(family.tasks)}"
+        )
     chosen = checked(task or known[0], family)
     elsewhere = {weight.device.type for weight in model.parameters()} - {"cpu"}
     if elsewhere:
@@ -107,7 +115,7 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
     if lacking:
         raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}")
-    return Checkpoint(name, heads.wrap(model, family, chosen, None), family, chosen, config, {})
+    return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, config, {})
 
 
 def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoint:
@@ -121,7 +129,7 @@ def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoin
     model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=attention)
     _disturb(model)
     as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
-    return Checkpoint(name, heads.wrap(model, family, chosen, None), family, chosen, as_dict, {})
+    return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, as_dict, {})
 
 
 def _disturb(model: torch.nn.Module) -> None:
@@ -145,9 +153,17 @@ def _pretrained(source: str, task: str | None, model_type: str | None, attention
     model = Checker(told, stored, auto_classes(told.config, "AutoModel"), load).faithful().model
     origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
     chosen = told.task or ""
-    module = heads.wrap(model, told.family, chosen, told.pooling)
-    return Checkpoint(source, module, told.family, chosen, told.config.to_dict(), told.files,
-                      origin=", ".join([*origin, *told.assumed]), texts=told.texts)
+    module = pooling.wrap(model, told.family, chosen, told.pooling)
+    return Checkpoint(
+        source,
+        module,
+        told.family,
+        chosen,
+        told.config.to_dict(),
+        told.files,
+        origin=", ".join([*origin, *told.assumed]),
+        texts=told.texts,
+    )
 
 
 def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
@@ -157,8 +173,14 @@ def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
 
     tensors = {name: torch.from_numpy(array) for name, array in stored.items()}
     try:
-        return kind.from_pretrained(None, config=told.config, state_dict=tensors, ignore_mismatched_sizes=True,
-                                    attn_implementation=attention, dtype=torch.float32).eval()
+        return kind.from_pretrained(
+            None,
+            config=told.config,
+            state_dict=tensors,
+            ignore_mismatched_sizes=True,
+            attn_implementation=attention,
+            dtype=torch.float32,
+        ).eval()
     except Exception as error:
         raise cannot_load(told, f"transformers {transformers.__version__}", kind, error) from error
 
@@ -199,14 +221,16 @@ class _Loaded:
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
         results = self.run(self.model) | {HIDDEN: self.run(self.model.base_model)[HIDDEN]}
-        return {name: Output(tensor.detach().numpy(), frozenset().union(*(names.get(weight, ()) for weight in _reached(tensor))))
-                for name, tensor in results.items()}
+        return {
+            name: Output(tensor.detach().numpy(), frozenset().union(*(names.get(weight, ()) for weight in _reached(tensor))))
+            for name, tensor in results.items()
+        }
 
     def run(self, module: Any) -> dict[str, torch.Tensor]:
         """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
         import torch
 
-        profile = samples.profile_of_family(self.family, self.model.config.to_dict())
+        profile = profile_of_family(self.family, self.model.config.to_dict())
         feeds = {name: torch.from_numpy(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
         try:
             with torch.enable_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.runtime.settings import Feeds, Outputs, Runner
+from onnxfuse.runtime.api import Feeds, Outputs, Runner
 
 
 def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = False, bfloat16: bool = False) -> Runner:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from onnxfuse import machine
 from onnxfuse.architecture import OUTPUTS
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, first_line
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.files import first_line
-from onnxfuse.runtime.settings import Feeds, Outputs, Runner
+from onnxfuse.measure import machine
+from onnxfuse.runtime.api import Feeds, Outputs, Runner
 
 
 def limit_threads(threads: int) -> None:
@@ -30,8 +29,10 @@ def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
 
     given = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
     if threads not in (0, given):
-        raise ModelError(f"TensorFlow runs with {given} threads in this process, wanted {threads}; set TF_NUM_INTRAOP_THREADS="
-                         f"{threads} and start again")
+        raise ModelError(
+            f"TensorFlow runs with {given} threads in this process, wanted {threads}; set TF_NUM_INTRAOP_THREADS="
+            f"{threads} and start again"
+        )
     names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
     concrete = checkpoint.module.get_concrete_function()
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog
-from onnxfuse import plan as plans
 from onnxfuse.architecture import OUTPUTS, Architecture
-from onnxfuse.errors import ExportError
+from onnxfuse.errors import ExportError, first_line
 from onnxfuse.exporters import keras_hub
 from onnxfuse.exporters.checkpoint import Checkpoint, checked, classification, processor_files, task_of
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.tf_function import Tensors, function
-from onnxfuse.files import first_line
+from onnxfuse.io import folders
 
 SIGNATURE = "serving_default"
 """The signature that is exported, where there are several."""
@@ -37,8 +36,9 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
     try:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:
-        raise ExportError(f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with "
-                          "tf.saved_model.save") from error
+        raise ExportError(
+            f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with tf.saved_model.save"
+        ) from error
     signatures = dict(loaded.signatures)
     chosen = SIGNATURE if SIGNATURE in signatures else next(iter(signatures), None)
     if chosen is None:
@@ -48,11 +48,13 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
     specs = {spec.name: spec for spec in signature.structured_input_signature[1].values()}
     names = _hugging_face_names(specs, where)
     home = next((place for place in (folder, folder.parent.parent) if (place / "config.json").is_file()), folder)
-    config = plans.read_config(home / "model")
+    config = folders.read_config(home / "model")
     family = catalog.architecture(model_type or config.get("model_type") or _family_of(names.values()))
     if set(names.values()) != set(family.inputs):
-        raise ExportError(f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it "
-                          "again with those inputs")
+        raise ExportError(
+            f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it "
+            "again with those inputs"
+        )
     outputs = _outputs(signature.structured_outputs)
     task = checked(task or config.get("onnxfuse_task") or _task_of(set(outputs), config, family, where), family)
 
@@ -64,8 +66,9 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
         return {ours: results[theirs] for ours, theirs in outputs.items()}
 
     config = {"model_type": family.model_type} | _sizes(specs, signature.graph.variables) | config
-    return Checkpoint(str(folder), function(call, family, task, config), family, task, config, processor_files(Home(str(home))),
-                      "tf", where)
+    return Checkpoint(
+        str(folder), function(call, family, task, config), family, task, config, processor_files(Home(str(home))), "tf", where
+    )
 
 
 IMAGES = keras_hub.INPUTS["pixel_values"]
@@ -84,8 +87,10 @@ def _hugging_face_names(specs: dict[str, Any], where: str) -> dict[str, str]:
     for name, ours in names.items():
         spec = specs[name]
         if spec.dtype == "string":
-            raise ExportError(f"{where} takes text (the string {name}): its tokenizer is inside, and ONNX has none; save the "
-                              f"encoder behind the tokenizer, with {wanted}")
+            raise ExportError(
+                f"{where} takes text (the string {name}): its tokenizer is inside, and ONNX has none; save the "
+                f"encoder behind the tokenizer, with {wanted}"
+            )
         if ours not in known:
             raise ExportError(f"{where} takes {', '.join(specs)}; {name} is no input of an encoder; save it again with {wanted}")
         pixels, rank = ours == "pixel_values", spec.shape.rank
@@ -102,8 +107,10 @@ TABLES = {"vocab_size": "word|token_embed", "type_vocab_size": "token_type|segme
 def _sizes(specs: dict[str, Any], variables: Any) -> dict[str, Any]:
     """What a signature and the model's tables tell of config.json's fields."""
     tables = [variable for variable in variables if variable.shape.rank == 2 and "embedding" in variable.name]
-    found = {field: next((table.shape[0] for table in tables if re.search(called, table.name)), None)
-             for field, called in TABLES.items()}
+    found = {
+        field: next((table.shape[0] for table in tables if re.search(called, table.name)), None)
+        for field, called in TABLES.items()
+    }
     sizes = {field: rows for field, rows in found.items() if rows is not None}
     for name, axes in (("pixel_values", (1, 2, 3)), (IMAGES, (3, 1, 2))):
         if name in specs:
@@ -131,5 +138,7 @@ def _task_of(outputs: set[str], config: dict[str, Any], family: Architecture, wh
     for task in (told or classification(family), classification(family), *family.tasks):
         if set(OUTPUTS[task]) <= outputs:
             return task
-    raise ExportError(f"{where} returns {', '.join(sorted(outputs))}; onnxfuse knows "
-                      f"{'; '.join(sorted({', '.join(OUTPUTS[task]) for task in family.tasks}))}; save it again with those names")
+    raise ExportError(
+        f"{where} returns {', '.join(sorted(outputs))}; onnxfuse knows "
+        f"{'; '.join(sorted({', '.join(OUTPUTS[task]) for task in family.tasks}))}; save it again with those names"
+    )

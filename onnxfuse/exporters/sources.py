@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import plan as plans
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.exporters import weights
 from onnxfuse.exporters.checkpoint import LABELS, Checkpoint, homes
+from onnxfuse.io import folders
 
 SAVED_MODEL = "saved_model.pb"
 """The file that makes a folder a SavedModel."""
@@ -40,8 +40,12 @@ def of_tensorflow(source: Any) -> bool:
     if not isinstance(source, (str, Path)):
         return any(base.__module__.split(".")[0] in ("keras", "tf_keras") for base in type(source).__mro__)
     path = Path(source)
-    return (path.suffix == ".keras" or (path / SAVED_MODEL).is_file()
-            or "registered_name" in plans.read_json(path / "config.json") or _has_tensorflows_weights(source))
+    return (
+        path.suffix == ".keras"
+        or (path / SAVED_MODEL).is_file()
+        or "registered_name" in folders.read_json(path / "config.json")
+        or _has_tensorflows_weights(source)
+    )
 
 
 def _has_tensorflows_weights(source: str | Path) -> bool:
@@ -52,8 +56,16 @@ def _has_tensorflows_weights(source: str | Path) -> bool:
     return found is not None and found.framework == "tf"
 
 
-def open_checkpoint(source: Any, *, framework: str | None = None, task: str | None = None, model_type: str | None = None,
-                    random_weights: bool = False, attention: str = "sdpa", seed: int = 0) -> Checkpoint:
+def open_checkpoint(
+    source: Any,
+    *,
+    framework: str | None = None,
+    task: str | None = None,
+    model_type: str | None = None,
+    random_weights: bool = False,
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> Checkpoint:
     """Load ``source`` for export. No code from a checkpoint runs; a SavedModel's graph does, so export only those you trust.
 
     Args:
@@ -71,8 +83,9 @@ def open_checkpoint(source: Any, *, framework: str | None = None, task: str | No
     if framework_of(source, framework) == "pt":
         from onnxfuse.exporters.pytorch import open_pytorch
 
-        return open_pytorch(source, task=task, model_type=model_type, random_weights=random_weights, attention=attention,
-                            seed=seed)
+        return open_pytorch(
+            source, task=task, model_type=model_type, random_weights=random_weights, attention=attention, seed=seed
+        )
     from onnxfuse.exporters.tensorflow import open_tensorflow
 
     return open_tensorflow(source, task=task, model_type=model_type, random_weights=random_weights, seed=seed)

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse import catalog, samples
-from onnxfuse import plan as plans
+from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS, Architecture
-from onnxfuse.errors import ExportError, MissingExtraError, UsageError
-from onnxfuse.exporters import heads, keras_hub, tf_weights, weights
+from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
+from onnxfuse.exporters import keras_hub, pooling, tf_weights, weights
 from onnxfuse.exporters.checkpoint import (
     Checkpoint,
     Described,
@@ -37,12 +36,14 @@ from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Checker, Output, for
 from onnxfuse.exporters.saved_model import open_saved_model
 from onnxfuse.exporters.sources import SAVED_MODEL
 from onnxfuse.exporters.tf_function import Tensors, function
-from onnxfuse.files import one_line
-from onnxfuse.quiet import silent
+from onnxfuse.io import folders
+from onnxfuse.io.quiet import silent
+from onnxfuse.verify.inputs import profile_of_family
 
 
-def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | None = None, random_weights: bool = False,
-                    seed: int = 0) -> Checkpoint:
+def open_tensorflow(
+    source: Any, *, task: str | None = None, model_type: str | None = None, random_weights: bool = False, seed: int = 0
+) -> Checkpoint:
     """Load ``source`` for export; arguments as of ``sources.open_checkpoint``.
 
     Raises:
@@ -55,15 +56,17 @@ def open_tensorflow(source: Any, *, task: str | None = None, model_type: str | N
         if random_weights:
             return _random(str(source), task, seed)
         folder = Path(source)
-        if folder.suffix == ".keras" or "registered_name" in plans.read_json(folder / "config.json"):
+        if folder.suffix == ".keras" or "registered_name" in folders.read_json(folder / "config.json"):
             return keras_hub.checkpoint(keras_hub.load(folder), str(source), task)
         if (folder / SAVED_MODEL).is_file():
             return open_saved_model(folder, task, model_type)
         require_there(str(source))
         if folder.is_file() or (folder.is_dir() and not homes(str(source))[1].has("config.json")):
-            raise UsageError(f"{source} is no TensorFlow model; give a folder with config.json and {weights.H5} or "
-                             f"{weights.SAFETENSORS}, a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub "
-                             "preset's folder")
+            raise UsageError(
+                f"{source} is no TensorFlow model; give a folder with config.json and {weights.H5} or "
+                f"{weights.SAFETENSORS}, a SavedModel's folder ({SAVED_MODEL}), a .keras file, or a KerasHub "
+                "preset's folder"
+            )
         return _pretrained(str(source), task, model_type)
 
 
@@ -98,14 +101,17 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     family = family_of(config, None, type(model).__name__)
     known = [found for base in type(model).__mro__ if (found := task_of(base.__name__.removeprefix("TF"), family))]
     if not known and task is None:
-        raise ExportError(f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
-                          f"has: {', '.join(family.tasks)}")
+        raise ExportError(
+            f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
+            f"has: {', '.join(family.tasks)}"
+        )
     chosen = checked(task or known[0], family)
     given = _Loaded(model, family).run(model)
     lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
     if lacking:
-        raise ExportError(f"{type(model).__name__} has no output {lacking[0]}, which task {chosen} shows; it returns "
-                          f"{', '.join(given)}")
+        raise ExportError(
+            f"{type(model).__name__} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}"
+        )
     return _of_transformers(type(model).__name__, model, family, chosen, config)
 
 
@@ -208,15 +214,19 @@ class _Loaded:
         with tf.GradientTape(persistent=True) as tape:
             encoder = self.run(getattr(self.model, self.model.base_model_prefix))
             results = self.run(self.model) | {HIDDEN: encoder[HIDDEN]}
-        reached = {name: [variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True)
-                          if found is not None] for name, tensor in results.items()}
+        reached = {
+            name: [
+                variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True) if found is not None
+            ]
+            for name, tensor in results.items()
+        }
         return {name: Output(tensor.numpy(), frozenset(map(_torch_name, reached[name]))) for name, tensor in results.items()}
 
     def run(self, layer: Any) -> dict[str, Any]:
         """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
         import tensorflow as tf
 
-        profile = samples.profile_of_family(self.family, self.model.config.to_dict())
+        profile = profile_of_family(self.family, self.model.config.to_dict())
         feeds = {name: tf.constant(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
         try:
             results = layer(feeds, training=False, return_dict=True)
@@ -225,17 +235,18 @@ class _Loaded:
             raise ExportError(f"TensorFlow cannot run {self.kind} on {', '.join(feeds)}: {one_line(error)}") from error
 
 
-def _of_transformers(name: str, model: Any, family: Architecture, task: str, config: dict[str, Any],
-                     told: Described | None = None) -> Checkpoint:
+def _of_transformers(
+    name: str, model: Any, family: Architecture, task: str, config: dict[str, Any], told: Described | None = None
+) -> Checkpoint:
     """A model of ``transformers``, ready to export; ``told``: what its checkpoint says, where it has one."""
-    pooling = told.pooling if told else None
+    asked = told.pooling if told else None
 
     def call(inputs: Tensors) -> Tensors:
         result = model(inputs, training=False, return_dict=True)
         if task != "sentence-similarity":
             return dict(result)
         tokens = result["last_hidden_state"]
-        sentence = _pool(tokens, inputs["attention_mask"], pooling or heads.Pooling())
+        sentence = _pool(tokens, inputs["attention_mask"], asked or pooling.Pooling())
         return {"token_embeddings": tokens, "sentence_embedding": sentence}
 
     module = function(call, family, task, config)
@@ -243,18 +254,18 @@ def _of_transformers(name: str, model: Any, family: Architecture, task: str, con
     return Checkpoint(name, module, family, task, config, told.files if told else {}, "tf", origin, told.texts if told else {})
 
 
-def _pool(tokens: Any, mask: Any, pooling: heads.Pooling) -> Any:
+def _pool(tokens: Any, mask: Any, how: pooling.Pooling) -> Any:
     """``heads.pool`` in TensorFlow."""
     import tensorflow as tf
 
-    if pooling.mode == "cls":
+    if how.mode == "cls":
         pooled = tokens[:, 0]
     else:
         kept = tf.cast(mask, tokens.dtype)[:, :, None]
-        if pooling.mode == "max":
+        if how.mode == "max":
             pooled = tf.reduce_max(tf.where(kept > 0, tokens, tokens.dtype.min), axis=1)
         else:
             pooled = tf.reduce_sum(tokens * kept, axis=1) / tf.maximum(tf.reduce_sum(kept, axis=1), 1e-9)
-    if not pooling.normalize:
+    if not how.normalize:
         return pooled
     return pooled / tf.maximum(tf.norm(pooled, axis=-1, keepdims=True), 1e-12)

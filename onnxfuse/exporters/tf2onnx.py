@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxfuse import storage
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ExportError, MissingExtraError
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.quiet import silent
+from onnxfuse.io import onnx_file
+from onnxfuse.io.quiet import silent
 
 LEFT_OUT = ("einsum_optimizer",)
 """Passes of tf2onnx that are not run."""
@@ -48,7 +48,7 @@ def write(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     _store(model, weights)
     for value, name in zip(model.graph.outputs, OUTPUTS[checkpoint.task], strict=True):
         value.name = name
-    storage.save(model, path)
+    onnx_file.save(model, path)
 
 
 def _convert(concrete: Any, opset: int) -> tuple[onnx.ModelProto, Weights]:
@@ -68,8 +68,15 @@ def _convert(concrete: Any, opset: int) -> tuple[onnx.ModelProto, Weights]:
     handlers: dict[str, Any] = {"Erfc": (erfc, []), "SelectV2": (_where, [])}
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
-        converted = process_tf_graph(graph, opset=opset, input_names=inputs, output_names=outputs, continue_on_error=True,
-                                     tensors_to_rename={name: name.split(":")[0] for name in inputs}, custom_op_handlers=handlers)
+        converted = process_tf_graph(
+            graph,
+            opset=opset,
+            input_names=inputs,
+            output_names=outputs,
+            continue_on_error=True,
+            tensors_to_rename={name: name.split(":")[0] for name in inputs},
+            custom_op_handlers=handlers,
+        )
         passes = {name: made for name, made in optimizer._get_optimizers().items() if name not in LEFT_OUT}
         return optimizer.optimize_graph(converted, catch_errors=False, optimizers=passes).make_model("TensorFlow"), weights
 
@@ -121,5 +128,7 @@ def _require_known(proto: onnx.ModelProto, name: str) -> None:
     opset = {item.domain: item.version for item in proto.opset_import}[""]
     for node in proto.graph.node:
         if not node.domain and not onnx.defs.has(node.op_type, max_inclusive_version=opset, domain=""):
-            raise ExportError(f"{name} uses TensorFlow's operator {node.op_type} (at {node.name.split('__')[0]}), which "
-                              f"tf2onnx cannot write at opset {opset}; replace it in the model")
+            raise ExportError(
+                f"{name} uses TensorFlow's operator {node.op_type} (at {node.name.split('__')[0]}), which "
+                f"tf2onnx cannot write at opset {opset}; replace it in the model"
+            )

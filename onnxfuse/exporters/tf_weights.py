@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxfuse.errors import ExportError, MissingExtraError
-from onnxfuse.files import one_line
+from onnxfuse.errors import ExportError, MissingExtraError, one_line
 
 LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
 """The last part of a name in TensorFlow, and in PyTorch where it differs."""
@@ -44,14 +43,18 @@ def read(path: Path) -> dict[str, np.ndarray]:
             file.visititems(visit)
         return in_pytorch(found)
     except Exception as error:
-        raise ExportError(f"cannot read {path} ({one_line(error)}): it is broken, or not laid out as transformers' TensorFlow "
-                          "classes write it; save the model again with save_pretrained") from error
+        raise ExportError(
+            f"cannot read {path} ({one_line(error)}): it is broken, or not laid out as transformers' TensorFlow "
+            "classes write it; save the model again with save_pretrained"
+        ) from error
 
 
 def in_pytorch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays by their names in TensorFlow, by those in PyTorch and laid out as there; floats as float32."""
-    return {torch_name(name): np.asarray(laid_out(name, array), np.float32 if array.dtype.kind == "f" else None)
-            for name, array in arrays.items()}
+    return {
+        torch_name(name): np.asarray(laid_out(name, array), np.float32 if array.dtype.kind == "f" else None)
+        for name, array in arrays.items()
+    }
 
 
 def torch_name(name: str) -> str:

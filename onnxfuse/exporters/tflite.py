@@ -9,15 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onnxfuse import files
-from onnxfuse import plan as plans
 from onnxfuse.architecture import OUTPUTS
-from onnxfuse.errors import ExportError
+from onnxfuse.errors import ExportError, first_line
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.saved_model import SIGNATURE
-from onnxfuse.quiet import silent
+from onnxfuse.io import folders
+from onnxfuse.io.quiet import silent
 
-FILES = dict(zip(("fp32", "fp16", "int8"), plans.LITERT, strict=True))
+FILES = dict(zip(("fp32", "fp16", "int8"), folders.LITERT, strict=True))
 """The file of each precision."""
 
 
@@ -45,8 +44,9 @@ def convert(checkpoint: Checkpoint, path: Path, precision: str, scratch: Path) -
         except OSError:  # a full disk is no fault of the converter
             raise
         except Exception as error:
-            raise ExportError(f"TensorFlow's converter failed on {checkpoint.name}: {files.first_line(error)}; export it as ONNX "
-                              "instead") from error
+            raise ExportError(
+                f"TensorFlow's converter failed on {checkpoint.name}: {first_line(error)}; export it as ONNX instead"
+            ) from error
 
 
 def _save(checkpoint: Checkpoint, folder: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfuse import storage
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.io import onnx_file
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
         "attention_mask": torch.ones((batch, length), dtype=torch.int64),
         "token_type_ids": torch.zeros((batch, length), dtype=torch.int64),
     }
-    values["attention_mask"][1, length // 2:] = 0
+    values["attention_mask"][1, length // 2 :] = 0
     if "pixel_values" in checkpoint.family.inputs:
         size = config["image_size"]
         height, width = (size, size) if isinstance(size, int) else size
@@ -40,23 +40,39 @@ def dynamo(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     import torch
 
     longest = checkpoint.config.get("max_position_embeddings")
-    dims = {"batch_size": torch.export.Dim("batch_size"),
-            "sequence_length": torch.export.Dim("sequence_length", max=longest)}
+    dims = {"batch_size": torch.export.Dim("batch_size"), "sequence_length": torch.export.Dim("sequence_length", max=longest)}
     shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in checkpoint.family.inputs.values())
-    torch.onnx.export(checkpoint.module, sample(checkpoint), str(path), dynamo=True, dynamic_shapes=(shapes,),
-                      input_names=list(checkpoint.family.inputs), output_names=list(OUTPUTS[checkpoint.task]),
-                      opset_version=opset, external_data=_is_large(checkpoint), verbose=False)
+    torch.onnx.export(
+        checkpoint.module,
+        sample(checkpoint),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=(shapes,),
+        input_names=list(checkpoint.family.inputs),
+        output_names=list(OUTPUTS[checkpoint.task]),
+        opset_version=opset,
+        external_data=_is_large(checkpoint),
+        verbose=False,
+    )
 
 
 def torchscript(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     import torch
 
     axes = {name: dict(dims) for name, dims in checkpoint.family.inputs.items()}
-    torch.onnx.export(checkpoint.module, sample(checkpoint), str(path), dynamo=False, dynamic_axes=axes,
-                      input_names=list(checkpoint.family.inputs), output_names=list(OUTPUTS[checkpoint.task]),
-                      opset_version=opset, verbose=False)
+    torch.onnx.export(
+        checkpoint.module,
+        sample(checkpoint),
+        str(path),
+        dynamo=False,
+        dynamic_axes=axes,
+        input_names=list(checkpoint.family.inputs),
+        output_names=list(OUTPUTS[checkpoint.task]),
+        opset_version=opset,
+        verbose=False,
+    )
 
 
 def _is_large(checkpoint: Checkpoint) -> bool:
     size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.module.state_dict().values())
-    return size > storage.PROTOBUF_LIMIT - (1 << 24)
+    return size > onnx_file.PROTOBUF_LIMIT - (1 << 24)

@@ -13,16 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse import files
-from onnxfuse.errors import ExportError, ModelError
+from onnxfuse.errors import ExportError, ModelError, one_line
 from onnxfuse.exporters import tf_weights
 from onnxfuse.exporters.home import Home
+from onnxfuse.io import files
 
 SAFETENSORS, INDEX, H5 = "model.safetensors", "model.safetensors.index.json", "tf_model.h5"
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-TYPES = FLOATS | {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1",
-                  "BOOL": "?"}
+TYPES = FLOATS | {
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "<u1",
+    "BOOL": "?",
+}
 """Types of a safetensors file, and how numpy reads their bytes; bfloat16 as the upper half of a float32."""
 
 AGAIN = "download it again"
@@ -56,8 +65,10 @@ def require(home: Home) -> Weights:
     """The weights of a checkpoint. Raises ExportError when there are none."""
     found = find(home)
     if found is None:
-        raise ExportError(f"cannot load the checkpoint in {home}: it has no {SAFETENSORS} and no {H5}; save the model again with "
-                          "save_pretrained (pickled weights are not read, they can run code)")
+        raise ExportError(
+            f"cannot load the checkpoint in {home}: it has no {SAFETENSORS} and no {H5}; save the model again with "
+            "save_pretrained (pickled weights are not read, they can run code)"
+        )
     return found
 
 
@@ -116,7 +127,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(file.read(length)), 8 + length
     except Exception as error:
-        raise ExportError(f"{path} is cut short, broken or no safetensors file ({files.one_line(error)}); {AGAIN}") from error
+        raise ExportError(f"{path} is cut short, broken or no safetensors file ({one_line(error)}); {AGAIN}") from error
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
@@ -125,11 +136,15 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     odd = next((name for name, entry in entries.items() if entry["dtype"] not in TYPES), None)
     if odd is not None:
-        raise ExportError(f"{path} stores {odd} as {entries[odd]['dtype']}, wanted {', '.join(FLOATS)}; give the checkpoint that "
-                          "it was quantized from")
+        raise ExportError(
+            f"{path} stores {odd} as {entries[odd]['dtype']}, wanted {', '.join(FLOATS)}; give the checkpoint that "
+            "it was quantized from"
+        )
     raw = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
-    return {name: _array(raw[start + entry["data_offsets"][0]:start + entry["data_offsets"][1]], entry)
-            for name, entry in entries.items()}
+    return {
+        name: _array(raw[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], entry)
+        for name, entry in entries.items()
+    }
 
 
 def _array(raw: np.ndarray, entry: dict[str, Any]) -> np.ndarray:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxfuse import files, storage
 from onnxfuse.architecture import TOKENS
-from onnxfuse.errors import ExportError, OnnxfuseError, UsageError
+from onnxfuse.errors import ExportError, OnnxfuseError, UsageError, first_line
 from onnxfuse.exporters import tf2onnx, torch
 from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
+from onnxfuse.io import atomic, onnx_file
+from onnxfuse.io.quiet import quiet
 from onnxfuse.normalize.structure import forget_origins
-from onnxfuse.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
     """
     exporter = choose_exporter(exporter, checkpoint.framework)
     opset = choose_opset(exporter, opset)
-    with files.replacing(path) as staged:
+    with atomic.replacing(path) as staged:
         raw = staged.with_name("raw") / staged.name  # large weights come in files of the exporter's own naming
         raw.parent.mkdir()
         with quiet():
@@ -67,22 +67,27 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
             except Exception as error:
                 others = [name for name in _of_framework(checkpoint.framework) if name != exporter]
                 advice = f"try --exporter {others[0]}" if others else f"export it with {LABELS['pt']} instead"
-                raise ExportError(f"the {exporter} exporter failed on {checkpoint.name}: {files.first_line(error)}; "
-                                  f"{advice}") from error
-        model = storage.load(raw)
+                raise ExportError(
+                    f"the {exporter} exporter failed on {checkpoint.name}: {first_line(error)}; {advice}"
+                ) from error
+        model = onnx_file.load(raw)
         written = model.opset_imports[""]
         if written != opset:
-            raise ExportError(f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
-                              f"its converter does not reach it; use --opset {written}")
+            raise ExportError(
+                f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
+                f"its converter does not reach it; use --opset {written}"
+            )
         unread = set(checkpoint.family.inputs) - {value.name for value in model.graph.inputs}
         if unread:
-            raise ExportError(f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
-                              f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)")
+            raise ExportError(
+                f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
+                f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)"
+            )
         _drop_unread_inputs(model, checkpoint.family.inputs)
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
-        storage.save(model, staged)
+        onnx_file.save(model, staged)
         shutil.rmtree(raw.parent)
 
 
@@ -94,8 +99,10 @@ def choose_exporter(exporter: str | None, framework: str) -> str:
     if exporter not in EXPORTERS:
         raise UsageError(f"no exporter named {exporter!r}; choose one of {', '.join(EXPORTERS)}")
     if exporter not in fitting:
-        raise UsageError(f"--exporter {exporter} takes {LABELS[EXPORTERS[exporter].framework]} models, this one is "
-                         f"{LABELS[framework]}'s; choose {' or '.join(fitting)}")
+        raise UsageError(
+            f"--exporter {exporter} takes {LABELS[EXPORTERS[exporter].framework]} models, this one is "
+            f"{LABELS[framework]}'s; choose {' or '.join(fitting)}"
+        )
     return exporter
 
 
@@ -122,5 +129,9 @@ def _name_outputs(model: ir.Model) -> None:
     """Name dynamic dimensions of outputs as those of the inputs, however the exporter called them."""
     for value in model.graph.outputs:
         if value.shape is not None:
-            value.shape = ir.Shape([ir.SymbolicDim(TOKENS[axis]) if axis in TOKENS and not isinstance(dim, int) else dim
-                                    for axis, dim in enumerate(value.shape.dims)])
+            value.shape = ir.Shape(
+                [
+                    ir.SymbolicDim(TOKENS[axis]) if axis in TOKENS and not isinstance(dim, int) else dim
+                    for axis, dim in enumerate(value.shape.dims)
+                ]
+            )

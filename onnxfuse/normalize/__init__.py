@@ -10,14 +10,23 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxfuse.normalize import arithmetic, batch, contrib, einsum, folding, indices, linear, masks, scale, shapes, structure
-from onnxfuse.rewrite import Facts, Prover, Rule, Trace, rewrite
+from onnxfuse.rewrite import Analysis, Prover, Rule, Trace, rewrite
 
-RULES: tuple[Rule, ...] = (*shapes.RULES, *batch.RULES, *indices.RULES, *masks.RULES, *scale.RULES, *arithmetic.RULES,
-                           *linear.RULES, *einsum.RULES)
+RULES: tuple[Rule, ...] = (
+    *shapes.RULES,
+    *batch.RULES,
+    *indices.RULES,
+    *masks.RULES,
+    *scale.RULES,
+    *arithmetic.RULES,
+    *linear.RULES,
+    *einsum.RULES,
+)
 
 
-def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False,
-              dropout: bool = False) -> Facts:
+def normalize(
+    model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, ...] = RULES, prove: bool = False, dropout: bool = False
+) -> Analysis:
     """Bring ``model`` to normal form, in place.
 
     Args:
@@ -28,20 +37,20 @@ def normalize(model: ir.Model, trace: Trace, *, opset: int, rules: tuple[Rule, .
         dropout: whether to leave Dropout nodes where they are.
 
     Returns:
-        Facts of the normalized graph.
+        Analysis of the normalized graph.
 
     Raises:
         ModelError: the graph cannot be brought to ``opset``.
     """
     structure.simplify(model, dropout=dropout)
     structure.convert(model, opset)
-    facts = Facts(model.opset_imports[""])
-    contrib.take_apart(model, facts)
-    facts.scan(model.graph)
-    prover = Prover(facts) if prove else None
+    analysis = Analysis(model.opset_imports[""])
+    contrib.take_apart(model, analysis)
+    analysis.scan(model.graph)
+    prover = Prover(analysis) if prove else None
     changed = True
     while changed:  # some rules ask that a value be read once, which merging brings about
-        while folding.fold(model, facts, trace) + rewrite(model, rules, facts, trace, prover):
+        while folding.fold(model, analysis, trace) + rewrite(model, rules, analysis, trace, prover):
             pass
         changed = structure.merge_duplicates(model)
-    return facts
+    return analysis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxfuse.normalize.scale import need_float, scalar_like
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import is_constant
+from onnxfuse.rewrite.analysis import is_constant
 
 AXES_INPUT = 18
 """The first opset whose reductions take their axes as an input; before, they are an attribute."""
@@ -121,7 +121,7 @@ def reduce_mean(op, x, axes, keepdims, noop):
 
 def guard_axes(match: Match) -> None:
     match.need(match["noop"], "it is already the default")
-    match.need(match.fact("axes").data, "the axes are not known to be any", match["axes"])
+    match.need(match.info("axes").data, "the axes are not known to be any", match["axes"])
 
 
 def mean(op: Op, x, axes, keepdims, **_):
@@ -136,7 +136,7 @@ def global_pool(op, x):
 
 
 def guard_pool(match: Match) -> dict:
-    return {"axes": list(range(2, len(match.need_shape("x")))), "listed": match.facts.opset < AXES_INPUT}
+    return {"axes": list(range(2, len(match.need_shape("x")))), "listed": match.analysis.opset < AXES_INPUT}
 
 
 def mean_of_rest(op: Op, x, axes, listed):

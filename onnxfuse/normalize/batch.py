@@ -9,7 +9,7 @@ from __future__ import annotations
 from onnxfuse.normalize.scale import need_float, scalar_like
 from onnxfuse.normalize.shapes import constant_target, joins
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
-from onnxfuse.rewrite.facts import ONE, Shape
+from onnxfuse.rewrite.analysis import ONE, Shape
 
 SWAP = [1, 0, 2]
 """The permutation between [B,S,D] and [S,B,D]."""
@@ -32,6 +32,7 @@ def elementwise(name: str) -> Rule:
 
     def after(op, x):
         return swap(op, getattr(op, name)(x))
+
     return Rule("swap-sinks", before, agree, after, shared=True, exact=True)
 
 
@@ -61,6 +62,7 @@ def both(name: str) -> Rule:
 
     def after(op, x, y):
         return swap(op, getattr(op, name)(x, y))
+
     return Rule("swap-sinks", before, agree, after, shared=True, exact=True)
 
 
@@ -71,6 +73,7 @@ def same(name: str) -> Rule:
 
     def after(op, x):
         return swap(op, getattr(op, name)(x, x))
+
     return Rule("swap-sinks", before, agree, after, shared=True, exact=True)
 
 
@@ -86,6 +89,7 @@ def with_row(name: str) -> Rule:
 
     def after(op, x, c):
         return swap(op, getattr(op, name)(x, c))
+
     return Rule("swap-sinks", before, guard_row, after, shared=True, exact=True)
 
 
@@ -95,6 +99,7 @@ def row_with(name: str) -> Rule:
 
     def after(op, x, c):
         return swap(op, getattr(op, name)(c, x))
+
     return Rule("swap-sinks", before, guard_row, after, shared=True, exact=True)
 
 
@@ -115,7 +120,7 @@ def mean(op, x, axes, keepdims):
 
 
 def guard_mean(match: Match) -> dict:
-    axes = match.fact("axes").data or ()
+    axes = match.info("axes").data or ()
     match.need(len(axes) == 1, "the mean is not over one dimension", match["axes"])
     axis = match.need_number(axes[0], "its dimension") % len(SWAP)
     match.need(match["keepdims"] or axis < 2, "the last dimension goes", match.output)
@@ -133,6 +138,7 @@ def mean_swapped(op: Op, x, axis, keepdims, **_):
 def part(at: int):
     def before(op, x, axis, num_outputs, sizes=None):
         return op.Split(op.Transpose(x, perm=SWAP), sizes, axis=axis, num_outputs=num_outputs, _output=at)
+
     return before
 
 
@@ -140,6 +146,7 @@ def guard_part(at: int):
     def guard(match: Match) -> dict:
         match.need(match["axis"] in (-1, 2), "another dimension than the last is split", match.output)
         return {"at": at, "count": len(match.root.outputs)}
+
     return guard
 
 
@@ -270,7 +277,7 @@ def merged_sum(op, x, y, to_x, to_y, zero_x, zero_y):
 
 def guard_merged_sum(match: Match) -> dict:
     (at_x, x), (at_y, y) = _merged(match, "x"), _merged(match, "y")
-    match.need(at_x == at_y and x[at_x:at_x + 2] == y[at_y:at_y + 2], "the operands are merged otherwise", match.output)
+    match.need(at_x == at_y and x[at_x : at_x + 2] == y[at_y : at_y + 2], "the operands are merged otherwise", match.output)
     return {"at": at_x}
 
 
@@ -285,8 +292,11 @@ def merged_mask(op, x, y, shape, zero):
 def guard_merged_mask(match: Match) -> dict:
     at, _ = _merged(match, "x")
     y = match.need_shape("y")
-    match.need(len(y) <= 2 - at or (len(y) == 3 and y[:at + 1] == (ONE,) * (at + 1)), "the mask differs in the merged dimension",
-               match["y"])
+    match.need(
+        len(y) <= 2 - at or (len(y) == 3 and y[: at + 1] == (ONE,) * (at + 1)),
+        "the mask differs in the merged dimension",
+        match["y"],
+    )
     return {"at": at}
 
 
@@ -342,7 +352,7 @@ def reshaped_transpose(op, x, shape, axes, perm, zero):
 def guard_squeezed(match: Match) -> dict:
     source, perm = match.need_shape("x"), match["perm"]
     wide = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type in ("Unsqueeze", "Reshape")))
-    axes = match.fact("axes").data or ()
+    axes = match.info("axes").data or ()
     match.need(perm and len(axes) == 1, "it squeezes another number of dimensions than one", match["axes"])
     came = perm[match.need_number(axes[0], "the squeezed dimension") % len(perm)]
     kept = [*range(came), *range(came + 1, len(perm))]

@@ -18,8 +18,8 @@ import onnx_ir as ir
 
 from onnxfuse.normalize import contrib_attention, contrib_elementwise, contrib_norms, contrib_products
 from onnxfuse.normalize.contrib_site import Parts, Site, Stays
-from onnxfuse.rewrite import Facts, Op
-from onnxfuse.rewrite.facts import plain
+from onnxfuse.rewrite import Analysis, Op
+from onnxfuse.rewrite.analysis import plain
 
 DOMAIN = "com.microsoft"
 
@@ -30,20 +30,20 @@ PARTS: dict[str, Parts] = contrib_elementwise.PARTS | contrib_norms.PARTS | cont
 """For each operator, the function that builds its parts by output number."""
 
 
-def take_apart(model: ir.Model, facts: Facts) -> int:
+def take_apart(model: ir.Model, analysis: Analysis) -> int:
     """Replace the operators of ``PARTS`` by their parts, in place. Returns how many.
 
     One that is not understood, or has an output in use for which there are no parts, stays as it is.
 
     Args:
-        facts: of the model's graph; they are filled on the way.
+        analysis: of the model's graph; they are filled on the way.
     """
     count = 0
     for node in list(model.graph):
         if node.domain == DOMAIN:
             op = Op(model.graph, node.outputs[0].name or "part")
             try:
-                made = _parts(Site(op, facts, node, model.graph.inputs))
+                made = _parts(Site(op, analysis, node, model.graph.inputs))
             except Stays as reason:
                 node.metadata_props[STAYS] = str(reason)
                 _forget(op)
@@ -51,16 +51,16 @@ def take_apart(model: ir.Model, facts: Facts) -> int:
                 _put(model.graph, node, op, made)
                 count += 1
                 for built in op.nodes:
-                    _know(built, facts)
+                    _know(built, analysis)
                 continue
-        _know(node, facts)
+        _know(node, analysis)
     return count
 
 
-def _know(node: ir.Node, facts: Facts) -> None:
+def _know(node: ir.Node, analysis: Analysis) -> None:
     """Compute the facts of a node's outputs in the order of the graph, which keeps later look-ups from recursing deeply."""
     for value in node.outputs:
-        facts[value]
+        analysis[value]
 
 
 def _parts(site: Site) -> dict[int, ir.Value]:
@@ -78,22 +78,28 @@ def _parts(site: Site) -> dict[int, ir.Value]:
 
 def _inputs(build: Parts, node: ir.Node) -> list[ir.Value | None]:
     """The node's inputs, one for each positional parameter behind the site."""
-    known = [parameter for parameter in inspect.signature(build).parameters.values()
-             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD][1:]
+    known = [
+        parameter
+        for parameter in inspect.signature(build).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ][1:]
     given = [*node.inputs, *[None] * (len(known) - len(node.inputs))]
-    for at, value in enumerate(given[len(known):], start=len(known)):
+    for at, value in enumerate(given[len(known) :], start=len(known)):
         if value is not None:
             raise Stays(f"its input {at} is not understood")
     for parameter, value in zip(known, given, strict=False):
         if value is None and "None" not in str(parameter.annotation):
             raise Stays(f"it has no input {parameter.name!r}")
-    return given[:len(known)]
+    return given[: len(known)]
 
 
 def _attributes(build: Parts, node: ir.Node) -> dict[str, Any]:
     """The node's attributes, each a keyword of ``build``."""
-    known = {name: parameter for name, parameter in inspect.signature(build).parameters.items()
-             if parameter.kind is parameter.KEYWORD_ONLY}
+    known = {
+        name: parameter
+        for name, parameter in inspect.signature(build).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
     given = {_keyword(name): attribute for name, attribute in node.attributes.items()}
     for name, attribute in given.items():
         if name not in known:

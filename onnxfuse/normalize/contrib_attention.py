@@ -16,17 +16,31 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.normalize.contrib_site import Parts, Site, Stays
-from onnxfuse.rewrite.facts import ONE, Dim
+from onnxfuse.rewrite.analysis import ONE, Dim
 
 FILTER = -10000.0
 """The default of ``mask_filter_value``."""
 
 
-def attention(site: Site, x: ir.Value, weights: ir.Value, bias: ir.Value | None = None, mask_index: ir.Value | None = None,
-              past: ir.Value | None = None, attention_bias: ir.Value | None = None,
-              past_sequence_length: ir.Value | None = None, *, num_heads: int, unidirectional: int = 0,
-              mask_filter_value: float = FILTER, scale: float = 0.0, qkv_hidden_sizes: list[int] | None = None,
-              do_rotary: int = 0, rotary_embedding_dim: int = 0, past_present_share_buffer: int = 0) -> dict[int, ir.Value]:
+def attention(
+    site: Site,
+    x: ir.Value,
+    weights: ir.Value,
+    bias: ir.Value | None = None,
+    mask_index: ir.Value | None = None,
+    past: ir.Value | None = None,
+    attention_bias: ir.Value | None = None,
+    past_sequence_length: ir.Value | None = None,
+    *,
+    num_heads: int,
+    unidirectional: int = 0,
+    mask_filter_value: float = FILTER,
+    scale: float = 0.0,
+    qkv_hidden_sizes: list[int] | None = None,
+    do_rotary: int = 0,
+    rotary_embedding_dim: int = 0,
+    past_present_share_buffer: int = 0,
+) -> dict[int, ir.Value]:
     """Outputs: y, the present."""
     if past is not None or past_sequence_length is not None or past_present_share_buffer:
         raise Stays("it has a past, as in a decoder")
@@ -40,16 +54,37 @@ def attention(site: Site, x: ir.Value, weights: ir.Value, bias: ir.Value | None 
     q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
     added = [_bias(site, mask_index, "mask_index", x, x, mask_filter_value), attention_bias]
     added += [_causal(site, x)] if unidirectional else []
-    return {0: _attend(site, _heads(site, q, num_heads, widths[0]), _keys(site, k, num_heads, widths[1]),
-                       _heads(site, v, num_heads, widths[2]), scale or 1 / math.sqrt(widths[0] // num_heads), added, widths[2])}
+    return {
+        0: _attend(
+            site,
+            _heads(site, q, num_heads, widths[0]),
+            _keys(site, k, num_heads, widths[1]),
+            _heads(site, v, num_heads, widths[2]),
+            scale or 1 / math.sqrt(widths[0] // num_heads),
+            added,
+            widths[2],
+        )
+    }
 
 
-def multi_head_attention(site: Site, query: ir.Value, key: ir.Value | None = None, value: ir.Value | None = None,
-                         bias: ir.Value | None = None, key_padding_mask: ir.Value | None = None,
-                         attention_bias: ir.Value | None = None, past_key: ir.Value | None = None,
-                         past_value: ir.Value | None = None, past_sequence_length: ir.Value | None = None,
-                         cache_indirection: ir.Value | None = None, *, num_heads: int, unidirectional: int = 0,
-                         mask_filter_value: float = FILTER, scale: float = 0.0) -> dict[int, ir.Value]:
+def multi_head_attention(
+    site: Site,
+    query: ir.Value,
+    key: ir.Value | None = None,
+    value: ir.Value | None = None,
+    bias: ir.Value | None = None,
+    key_padding_mask: ir.Value | None = None,
+    attention_bias: ir.Value | None = None,
+    past_key: ir.Value | None = None,
+    past_value: ir.Value | None = None,
+    past_sequence_length: ir.Value | None = None,
+    cache_indirection: ir.Value | None = None,
+    *,
+    num_heads: int,
+    unidirectional: int = 0,
+    mask_filter_value: float = FILTER,
+    scale: float = 0.0,
+) -> dict[int, ir.Value]:
     """Outputs: y, the present key, the present value, the scores."""
     if any(state is not None for state in (past_key, past_value, past_sequence_length, cache_indirection)):
         raise Stays("it has a past, as in a decoder")
@@ -69,8 +104,17 @@ def multi_head_attention(site: Site, query: ir.Value, key: ir.Value | None = Non
     added += [_causal(site, query)] if unidirectional else []
     turned = site.op.Transpose(key, perm=[0, 1, 3, 2]) if split else _keys(site, key, num_heads, width)
     values = value if split else _heads(site, value, num_heads, v_width)
-    return {0: _attend(site, _heads(site, query, num_heads, width), turned, values, scale or 1 / math.sqrt(width // num_heads),
-                       added, v_width)}
+    return {
+        0: _attend(
+            site,
+            _heads(site, query, num_heads, width),
+            turned,
+            values,
+            scale or 1 / math.sqrt(width // num_heads),
+            added,
+            v_width,
+        )
+    }
 
 
 def _part(site: Site, bias: ir.Value, start: int, end: int) -> ir.Value:
@@ -87,8 +131,9 @@ def _keys(site: Site, x: ir.Value, heads: int, width: int) -> ir.Value:
     return _heads(site, x, heads, width, (0, 2, 3, 1))
 
 
-def _attend(site: Site, q: ir.Value, k: ir.Value, v: ir.Value, scale: float, added: list[ir.Value | None],
-            width: int) -> ir.Value:
+def _attend(
+    site: Site, q: ir.Value, k: ir.Value, v: ir.Value, scale: float, added: list[ir.Value | None], width: int
+) -> ir.Value:
     """From the heads [B,N,S,H], [B,N,H,T], [B,N,T,H'] to [B,S,``width``]."""
     op = site.op
     scores = op.MatMul(q, k)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.normalize.contrib_site import Parts, Site, Stays
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.analysis import ONE
 
 EPSILON = float(np.float32(1e-12))
 """The default of these operators."""
@@ -15,29 +15,38 @@ RMS_OPSET = 23
 """The first opset with RMSNormalization."""
 
 
-def skip_layer_normalization(site: Site, x: ir.Value, skip: ir.Value, gain: ir.Value, beta: ir.Value | None = None,
-                             bias: ir.Value | None = None, *, epsilon: float = EPSILON) -> dict[int, ir.Value]:
+def skip_layer_normalization(
+    site: Site,
+    x: ir.Value,
+    skip: ir.Value,
+    gain: ir.Value,
+    beta: ir.Value | None = None,
+    bias: ir.Value | None = None,
+    *,
+    epsilon: float = EPSILON,
+) -> dict[int, ir.Value]:
     """Outputs: y, mean, inverse deviation, the sum."""
     total = _sum(site, x, skip, bias)
     return {0: _norm(site, total, gain, beta, epsilon), 3: total}
 
 
-def skip_simplified_layer_normalization(site: Site, x: ir.Value, skip: ir.Value, gain: ir.Value, bias: ir.Value | None = None, *,
-                                        epsilon: float = EPSILON) -> dict[int, ir.Value]:
+def skip_simplified_layer_normalization(
+    site: Site, x: ir.Value, skip: ir.Value, gain: ir.Value, bias: ir.Value | None = None, *, epsilon: float = EPSILON
+) -> dict[int, ir.Value]:
     """y = z / sqrt(mean(z**2) + epsilon) * gain of the sum z; the same outputs."""
     op, total = site.op, _sum(site, x, skip, bias)
-    if site.facts.opset >= RMS_OPSET:
+    if site.analysis.opset >= RMS_OPSET:
         return {0: op.RMSNormalization(total, gain, axis=-1, epsilon=epsilon), 3: total}
     last = op.constant([-1], "last")
     square = op.Mul(total, total)
-    mean = op.ReduceMean(square, axes=[-1]) if site.facts.opset < 18 else op.ReduceMean(square, last)
+    mean = op.ReduceMean(square, axes=[-1]) if site.analysis.opset < 18 else op.ReduceMean(square, last)
     deviation = op.Sqrt(op.Add(mean, site.number(epsilon, x, "epsilon")))
     return {0: op.Mul(op.Div(total, deviation), gain), 3: total}
 
 
 def _sum(site: Site, x: ir.Value, skip: ir.Value, bias: ir.Value | None) -> ir.Value:
     """x + skip + bias, in the shape of x."""
-    op, sizes, added = site.op, site.facts.shape(x), site.facts.shape(skip)
+    op, sizes, added = site.op, site.analysis.shape(x), site.analysis.shape(skip)
     if sizes is not None and added is not None:
         wider = len(added) > len(sizes) or any(size == ONE != more for size, more in zip(sizes[::-1], added[::-1], strict=False))
         if wider:
@@ -53,10 +62,21 @@ def _norm(site: Site, x: ir.Value, gain: ir.Value, bias: ir.Value | None, epsilo
     return site.op.LayerNormalization(x, gain, bias, axis=-1, epsilon=epsilon)
 
 
-def embed_layer_normalization(site: Site, ids: ir.Value, segment_ids: ir.Value | None, words: ir.Value, places: ir.Value,
-                              segments: ir.Value | None, gain: ir.Value, bias: ir.Value, mask: ir.Value | None = None,
-                              position_ids: ir.Value | None = None, *, epsilon: float = EPSILON,
-                              mask_index_type: int | None = None) -> dict[int, ir.Value]:
+def embed_layer_normalization(
+    site: Site,
+    ids: ir.Value,
+    segment_ids: ir.Value | None,
+    words: ir.Value,
+    places: ir.Value,
+    segments: ir.Value | None,
+    gain: ir.Value,
+    bias: ir.Value,
+    mask: ir.Value | None = None,
+    position_ids: ir.Value | None = None,
+    *,
+    epsilon: float = EPSILON,
+    mask_index_type: int | None = None,
+) -> dict[int, ir.Value]:
     """Outputs: y, the number of ones in each row of the mask, the sum.
 
     ``mask_index_type`` tells ONNX Runtime's shape inference alone.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Facts, Op
-from onnxfuse.rewrite.facts import Shape
+from onnxfuse.rewrite import Analysis, Op
+from onnxfuse.rewrite.analysis import Shape
 
 Parts = Callable[..., dict[int, ir.Value]]
 """``parts(site, *inputs, **attributes)``: a new value for each output that has parts. Raises Stays."""
@@ -24,18 +24,18 @@ class Site:
     """One operator of ONNX Runtime: the node, what is known of its inputs, and what its parts are built with."""
 
     op: Op
-    facts: Facts
+    analysis: Analysis
     node: ir.Node
     inputs: Sequence[ir.Value]
     """The graph's."""
 
     def read(self, output: int) -> bool:
         """Whether someone reads the node's output of that number."""
-        return any(value.uses() or value.is_graph_output() for value in self.node.outputs[output:output + 1])
+        return any(value.uses() or value.is_graph_output() for value in self.node.outputs[output : output + 1])
 
     def shape(self, value: ir.Value | None, name: str, *ranks: int) -> Shape:
         """A value's shape. Raises Stays when it is unknown, or of none of the ``ranks`` where some are given."""
-        shape = self.facts.shape(value)
+        shape = self.analysis.shape(value)
         if shape is None:
             raise Stays(f"the shape of its input {name!r} is not known")
         if ranks and len(shape) not in ranks:
@@ -53,14 +53,14 @@ class Site:
         """One size of a value, as a tensor [1]: of a graph input that has it, where there is one, so that nothing reads the
         value. Raises Stays when the value's shape is unknown."""
         wanted = self.shape(value, name)[axis]
-        shapes = ((source, self.facts.shape(source) or ()) for source in (*self.inputs, value))
+        shapes = ((source, self.analysis.shape(source) or ()) for source in (*self.inputs, value))
         source, at = next((source, shape.index(wanted)) for source, shape in shapes if wanted in shape)
         return self.op.Shape(source, start=at, end=at + 1)
 
     def number(self, content: float, like: ir.Value | None, name: str) -> ir.Value:
         """A constant of rank 0 and of the type of ``like``, or its nearest finite one. The graph reads off a type that is not
         known."""
-        dtype = self.facts[like].dtype
+        dtype = self.analysis[like].dtype
         kind = ir.DataType.FLOAT if dtype is None else dtype
         constant = self.op.constant(np.array(np.clip(content, kind.min, kind.max), dtype=kind.numpy()), name)
         return constant if dtype is not None else self.op.CastLike(constant, like)

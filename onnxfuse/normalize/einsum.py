@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import constant_target
 from onnxfuse.rewrite import Dim, Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE
+from onnxfuse.rewrite.analysis import ONE
 
 
 def einsum(op, a, b, equation):
@@ -42,9 +42,11 @@ def guard(match: Match) -> dict:
     summed = [letter for letter in left if letter not in output]
     lead, flat = (batch, [rows]) if batch else (rows, [])  # without a batch, rows stay separate: MatMul takes them as its batch
     x_order, y_order, made = [*batch, *rows, *summed], [*batch, *summed, *columns], [*batch, *rows, *columns]
-    targets = {"x": constant_target(_shape(sizes, x_order), _shape(sizes, lead, *flat, summed)),
-               "y": constant_target(_shape(sizes, y_order), _shape(sizes, batch, summed, columns)),
-               "back": constant_target(_shape(sizes, lead, *flat, columns), _shape(sizes, made))}
+    targets = {
+        "x": constant_target(_shape(sizes, x_order), _shape(sizes, lead, *flat, summed)),
+        "y": constant_target(_shape(sizes, y_order), _shape(sizes, batch, summed, columns)),
+        "back": constant_target(_shape(sizes, lead, *flat, columns), _shape(sizes, made)),
+    }
     match.need(None not in targets.values(), "a size to reshape to cannot be inferred", match.output)
     perms = {"x": _perm(left, x_order), "y": _perm(right, y_order), "back": _perm(made, output)}
     return {"flip": flip, "perms": perms, "targets": targets, "whole": _shape(sizes, lead, *flat, columns) == _shape(sizes, made)}

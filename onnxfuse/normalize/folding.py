@@ -1,6 +1,6 @@
 """Constant folding: what does not depend on the inputs is computed once, here.
 
-Shape arithmetic is read off the facts. Transposed weights stay lazy views of the file. Everything else that is constant
+Shape arithmetic is read off the analysis. Transposed weights stay lazy views of the file. Everything else that is constant
 runs once in ONNX Runtime, in one session; what that cannot run is left.
 """
 
@@ -13,11 +13,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxfuse.files import first_line
+from onnxfuse.errors import first_line
+from onnxfuse.io.onnx_file import LARGE
 from onnxfuse.normalize.structure import is_deterministic
+from onnxfuse.rewrite.analysis import Analysis, ValueInfo, is_constant, stored
 from onnxfuse.rewrite.driver import Trace, remove_dead
-from onnxfuse.rewrite.facts import Fact, Facts, is_constant, stored
-from onnxfuse.storage import LARGE
 
 LARGEST = 1 << 22
 """Elements up to which a computed constant is stored; larger ones (a table expanded for a batch) stay computed."""
@@ -25,8 +25,20 @@ LARGEST = 1 << 22
 STORED_SMALL = {"DequantizeLinear"}
 """Operators that a runtime runs better than it reads their result: an int8 weight stays one."""
 
-PASSED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.INT16,
-          ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64}
+PASSED = {
+    ir.DataType.FLOAT,
+    ir.DataType.DOUBLE,
+    ir.DataType.FLOAT16,
+    ir.DataType.BOOL,
+    ir.DataType.INT8,
+    ir.DataType.INT16,
+    ir.DataType.INT32,
+    ir.DataType.INT64,
+    ir.DataType.UINT8,
+    ir.DataType.UINT16,
+    ir.DataType.UINT32,
+    ir.DataType.UINT64,
+}
 """Types that ONNX Runtime takes and gives as numpy's own. All others but strings are narrower than float32, and pass as it."""
 
 LEFT = "onnxfuse.left"
@@ -35,7 +47,7 @@ LEFT = "onnxfuse.left"
 Tensors = dict[ir.Value, ir.TensorProtocol]
 
 
-def fold(model: ir.Model, facts: Facts, trace: Trace) -> int:
+def fold(model: ir.Model, analysis: Analysis, trace: Trace) -> int:
     """Replace nodes whose result is known by initializers. Returns how many.
 
     What gives another result each time, holds a graph, or cannot be computed by ONNX Runtime stays as it is.
@@ -48,33 +60,39 @@ def fold(model: ir.Model, facts: Facts, trace: Trace) -> int:
     pending: set[ir.Value] = set()
     for node in model.graph:
         output = node.outputs[0]
-        if len(node.outputs) != 1 or output.is_graph_output() or node.op_type in STORED_SMALL or LEFT in node.meta \
-                or not is_deterministic(node, facts.opset):
+        if (
+            len(node.outputs) != 1
+            or output.is_graph_output()
+            or node.op_type in STORED_SMALL
+            or LEFT in node.meta
+            or not is_deterministic(node, analysis.opset)
+        ):
             continue
-        if (integers := _known_integers(facts, output)) is not None:
+        if (integers := _known_integers(analysis, output)) is not None:
             known[output] = integers
         elif node.op_type == "Transpose" and is_constant(node.inputs[0]):
             if not _doubles(node.inputs[0]):
                 known[output] = _transposed(node)
-        elif _small(facts[output]) and all(
-                value is None or value in pending or value in known or is_constant(value) for value in node.inputs):
+        elif _small(analysis[output]) and all(
+            value is None or value in pending or value in known or is_constant(value) for value in node.inputs
+        ):
             to_run.append(node)
             pending.add(output)
     if to_run:
-        known |= _run(to_run, known, facts, trace)
-        facts.forget(output for output in pending if not facts[output].known)  # what reads them may know more now
+        known |= _run(to_run, known, analysis, trace)
+        analysis.forget(output for output in pending if not analysis[output].known)  # what reads them may know more now
     for value, tensor in known.items():
         _make_initializer(model.graph, value, tensor)
     return len(known)
 
 
-def _known_integers(facts: Facts, value: ir.Value) -> ir.TensorProtocol | None:
-    fact = facts[value]
-    if fact.data is None or any(item.number is None for item in fact.data):
+def _known_integers(analysis: Analysis, value: ir.Value) -> ir.TensorProtocol | None:
+    info = analysis[value]
+    if info.data is None or any(item.number is None for item in info.data):
         return None
-    assert fact.shape is not None and fact.dtype is not None  # no law tells the content alone
-    array = np.array([item.coef for item in fact.data], dtype=fact.dtype.numpy())
-    return ir.tensor(array.reshape([dim.coef for dim in fact.shape]))
+    assert info.shape is not None and info.dtype is not None  # no law tells the content alone
+    array = np.array([item.coef for item in info.data], dtype=info.dtype.numpy())
+    return ir.tensor(array.reshape([dim.coef for dim in info.shape]))
 
 
 def _doubles(weight: ir.Value | None) -> bool:
@@ -93,16 +111,16 @@ def _transposed(node: ir.Node) -> ir.TensorProtocol:
     return ir.LazyTensor(lambda: ir.tensor(np.ascontiguousarray(source.numpy().transpose(perm))), source.dtype, shape)
 
 
-def _small(fact: Fact) -> bool:
+def _small(info: ValueInfo) -> bool:
     """Whether a value is of known size, and small enough to be stored."""
-    if fact.shape is None or any(dim.number is None for dim in fact.shape):
+    if info.shape is None or any(dim.number is None for dim in info.shape):
         return False
-    return math.prod(dim.coef for dim in fact.shape) <= LARGEST
+    return math.prod(dim.coef for dim in info.shape) <= LARGEST
 
 
-def _run(nodes: list[ir.Node], known: Tensors, facts: Facts, trace: Trace) -> Tensors:
+def _run(nodes: list[ir.Node], known: Tensors, analysis: Analysis, trace: Trace) -> Tensors:
     """What nodes compute, in one session; if ONNX Runtime refuses one, each in its own, and those stay that it refuses."""
-    together = _try(nodes, known, facts)
+    together = _try(nodes, known, analysis)
     if not isinstance(together, Exception):
         return together
     found: Tensors = {}
@@ -112,7 +130,7 @@ def _run(nodes: list[ir.Node], known: Tensors, facts: Facts, trace: Trace) -> Te
         if not refused.isdisjoint(node.inputs):
             refused.add(output)
             continue
-        result = _try([node], known | found, facts)
+        result = _try([node], known | found, analysis)
         if isinstance(result, Exception):
             refused.add(output)
             node.meta[LEFT] = True
@@ -122,17 +140,17 @@ def _run(nodes: list[ir.Node], known: Tensors, facts: Facts, trace: Trace) -> Te
     return found
 
 
-def _try(nodes: list[ir.Node], known: Tensors, facts: Facts) -> Tensors | Exception:
+def _try(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensors | Exception:
     """What nodes compute, or why ONNX Runtime refuses; its errors have no class in common."""
     try:
-        return _compute(nodes, known, facts)
+        return _compute(nodes, known, analysis)
     except Exception as error:
         if type(error).__module__.startswith("onnxruntime"):
             return error
         raise
 
 
-def _compute(nodes: list[ir.Node], known: Tensors, facts: Facts) -> Tensors:
+def _compute(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensors:
     """Run nodes in one session. Values get names and types of its own: theirs may be of a kind that numpy does not have."""
     outputs = [node.outputs[0] for node in nodes]
     read = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
@@ -149,17 +167,17 @@ def _compute(nodes: list[ir.Node], known: Tensors, facts: Facts) -> Tensors:
             graph.initializer.append(_stored(tensor, names[value]))
     for value in outputs:
         shown = names[value]
-        if facts[value].dtype not in PASSED | {ir.DataType.STRING}:
+        if analysis[value].dtype not in PASSED | {ir.DataType.STRING}:
             shown = f"{names[value]}/wide"
             graph.node.append(onnx.helper.make_node("Cast", [names[value]], [shown], to=onnx.TensorProto.FLOAT))
         graph.output.append(onnx.ValueInfoProto(name=shown))
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", facts.opset)], ir_version=10)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", analysis.opset)], ir_version=10)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     results = session.run([value.name for value in graph.output], feeds)
-    return {value: _tensor(np.asarray(result), facts[value].dtype) for value, result in zip(outputs, results, strict=True)}
+    return {value: _tensor(np.asarray(result), analysis[value].dtype) for value, result in zip(outputs, results, strict=True)}
 
 
 def _renamed(node: ir.Node, names: dict[ir.Value, str]) -> onnx.NodeProto:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
-from onnxfuse.rewrite.facts import ONE, constant
+from onnxfuse.rewrite.analysis import ONE, constant
 
 # GatherND(x, coordinates of every element in order) = Reshape(x)
 
@@ -21,17 +21,17 @@ def gather_coordinates(op, x, where):
 def guard_coordinates(match: Match) -> dict:
     source, where = match.need_shape("x"), match.need_shape("where")
     if (array := constant(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
-        sizes = [match.need_number(dim, "a size") for dim in source[:array.shape[-1]]]
+        sizes = [match.need_number(dim, "a size") for dim in source[: array.shape[-1]]]
         every = np.indices(sizes).reshape(len(sizes), -1).T
         match.need(np.array_equal(array.reshape(-1, array.shape[-1]), every), "the indices are not every element in order")
         return {"target": need_target(match, match["x"])}
-    parts = match.fact("where").coordinates
+    parts = match.info("where").coordinates
     if not parts:
         raise NoMatch("the indices are not plain coordinates", match["where"])
     match.need(all(len(part) == 1 and part[0][1] == ONE for part in parts), "a coordinate mixes axes", match["where"])
     axes = [part[0][0] for part in parts]
     match.need(axes == sorted(set(axes)), "the axes are permuted or repeated", match["where"])
-    match.need(tuple(where[axis] for axis in axes) == source[:len(axes)], "the indices do not cover the source", match["where"])
+    match.need(tuple(where[axis] for axis in axes) == source[: len(axes)], "the indices do not cover the source", match["where"])
     match.need(all(where[i] == ONE for i in range(len(where) - 1) if i not in axes), "an index is repeated", match["where"])
     return {"target": need_target(match, match["x"])}
 
@@ -49,12 +49,13 @@ def guard_row_major(match: Match) -> dict:
         every = np.arange(match.need_number(flat[0], "a size"))
         match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
         return {"target": need_target(match, match["x"])}
-    where, terms = match.need_shape("where"), match.fact("where").index
+    where, terms = match.need_shape("where"), match.info("where").index
     if terms is None:
         raise NoMatch("the indices are not arithmetic of ranges", match["where"])
-    strides = {i: math.prod(where[i + 1:], start=ONE) for i, dim in enumerate(where) if dim != ONE}
-    match.need({i: stride for i, stride in terms if where[i] != ONE} == strides,
-               "the indices are not in row-major order", match["where"])
+    strides = {i: math.prod(where[i + 1 :], start=ONE) for i, dim in enumerate(where) if dim != ONE}
+    match.need(
+        {i: stride for i, stride in terms if where[i] != ONE} == strides, "the indices are not in row-major order", match["where"]
+    )
     match.need(math.prod(where, start=ONE) == flat[0], "the indices do not cover the source", match["where"])
     return {"target": need_target(match, match["x"])}
 
@@ -89,7 +90,7 @@ INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def guard_cast(match: Match) -> None:
-    match.need(match.fact("i").dtype in INTEGERS, "the indices change their kind", match["i"])
+    match.need(match.info("i").dtype in INTEGERS, "the indices change their kind", match["i"])
 
 
 # Squeeze(Slice(x, i : i + 1)) = Gather(x, i)
@@ -134,7 +135,7 @@ def tile(op, x, repeats):
 
 
 def guard_tile(match: Match) -> None:
-    shape, repeats = match.need_shape("x"), match.fact("repeats").data
+    shape, repeats = match.need_shape("x"), match.info("repeats").data
     if repeats is None:
         raise NoMatch("the repeats are not known", match["repeats"])
     for dim, times in zip(shape, repeats, strict=True):

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import constant_target, need_target
 from onnxfuse.rewrite import Dim, Match, NoMatch, Op, Rule
-from onnxfuse.rewrite.facts import ONE, is_constant
+from onnxfuse.rewrite.analysis import ONE, is_constant
 
 # Gemm(x, w, b) = MatMul(x, w) + b
 
@@ -150,8 +150,9 @@ def guard_by_heads(match: Match) -> dict:
     """The parts of each head stand together; a reader picks one of them."""
     lead = match.need_shape("x", rank=3)[:2]
     wanted = match.need_shape(match.output, rank=5)
-    match.need(wanted[:2] == lead and wanted[3] == Dim(PARTS), "the Reshape does not split into the three parts of heads",
-               match.output)
+    match.need(
+        wanted[:2] == lead and wanted[3] == Dim(PARTS), "the Reshape does not split into the three parts of heads", match.output
+    )
     readers = [node for node, _ in match.output.uses()]
     picked = all(node.op_type == "Gather" and node.attributes.get_int("axis", 0) in (3, -2) for node in readers)
     match.need(picked and not match.output.is_graph_output(), "the readers do not pick one of the parts", match.output)
@@ -182,6 +183,7 @@ def _by_parts(value: ir.Value, sizes: list[int]) -> ir.LazyTensor:
     def reordered() -> ir.TensorProtocol:
         array = source.numpy().reshape(*lead, *sizes)
         return ir.tensor(np.ascontiguousarray(np.swapaxes(array, -3, -2)).reshape(source.shape.numpy()))
+
     return ir.LazyTensor(reordered, source.dtype, ir.Shape(source.shape.numpy()))
 
 
@@ -212,17 +214,19 @@ def product_transposed(op: Op, a, b, swap, **_):
 def part(at: int):
     def squeezed(op, x, axes, axis, num_outputs, sizes=None):
         return op.Squeeze(op.Split(x, sizes, axis=axis, num_outputs=num_outputs, _output=at), axes)
+
     return squeezed
 
 
 def guard_part(at: int):
     def guard(match: Match) -> dict:
-        shape, axes = match.need_shape("x"), match.fact("axes").data or ()
+        shape, axes = match.need_shape("x"), match.info("axes").data or ()
         _, split = match.nodes
         same = [axis.number for axis in axes] in ([match["axis"]], [match["axis"] % len(shape)])
         match.need(same, "another dimension is squeezed", match["axes"])
         match.need(shape[match["axis"]].number == len(split.outputs), "a part is wider than 1", match["x"])
         return {"at": at}
+
     return guard
 
 
@@ -236,6 +240,7 @@ def pick(op: Op, x, axis, at, **_):
 def part_of_heads(at: int):
     def before(op, x, shape, zero, axis, num_outputs, sizes=None):
         return op.Split(op.Reshape(x, shape, allowzero=zero), sizes, axis=axis, num_outputs=num_outputs, _output=at)
+
     return before
 
 
@@ -243,6 +248,7 @@ def part_of_moved_heads(at: int):
     def before(op, x, shape, zero, axis, num_outputs, sizes=None):
         moved = op.Transpose(op.Reshape(x, shape, allowzero=zero), perm=[0, 2, 1, 3])
         return op.Split(moved, sizes, axis=axis, num_outputs=num_outputs, _output=at)
+
     return before
 
 
@@ -257,6 +263,7 @@ def guard_part_of_heads(at: int):
         match.need(even, "the parts are not three of the same width", match.output)
         sizes = [match.need_number(size, "a size") for size in (heads[2], widths.pop())]
         return {"at": at, "target": [0, 0, sizes[0], PARTS, sizes[1]]}
+
     return guard
 
 
@@ -284,13 +291,16 @@ def guard_third(match: Match) -> dict:
     match.need(match["steps"] is None or _need_one(match, "steps") == 1, "it steps or reverses", match["steps"])
     match.need(axis in (-1, len(shape) - 1), "another dimension than the last is cut", match["axes"])
     columns = range(width)[start:end]
-    match.need(len(columns) * PARTS == width and columns.start % len(columns) == 0,
-               f"{columns.start} to {columns.stop} is not one of three parts of {width}", match.output)
+    match.need(
+        len(columns) * PARTS == width and columns.start % len(columns) == 0,
+        f"{columns.start} to {columns.stop} is not one of three parts of {width}",
+        match.output,
+    )
     return {"at": columns.start // len(columns), "widths": [len(columns)] * PARTS}
 
 
 def _need_one(match: Match, name: str) -> int:
-    data = match.fact(name).data or ()
+    data = match.info(name).data or ()
     match.need(len(data) == 1, f"{name} is not one known number", match[name])
     return match.need_number(data[0], name)
 
@@ -312,10 +322,14 @@ RULES = (
     Rule("product-transposed", transposed_product, guard_transposed_product, product_transposed),
     Rule("packed-projections", packed, guard_packed, split, shared=True, exact=True),
     Rule("slice-split", third, guard_third, part_of_split, shared=True, exact=True),
-    *(Rule("split-heads", part_of_heads(at), guard_part_of_heads(at), pick_of_heads, shared=True, exact=True)
-      for at in range(PARTS)),
-    *(Rule("split-heads", part_of_moved_heads(at), guard_part_of_heads(at), moved_pick_of_heads, shared=True, exact=True)
-      for at in range(PARTS)),
+    *(
+        Rule("split-heads", part_of_heads(at), guard_part_of_heads(at), pick_of_heads, shared=True, exact=True)
+        for at in range(PARTS)
+    ),
+    *(
+        Rule("split-heads", part_of_moved_heads(at), guard_part_of_heads(at), moved_pick_of_heads, shared=True, exact=True)
+        for at in range(PARTS)
+    ),
     Rule("heads-by-parts", by_heads_with_bias, guard_by_heads, by_parts),
     Rule("heads-by-parts", by_heads, guard_by_heads, by_parts),
 )

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.scale import FLOATS, need_float, scalar_like
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.facts import ONE, Facts, constant, lowest_fill
+from onnxfuse.rewrite.analysis import ONE, Analysis, constant, lowest_fill
 
 # And(x, true) = x, expanded to the common shape
 
@@ -27,7 +27,7 @@ def where_false(op, false, other, x):
 
 
 def guard_false(match: Match) -> None:
-    match.need(match.fact("false").uniform is False, "the condition is not always false", match["false"])
+    match.need(match.info("false").uniform is False, "the condition is not always false", match["false"])
     match.need(match.need_shape("x") == match.need_shape(match.output), "the condition decides the shape", match["false"])
 
 
@@ -36,10 +36,10 @@ def itself(op: Op, x, **_):
 
 
 def guard_true(match: Match) -> None:
-    match.need(match.fact("true").uniform is True, "the other side is not always true", match["true"])
+    match.need(match.info("true").uniform is True, "the other side is not always true", match["true"])
     same = match.need_shape("x") == match.need_shape(match.output)
     if "other" in match.bindings:
-        match.need(same or match.fact("other").shape == (), "the other branch has a shape of its own", match["other"])
+        match.need(same or match.info("other").shape == (), "the other branch has a shape of its own", match["other"])
 
 
 def expanded(op: Op, x, true, **_):
@@ -73,9 +73,12 @@ def guard_uniform(match: Match) -> dict:
     """Zeros like the mask; shape arithmetic keeps its vectors."""
     condition, wanted = match.need_shape("c"), match.need_shape(match.output)
     match.need(condition == wanted, "a branch decides the shape", match.output)
-    facts = {name: match.fact(name) for name in ("yes", "no")}
-    wide = {name: np.array(fact.uniform, dtype=fact.dtype.numpy()) for name, fact in facts.items()
-            if fact.uniform is not None and fact.shape != () and fact.dtype in FLOATS}
+    branches = {name: match.info(name) for name in ("yes", "no")}
+    wide = {
+        name: np.array(info.uniform, dtype=info.dtype.numpy())
+        for name, info in branches.items()
+        if info.uniform is not None and info.shape != () and info.dtype in FLOATS
+    }
     match.need(wide, "no branch is one number in a shape", match.output)
     return {"numbers": wide}
 
@@ -153,12 +156,14 @@ def agree(match: Match) -> None:
 
 def expanded_with(name: str, *, last: bool) -> Rule:
     """Expand(x) and a number, or the number first."""
+
     def before(op, x, shape, c):
         wide = op.Expand(x, shape)
         return getattr(op, name)(*((c, wide) if last else (wide, c)))
 
     def after(op: Op, x, shape, c):
         return op.Expand(getattr(op, name)(*((c, x) if last else (x, c))), shape)
+
     return Rule("expand-number", before, guard_number, after, shared=True, exact=True)
 
 
@@ -177,7 +182,7 @@ def where_expanded_both(op, c, x, to_c, to_x, number):
 
 def guard_both(match: Match) -> None:
     match.need(match.need_shape("number") == (), "the other branch has a shape of its own", match["number"])
-    wide = {match.facts.shape(node.outputs[0]) for node in match.nodes}
+    wide = {match.analysis.shape(node.outputs[0]) for node in match.nodes}
     match.need(len(wide) == 1 and None not in wide, "they are expanded to different shapes", match.output)
 
 
@@ -257,7 +262,7 @@ def guard_fill(match: Match) -> dict:
 
 def _need_shut(match: Match, name: str) -> float:
     """A fill value so low that what is filled gets no weight; refuses another."""
-    fill, highest = match.scalar(name), lowest_fill(match.fact(name).dtype)
+    fill, highest = match.scalar(name), lowest_fill(match.info(name).dtype)
     match.need(fill <= highest, f"the fill value is {fill}, wanted at most {highest:g}", match[name])
     return fill
 
@@ -325,7 +330,7 @@ def nan_repair(op, scores, zero, axis):
 def guard_nan_repair(match: Match) -> None:
     """A softmax row is NaN only when it holds nothing but -inf (or a NaN that was there before)."""
     match.need_scalar("zero", 0.0)
-    finite = _finite(match.facts, match["scores"])
+    finite = _finite(match.analysis, match["scores"])
     match.need(finite, "the mask may be -inf, so that a row without tokens is NaN", match["scores"])
 
 
@@ -333,7 +338,7 @@ PASSING = {"Add", "Mul", "Sub", "Expand", "Reshape", "Unsqueeze", "Transpose", "
 """Operators that give finite numbers for such."""
 
 
-def _finite(facts: Facts, value: ir.Value) -> bool:
+def _finite(analysis: Analysis, value: ir.Value) -> bool:
     """Whether scores are finite for finite activations: products of them, with at most finite constants added."""
     node = value.producer()
     if node is None:
@@ -341,12 +346,12 @@ def _finite(facts: Facts, value: ir.Value) -> bool:
         return array is not None and bool(abs(array).max() < math.inf)
     if node.op_type in ("MatMul", "Gemm"):
         return True
-    floats = (v for v in filter(None, node.inputs) if not _integral(facts, v))
-    return node.op_type in PASSING and all(_finite(facts, v) for v in floats)
+    floats = (v for v in filter(None, node.inputs) if not _integral(analysis, v))
+    return node.op_type in PASSING and all(_finite(analysis, v) for v in floats)
 
 
-def _integral(facts: Facts, value: ir.Value) -> bool:
-    return facts[value].dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+def _integral(analysis: Analysis, value: ir.Value) -> bool:
+    return analysis[value].dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 
 def softmax(op: Op, scores, axis, **_):

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import joins, need_target
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
-from onnxfuse.rewrite.facts import is_constant
+from onnxfuse.rewrite.analysis import is_constant
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
@@ -19,7 +19,7 @@ def scalar_like(op: Op, number: float, dtype: ir.DataType) -> ir.Value:
 
 def need_float(match: Match, value: ir.Value) -> ir.DataType:
     """The value's floating-point type, or a refusal."""
-    dtype = match.facts[value].dtype
+    dtype = match.analysis[value].dtype
     if dtype not in FLOATS:
         raise NoMatch(f"the type is {dtype}, wanted floating point", value)
     return dtype

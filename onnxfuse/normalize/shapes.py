@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxfuse.rewrite import Dim, Match, NoMatch, Op, Rule
-from onnxfuse.rewrite.facts import ONE, Shape
+from onnxfuse.rewrite.analysis import ONE, Shape
 
 
 def constant_target(source: Shape, wanted: Shape) -> list[int] | None:
@@ -32,7 +32,7 @@ def joins(source: Shape, wanted: Shape) -> int | None:
     """Which of the first two of four dimensions becomes one with the next in ``wanted``; None for another Reshape."""
     if len(source) != 4:
         return None
-    return next((at for at in (0, 1) if wanted == (*source[:at], source[at] * source[at + 1], *source[at + 2:])), None)
+    return next((at for at in (0, 1) if wanted == (*source[:at], source[at] * source[at + 1], *source[at + 2 :])), None)
 
 
 # Reshape(x, computed) = Reshape(x, constant)
@@ -44,7 +44,7 @@ def computed_reshape(op, x, shape, allowzero):
 
 def guard_computed(match: Match) -> dict:
     target = need_target(match, match["x"])
-    seen = match.fact("shape").data
+    seen = match.info("shape").data
     match.need(seen != tuple(map(Dim, target)) or match["allowzero"], "the target is already constant")
     return {"target": target}
 
@@ -128,7 +128,7 @@ def unsqueeze(op, x, axes):
 
 
 def guard_unsqueeze(match: Match) -> dict:
-    match.need(match.fact("x").rank, "a scalar: shape arithmetic")
+    match.need(match.info("x").rank, "a scalar: shape arithmetic")
     return {"target": need_target(match, match["x"])}
 
 
@@ -164,7 +164,7 @@ def any_cast(op, x, to, saturate, round_mode):
 
 
 def guard_same_type(match: Match) -> None:
-    match.need(match.fact("x").dtype == match["to"], "it changes the type", match.output)
+    match.need(match.info("x").dtype == match["to"], "it changes the type", match.output)
 
 
 def any_slice(op, x, starts, ends, axes=None, steps=None):
@@ -172,7 +172,7 @@ def any_slice(op, x, starts, ends, axes=None, steps=None):
 
 
 def guard_whole_slice(match: Match) -> None:
-    steps = match.fact("steps").data if match["steps"] is not None else (ONE,)
+    steps = match.info("steps").data if match["steps"] is not None else (ONE,)
     match.need(steps is not None and set(steps) == {ONE}, "it steps or reverses")
     same_shape(match)
 
@@ -182,7 +182,7 @@ def add_zero(op, x, zero):
 
 
 def guard_zero(match: Match) -> None:
-    match.need(match.fact("zero").uniform == 0, "it is not known to be zero", match["zero"])
+    match.need(match.info("zero").uniform == 0, "it is not known to be zero", match["zero"])
     same_shape(match)
 
 

@@ -14,12 +14,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import version_converter
 
-from onnxfuse.errors import ModelError
-from onnxfuse.files import first_line
+from onnxfuse.errors import ModelError, first_line
+from onnxfuse.io.onnx_file import name_apart
+from onnxfuse.io.repair import FOREIGN
 from onnxfuse.operators import is_known, is_runnable
-from onnxfuse.repair import FOREIGN
-from onnxfuse.rewrite.facts import constant, stored
-from onnxfuse.storage import name_apart
+from onnxfuse.rewrite.analysis import constant, stored
 
 SMALL_INITIALIZER = 64
 """Elements up to which two equal initializers count as one when duplicates are merged."""
@@ -51,8 +50,10 @@ def _inline(model: ir.Model) -> None:
         if is_known(function.domain, function.name):
             del model.functions[name]
         elif changed:
-            raise ModelError(f"function {function.name!r} uses {', '.join(sorted(changed))} of opset {own}, which is another "
-                             f"operator in the model's own opset {opset}; export it again with one opset")
+            raise ModelError(
+                f"function {function.name!r} uses {', '.join(sorted(changed))} of opset {own}, which is another "
+                f"operator in the model's own opset {opset}; export it again with one opset"
+            )
         elif set(function.inputs) & set(function.outputs):
             raise ModelError(f"function {function.name!r} gives an input back as an output; export the model again")
         else:
@@ -76,8 +77,9 @@ def _lift_constants(graph: ir.Graph) -> None:
         if tensor is None or node.outputs[0].is_graph_output():
             continue
         value = node.outputs[0]
-        lifted = ir.Value(name=value.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()),
-                          const_value=tensor)
+        lifted = ir.Value(
+            name=value.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         value.name = None
         graph.register_initializer(lifted)
         ir.convenience.replace_all_uses_with(value, lifted)
@@ -147,8 +149,11 @@ def is_deterministic(node: ir.Node, opset: int) -> bool:
 
 def _content(node: ir.Node) -> tuple:
     """What equal nodes have alike: operator, inputs, attributes, and which of the outputs they give."""
-    attributes = tuple(sorted((name, ir.to_proto(attribute).SerializeToString(deterministic=True))
-                              for name, attribute in node.attributes.items()))
+    attributes = tuple(
+        sorted(
+            (name, ir.to_proto(attribute).SerializeToString(deterministic=True)) for name, attribute in node.attributes.items()
+        )
+    )
     return (node.op_identifier(), tuple(node.inputs), attributes, tuple(bool(value.name) for value in node.outputs))
 
 
@@ -203,8 +208,9 @@ def convert(model: ir.Model, opset: int) -> None:
         return
     unlike = next(filter(None, (_unlike(node, source) for node in model.graph.all_nodes())), None)
     if unlike:
-        raise ModelError(f"the model has {unlike}, which opset {opset} has not in this form; "
-                         f"export it again with --opset {opset}")
+        raise ModelError(
+            f"the model has {unlike}, which opset {opset} has not in this form; export it again with --opset {opset}"
+        )
     with _set_apart(model, source), _logged("onnxscript.version_converter") as reasons:
         try:
             version_converter.convert_version(model, opset, fallback=True)
@@ -213,8 +219,10 @@ def convert(model: ir.Model, opset: int) -> None:
     gone = {node.op_type for node in model.graph.all_nodes() if not node.domain and not is_runnable(node.op_type, opset)}
     if reasons or gone or model.opset_imports.get("") != opset:
         why = first_line(reasons[-1]) if reasons else f"ONNX Runtime has no {', '.join(sorted(gone)) or 'such model'} there"
-        raise ModelError(f"the model cannot be brought from opset {source} to {opset}: {why}; "
-                         "optimize it for a target of a lower opset, or export it again")
+        raise ModelError(
+            f"the model cannot be brought from opset {source} to {opset}: {why}; "
+            "optimize it for a target of a lower opset, or export it again"
+        )
     _lift_constants(model.graph)  # it writes constants as nodes
     common.RemoveUnusedNodesPass()(model)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse import storage
 from onnxfuse.errors import ModelError
-from onnxfuse.progress import Progress, silent
+from onnxfuse.io import onnx_file
+from onnxfuse.io.progress import Progress, silent
 from onnxfuse.rewrite import Op
-from onnxfuse.runtime import Feeds, open_session, run
+from onnxfuse.runtime import Feeds
+from onnxfuse.runtime.sessions import open_session, run
 
 BATCHES = 64
 """Batches whose ranges are kept one by one: what a batch's own scale would have been."""
@@ -66,8 +67,9 @@ class Activations:
     def divided(self, scale: np.ndarray) -> Activations:
         """The same of x / scale, scale [K] > 0."""
         moments = None if self.moments is None else self.moments / scale[:, None] / scale
-        return Activations(self.low / scale, self.high / scale, self.batch_low / scale, self.batch_high / scale,
-                           self.square / scale**2, moments)
+        return Activations(
+            self.low / scale, self.high / scale, self.batch_low / scale, self.batch_high / scale, self.square / scale**2, moments
+        )
 
 
 class _Watched:
@@ -107,12 +109,14 @@ class _Watched:
         assert self.low is not None and self.high is not None and self.total is not None
         self.total /= self.count
         square = np.diag(self.total).copy() if self.wanted else self.total
-        return Activations(self.low, self.high, np.stack(self.lows), np.stack(self.highs), square,
-                           self.total if self.wanted else None)
+        return Activations(
+            self.low, self.high, np.stack(self.lows), np.stack(self.highs), square, self.total if self.wanted else None
+        )
 
 
-def observe(model: ir.Model, widths: Mapping[str, int], batches: Batches, *, moments: bool,
-            progress: Progress = silent) -> dict[str, Activations]:
+def observe(
+    model: ir.Model, widths: Mapping[str, int], batches: Batches, *, moments: bool, progress: Progress = silent
+) -> dict[str, Activations]:
     """Run ``model`` over the calibration batches and summarize the values named in ``widths``, which holds their K.
 
     Raises:
@@ -132,8 +136,9 @@ def observe(model: ir.Model, widths: Mapping[str, int], batches: Batches, *, mom
     return found
 
 
-def histograms(model: ir.Model, widths: Mapping[str, int], ranges: Mapping[str, tuple[float, float]],
-               batches: Batches) -> dict[str, np.ndarray]:
+def histograms(
+    model: ir.Model, widths: Mapping[str, int], ranges: Mapping[str, tuple[float, float]], batches: Batches
+) -> dict[str, np.ndarray]:
     """Counts in BINS equal bins over each value's range, of the values named in ``widths``."""
     counts = {name: np.zeros(BINS, np.int64) for name in ranges}
     for outputs in _watch(model, widths, batches):
@@ -158,7 +163,7 @@ def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iter
         shown[name] = rows.name or ""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "watching.onnx"
-        storage.save(watching, path)
+        onnx_file.save(watching, path)
         session = open_session(path)
         for feeds in batches():
             outputs = run(session, feeds)

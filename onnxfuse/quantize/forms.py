@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from onnxfuse import benchmark, storage
 from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.progress import Progress, silent
+from onnxfuse.io import onnx_file
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.measure import benchmark
 from onnxfuse.quantize.prepare import Prepared
 from onnxfuse.quantize.write import DYNAMIC, OPERATOR, QDQ, write
 from onnxfuse.runtime import open_runner
@@ -15,8 +16,9 @@ from onnxfuse.runtime import open_runner
 ROUNDS = 12
 
 
-def choose_form(prepared: Prepared, batch: int, data: Dataset | None,
-                progress: Progress = silent) -> tuple[str, dict[str, float]]:
+def choose_form(
+    prepared: Prepared, batch: int, data: Dataset | None, progress: Progress = silent
+) -> tuple[str, dict[str, float]]:
     """The form to write, and the milliseconds of each that was measured on ``data``'s first batch to choose it.
 
     QDQ is written in standard operators, which every runtime reads; the other replaces it only where its whole 95 % interval is
@@ -32,7 +34,7 @@ def choose_form(prepared: Prepared, batch: int, data: Dataset | None,
         runners = {}
         for form in (QDQ, OPERATOR):
             path = Path(folder) / f"{form}.onnx"
-            storage.save(write(prepared, form=form), path)
+            onnx_file.save(write(prepared, form=form), path)
             runners[form] = open_runner(path)
         timings = benchmark.measure(runners, [next(data.batches(batch))], rounds=ROUNDS)
     faster = benchmark.ratio(timings[QDQ], timings[OPERATOR]).low > 1

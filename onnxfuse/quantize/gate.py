@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse import benchmark, storage
+from onnxfuse.config import Thresholds
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Answers, Quality, answer, judge
-from onnxfuse.progress import Progress, silent
+from onnxfuse.io import onnx_file
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.measure import benchmark
 from onnxfuse.quantize.prepare import Prepared
 from onnxfuse.quantize.write import SWITCHES, write
 from onnxfuse.runtime import Runner, open_runner
-from onnxfuse.scheme import Bars
 
 RANKED = 64
 """Samples that a product's sensitivity is measured on."""
@@ -63,7 +64,7 @@ Rank = Callable[[], dict[str, float]]
 """Each product's loss when it alone is int8."""
 
 
-def misses(bars: Bars, quality: Quality, reference: Quality) -> list[str]:
+def misses(bars: Thresholds, quality: Quality, reference: Quality) -> list[str]:
     """What is not kept, in words.
 
     Raises:
@@ -72,8 +73,10 @@ def misses(bars: Bars, quality: Quality, reference: Quality) -> list[str]:
     found = []
     if bars.max_drop is not None:
         if quality.accuracy is None or reference.accuracy is None:
-            raise UsageError("--max-drop is measured on the labels of --data and a classifier's logits, and one is missing; "
-                             "use --min-cosine or --min-agreement")
+            raise UsageError(
+                "--max-drop is measured on the labels of --data and a classifier's logits, and one is missing; "
+                "use --min-cosine or --min-agreement"
+            )
         drop = reference.accuracy - quality.accuracy
         if not drop <= bars.max_drop:
             found.append(f"accuracy falls by {drop * 100:.2f} points, allowed {bars.max_drop * 100:g}")
@@ -84,8 +87,9 @@ def misses(bars: Bars, quality: Quality, reference: Quality) -> list[str]:
     return found
 
 
-def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, reference: Quality,
-           progress: Progress = silent) -> Trade:
+def search(
+    products: Sequence[str], judge: Judge, rank: Rank, bars: Thresholds, reference: Quality, progress: Progress = silent
+) -> Trade:
     """Find the fewest products that must stay float for the model to pass.
 
     Raises:
@@ -107,8 +111,10 @@ def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, refere
     while not passes(enough):
         if enough == len(order):
             best = max(tried.values(), key=lambda quality: (-len(misses(bars, quality, reference)), quality.cosine))
-            raise RequirementError(f"int8 does not pass, with every product in float either: {misses(bars, best, reference)[0]}; "
-                                   f"the best found has a cosine of {best.cosine:.4f}; nothing was saved")
+            raise RequirementError(
+                f"int8 does not pass, with every product in float either: {misses(bars, best, reference)[0]}; "
+                f"the best found has a cosine of {best.cosine:.4f}; nothing was saved"
+            )
         fails, enough = enough, min(2 * enough, len(order))
     while enough - fails > 1:
         middle = (fails + enough) // 2
@@ -117,8 +123,9 @@ def search(products: Sequence[str], judge: Judge, rank: Rank, bars: Bars, refere
     return Trade(tuple(order[:enough]), attempts, {name: losses[name] for name in order})
 
 
-def pass_bars(prepared: Prepared, source: Path, form: str, data: Dataset, batch: int, bars: Bars,
-              progress: Progress = silent) -> Trade:
+def pass_bars(
+    prepared: Prepared, source: Path, form: str, data: Dataset, batch: int, bars: Thresholds, progress: Progress = silent
+) -> Trade:
     """Find which products of a prepared model must stay float, judged by ``data`` against the float file ``source``.
 
     Raises:
@@ -131,12 +138,12 @@ def pass_bars(prepared: Prepared, source: Path, form: str, data: Dataset, batch:
 
         def judge_kept(kept: tuple[str, ...]) -> Quality:
             files[kept] = Path(folder) / f"{len(kept)}.onnx"
-            storage.save(write(prepared, kept, form), files[kept])
+            onnx_file.save(write(prepared, kept, form), files[kept])
             return judge(answer(open_runner(files[kept]), data, batch), expected, data)
 
         def rank() -> dict[str, float]:
             path = Path(folder) / "switched.onnx"
-            storage.save(write(prepared, form=form, switched=True), path)
+            onnx_file.save(write(prepared, form=form, switched=True), path)
             return sensitivity(open_runner(path), names, data.first(RANKED), batch, progress)
 
         trade = search(names, judge_kept, rank, bars, judge(expected, expected, data), progress)
@@ -154,6 +161,7 @@ def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, pr
     Args:
         run: a model written with ``switched``.
     """
+
     def switched(at: int) -> Answers:
         switches = np.arange(len(names)) == at
         return answer(lambda feeds: run(feeds | {SWITCHES: switches}), data, batch)

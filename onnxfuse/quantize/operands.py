@@ -53,8 +53,11 @@ def _types(domain: str, operator: str) -> _Types:
     scaled = any("tensor(float)" in types for _, _, types in inputs)
     readers = Counter(kind for _, kind, _ in (*inputs, *outputs))
     numbers = {name: at for at, (name, _, _) in enumerate(inputs)}
-    operands = tuple(Operand(at, numbers[f"{name}_zero_point"]) for at, (name, kind, types) in enumerate(inputs)
-                     if types & NARROW and f"{name}_zero_point" in numbers and readers[kind] == 2)
+    operands = tuple(
+        Operand(at, numbers[f"{name}_zero_point"])
+        for at, (name, kind, types) in enumerate(inputs)
+        if types & NARROW and f"{name}_zero_point" in numbers and readers[kind] == 2
+    )
     image = not scaled and not any("tensor(int8)" in types for types in codes)  # bytes with no scale beside them
     return _Types(bool(codes) and not image, operands)
 

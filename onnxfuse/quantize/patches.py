@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import Op
+from onnxfuse.rewrite.analysis import attribute, is_constant
 from onnxfuse.rewrite.driver import replace
-from onnxfuse.rewrite.facts import attribute, is_constant
 
 
 def patches_to_products(model: ir.Model) -> int:
@@ -33,12 +33,18 @@ def _is_patches(node: ir.Node, opset: int) -> bool:
         return False
     kernel = tuple(weight.const_value.shape.numpy())
     sizes = image.shape.dims[1:]
-    return (len(kernel) == 4 and all(isinstance(size, int) for size in sizes)
-            and sizes[1] % kernel[2] == 0 and sizes[2] % kernel[3] == 0
-            and tuple(node.attributes.get_ints("strides", [1, 1])) == kernel[2:] and attribute(node, "group", opset) == 1
-            and not any(node.attributes.get_ints("pads", [0])) and set(node.attributes.get_ints("dilations", [1])) == {1}
-            and node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-            and weight.const_value.dtype == ir.DataType.FLOAT)
+    return (
+        len(kernel) == 4
+        and all(isinstance(size, int) for size in sizes)
+        and sizes[1] % kernel[2] == 0
+        and sizes[2] % kernel[3] == 0
+        and tuple(node.attributes.get_ints("strides", [1, 1])) == kernel[2:]
+        and attribute(node, "group", opset) == 1
+        and not any(node.attributes.get_ints("pads", [0]))
+        and set(node.attributes.get_ints("dilations", [1])) == {1}
+        and node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+        and weight.const_value.dtype == ir.DataType.FLOAT
+    )
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
@@ -49,8 +55,10 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     op = Op(graph, node.outputs[0].name or "patches")
     split = op.Reshape(image, op.constant([0, channels, rows, height, columns, width], "split"))
     shape = op.constant([0, rows * columns, channels * height * width], "rows")
-    product = op.MatMul(op.Reshape(op.Transpose(split, perm=[0, 2, 4, 1, 3, 5]), shape),
-                        op.constant(np.ascontiguousarray(weight.const_value.numpy().reshape(depth, -1).T), "weight"))
+    product = op.MatMul(
+        op.Reshape(op.Transpose(split, perm=[0, 2, 4, 1, 3, 5]), shape),
+        op.constant(np.ascontiguousarray(weight.const_value.numpy().reshape(depth, -1).T), "weight"),
+    )
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         product = op.Add(product, node.inputs[2])
     grid = op.constant([0, depth, rows, columns], "grid")

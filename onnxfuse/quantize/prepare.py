@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.config import Scheme
 from onnxfuse.errors import ModelError, NothingToQuantizeError, UsageError
-from onnxfuse.progress import Progress, silent
+from onnxfuse.io.progress import Progress, silent
 from onnxfuse.quantize import weights
 from onnxfuse.quantize.calibration import Activations, Batches, histograms, observe
 from onnxfuse.quantize.patches import patches_to_products
@@ -17,8 +18,7 @@ from onnxfuse.quantize.products import Product, find_products, require_float, wh
 from onnxfuse.quantize.ranges import narrowed, scale_and_zero
 from onnxfuse.quantize.smooth import smooth
 from onnxfuse.quantize.weights import Codes
-from onnxfuse.runtime import product_saturates
-from onnxfuse.scheme import Scheme
+from onnxfuse.runtime.probes import product_saturates
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,14 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
     changed = {}
     if scheme.smooth != "off":
         progress("smoothing outliers")
-        changed = smooth(model.graph, products, seen, levels=weights.LARGEST, compensated=compensated,
-                         alpha=None if scheme.smooth == "auto" else float(scheme.smooth))
+        changed = smooth(
+            model.graph,
+            products,
+            seen,
+            levels=weights.LARGEST,
+            compensated=compensated,
+            alpha=None if scheme.smooth == "auto" else float(scheme.smooth),
+        )
     codes = {}
     for number, product in enumerate(products):
         progress("rounding weights", number / len(products), product.role)
@@ -100,12 +106,18 @@ def _rounded(product: Product, scheme: Scheme, seen: Activations) -> Codes:
     if seen.moments is None or product.shared:  # a shared weight has one form for all that read it
         return _nearest(product, scheme)
     low, high = seen.range
-    noise = ((high - low) / 255)**2 / 12  # of x, rounded in equal steps
+    noise = ((high - low) / 255) ** 2 / 12  # of x, rounded in equal steps
     return weights.gptq(product.matrix(), seen.moments, noise, product.weight.name or "", pairs=clip_safe(scheme))
 
 
-def _steps(model: ir.Model, scheme: Scheme, products: list[Product], seen: Mapping[str, Activations], batches: Batches,
-           progress: Progress) -> dict[str, tuple[np.float32, np.uint8]]:
+def _steps(
+    model: ir.Model,
+    scheme: Scheme,
+    products: list[Product],
+    seen: Mapping[str, Activations],
+    batches: Batches,
+    progress: Progress,
+) -> dict[str, tuple[np.float32, np.uint8]]:
     """Scale and zero point of each product's activations."""
     ranges = {product.input.name or "": seen[product.name].range for product in products}
     if scheme.ranges != "minmax":

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
 from onnxfuse.quantize.operands import is_integer
-from onnxfuse.rewrite.facts import attribute, is_constant
+from onnxfuse.rewrite.analysis import attribute, is_constant
 
 SMALLEST = 1 << 14
 """Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the answer."""
@@ -62,8 +62,10 @@ def integer_node(model: ir.Model) -> ir.Node | None:
 def require_float(model: ir.Model) -> None:
     """Raises ModelError when the model is int8 or fp16 already."""
     if (node := integer_node(model)) is not None:
-        raise ModelError(f"the model is int8 already ({node.op_type} at {node.outputs[0].name}); quantize the float model, or "
-                         "make its types fast with --retype")
+        raise ModelError(
+            f"the model is int8 already ({node.op_type} at {node.outputs[0].name}); quantize the float model, or "
+            "make its types fast with --retype"
+        )
     for value in model.graph.initializers.values():
         if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
             raise ModelError(f"weight {value.name} is {value.dtype.name}, wanted FLOAT; export the model in float32")
@@ -100,8 +102,9 @@ def _is_big(weight: ir.Value | None) -> bool:
 
 def find_tables(model: ir.Model) -> list[ir.Node]:
     """The look-ups of embedding tables."""
-    return [node for node in model.graph if node.op_type == "Gather" and not node.domain
-            and _is_table(node, model.opset_imports[""])]
+    return [
+        node for node in model.graph if node.op_type == "Gather" and not node.domain and _is_table(node, model.opset_imports[""])
+    ]
 
 
 def _weight_of(node: ir.Node) -> tuple[ir.Value, bool] | None:

@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError
 from onnxfuse.quantize.operands import IntegerProduct, integer_products, operands
-from onnxfuse.rewrite.facts import is_constant
+from onnxfuse.rewrite.analysis import is_constant
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,12 @@ def _is_s8_activation(node: ir.Node) -> bool:
     if node.op_type != "QuantizeLinear":
         return False
     zeros = [_input(node, 2), *(_input(user, _zero(user, at)) for user, at in _uses(node.outputs[0]))]
-    return (zeros[0] is not None and zeros[0].dtype == ir.DataType.INT8
-            and all(zero is not None and is_constant(zero) for zero in zeros) and not node.outputs[0].is_graph_output())
+    return (
+        zeros[0] is not None
+        and zeros[0].dtype == ir.DataType.INT8
+        and all(zero is not None and is_constant(zero) for zero in zeros)
+        and not node.outputs[0].is_graph_output()
+    )
 
 
 def _zero(node: ir.Node, at: int) -> int:

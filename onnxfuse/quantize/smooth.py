@@ -33,8 +33,15 @@ QUIET = 0.01
 """A channel counts as at least this part of the median channel."""
 
 
-def smooth(graph: ir.Graph, products: list[Product], seen: Mapping[str, Activations], *, levels: int, compensated: bool,
-           alpha: float | None) -> dict[str, tuple[float, np.ndarray]]:
+def smooth(
+    graph: ir.Graph,
+    products: list[Product],
+    seen: Mapping[str, Activations],
+    *,
+    levels: int,
+    compensated: bool,
+    alpha: float | None,
+) -> dict[str, tuple[float, np.ndarray]]:
     """Rescale the inputs of products in place. The function stays the same; only rounding differs.
 
     Args:
@@ -74,8 +81,9 @@ def scale_of(largest: np.ndarray, alpha: float) -> np.ndarray:
     return (scale / np.median(scale)).astype(np.float32)
 
 
-def choose(weight: np.ndarray, seen: Activations, levels: int, rounding: float,
-           alpha: float | None) -> tuple[float, float, float]:
+def choose(
+    weight: np.ndarray, seen: Activations, levels: int, rounding: float, alpha: float | None
+) -> tuple[float, float, float]:
     """(error without, error with, alpha): predicted mean squares of a product's error, for the best alpha or the given one."""
     candidates = ALPHAS if alpha is None else (alpha,)
     errors = {candidate: predicted(weight, seen, levels, rounding, candidate) for candidate in (0.0, *candidates)}
@@ -89,7 +97,7 @@ def predicted(weight: np.ndarray, seen: Activations, levels: int, rounding: floa
     Rounding in steps of d adds d**2 / 12; ``rounding`` is the part of the weights' error that is left.
     """
     halves = np.arange(len(seen.batch_low)) % 2
-    absolute, rows = np.abs(weight), (weight.astype(np.float64)**2).sum(axis=1)
+    absolute, rows = np.abs(weight), (weight.astype(np.float64) ** 2).sum(axis=1)
     total = 0.0
     for half in (0, 1) if len(halves) > 1 else (0,):
         known, other = halves != half, halves == half

@@ -69,7 +69,7 @@ def gptq(weight: np.ndarray, moments: np.ndarray, noise: float, name: str, *, pa
             low, high = _room(codes, place, order[at], at) if pairs else (-LARGEST, LARGEST)
             codes[at] = np.clip(np.rint(left[at]), low, high)
             errors[at - start] = (left[at] - codes[at]) / upper[at, at]
-            left[at + 1:stop] -= upper[at, at + 1:stop, None] * errors[at - start]
+            left[at + 1 : stop] -= upper[at, at + 1 : stop, None] * errors[at - start]
         left[stop:] -= upper[start:stop, stop:].T @ errors
     return Codes(codes[place].astype(np.int8), scale)
 
@@ -83,7 +83,7 @@ def _scale(weight: np.ndarray, name: str, pairs: bool) -> np.ndarray:
         for sign in (1, -1):
             part = np.maximum(weight * sign, 0)
             sums = part[0::2].copy()
-            sums[:len(part[1::2])] += part[1::2]
+            sums[: len(part[1::2])] += part[1::2]
             largest = np.maximum(largest, sums.max(axis=0) / (PAIR - 1))
     return np.where(largest == 0, 1.0, largest).astype(np.float32)
 

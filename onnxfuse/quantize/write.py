@@ -59,8 +59,10 @@ def write(prepared: Prepared, keep: Collection[str] = (), form: str = DYNAMIC, *
             x, step, zero = op.DynamicQuantizeLinear(product.input, _outputs=3)
             result = op.Mul(op.Cast(op.MatMulInteger(x, matrix, zero), to=ir.DataType.FLOAT), op.Mul(step, scale))
         else:
-            step, zero = (op.constant(np.asarray(number), name)
-                          for number, name in zip(prepared.steps[product.name], ("step", "zero"), strict=True))
+            step, zero = (
+                op.constant(np.asarray(number), name)
+                for number, name in zip(prepared.steps[product.name], ("step", "zero"), strict=True)
+            )
             x = op.QuantizeLinear(product.input, step, zero)
             if form == QDQ:
                 result = op.MatMul(op.DequantizeLinear(x, step, zero), op.DequantizeLinear(matrix, scale, axis=1))

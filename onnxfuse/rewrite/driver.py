@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
-from onnxfuse.rewrite.facts import Facts
+from onnxfuse.rewrite.analysis import Analysis
 from onnxfuse.rewrite.proof import Prover
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
 
@@ -35,8 +35,11 @@ class Line:
 
     @classmethod
     def of(cls, node: ir.Node) -> Line:
-        return cls(node.op_type, tuple(pattern.name_of(value) for value in node.inputs if value is not None),
-                   tuple(pattern.name_of(value) for value in node.outputs))
+        return cls(
+            node.op_type,
+            tuple(pattern.name_of(value) for value in node.inputs if value is not None),
+            tuple(pattern.name_of(value) for value in node.outputs),
+        )
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,15 @@ class Trace:
 
     def to_json(self) -> dict[str, Any]:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
-        return {"rules": dict(Counter(a.rule for a in self.applications)), "proven": self.proven,
-                "unproven": self.unproven, "rejected": self.rejected, "endless": sorted(self.endless), "unfolded": self.unfolded,
-                "misses": self.misses}
+        return {
+            "rules": dict(Counter(a.rule for a in self.applications)),
+            "proven": self.proven,
+            "unproven": self.unproven,
+            "rejected": self.rejected,
+            "endless": sorted(self.endless),
+            "unfolded": self.unfolded,
+            "misses": self.misses,
+        }
 
     def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
         self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))
@@ -89,11 +98,11 @@ class Trace:
             self.misses[rule.name] = asdict(miss)
 
 
-def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, prover: Prover | None = None) -> int:
+def rewrite(model: ir.Model, rules: Sequence[Rule], analysis: Analysis, trace: Trace, prover: Prover | None = None) -> int:
     """Apply ``rules`` to the main graph until nothing changes. Earlier rules are tried first at a node.
 
     Args:
-        facts: of this graph; they stay true, since every rule keeps what values mean.
+        analysis: of this graph; they stay true, since every rule keeps what values mean.
         trace: receives every application and the nearest miss of each rule.
         prover: proves each rewrite before it is made; one that fails is not made. None proves nothing.
 
@@ -106,7 +115,7 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, 
             by_root[rule.pattern.type, rule.pattern.domain].append(rule)
     total, most = 0, SWEEPS + OFTEN * len(model.graph)
     for _ in range(SWEEPS):
-        fired = _sweep(model, by_root, facts, trace, prover, most - total)
+        fired = _sweep(model, by_root, analysis, trace, prover, most - total)
         total += len(fired)
         if not fired:
             return total
@@ -116,27 +125,33 @@ def rewrite(model: ir.Model, rules: Sequence[Rule], facts: Facts, trace: Trace, 
     return total
 
 
-def _sweep(model: ir.Model, by_root: Mapping[tuple[str, str], Sequence[Rule]], facts: Facts, trace: Trace,
-           prover: Prover | None, most: int) -> list[str]:
+def _sweep(
+    model: ir.Model,
+    by_root: Mapping[tuple[str, str], Sequence[Rule]],
+    analysis: Analysis,
+    trace: Trace,
+    prover: Prover | None,
+    most: int,
+) -> list[str]:
     """Try every rule at every node once, new ones included; the names of those that fired, ``most`` of them."""
     fired: list[str] = []
     for node in model.graph:
         if len(fired) >= most:
             break
         for rule in by_root.get((node.op_type, node.domain), ()):
-            if apply_at(model, rule, node, facts, trace, prover):
+            if apply_at(model, rule, node, analysis, trace, prover):
                 fired.append(rule.name)
                 break
     return fired
 
 
-def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss, tuple[ir.Node, ...]] | None:
+def nearest_miss(rule: Rule, root: ir.Node, analysis: Analysis) -> tuple[pattern.Miss, tuple[ir.Node, ...]] | None:
     """How far one rule comes at one node, and the nodes that it matched there; None when not even the root fits."""
     if not _read(rule, root):
         return None
-    attempt = pattern.Attempt(rule.pattern, root, facts.opset)
+    attempt = pattern.Attempt(rule.pattern, root, analysis.opset)
     for found in attempt:
-        match = Match(found, root, facts, rule.pattern.output)
+        match = Match(found, root, analysis, rule.pattern.output)
         try:
             _need_private(rule, match)
             rule.guard(match)
@@ -146,13 +161,13 @@ def nearest_miss(rule: Rule, root: ir.Node, facts: Facts) -> tuple[pattern.Miss,
     return None if attempt.miss is None or not attempt.miss.matched else (attempt.miss, attempt.nodes)
 
 
-def apply_at(model: ir.Model, rule: Rule, root: ir.Node, facts: Facts, trace: Trace, prover: Prover | None = None) -> bool:
+def apply_at(model: ir.Model, rule: Rule, root: ir.Node, analysis: Analysis, trace: Trace, prover: Prover | None = None) -> bool:
     """Try one rule at one node; rewrite there when it matches and its guard agrees."""
     if not _read(rule, root):
         return False
-    attempt = pattern.Attempt(rule.pattern, root, facts.opset)
+    attempt = pattern.Attempt(rule.pattern, root, analysis.opset)
     for found in attempt:
-        match = Match(found, root, facts, rule.pattern.output)
+        match = Match(found, root, analysis, rule.pattern.output)
         try:
             _need_private(rule, match)
             learned = rule.guard(match) or {}
@@ -243,4 +258,3 @@ def remove_dead(graph: ir.Graph, root: ir.Node) -> None:
         feeders = [value.producer() for value in node.inputs if value is not None]
         graph.remove(node, safe=True)
         queue += [feeder for feeder in feeders if feeder is not None]
-

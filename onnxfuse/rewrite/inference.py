@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 if TYPE_CHECKING:
-    from onnxfuse.rewrite.facts import Dim, Fact
+    from onnxfuse.rewrite.analysis import Dim, ValueInfo
 
 Size = int | str | None
 """A number, a named dimension, or unknown; so is a name that was made up."""
@@ -42,8 +42,9 @@ class Inference:
         self._imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(MICROSOFT, 1)]
         self._known: dict[bytes, tuple[Told, ...]] = {}
 
-    def outputs(self, node: ir.Node, inputs: Sequence[tuple[ir.Value, Fact, ir.TensorProtocol | None]],
-                names: dict[Dim, str]) -> tuple[Told, ...]:
+    def outputs(
+        self, node: ir.Node, inputs: Sequence[tuple[ir.Value, ValueInfo, ir.TensorProtocol | None]], names: dict[Dim, str]
+    ) -> tuple[Told, ...]:
         """What is known of each output of ``node``.
 
         Args:
@@ -56,8 +57,9 @@ class Inference:
             self._known[key] = _ask(question, node.domain)
         return self._known[key]
 
-    def _question(self, node: ir.Node, inputs: Sequence[tuple[ir.Value, Fact, ir.TensorProtocol | None]],
-                  names: dict[Dim, str]) -> onnx.ModelProto:
+    def _question(
+        self, node: ir.Node, inputs: Sequence[tuple[ir.Value, ValueInfo, ir.TensorProtocol | None]], names: dict[Dim, str]
+    ) -> onnx.ModelProto:
         """A model of this node alone, under names that depend on nothing but their order."""
         own = {value.name or "": f"v{at}" for at, (value, _, _) in enumerate(inputs)}
         proto = ir.to_proto(node)
@@ -72,8 +74,8 @@ class Inference:
                 _forget_shapes(attribute.g)
         proto.output[:] = [f"out{at}" for at in range(len(proto.output))]
         graph = onnx.GraphProto(name="question", node=[proto])
-        for value, fact, content in inputs:
-            graph.input.append(_typed(own[value.name or ""], fact, names))
+        for value, info, content in inputs:
+            graph.input.append(_typed(own[value.name or ""], info, names))
             if content is not None:
                 tensor = ir.to_proto(content)
                 tensor.name = own[value.name or ""]
@@ -91,19 +93,19 @@ def _forget_shapes(graph: onnx.GraphProto) -> None:
         _forget_shapes(attribute.g)
 
 
-def _typed(name: str, fact: Fact, names: dict[Dim, str]) -> onnx.ValueInfoProto:
-    info = onnx.ValueInfoProto(name=name)
-    if fact.dtype is not None:
-        info.type.tensor_type.elem_type = int(fact.dtype)
-    for dim in fact.shape or ():
-        size = info.type.tensor_type.shape.dim.add()
+def _typed(name: str, info: ValueInfo, names: dict[Dim, str]) -> onnx.ValueInfoProto:
+    proto = onnx.ValueInfoProto(name=name)
+    if info.dtype is not None:
+        proto.type.tensor_type.elem_type = int(info.dtype)
+    for dim in info.shape or ():
+        size = proto.type.tensor_type.shape.dim.add()
         if dim.number is not None:
             size.dim_value = dim.number
         else:
             size.dim_param = names.setdefault(dim, f"d{len(names)}")
-    if fact.shape == ():
-        info.type.tensor_type.shape.SetInParent()
-    return info
+    if info.shape == ():
+        proto.type.tensor_type.shape.SetInParent()
+    return proto
 
 
 def _ask(question: onnx.ModelProto, domain: str) -> tuple[Told, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.rewrite.facts import attribute, plain, schema_default
+from onnxfuse.rewrite.analysis import attribute, plain, schema_default
 
 COMMUTATIVE = {"Add", "Mul", "And", "Or", "Max", "Min", "Equal", "Sum"}
 IGNORED_ATTRIBUTES = {"LayerNormalization": {"stash_type"}}
@@ -121,14 +121,16 @@ class _Search:
             bindings = bindings | {pattern.name: value}
         yield Found(bindings, nodes)
 
-    def _operator(self, pattern: Op, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any],
-                  nodes: dict[Op, ir.Node]) -> Iterator[Found]:
+    def _operator(
+        self, pattern: Op, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Op, ir.Node]
+    ) -> Iterator[Found]:
         if value is None or (node := value.producer()) is None:
             return self.stop(nodes, name_of(value), "a graph input or initializer", pattern.type)
         if (node.op_type, node.domain) != (pattern.type, pattern.domain) or value.index() != pattern.output:
             return self.stop(nodes, name_of(value), node.op_type, pattern.type)
         if nodes.get(pattern, node) is not node or any(
-                known is node and not _other_output(pattern, other) for other, known in nodes.items() if pattern not in nodes):
+            known is node and not _other_output(pattern, other) for other, known in nodes.items() if pattern not in nodes
+        ):
             return self.stop(nodes, name_of(value), "another node", f"one {pattern.type} in both places")
         found = self._attributes(pattern, node, bindings, nodes)
         if found is None:
@@ -150,8 +152,9 @@ class _Search:
         if pattern.type in COMMUTATIVE and width == 2:
             yield list(zip(wanted, given[::-1], strict=True))
 
-    def _attributes(self, pattern: Op, node: ir.Node, bindings: dict[str, Any],
-                    nodes: dict[Op, ir.Node]) -> dict[str, Any] | None:
+    def _attributes(
+        self, pattern: Op, node: ir.Node, bindings: dict[str, Any], nodes: dict[Op, ir.Node]
+    ) -> dict[str, Any] | None:
         for name, wanted in pattern.attributes.items():
             seen = attribute(node, name, self.opset)
             if isinstance(wanted, Var):
@@ -164,8 +167,12 @@ class _Search:
                 continue
             default = schema_default(node, name, self.opset)
             if plain(given.value) != plain(default):
-                self.stop(nodes, name_of(node.outputs[0]), f"{node.op_type} with {name}={plain(given.value)}",
-                          f"{name}={plain(default)}")
+                self.stop(
+                    nodes,
+                    name_of(node.outputs[0]),
+                    f"{node.op_type} with {name}={plain(given.value)}",
+                    f"{name}={plain(default)}",
+                )
                 return None
         return bindings
 

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxfuse.rewrite.facts import Dim, Fact, Facts, constant
+from onnxfuse.rewrite.analysis import Analysis, Dim, ValueInfo, constant
 from onnxfuse.rewrite.rule import Op, Rule
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-5, np.dtype(np.float16): 4e-3}
@@ -50,8 +50,8 @@ class _Failure:
 class Prover:
     """Proves rewrites of one graph; sizes and random numbers are the same for all of them."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
         self._sizes: dict[str, int] = {}
         self._random: dict[tuple[int, tuple[int, ...], np.dtype], np.ndarray] = {}
 
@@ -83,17 +83,17 @@ class Prover:
         Raises:
             ValueError: nothing can be made for it, in words.
         """
-        fact = self._facts[value]
-        if fact.dtype is not None and fact.dtype.numpy().kind not in NATIVE:
-            raise ValueError(f"{value.name} has type {fact.dtype.name}, which ONNX Runtime does not take from numpy")
+        info = self._analysis[value]
+        if info.dtype is not None and info.dtype.numpy().kind not in NATIVE:
+            raise ValueError(f"{value.name} has type {info.dtype.name}, which ONNX Runtime does not take from numpy")
         known = constant(value)
         if known is not None:
             return known
-        if fact.dtype is None or fact.shape is None:
+        if info.dtype is None or info.shape is None:
             raise ValueError(f"the type or shape of {value.name} is not known")
-        shape = tuple(self._size(dim) for dim in fact.shape)
-        dtype = fact.dtype.numpy()
-        implied = self._implied(fact, shape)
+        shape = tuple(self._size(dim) for dim in info.shape)
+        dtype = info.dtype.numpy()
+        implied = self._implied(info, shape)
         if implied is not None:
             return implied.astype(dtype)
         key = (at, shape, dtype)
@@ -101,18 +101,20 @@ class Prover:
             self._random[key] = _random_array(np.random.default_rng((0, at)), shape, dtype)
         return self._random[key]
 
-    def _implied(self, fact: Fact, shape: tuple[int, ...]) -> np.ndarray | None:
-        if fact.data is not None:
-            return np.array([self._size(item) for item in fact.data]).reshape(shape)
-        if fact.uniform is not None:
-            return np.full(shape, fact.uniform)
-        if fact.index is not None:
+    def _implied(self, info: ValueInfo, shape: tuple[int, ...]) -> np.ndarray | None:
+        if info.data is not None:
+            return np.array([self._size(item) for item in info.data]).reshape(shape)
+        if info.uniform is not None:
+            return np.full(shape, info.uniform)
+        if info.index is not None:
             grid = np.indices(shape)
-            return sum((grid[axis] * self._size(coef) for axis, coef in fact.index), np.zeros(shape))
-        if fact.coordinates is not None:
+            return sum((grid[axis] * self._size(coef) for axis, coef in info.index), np.zeros(shape))
+        if info.coordinates is not None:
             grid = np.indices(shape[:-1])
-            return np.stack([sum((grid[axis] * self._size(coef) for axis, coef in part), np.zeros(shape[:-1]))
-                             for part in fact.coordinates], axis=-1)
+            return np.stack(
+                [sum((grid[axis] * self._size(coef) for axis, coef in part), np.zeros(shape[:-1])) for part in info.coordinates],
+                axis=-1,
+            )
         return None
 
     def _run(self, nodes: Sequence[ir.Node], output: ir.Value, feeds: dict[ir.Value, np.ndarray]) -> np.ndarray | _Failure:
@@ -132,11 +134,15 @@ class Prover:
                 names.setdefault(value, f"v{len(names)}")
         protos = [_proto(node, names) for node in nodes]
         read = [value for value in feeds if value in names]
-        inputs = [onnx.helper.make_tensor_value_info(names[value], onnx.helper.np_dtype_to_tensor_dtype(feeds[value].dtype),
-                                                     feeds[value].shape) for value in read]
+        inputs = [
+            onnx.helper.make_tensor_value_info(
+                names[value], onnx.helper.np_dtype_to_tensor_dtype(feeds[value].dtype), feeds[value].shape
+            )
+            for value in read
+        ]
         graph = onnx.helper.make_graph(protos, "region", inputs, [onnx.ValueInfoProto(name=names[output])])
         canonical = any(node.op_type in ("Attention", "Gelu") and not node.domain for node in nodes)
-        opset = max(self._facts.opset, CANONICAL_OPSET) if canonical else self._facts.opset
+        opset = max(self._analysis.opset, CANONICAL_OPSET) if canonical else self._analysis.opset
         imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.microsoft", 1)]
         options = ort.SessionOptions()
         options.log_severity_level = 4

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
-from onnxfuse.rewrite.facts import Dim, Fact, Facts, Shape, constant, is_constant, stored
+from onnxfuse.rewrite.analysis import Analysis, Dim, Shape, ValueInfo, constant, is_constant, stored
 
 
 class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says no
@@ -27,14 +27,14 @@ class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says n
 
 
 class Match:
-    """What a guard sees: the matched values by name, the root, and the facts. It reads only."""
+    """What a guard sees: the matched values by name, the root, and the analysis. It reads only."""
 
-    def __init__(self, found: pattern.Found, root: ir.Node, facts: Facts, output: int) -> None:
+    def __init__(self, found: pattern.Found, root: ir.Node, analysis: Analysis, output: int) -> None:
         self._output = output
         self.bindings = found.bindings
         self.nodes = list(dict.fromkeys(found.nodes.values()))
         self.root = root
-        self.facts = facts
+        self.analysis = analysis
 
     def __getitem__(self, name: str) -> Any:
         return self.bindings[name]
@@ -44,8 +44,8 @@ class Match:
         """The value that the rule replaces."""
         return self.root.outputs[self._output]
 
-    def fact(self, name: str) -> Fact:
-        return self.facts[self.bindings[name]]
+    def info(self, name: str) -> ValueInfo:
+        return self.analysis[self.bindings[name]]
 
     def need(self, condition: object, reason: str, value: ir.Value | None = None) -> None:
         """Refuse with ``reason`` unless ``condition`` holds."""
@@ -61,16 +61,16 @@ class Match:
     def need_shape(self, value: ir.Value | str, rank: int | None = None) -> Shape:
         """The value's shape; refuses when it is unknown or has another rank."""
         value = self.bindings[value] if isinstance(value, str) else value
-        shape = self.facts.shape(value)
+        shape = self.analysis.shape(value)
         if shape is None:
-            raise NoMatch(f"the shape of {pattern.name_of(value)} is not known{_since(self.facts, value)}", value)
+            raise NoMatch(f"the shape of {pattern.name_of(value)} is not known{_since(self.analysis, value)}", value)
         if rank is not None and len(shape) != rank:
             raise NoMatch(f"{pattern.name_of(value)} has rank {len(shape)}, wanted {rank}", value)
         return shape
 
     def need_type(self, name: str) -> ir.DataType:
         """The value's type; refuses when it is unknown."""
-        dtype = self.fact(name).dtype
+        dtype = self.info(name).dtype
         if dtype is None:
             raise NoMatch(f"the type of {pattern.name_of(self.bindings[name])} is not known", self.bindings[name])
         return dtype
@@ -98,11 +98,11 @@ class Match:
     def scalar(self, name: str) -> float:
         """The one element of a constant; refuses anything else."""
         value = self.bindings[name]
-        fact = self.facts[value]
+        info = self.analysis[value]
         tensor = stored(value)
-        if tensor is None or tensor.size != 1 or fact.uniform is None:
+        if tensor is None or tensor.size != 1 or info.uniform is None:
             raise NoMatch(f"{name} is not a constant scalar", value)
-        return float(fact.uniform)
+        return float(info.uniform)
 
     def need_scalar(self, name: str, wanted: float) -> None:
         """Refuses unless the value is this constant as its type holds it, to within one rounding step."""
@@ -112,11 +112,11 @@ class Match:
             raise NoMatch(f"{name} is {seen}, wanted {wanted}", self.bindings[name])
 
 
-def _since(facts: Facts, value: ir.Value | None) -> str:
+def _since(analysis: Analysis, value: ir.Value | None) -> str:
     """In words, what hides the shape of a value."""
     if value is None:
         return ""
-    lost = facts.unknown_since(value)
+    lost = analysis.unknown_since(value)
     node = lost.producer()
     if node is None:
         return f": the graph input {lost.name} has none"

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse.errors import MissingExtraError, ModelError
-from onnxfuse.files import first_line, require_file
-from onnxfuse.quiet import silent
-from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
+from onnxfuse.errors import MissingExtraError, ModelError, first_line
+from onnxfuse.io.files import require_file
+from onnxfuse.io.quiet import silent
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings, require_inputs
 
 SUFFIX = ".tflite"
 
@@ -85,5 +85,6 @@ def _open(path: Path, threads: int) -> Any:
         with silent():
             return Interpreter(model_path=str(path), num_threads=threads)
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"LiteRT cannot open {path}: {first_line(error)}; convert it again with: "
-                         "onnxfuse export --format tflite") from error
+        raise ModelError(
+            f"LiteRT cannot open {path}: {first_line(error)}; convert it again with: onnxfuse export --format tflite"
+        ) from error

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse.errors import MissingExtraError, ModelError
-from onnxfuse.files import first_line, require_file, shown
+from onnxfuse.errors import MissingExtraError, ModelError, first_line
+from onnxfuse.io.atomic import shown
+from onnxfuse.io.files import require_file
 from onnxfuse.runtime import denormals
-from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings, require_inputs
 
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
 """OpenVINO's inference precision by the runtime's name. int8 files are int8 in either."""
@@ -38,8 +39,12 @@ def open_runner(path: Path, settings: Settings) -> Runner:
     precision = PRECISIONS[settings.runtime]
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ModelError(f"this CPU has no bfloat16 products, OpenVINO would run {path} in float32; choose the runtime openvino")
-    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
-               "CPU_DENORMALS_OPTIMIZATION": settings.denormals_as_zero}
+    options = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "CPU_DENORMALS_OPTIMIZATION": settings.denormals_as_zero,
+    }
     if settings.threads:
         options["INFERENCE_NUM_THREADS"] = settings.threads
     try:

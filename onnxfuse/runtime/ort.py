@@ -1,57 +1,13 @@
-"""ONNX Runtime sessions. Options are the defaults that users get, unless ``Settings`` say otherwise."""
+"""ONNX Runtime as a runtime."""
 
 from __future__ import annotations
 
-import functools
-import time
 from pathlib import Path
 
-import numpy as np
-import onnx.parser
-import onnxruntime as ort
-
-from onnxfuse.errors import ModelError
-from onnxfuse.files import first_line, require_file, shown
+from onnxfuse.io.atomic import shown
 from onnxfuse.runtime import denormals
-from onnxfuse.runtime.settings import Feeds, Outputs, Runner, Settings, require_inputs
-
-QUIET = 4
-"""ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is told once."""
-
-PLAIN = Settings()
-
-
-def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True) -> ort.InferenceSession:
-    """Open a model on the CPU.
-
-    Args:
-        model: a file, or a serialized model.
-        settings: threads and the like.
-        optimize: False runs the graph as it is written, without the loader's own rewrites.
-
-    Raises:
-        ModelError: ONNX Runtime cannot read or run it; its own words follow.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    if settings.denormals_as_zero:
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    if settings.unclipped:
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    if not settings.spinning:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = QUIET
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = model if isinstance(model, bytes) else str(require_file(model))
-    try:
-        with denormals.as_zero(settings.denormals_as_zero):  # what the first session of a process asks for stays otherwise
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        name = "the model" if isinstance(model, bytes) else str(shown(model))
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {first_line(error)}") from error
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings
+from onnxfuse.runtime.sessions import open_session, run
 
 
 def open_runner(path: Path, settings: Settings) -> Runner:
@@ -65,65 +21,3 @@ def open_runner(path: Path, settings: Settings) -> Runner:
             return run(session, feeds, path)
 
     return call
-
-
-def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -> Outputs:
-    """Outputs by name, of the feeds that the session has inputs for.
-
-    Args:
-        path: the model's file, for messages.
-
-    Raises:
-        ModelError: an input is missing, or the model fails on them.
-    """
-    names = [output.name for output in session.get_outputs()]
-    wanted = {value.name for value in session.get_inputs()}
-    require_inputs(wanted, feeds)
-    try:
-        outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: "
-                         f"{first_line(error)[-300:]}{_hint(path)}") from error
-    return dict(zip(names, outputs, strict=True))
-
-
-def _hint(path: Path | None) -> str:
-    """The next step where sizes had to be guessed."""
-    guessed = path is not None and not path.with_name("config.json").is_file()
-    return "; put its config.json beside it, which tells the lengths and sizes it takes" if guessed else ""
-
-
-@functools.cache
-def slow_factor() -> float:
-    """How many times as long a product of u8 activations with u8 weights takes here as one with s8 weights."""
-    seconds = {}
-    for dtype in ("uint8", "int8"):
-        text = f"""<ir_version: 8, opset_import: ["": 17]> g (uint8[128,768] x) => (int32[128,768] y)
-            <{dtype}[1] code = {{3}}, int64[2] shape = {{768, 768}}> {{ w = Expand(code, shape)  y = MatMulInteger(x, w) }}"""
-        session = open_session(onnx.parser.parse_model(text).SerializeToString())
-        feeds = {"x": np.full((128, 768), 3, np.uint8)}
-        times = []
-        for _ in range(20):
-            start = time.perf_counter()
-            run(session, feeds)
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = float(np.median(times))
-    return seconds["uint8"] / seconds["int8"]
-
-
-@functools.cache
-def product_saturates() -> bool:
-    """Whether u8 x s8 products are clipped on this machine.
-
-    x86 without VNNI adds two products in 16 bits: 255 * 127 twice does not fit, 255 * 64 twice does.
-    Measured, not read off the CPU's flags, so that it holds for the kernel that is really taken.
-    """
-    depth = 64
-    text = f"""<ir_version: 8, opset_import: ["": 17]> g (uint8[1,{depth}] x) => (int32[1,{depth}] y)
-        <int8[1] code = {{127}}, int64[2] shape = {{{depth}, {depth}}}> {{ w = Expand(code, shape)  y = MatMulInteger(x, w) }}"""
-    session = open_session(onnx.parser.parse_model(text).SerializeToString())
-    product = run(session, {"x": np.full((1, depth), 255, np.uint8)})["y"]
-    return bool((product != 255 * 127 * depth).any())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import UsageError
-from onnxfuse.runtime.settings import Settings
+from onnxfuse.runtime.api import Settings
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "attention": ("Attention", "decomposed", "MultiHeadAttention"),

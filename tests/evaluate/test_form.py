@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxfuse import samples
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.form import Form, Sizes
 from onnxfuse.evaluate.quality import answer
 from onnxfuse.runtime import open_runner
+from onnxfuse.verify.inputs import LONGEST, profile_of
 from tests.conftest import parse
 from tests.evaluate.conftest import averaging, form_of, saved
 
@@ -36,14 +36,26 @@ def wanted(tmp_path):
     return np.concatenate([run({"input_ids": row[keep][None]})["y"] for row, keep in zip(IDS, KEEP, strict=True)])
 
 
-@pytest.mark.parametrize(("mask", "masked"), [
-    ("int64[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"), ("int32[B,S] seen_mask", "m = Cast<to = 1>(seen_mask)"),
-    ("bool[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"), ("float[B,S] attention_mask", "m = Identity(attention_mask)"),
-    ("float16[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"),
-    ("float[B,1,1,S] attention_mask", "q = Constant<value = int64[2] {1, 2}>()  m = Squeeze(attention_mask, q)"),
-    ("int64[B,S,S] attention_mask", "q = Constant<value = int64 {0}>()  r = Gather<axis = 1>(attention_mask, q)  m = Cast<to = 1>(r)"),
-    ("int64[B,1,S,S] mask", "q = Constant<value = int64[2] {1, 1}>()  z = Constant<value = int64 {0}>()  r = Gather<axis = 2>(mask, z)"
-                            "  o = Constant<value = int64[1] {1}>()  v = Squeeze(r, o)  m = Cast<to = 1>(v)")])
+@pytest.mark.parametrize(
+    ("mask", "masked"),
+    [
+        ("int64[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"),
+        ("int32[B,S] seen_mask", "m = Cast<to = 1>(seen_mask)"),
+        ("bool[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"),
+        ("float[B,S] attention_mask", "m = Identity(attention_mask)"),
+        ("float16[B,S] attention_mask", "m = Cast<to = 1>(attention_mask)"),
+        ("float[B,1,1,S] attention_mask", "q = Constant<value = int64[2] {1, 2}>()  m = Squeeze(attention_mask, q)"),
+        (
+            "int64[B,S,S] attention_mask",
+            "q = Constant<value = int64 {0}>()  r = Gather<axis = 1>(attention_mask, q)  m = Cast<to = 1>(r)",
+        ),
+        (
+            "int64[B,1,S,S] mask",
+            "q = Constant<value = int64[2] {1, 1}>()  z = Constant<value = int64 {0}>()  r = Gather<axis = 2>(mask, z)"
+            "  o = Constant<value = int64[1] {1}>()  v = Squeeze(r, o)  m = Cast<to = 1>(v)",
+        ),
+    ],
+)
 @pytest.mark.parametrize("ids", ["int64[B,S] input_ids", "int32[B,S] tokens"])
 def test_masks_of_any_rank_and_ids_of_any_type_give_the_same_answers(tmp_path, wanted, ids, mask, masked):
     model = averaging(ids, mask, masked=masked)
@@ -57,10 +69,19 @@ def test_a_mask_may_mean_the_opposite(tmp_path, wanted):
     """1 where a token does not take part: of texts, and of a column under the model's own name, which is in its own words."""
     model = averaging(mask="float[B,S] padding_mask", masked="one = Constant<value = float {1.0}>()  m = Sub(one, padding_mask)")
     form = form_of(model)
-    form = replace(form, profile=replace(form.profile, inputs=tuple(
-        replace(value, meaning=(0.0, 1.0)) if value.role == "mask" else value for value in form.profile.inputs)))
+    form = replace(
+        form,
+        profile=replace(
+            form.profile,
+            inputs=tuple(replace(value, meaning=(0.0, 1.0)) if value.role == "mask" else value for value in form.profile.inputs),
+        ),
+    )
     own, theirs = ({"input_ids": IDS, name: mask} for name, mask in (("padding_mask", ~KEEP * 1.0), ("attention_mask", KEEP * 1)))
-    for data in (Dataset("texts", {"input_ids": IDS}, keep=KEEP, form=form), Dataset("own", own, form=form), Dataset("hf", theirs, form=form)):
+    for data in (
+        Dataset("texts", {"input_ids": IDS}, keep=KEEP, form=form),
+        Dataset("own", own, form=form),
+        Dataset("hf", theirs, form=form),
+    ):
         np.testing.assert_allclose(answers(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
         assert [feeds["input_ids"].shape for feeds in data.batches(3)] == [(3, 5), (3, 4), (1, 5)]
         longer = next(replace(data, sizes=Sizes(length=9)).batches(3))["padding_mask"]
@@ -73,7 +94,10 @@ def test_fixed_sizes_give_the_same_answers(tmp_path, wanted, sizes):
     model = averaging(f"int64[{batch or 'B'},{length or 'S'}] input_ids", f"int32[{batch or 'B'},{length or 'S'}] attention_mask")
     data = texts(model)
     assert data.rows(2) == (batch or 2)
-    assert all(feeds["input_ids"].shape == (batch or len(feeds["input_ids"]), length or feeds["input_ids"].shape[1]) for feeds in data.batches(2))
+    assert all(
+        feeds["input_ids"].shape == (batch or len(feeds["input_ids"]), length or feeds["input_ids"].shape[1])
+        for feeds in data.batches(2)
+    )
     np.testing.assert_allclose(answers(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -94,7 +118,13 @@ def test_only_axes_of_tokens_are_cut():
     assert {array.shape for array in feeds.values()} == {(4, 2)}
     plain = next(Dataset("set", columns | {"other": np.ones((4, 9)), "one": np.ones(4), "deep": np.ones((4, 4, 3))}).batches(4))
     assert {name: array.shape for name, array in plain.items()} == {
-        "input_ids": (4, 2), "attention_mask": (4, 2), "token_type_ids": (4, 2), "other": (4, 9), "one": (4,), "deep": (4, 2, 3)}
+        "input_ids": (4, 2),
+        "attention_mask": (4, 2),
+        "token_type_ids": (4, 2),
+        "other": (4, 9),
+        "one": (4,),
+        "deep": (4, 2, 3),
+    }
 
 
 def test_rows_that_are_too_long_keep_their_first_real_tokens():
@@ -124,9 +154,11 @@ def test_a_mask_of_the_models_own_comes_as_it_is():
     mask = np.array([[2, 1, 0, 0], [1, 1, 1, 0]])
     feeds = next(Dataset("set", {"input_ids": IDS[:2, :4], "attention_mask": mask}, form=form_of(averaging())).batches(2))
     assert feeds["attention_mask"].tolist() == mask[:, :3].tolist()
-    model = averaging(mask="float[B,S,S] attention_mask", masked="z = Constant<value = int64 {0}>()  m = Gather<axis = 1>(attention_mask, z)")
+    model = averaging(
+        mask="float[B,S,S] attention_mask", masked="z = Constant<value = int64 {0}>()  m = Gather<axis = 1>(attention_mask, z)"
+    )
     each = np.where(np.tri(4) > 0, 0.0, -1e4)[None].repeat(2, axis=0)
-    for form in (form_of(model), Form(samples.profile_of(model, {"vocab_size": 50}))):
+    for form in (form_of(model), Form(profile_of(model, {"vocab_size": 50}))):
         form.require({"input_ids": IDS[:2, :4], "attention_mask": each}, "set", UsageError)
         feeds = next(Dataset("set", {"input_ids": IDS[:2, :4], "attention_mask": each}, form=form).batches(2))
         np.testing.assert_array_equal(feeds["attention_mask"], each.astype(np.float32))
@@ -146,12 +178,16 @@ def test_columns_without_a_mask():
 
 
 def test_columns_that_are_no_tokens_stay_where_rows_are_made_even():
-    form = form_of(parse("""g (int64[B,S] input_ids, int64[B] domain, float[B,2] other) => (float[B,2] y, int64[B,S] a, int64[B] b)
-        { y = Relu(other)  a = Abs(input_ids)  b = Abs(domain) }"""))
+    form = form_of(
+        parse("""g (int64[B,S] input_ids, int64[B] domain, float[B,2] other) => (float[B,2] y, int64[B,S] a, int64[B] b)
+        { y = Relu(other)  a = Abs(input_ids)  b = Abs(domain) }""")
+    )
     columns = {"input_ids": IDS[:3], "domain": np.array([1, 2, 3]), "other": np.ones((3, 2))}
     fed = list(Dataset("set", columns, keep=KEEP[:3], form=form).batches(3))
     assert [{name: array.shape for name, array in feeds.items()} for feeds in fed] == [
-        {"input_ids": (1, 3), "domain": (1,), "other": (1, 2)}, {"input_ids": (2, 5), "domain": (2,), "other": (2, 2)}]
+        {"input_ids": (1, 3), "domain": (1,), "other": (1, 2)},
+        {"input_ids": (2, 5), "domain": (2,), "other": (2, 2)},
+    ]
 
 
 def test_without_a_mask_rows_of_a_batch_have_equally_many_tokens(tmp_path, wanted):
@@ -170,7 +206,9 @@ def test_a_row_without_a_token_still_has_a_column():
         assert feeds["input_ids"].shape == (2, 1)
 
 
-@pytest.mark.parametrize(("first", "positions"), [({}, [[0, 1, 2, 3], [0, 1, 2, 3]]), ({"first": 2}, [[2, 3, 4, 1], [1, 2, 3, 1]])])
+@pytest.mark.parametrize(
+    ("first", "positions"), [({}, [[0, 1, 2, 3], [0, 1, 2, 3]]), ({"first": 2}, [[2, 3, 4, 1], [1, 2, 3, 1]])]
+)
 def test_positions_are_counted(first, positions):
     """From 0, or as RoBERTa counts real tokens, behind the id of padding."""
     model = averaging(positions="int32[B,S] position_ids")
@@ -193,12 +231,17 @@ def test_what_is_no_position():
         { a = Abs(input_ids)  b = Relu(position_bias)  c = Abs(position_ids) }""")
     assert form_of(model).missing({"input_ids"}) == ["position_bias"]
     for other in (model, averaging()):
-        assert form_of(other).longest == samples.LONGEST
+        assert form_of(other).longest == LONGEST
 
 
 def test_given_types_and_positions_are_taken():
     model = averaging(types="int64[B,S] segments", positions="int64[B,S] position_ids")
-    columns = {"input_ids": IDS, "attention_mask": KEEP * 1, "token_type_ids": KEEP * 1, "position_ids": np.tile(np.arange(8)[::-1], (7, 1))}
+    columns = {
+        "input_ids": IDS,
+        "attention_mask": KEEP * 1,
+        "token_type_ids": KEEP * 1,
+        "position_ids": np.tile(np.arange(8)[::-1], (7, 1)),
+    }
     feeds = next(Dataset("set", columns, form=form_of(model)).batches(2))
     assert feeds["segments"].tolist() == (KEEP[:2, :5] * 1).tolist()
     assert feeds["position_ids"].tolist() == [[7, 6, 5, 4, 3]] * 2
@@ -212,12 +255,19 @@ def test_two_inputs_of_one_role_go_by_their_own_names():
     assert form_of(other).missing({"input_ids", "attention_mask"}) == ["a", "b"]
 
 
-@pytest.mark.parametrize(("columns", "words"), [
-    ({"input_ids": np.full((2, 3), 50)}, "set: input_ids holds 50, and bert.onnx knows 0 to 49 as input_ids"),
-    ({"input_ids": np.array([[-1, 0]])}, "input_ids holds -1"),
-    ({"input_ids": IDS, "token_type_ids": np.full((7, 8), 3)}, "token_type_ids holds 3, and bert.onnx knows 0 to 2 as token_type_ids"),
-    ({"input_ids": IDS[0]}, r"input_ids has rows of shape \[\], bert.onnx takes length as input_ids"),
-    ({"input_ids": IDS, "attention_mask": np.ones((7, 8, 2))}, r"attention_mask has rows of shape \[8, 2\]")])
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"input_ids": np.full((2, 3), 50)}, "set: input_ids holds 50, and bert.onnx knows 0 to 49 as input_ids"),
+        ({"input_ids": np.array([[-1, 0]])}, "input_ids holds -1"),
+        (
+            {"input_ids": IDS, "token_type_ids": np.full((7, 8), 3)},
+            "token_type_ids holds 3, and bert.onnx knows 0 to 2 as token_type_ids",
+        ),
+        ({"input_ids": IDS[0]}, r"input_ids has rows of shape \[\], bert.onnx takes length as input_ids"),
+        ({"input_ids": IDS, "attention_mask": np.ones((7, 8, 2))}, r"attention_mask has rows of shape \[8, 2\]"),
+    ],
+)
 def test_columns_that_do_not_fit_are_refused(columns, words):
     form = form_of(averaging(types="int64[B,S] token_type_ids"), name="bert.onnx")
     with pytest.raises(UsageError, match=words):
@@ -233,7 +283,11 @@ def test_images_come_under_their_own_name_or_hugging_faces():
     fed = list(data.batches(9))
     assert [set(feeds) for feeds in fed] == [{"image"}] * 3
     assert {feeds["image"].dtype for feeds in fed} == {np.dtype(np.float32)}
-    assert [feeds["image"][:, 0, 0, 0].tolist() for feeds in fed] == [[0, 1], [2, 3], [4, 4]]  # the last is repeated, and not judged
+    assert [feeds["image"][:, 0, 0, 0].tolist() for feeds in fed] == [
+        [0, 1],
+        [2, 3],
+        [4, 4],
+    ]  # the last is repeated, and not judged
     assert [batch.rows for batch in data.judged(9)] == [2, 2, 1]
     numbers = form_of(parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }"))
     assert numbers.missing({"pixel_values"}) == ["x"]
@@ -246,8 +300,12 @@ def test_what_follows_from_tokens_needs_tokens():
 
 
 def test_models_have_common_sizes_or_are_refused():
-    forms = [form_of(averaging(f"int64[{batch},{length}] input_ids", f"int64[{batch},{length}] attention_mask"), name=f"{batch}x{length}")
-             for batch, length in (("B", "S"), (1, "S"), ("B", 16), (1, 8))]
+    forms = [
+        form_of(
+            averaging(f"int64[{batch},{length}] input_ids", f"int64[{batch},{length}] attention_mask"), name=f"{batch}x{length}"
+        )
+        for batch, length in (("B", "S"), (1, "S"), ("B", 16), (1, 8))
+    ]
     assert Sizes.common(forms[:3]) == Sizes(1, 16)
     assert Sizes.common([forms[0], form_of(averaging(mask=""))]) == Sizes(even=True)
     with pytest.raises(ModelError, match="the models take no common length, which they must to be compared: Bx16 16, 1x8 8"):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from onnxfuse.config import Thresholds
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality, answer, judge, score
 from onnxfuse.quantize.gate import misses
-from onnxfuse.scheme import Bars
 
 RNG = np.random.default_rng(0)
 
@@ -46,6 +46,7 @@ def test_a_model_keeps_all_of_itself():
 def test_classes_of_tokens_have_no_accuracy():
     def run(feeds):
         return {"logits": feeds["x"][..., None] * np.array([1.0, -1.0])}
+
     found = both(run, run, DATA)
     assert (found.accuracy, found.f1, found.cosine) == (None, None, pytest.approx(1))
 
@@ -62,28 +63,32 @@ def test_padding_does_not_count():
 
     def run(wrong):
         def call(feeds):
-            hidden = np.stack([feeds["x"], feeds["x"]**2, feeds["x"] + 1], axis=-1)
+            hidden = np.stack([feeds["x"], feeds["x"] ** 2, feeds["x"] + 1], axis=-1)
             return {"last_hidden_state": np.where(feeds["attention_mask"][..., None].astype(bool), hidden, wrong)}
+
         return call
+
     assert both(run(0.0), run(7.0), data, 4).cosine == pytest.approx(1)
 
 
 def test_hidden_states_count_only_where_nothing_else_is():
     def run(noise):
         return lambda feeds: {"logits": feeds["x"], "last_hidden_state": feeds["x"][..., None] * np.array([1.0, noise])}
+
     assert both(run(0.0), run(9.0), DATA).cosine == pytest.approx(1)
 
 
 def test_embeddings_agree_by_their_neighbours():
     def run(feeds):
         return {"sentence_embedding": feeds["x"]}
+
     assert both(run, run, DATA).agreement == 1
     turned = both(run, lambda feeds: {"sentence_embedding": feeds["x"][:, ::-1]}, DATA)
     assert turned.agreement == 1
     assert turned.cosine < 0.5
     assert both(run, run, DATA.first(1)).agreement == 1  # there is no neighbour
     shuffled = RNG.permuted(DATA.inputs["x"], axis=1)
-    found = both(run, lambda feeds: {"sentence_embedding": shuffled[:len(feeds["x"])]}, Dataset("set", DATA.inputs), 30)
+    found = both(run, lambda feeds: {"sentence_embedding": shuffled[: len(feeds["x"])]}, Dataset("set", DATA.inputs), 30)
     assert found.agreement < 0.5
 
 
@@ -98,6 +103,7 @@ def through(output, *, noise=0.0, padding=0.0):
     def run(feeds):
         mask = feeds["attention_mask"].astype(bool)
         return {"y": output(np.where(mask, feeds["x"] + noise * rng.standard_normal(mask.shape), padding))}
+
     return run
 
 
@@ -105,7 +111,12 @@ def deep(x):
     return np.stack([x, x**2, x + 1], axis=-1)
 
 
-SHAPES = {"[B,S]": lambda x: x, "[B,S,D]": deep, "[S,B,D]": lambda x: deep(x).transpose(1, 0, 2), "[B*S,D]": lambda x: deep(x).reshape(-1, 3)}
+SHAPES = {
+    "[B,S]": lambda x: x,
+    "[B,S,D]": deep,
+    "[S,B,D]": lambda x: deep(x).transpose(1, 0, 2),
+    "[B*S,D]": lambda x: deep(x).reshape(-1, 3),
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -119,15 +130,27 @@ def test_tokens_count_and_padding_does_not_in_any_order_of_axes(shape):
     assert other.agreement < 1
 
 
-@pytest.mark.parametrize("output", [lambda x: x.sum(), lambda x: x.sum(axis=1), lambda x: np.rint(50 * x).astype(np.int64).sum(axis=1),
-                                    lambda x: x.sum(axis=1) > 0, lambda x: x.sum(axis=1, keepdims=True)])
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda x: x.sum(),
+        lambda x: x.sum(axis=1),
+        lambda x: np.rint(50 * x).astype(np.int64).sum(axis=1),
+        lambda x: x.sum(axis=1) > 0,
+        lambda x: x.sum(axis=1, keepdims=True),
+    ],
+)
 def test_outputs_of_one_number(output):
     assert both(through(output), through(output), PADDED, 2).cosine == pytest.approx(1)
     assert both(through(output), through(output, noise=3.0), PADDED, 2).cosine < 0.98
 
 
 def test_one_number_a_sample_is_held_against_the_other_samples():
-    found = both(lambda feeds: {"y": feeds["x"][:, 0]}, lambda feeds: {"y": feeds["x"][::-1, 0]}, Dataset("set", {"x": np.arange(1.0, 9)[:, None]}))
+    found = both(
+        lambda feeds: {"y": feeds["x"][:, 0]},
+        lambda feeds: {"y": feeds["x"][::-1, 0]},
+        Dataset("set", {"x": np.arange(1.0, 9)[:, None]}),
+    )
     assert found.cosine < 0.7
     assert found.agreement == 0
 
@@ -138,7 +161,7 @@ def test_the_worst_output_counts():
 
 
 def test_outputs_of_text_are_equal_or_not():
-    first, second = (through(lambda x, at=at: np.array(["one", "two", "three"])[:len(x)][[0, at]]) for at in (1, 0))
+    first, second = (through(lambda x, at=at: np.array(["one", "two", "three"])[: len(x)][[0, at]]) for at in (1, 0))
     assert both(first, first, PADDED, 2).cosine == 1
     assert both(first, second, PADDED, 2).cosine == both(first, second, PADDED, 2).agreement == 0.5
 
@@ -163,12 +186,13 @@ def test_rows_of_zeros_are_equal_only_to_themselves():
 def test_what_is_not_finite_is_close_to_nothing(name, broken):
     def run(wrong):
         return lambda feeds: {name: np.where(np.arange(4) == 2, wrong, feeds["x"][:, :4])}
+
     found = both(run(1.0), run(broken), DATA)
     assert (found.cosine, found.agreement) == (0, pytest.approx(0, abs=0.1))
     with pytest.raises(ModelError, match=f"output '{name}' of the model to compare with is not finite"):
         both(run(broken), run(1.0), DATA)
-    assert misses(Bars(min_cosine=0.9), Quality(np.nan, 1, 1, 1, 1), Quality(1, 1, 1, 1, 1))
-    assert misses(Bars(max_drop=0.1), Quality(1, 1, np.nan, 1, 1), Quality(1, 1, 1, 1, 1))
+    assert misses(Thresholds(min_cosine=0.9), Quality(np.nan, 1, 1, 1, 1), Quality(1, 1, 1, 1, 1))
+    assert misses(Thresholds(max_drop=0.1), Quality(1, 1, np.nan, 1, 1), Quality(1, 1, 1, 1, 1))
 
 
 def test_an_output_of_another_shape_is_named():
@@ -176,9 +200,14 @@ def test_an_output_of_another_shape_is_named():
         both(through(lambda x: x[:, :1] + np.zeros((2, 5))), through(lambda x: x[:, :1] + np.zeros((2, 3))), PADDED, 2)
 
 
-@pytest.mark.parametrize(("labels", "words"), [
-    (np.full(30, 4), "labels from 4 to 4, the model 4 classes"), (np.full(30, -1), "labels from -1 to -1, the model 4 classes"),
-    (np.zeros((30, 4), np.int64), r"the shape \[30, 4\], wanted one class for each sample")])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.full(30, 4), "labels from 4 to 4, the model 4 classes"),
+        (np.full(30, -1), "labels from -1 to -1, the model 4 classes"),
+        (np.zeros((30, 4), np.int64), r"the shape \[30, 4\], wanted one class for each sample"),
+    ],
+)
 def test_labels_that_are_no_classes_are_refused(labels, words):
     with pytest.raises(UsageError, match=words):
         both(lambda feeds: {"logits": feeds["x"]}, lambda feeds: {"logits": feeds["x"]}, Dataset("set", DATA.inputs, labels))

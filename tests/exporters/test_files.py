@@ -9,12 +9,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from onnxfuse import ExportPlan, pipeline, storage
+from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError, ModelError, StorageError
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.exporters.checkpoint import PROCESSOR_FILES
+from onnxfuse.io import onnx_file
+from onnxfuse.pipeline.export import export
+from tests.cli.test_cli import expect_one_line
 from tests.conftest import BERT, messages, small_model
-from tests.test_cli import expect_one_line
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 438\n"
 
@@ -30,6 +32,7 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def copy(saved, tmp_path):
     """A copy of a checkpoint, with these files beside it."""
+
     def make(name="classifier", place="source", **beside):
         folder = tmp_path / place
         folder.mkdir(parents=True)
@@ -38,6 +41,7 @@ def copy(saved, tmp_path):
         for file, content in beside.items():
             write(folder / file, content)
         return folder
+
     return make
 
 
@@ -55,10 +59,15 @@ def test_weights_that_are_not_whole(cli, copy):
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     named = "source/model.safetensors "
-    for content, words in ((POINTER, "is a git-lfs pointer, not the file itself; fetch it with: git lfs pull"), (b"", "is empty"),
-                           (whole[:len(whole) // 2], "is cut short, broken or no safetensors file"), (whole[:6], "is cut short"),
-                           (b"\x08\0\0\0\0\0\0\0{\"a\": [}", "no safetensors file"), (b"<!DOCTYPE html>" * 9, "no safetensors file"),
-                           (whole + b"more", "is cut short, broken or no safetensors file")):
+    for content, words in (
+        (POINTER, "is a git-lfs pointer, not the file itself; fetch it with: git lfs pull"),
+        (b"", "is empty"),
+        (whole[: len(whole) // 2], "is cut short, broken or no safetensors file"),
+        (whole[:6], "is cut short"),
+        (b'\x08\0\0\0\0\0\0\0{"a": [}', "no safetensors file"),
+        (b"<!DOCTYPE html>" * 9, "no safetensors file"),
+        (whole + b"more", "is cut short, broken or no safetensors file"),
+    ):
         write(path, content)
         expect_one_line(cli("export", "source"), 4, named, words)
     path.unlink()
@@ -83,13 +92,19 @@ def test_weights_in_several_files(cli, copy, tmp_path):
         checkpoint = open_checkpoint(folder, framework=framework)
         assert str(checkpoint) == "PyTorch"
         assert all(torch.equal(value, weights[name]) for name, value in checkpoint.module.model.state_dict().items())
-    for content, words in (("{", "is not JSON"), ([], "holds a JSON list"), ({"weight_map": []}, "has no weight_map that names files"),
-                           ({"weight_map": {"w": "../model.safetensors"}}, "names ../model.safetensors, which is not beside it")):
+    for content, words in (
+        ("{", "is not JSON"),
+        ([], "holds a JSON list"),
+        ({"weight_map": []}, "has no weight_map that names files"),
+        ({"weight_map": {"w": "../model.safetensors"}}, "names ../model.safetensors, which is not beside it"),
+    ):
         write(folder / "model.safetensors.index.json", content)
         assert words in one_line(cli("export", "source"))
     write(folder / "model.safetensors.index.json", index)
     (folder / "model-00001-of-00002.safetensors").unlink()
-    expect_one_line(cli("export", "source"), 4, "names model-00001-of-00002.safetensors, which is not beside it; download it again")
+    expect_one_line(
+        cli("export", "source"), 4, "names model-00001-of-00002.safetensors, which is not beside it; download it again"
+    )
 
 
 def one_line(result):
@@ -107,10 +122,13 @@ def test_weights_of_other_float_types(copy, kind):
     assert all(torch.equal(value, weights[name].float()) for name, value in loaded.items())
 
 
-@pytest.mark.parametrize(("kind", "words"), [
-    (torch.int8, "is int8 [2, 128], config.json wants [2, 128]"),
-    (torch.float8_e4m3fn, "stores classifier.weight as F8_E4M3, wanted F64, F32, F16, BF16"),
-])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (torch.int8, "is int8 [2, 128], config.json wants [2, 128]"),
+        (torch.float8_e4m3fn, "stores classifier.weight as F8_E4M3, wanted F64, F32, F16, BF16"),
+    ],
+)
 def test_quantized_weights(copy, kind, words):
     folder = copy()
     weights = load_file(folder / "model.safetensors")
@@ -122,29 +140,41 @@ def test_quantized_weights(copy, kind, words):
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize(("content", "code", "words"), [
-    ("", 3, "config.json is empty"),
-    ("{", 3, "config.json is not JSON"),
-    (POINTER, 3, "config.json is a git-lfs pointer"),
-    ("[1]", 3, "config.json holds a JSON list, wanted an object"),
-    (b"\xff\xfe{", 3, "config.json is not JSON"),
-    ("[" * 100_000, 3, "config.json is not JSON"),
-    ({}, 3, "config.json has no model_type; if it is one of bert, distilbert, vit, say so with --model-type"),
-    ({"model_type": ["bert"]}, 3, "model type ['bert'] is not supported"),
-    ({"model_type": "deit"}, 3, "model type 'deit' is not supported (vit and bert are near)"),
-    ({"architectures": 5}, 3, "config.json has 5 as architectures, wanted a list with the name of a class"),
-    ({"model_type": "roberta"}, 3, "model type 'roberta' is not supported (bert is near); onnxfuse knows bert, distilbert, vit"),
-    ({"hidden_size": "128"}, 4, "cannot read config.json of source:"),
-    ({"intermediate_size": 256.5}, 4, "cannot read config.json of source:"),
-    ({"hidden_act": "shrug"}, 4, "cannot load source as BertForSequenceClassification"),
-    ({"num_attention_heads": 5}, 4, "cannot load source as BertForSequenceClassification"),
-    ({"quantization_config": {"quant_method": "gptq"}}, 4, "has quantized weights"),
-])
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        ("", 3, "config.json is empty"),
+        ("{", 3, "config.json is not JSON"),
+        (POINTER, 3, "config.json is a git-lfs pointer"),
+        ("[1]", 3, "config.json holds a JSON list, wanted an object"),
+        (b"\xff\xfe{", 3, "config.json is not JSON"),
+        ("[" * 100_000, 3, "config.json is not JSON"),
+        ({}, 3, "config.json has no model_type; if it is one of bert, distilbert, vit, say so with --model-type"),
+        ({"model_type": ["bert"]}, 3, "model type ['bert'] is not supported"),
+        ({"model_type": "deit"}, 3, "model type 'deit' is not supported (vit and bert are near)"),
+        ({"architectures": 5}, 3, "config.json has 5 as architectures, wanted a list with the name of a class"),
+        (
+            {"model_type": "roberta"},
+            3,
+            "model type 'roberta' is not supported (bert is near); onnxfuse knows bert, distilbert, vit",
+        ),
+        ({"hidden_size": "128"}, 4, "cannot read config.json of source:"),
+        ({"intermediate_size": 256.5}, 4, "cannot read config.json of source:"),
+        ({"hidden_act": "shrug"}, 4, "cannot load source as BertForSequenceClassification"),
+        ({"num_attention_heads": 5}, 4, "cannot load source as BertForSequenceClassification"),
+        ({"quantization_config": {"quant_method": "gptq"}}, 4, "has quantized weights"),
+    ],
+)
 def test_a_config_that_cannot_be_read(cli, copy, content, code, words):
     folder = copy()
     known = json.loads((folder / "config.json").read_text())
-    changed = content if not isinstance(content, dict) else known | content if content else {
-        name: value for name, value in known.items() if name != "model_type"}
+    changed = (
+        content
+        if not isinstance(content, dict)
+        else known | content
+        if content
+        else {name: value for name, value in known.items() if name != "model_type"}
+    )
     write(folder / "config.json", changed)
     expect_one_line(cli("export", "source"), code, words)
 
@@ -156,14 +186,24 @@ def test_a_config_without_a_model_type_that_is_told(cli, copy):
     assert open_checkpoint(folder, model_type="bert").family.model_type == "bert"
 
 
-@pytest.mark.parametrize("fields", [{"output_attentions": True}, {"output_hidden_states": True}, {"return_dict": False}, {"torchscript": True},
-                                    {"chunk_size_feed_forward": 1}, {"_attn_implementation": "flash_attention_2"}, {"torch_dtype": "float16"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_attentions": True},
+        {"output_hidden_states": True},
+        {"return_dict": False},
+        {"torchscript": True},
+        {"chunk_size_feed_forward": 1},
+        {"_attn_implementation": "flash_attention_2"},
+        {"torch_dtype": "float16"},
+    ],
+)
 def test_how_a_class_returns_is_no_matter(copy, tmp_path, fields):
     folder = copy()
     write(folder / "config.json", json.loads((folder / "config.json").read_text()) | fields)
-    step, _ = pipeline.export(ExportPlan(str(folder), tmp_path / "out", exporter="torchscript"))
+    step, _ = export(ExportConfig(str(folder), tmp_path / "out", exporter="torchscript"))
     assert step.parity.passed
-    assert [value.name for value in storage.load(step.path).graph.outputs] == ["logits"]
+    assert [value.name for value in onnx_file.load(step.path).graph.outputs] == ["logits"]
 
 
 def test_no_config_at_all(cli, copy, tmp_path):
@@ -180,33 +220,45 @@ def test_a_tokenizer_that_is_not_there_in_truth(cli, copy):
     for name in PROCESSOR_FILES:
         folder = copy(place=name, **{name: POINTER})
         expect_one_line(cli("export", folder), 3, f"{name}/{name} is a git-lfs pointer")
-    expect_one_line(cli("export", copy(place="cut", **{"tokenizer.json": "{\"a\": "})), 3, "tokenizer.json is not JSON")
+    expect_one_line(cli("export", copy(place="cut", **{"tokenizer.json": '{"a": '})), 3, "tokenizer.json is not JSON")
 
 
 # Sentence encoders -----------------------------------------------------------------------------------------------
 
 
 def modules(*named):
-    return [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for at, (path, kind) in enumerate(named)]
+    return [
+        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for at, (path, kind) in enumerate(named)
+    ]
 
 
 MEAN = {"word_embedding_dimension": 128, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 
 
-@pytest.mark.parametrize(("folder", "config", "mode"), [
-    ("1_Pooling", MEAN, "mean"),
-    ("pooling", MEAN, "mean"),
-    ("parts/pool", {"embedding_dimension": 128, "pooling_mode": "cls", "include_prompt": True}, "cls"),
-])
+@pytest.mark.parametrize(
+    ("folder", "config", "mode"),
+    [
+        ("1_Pooling", MEAN, "mean"),
+        ("pooling", MEAN, "mean"),
+        ("parts/pool", {"embedding_dimension": 128, "pooling_mode": "cls", "include_prompt": True}, "cls"),
+    ],
+)
 def test_pooling_where_modules_json_names_it(copy, tmp_path, folder, config, mode):
-    source = copy("encoder", **{"modules.json": modules(("", "Transformer"), (folder, "Pooling"), ("2_Normalize", "Normalize")),
-                                f"{folder}/config.json": config})
-    step, checkpoint = pipeline.export(ExportPlan(str(source), tmp_path / "out", exporter="torchscript"))
+    source = copy(
+        "encoder",
+        **{
+            "modules.json": modules(("", "Transformer"), (folder, "Pooling"), ("2_Normalize", "Normalize")),
+            f"{folder}/config.json": config,
+        },
+    )
+    step, checkpoint = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
     assert checkpoint.task == "sentence-similarity"
-    assert [value.name for value in storage.load(step.path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
+    assert [value.name for value in onnx_file.load(step.path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
     assert json.loads((tmp_path / "out" / folder / "config.json").read_text()) == config
-    tokens, sentence = checkpoint.module(torch.arange(6)[None], torch.tensor([[1, 1, 1, 1, 0, 0]]), torch.zeros(1, 6, dtype=torch.long))
+    tokens, sentence = checkpoint.module(
+        torch.arange(6)[None], torch.tensor([[1, 1, 1, 1, 0, 0]]), torch.zeros(1, 6, dtype=torch.long)
+    )
     wanted = tokens[0, :4].mean(0) if mode == "mean" else tokens[0, 0]
     torch.testing.assert_close(sentence[0], wanted / wanted.norm())
 
@@ -216,32 +268,96 @@ def test_an_encoder_in_a_folder_of_its_own(copy, tmp_path):
     source = tmp_path / "source"
     write(source / "modules.json", modules(("0_Transformer", "Transformer"), ("1_Pooling", "Pooling")))
     write(source / "1_Pooling" / "config.json", MEAN)
-    step, checkpoint = pipeline.export(ExportPlan(str(source), tmp_path / "out", exporter="torchscript"))
+    step, checkpoint = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
     assert checkpoint.task == "sentence-similarity"
     assert step.parity.passed
     laid = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert laid == {"model.onnx", "config.json", "onnxfuse.json", "modules.json", "1_Pooling/config.json", "tokenizer_config.json"}
+    assert laid == {
+        "model.onnx",
+        "config.json",
+        "onnxfuse.json",
+        "modules.json",
+        "1_Pooling/config.json",
+        "tokenizer_config.json",
+    }
     assert [module["path"] for module in json.loads((tmp_path / "out" / "modules.json").read_text())] == ["", "1_Pooling"]
-    again, _ = pipeline.export(ExportPlan(str(source), tmp_path / "tokens", task="feature-extraction", exporter="torchscript"))
-    assert [value.name for value in storage.load(again.path).graph.outputs] == ["last_hidden_state"]
+    again, _ = export(ExportConfig(str(source), tmp_path / "tokens", task="feature-extraction", exporter="torchscript"))
+    assert [value.name for value in onnx_file.load(again.path).graph.outputs] == ["last_hidden_state"]
 
 
-@pytest.mark.parametrize(("named", "pooling", "transformer", "words"), [
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")), MEAN, None, "asks for Transformer -> Pooling -> Dense"),
-    (modules(("", "Transformer"), ("1", "SpladePooling")), None, None, "asks for Transformer -> SpladePooling"),
-    (modules(("", "StaticEmbedding")), None, None, "asks for StaticEmbedding"),
-    ([{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1_Pooling", "type": "custom.Pooling"}], MEAN, None,
-     "asks for Transformer -> custom.Pooling"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), {"pooling_mode": "weightedmean"}, None, "its pooling is weightedmean"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), {"pooling_mode_weightedmean_tokens": True}, None, "its pooling is pooling_mode_weighted"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), {"pooling_mode": ["mean", "cls"]}, None, "its pooling is mean and cls"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), MEAN | {"pooling_mode_max_tokens": True}, None, "its pooling is mean and max"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), {"word_embedding_dimension": 128}, None, "its pooling is of no kind"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), MEAN | {"include_prompt": False}, None, "leaves prompts out (include_prompt)"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), MEAN | {"skip_first": 2}, None, "asks for skip_first, which onnxfuse does not know"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), MEAN, {"transformer_task": "fill-mask"}, "asks for transformer_task 'fill-mask'"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), MEAN, {"query_length": 32}, "asks for query_length, which onnxfuse does not know"),
-])
+@pytest.mark.parametrize(
+    ("named", "pooling", "transformer", "words"),
+    [
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")),
+            MEAN,
+            None,
+            "asks for Transformer -> Pooling -> Dense",
+        ),
+        (modules(("", "Transformer"), ("1", "SpladePooling")), None, None, "asks for Transformer -> SpladePooling"),
+        (modules(("", "StaticEmbedding")), None, None, "asks for StaticEmbedding"),
+        (
+            [{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1_Pooling", "type": "custom.Pooling"}],
+            MEAN,
+            None,
+            "asks for Transformer -> custom.Pooling",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            {"pooling_mode": "weightedmean"},
+            None,
+            "its pooling is weightedmean",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            {"pooling_mode_weightedmean_tokens": True},
+            None,
+            "its pooling is pooling_mode_weighted",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            {"pooling_mode": ["mean", "cls"]},
+            None,
+            "its pooling is mean and cls",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            MEAN | {"pooling_mode_max_tokens": True},
+            None,
+            "its pooling is mean and max",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            {"word_embedding_dimension": 128},
+            None,
+            "its pooling is of no kind",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            MEAN | {"include_prompt": False},
+            None,
+            "leaves prompts out (include_prompt)",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            MEAN | {"skip_first": 2},
+            None,
+            "asks for skip_first, which onnxfuse does not know",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            MEAN,
+            {"transformer_task": "fill-mask"},
+            "asks for transformer_task 'fill-mask'",
+        ),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            MEAN,
+            {"query_length": 32},
+            "asks for query_length, which onnxfuse does not know",
+        ),
+    ],
+)
 def test_what_modules_ask_for_and_is_not_exported(cli, copy, named, pooling, transformer, words):
     beside = {"modules.json": named, "1_Pooling/config.json": pooling, "sentence_bert_config.json": transformer}
     copy("encoder", **{name: content for name, content in beside.items() if content is not None})
@@ -257,7 +373,11 @@ def test_a_transformer_alone_is_asked_for_one_task(cli, copy):
     source = copy(**{"modules.json": modules(("", "Transformer")), "sentence_bert_config.json": task})
     assert open_checkpoint(source).task == "text-classification"
     write(source / "sentence_bert_config.json", {"transformer_task": "text-generation"})
-    expect_one_line(cli("export", "source"), 4, "modules.json asks for text-generation, wanted one of feature-extraction, sequence-classification")
+    expect_one_line(
+        cli("export", "source"),
+        4,
+        "modules.json asks for text-generation, wanted one of feature-extraction, sequence-classification",
+    )
     write(source / "sentence_bert_config.json", {"transformer_task": "fill-mask"})
     expect_one_line(cli("export", "source"), 4, "no weights for cls.predictions", "--task text-classification")
     write(source / "sentence_bert_config.json", {})
@@ -265,19 +385,33 @@ def test_a_transformer_alone_is_asked_for_one_task(cli, copy):
 
 
 def test_pooling_that_nothing_names_is_told(copy):
-    assert str(open_checkpoint(copy("encoder"), task="sentence-similarity")) == "PyTorch, pooled by mean as no modules.json says how"
+    assert (
+        str(open_checkpoint(copy("encoder"), task="sentence-similarity")) == "PyTorch, pooled by mean as no modules.json says how"
+    )
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ("{", "modules.json is not JSON"), ("", "modules.json is empty"), ({}, "modules.json is no list of modules"),
-    ([], "modules.json is no list of modules"), (["Transformer"], "modules.json is no list of modules"),
-    ([{"type": "sentence_transformers.models.Transformer"}], "modules.json is no list of modules with a type and a path"),
-    ([{"path": "../other", "type": "sentence_transformers.models.Transformer"}], "names the folder '../other', which is not inside"),
-    ([{"path": "/etc", "type": "sentence_transformers.models.Transformer"}], "names the folder '/etc', which is not inside"),
-    (modules(("", "Transformer"), ("../../x", "Dense")), "names the folder '../../x', which is not inside"),
-    (modules(("", "Transformer"), ("1_Pooling", "Pooling")), "names a Pooling, whose 1_Pooling/config.json is not there"),
-    (modules(("0", "Transformer"), ("1_Pooling", "Pooling")), "cannot load the checkpoint in source/0: it has no config.json"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "modules.json is not JSON"),
+        ("", "modules.json is empty"),
+        ({}, "modules.json is no list of modules"),
+        ([], "modules.json is no list of modules"),
+        (["Transformer"], "modules.json is no list of modules"),
+        ([{"type": "sentence_transformers.models.Transformer"}], "modules.json is no list of modules with a type and a path"),
+        (
+            [{"path": "../other", "type": "sentence_transformers.models.Transformer"}],
+            "names the folder '../other', which is not inside",
+        ),
+        ([{"path": "/etc", "type": "sentence_transformers.models.Transformer"}], "names the folder '/etc', which is not inside"),
+        (modules(("", "Transformer"), ("../../x", "Dense")), "names the folder '../../x', which is not inside"),
+        (modules(("", "Transformer"), ("1_Pooling", "Pooling")), "names a Pooling, whose 1_Pooling/config.json is not there"),
+        (
+            modules(("0", "Transformer"), ("1_Pooling", "Pooling")),
+            "cannot load the checkpoint in source/0: it has no config.json",
+        ),
+    ],
+)
 def test_modules_that_cannot_be_read(cli, copy, content, words):
     copy("encoder", **{"modules.json": content})
     assert words in one_line(cli("export", "source"))
@@ -287,11 +421,17 @@ def test_modules_that_cannot_be_read(cli, copy, content, words):
 
 
 def test_all_files_take_their_places_or_none(copy, tmp_path):
-    source = copy("encoder", **{"modules.json": modules(("", "Transformer"), ("1_Pooling", "Pooling")), "1_Pooling/config.json": MEAN,
-                                "tokenizer_config.json": {"a": 1}})
+    source = copy(
+        "encoder",
+        **{
+            "modules.json": modules(("", "Transformer"), ("1_Pooling", "Pooling")),
+            "1_Pooling/config.json": MEAN,
+            "tokenizer_config.json": {"a": 1},
+        },
+    )
     out = tmp_path / "out"
-    plan = ExportPlan(str(source), out, exporter="torchscript")
-    pipeline.export(plan)
+    plan = ExportConfig(str(source), out, exporter="torchscript")
+    export(plan)
     before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert Path("1_Pooling/config.json") in before
     assert "_name_or_path" not in json.loads(before[Path("config.json")])
@@ -299,27 +439,29 @@ def test_all_files_take_their_places_or_none(copy, tmp_path):
     (out / "tokenizer_config.json").unlink()
     (out / "tokenizer_config.json").mkdir()  # in the way of one of them
     with pytest.raises(StorageError, match="what was there is untouched"):
-        pipeline.export(plan)
+        export(plan)
     (out / "tokenizer_config.json").rmdir()
     after = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert after == {path: content for path, content in before.items() if path.name != "tokenizer_config.json"}
-    pipeline.export(plan)
+    export(plan)
     assert json.loads((out / "tokenizer_config.json").read_text()) == {"a": 2}
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_export_into_its_own_folder(copy):
     source = copy(**{"tokenizer_config.json": {"a": 1}})
-    step, _ = pipeline.export(ExportPlan(str(source), source, exporter="torchscript"))
+    step, _ = export(ExportConfig(str(source), source, exporter="torchscript"))
     assert step.parity.passed
     assert open_checkpoint(source).task == "text-classification"
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_fewer_positions_than_the_sample_has_tokens(tmp_path, exporter):
-    model = transformers.BertModel(transformers.BertConfig(**BERT | {"max_position_embeddings": 5}, type_vocab_size=1, num_hidden_layers=1))
+    model = transformers.BertModel(
+        transformers.BertConfig(**BERT | {"max_position_embeddings": 5}, type_vocab_size=1, num_hidden_layers=1)
+    )
     model.save_pretrained(tmp_path / "source")
-    step, _ = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "out", exporter=exporter))
+    step, _ = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out", exporter=exporter))
     assert step.parity.passed
 
 
@@ -337,12 +479,17 @@ def test_objects_that_are_no_encoders():
         open_checkpoint(torch.nn.Linear(2, 2))
     model = small_model("bert", "AutoModel", layers=1)
     for kind in (torch.float16, torch.bfloat16):
-        with pytest.raises(ExportError, match=r"BertModel has b?float16 weights; exports are made in float32: call \.float\(\) first"):
+        with pytest.raises(
+            ExportError, match=r"BertModel has b?float16 weights; exports are made in float32: call \.float\(\) first"
+        ):
             open_checkpoint(model.to(kind))
     model.float()
     with pytest.raises(ExportError, match=r"DataParallel is no transformers model; .*model\.module"):
         open_checkpoint(torch.nn.DataParallel(model))
-    with pytest.raises(ExportError, match="BertModel has no output logits, which task fill-mask shows; it returns last_hidden_state, pooler_output"):
+    with pytest.raises(
+        ExportError,
+        match="BertModel has no output logits, which task fill-mask shows; it returns last_hidden_state, pooler_output",
+    ):
         open_checkpoint(model, task="fill-mask")
     with pytest.raises(ExportError, match=r"BertForPreTraining is a class that onnxfuse does not export; name the --task"):
         open_checkpoint(small_model("bert", "AutoModelForPreTraining", layers=1))
@@ -356,5 +503,5 @@ def test_a_class_made_from_one_that_is_known(tmp_path):
     model = small_model("bert", "AutoModelForSequenceClassification", layers=1)
     model.config.return_dict = False
     model.__class__ = type("Mine", (type(model),), {})
-    step, checkpoint = pipeline.export(ExportPlan("mine", tmp_path, exporter="torchscript"), source=model)
+    step, checkpoint = export(ExportConfig("mine", tmp_path, exporter="torchscript"), source=model)
     assert (checkpoint.task, step.parity.passed) == ("text-classification", True)

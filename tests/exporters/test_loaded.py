@@ -61,45 +61,82 @@ def refused(folder, *parts, **options):
 
 def hidden(checkpoint):
     """The exported module's first output on a fixed sample."""
-    feeds = [torch.arange(10).reshape(2, 5) % 2 if name != "input_ids" else torch.arange(10).reshape(2, 5)
-             for name in checkpoint.family.inputs]
+    feeds = [
+        torch.arange(10).reshape(2, 5) % 2 if name != "input_ids" else torch.arange(10).reshape(2, 5)
+        for name in checkpoint.family.inputs
+    ]
     with torch.no_grad():
         return checkpoint.module(*feeds)[0].numpy()
 
 
-@pytest.mark.parametrize(("head", "task", "names"), [
-    ("BertModel", "text-classification", "no weights for classifier.weight and classifier.bias of task text-classification"),
-    ("BertForMaskedLM", "question-answering", "no weights for qa_outputs.weight and qa_outputs.bias of task question-answering"),
-])
+@pytest.mark.parametrize(
+    ("head", "task", "names"),
+    [
+        ("BertModel", "text-classification", "no weights for classifier.weight and classifier.bias of task text-classification"),
+        (
+            "BertForMaskedLM",
+            "question-answering",
+            "no weights for qa_outputs.weight and qa_outputs.bias of task question-answering",
+        ),
+    ],
+)
 def test_a_head_that_was_never_trained(tmp_path, head, task, names):
     message = refused(saved(tmp_path, head), names, task=task)
     assert message.endswith("its weights fit --task feature-extraction" + (" and --task fill-mask" if "Masked" in head else ""))
 
 
-@pytest.mark.parametrize(("weights", "parts"), [
-    (named(lambda name: name.replace("classifier", "fc")),
-     ["no weights for classifier.weight and classifier.bias", "does not read fc.bias and fc.weight", "fit --task feature-extraction"]),
-    (named(lambda name: f"module.{name}"), ["none of its 41 weights (module.bert.embeddings.LayerNorm.bias and 40 more) is one of BertForSequenceClassification's",
-      "all its names begin with module.; save the model inside with save_pretrained, which leaves that out"]),
-    (named(lambda name: name.replace("bert.", "roberta.")), ["no weights for bert.embeddings", "does not read", "roberta."]),
-    (without("layer.1."), ["no weights for bert.encoder.layer.1.attention.self.query.weight", "and 14 more", "of one bert model"]),
-    (adding(bert__encoder__layer__0__attention__self__distance_embedding__weight=(127, 32)),
-     ["does not read bert.encoder.layer.0.attention.self.distance_embedding.weight"]),
-    (adding(bert__encoder__layer__0__extra=(128,)), ["does not read bert.encoder.layer.0.extra", "of one bert model"]),
-])
+@pytest.mark.parametrize(
+    ("weights", "parts"),
+    [
+        (
+            named(lambda name: name.replace("classifier", "fc")),
+            [
+                "no weights for classifier.weight and classifier.bias",
+                "does not read fc.bias and fc.weight",
+                "fit --task feature-extraction",
+            ],
+        ),
+        (
+            named(lambda name: f"module.{name}"),
+            [
+                "none of its 41 weights (module.bert.embeddings.LayerNorm.bias and 40 more) is one of BertForSequenceClassification's",
+                "all its names begin with module.; save the model inside with save_pretrained, which leaves that out",
+            ],
+        ),
+        (named(lambda name: name.replace("bert.", "roberta.")), ["no weights for bert.embeddings", "does not read", "roberta."]),
+        (
+            without("layer.1."),
+            ["no weights for bert.encoder.layer.1.attention.self.query.weight", "and 14 more", "of one bert model"],
+        ),
+        (
+            adding(bert__encoder__layer__0__attention__self__distance_embedding__weight=(127, 32)),
+            ["does not read bert.encoder.layer.0.attention.self.distance_embedding.weight"],
+        ),
+        (adding(bert__encoder__layer__0__extra=(128,)), ["does not read bert.encoder.layer.0.extra", "of one bert model"]),
+    ],
+)
 def test_weights_of_another_model(tmp_path, weights, parts):
     refused(saved(tmp_path, weights=weights), *parts)
 
 
-@pytest.mark.parametrize(("config", "parts"), [
-    ({"num_hidden_layers": 1}, ["does not read bert.encoder.layer.1.attention"]),
-    ({"num_hidden_layers": 3}, ["no weights for bert.encoder.layer.2.attention.self.query.weight"]),
-    ({"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}},
-     ["classifier.weight is [2, 128], config.json wants [3, 128], and so for 1 more; its weights fit --task feature-extraction"]),
-    ({"vocab_size": 400}, ["bert.embeddings.word_embeddings.weight is [500, 128], config.json wants [400, 128]"]),
-    ({"position_embedding_type": "relative_key", "num_hidden_layers": 1},
-     ["config.json asks for position_embedding_type 'relative_key', which BertConfig of transformers", "does not know"]),
-])
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"num_hidden_layers": 1}, ["does not read bert.encoder.layer.1.attention"]),
+        ({"num_hidden_layers": 3}, ["no weights for bert.encoder.layer.2.attention.self.query.weight"]),
+        (
+            {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}},
+            [
+                "classifier.weight is [2, 128], config.json wants [3, 128], and so for 1 more; its weights fit --task feature-extraction"
+            ],
+        ),
+        ({"vocab_size": 400}, ["bert.embeddings.word_embeddings.weight is [500, 128], config.json wants [400, 128]"]),
+        (
+            {"position_embedding_type": "relative_key", "num_hidden_layers": 1},
+            ["config.json asks for position_embedding_type 'relative_key', which BertConfig of transformers", "does not know"],
+        ),
+    ],
+)
 def test_a_config_of_another_model(tmp_path, config, parts):
     refused(saved(tmp_path, config=config), *parts)
 
@@ -120,24 +157,42 @@ def test_a_table_that_is_tied_by_config_and_stored_with_other_numbers(tmp_path):
         assert torch.equal(checkpoint.module.model.cls.predictions.decoder.weight, read["cls.predictions.decoder.weight"])
 
 
-@pytest.mark.parametrize(("head", "task", "weights"), [
-    ("BertModel", None, without("pooler")),                                                  # no output of ours shows it
-    ("BertForMaskedLM", "feature-extraction", None),                                         # a head, and features were asked for
-    ("BertForMaskedLM", None, adding(bert__pooler__dense__weight=(128, 128), bert__pooler__dense__bias=(128,),
-                                     cls__seq_relationship__weight=(2, 128), cls__seq_relationship__bias=(2,))),  # bert-base's file
-    ("BertForTokenClassification", None, adding(bert__pooler__dense__weight=(128, 128), bert__pooler__dense__bias=(128,))),
-    ("BertForPreTraining", "fill-mask", None),
-    ("BertForPreTraining", "feature-extraction", None),
-    ("BertModel", None, named(lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))),
-])
+@pytest.mark.parametrize(
+    ("head", "task", "weights"),
+    [
+        ("BertModel", None, without("pooler")),  # no output of ours shows it
+        ("BertForMaskedLM", "feature-extraction", None),  # a head, and features were asked for
+        (
+            "BertForMaskedLM",
+            None,
+            adding(
+                bert__pooler__dense__weight=(128, 128),
+                bert__pooler__dense__bias=(128,),
+                cls__seq_relationship__weight=(2, 128),
+                cls__seq_relationship__bias=(2,),
+            ),
+        ),  # bert-base's file
+        ("BertForTokenClassification", None, adding(bert__pooler__dense__weight=(128, 128), bert__pooler__dense__bias=(128,))),
+        ("BertForPreTraining", "fill-mask", None),
+        ("BertForPreTraining", "feature-extraction", None),
+        (
+            "BertModel",
+            None,
+            named(lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")),
+        ),
+    ],
+)
 def test_what_cannot_reach_the_outputs_may_be_missing_or_left_over(tmp_path, head, task, weights):
     model = small("bert", head, 2)
     checkpoint = open_checkpoint(saved(tmp_path, model=model, weights=weights), task=task)
     with torch.no_grad():
         ids = torch.arange(10).reshape(2, 5)
         wanted = model(input_ids=ids, attention_mask=ids % 2, token_type_ids=ids % 2)
-    wanted = model.base_model(input_ids=ids, attention_mask=ids % 2, token_type_ids=ids % 2)["last_hidden_state"] \
-        if checkpoint.task == "feature-extraction" else wanted.get("logits", wanted.get("prediction_logits"))
+    wanted = (
+        model.base_model(input_ids=ids, attention_mask=ids % 2, token_type_ids=ids % 2)["last_hidden_state"]
+        if checkpoint.task == "feature-extraction"
+        else wanted.get("logits", wanted.get("prediction_logits"))
+    )
     np.testing.assert_allclose(hidden(checkpoint), wanted.detach().numpy(), atol=1e-5)
 
 
@@ -150,9 +205,13 @@ def test_a_pooler_of_another_shape_does_not_matter_to_features(tmp_path):
 
 
 def test_positions_that_were_stored_as_a_buffer(tmp_path):
-    folder = saved(tmp_path / "counted", weights=lambda weights: weights | {"bert.embeddings.position_ids": torch.arange(64)[None]})
+    folder = saved(
+        tmp_path / "counted", weights=lambda weights: weights | {"bert.embeddings.position_ids": torch.arange(64)[None]}
+    )
     assert open_checkpoint(folder).task == "text-classification"
-    folder = saved(tmp_path / "moved", weights=lambda weights: weights | {"bert.embeddings.position_ids": torch.arange(64)[None] + 2})
+    folder = saved(
+        tmp_path / "moved", weights=lambda weights: weights | {"bert.embeddings.position_ids": torch.arange(64)[None] + 2}
+    )
     refused(folder, "takes other numbers for bert.embeddings.position_ids")
 
 
@@ -172,13 +231,16 @@ def test_a_head_of_another_task_with_the_same_names(tmp_path):
     assert message.endswith("its weights fit --task feature-extraction and --task text-classification")
 
 
-@pytest.mark.parametrize(("head", "called", "fitting"), [
-    ("BertForNextSentencePrediction", None, "--task feature-extraction"),
-    ("BertForMultipleChoice", None, "--task feature-extraction"),
-    ("BertForPreTraining", None, "--task feature-extraction and --task fill-mask"),
-    ("BertForSequenceClassification", "MyClassifier", "--task feature-extraction and --task text-classification"),
-    ("BertForMaskedLM", "JinaBertForMaskedLM", "--task feature-extraction and --task fill-mask"),
-])
+@pytest.mark.parametrize(
+    ("head", "called", "fitting"),
+    [
+        ("BertForNextSentencePrediction", None, "--task feature-extraction"),
+        ("BertForMultipleChoice", None, "--task feature-extraction"),
+        ("BertForPreTraining", None, "--task feature-extraction and --task fill-mask"),
+        ("BertForSequenceClassification", "MyClassifier", "--task feature-extraction and --task text-classification"),
+        ("BertForMaskedLM", "JinaBertForMaskedLM", "--task feature-extraction and --task fill-mask"),
+    ],
+)
 def test_a_class_that_is_not_exported(tmp_path, head, called, fitting):
     folder = saved(tmp_path, head, config=called and {"architectures": [called]})
     message = refused(folder, f"was saved as {called or head}, which onnxfuse does not export; its weights fit {fitting}")
@@ -203,14 +265,18 @@ def test_a_masked_image_model_has_features(tmp_path):
 
 def test_a_layer_more_that_is_a_copy_of_another(tmp_path):
     """As progressive stacking starts."""
+
     def stacked(weights):
-        return weights | {name.replace("layer.1.", "layer.2."): value.clone() for name, value in weights.items() if "layer.1." in name}
+        return weights | {
+            name.replace("layer.1.", "layer.2."): value.clone() for name, value in weights.items() if "layer.1." in name
+        }
 
     refused(saved(tmp_path, weights=stacked), "does not read bert.encoder.layer.2.attention")
 
 
 def test_an_object_through_which_others_are_called(tmp_path):
     """What its forward returns counts, whatever it is made of (adapters, wrappers)."""
+
     class Wrapped(torch.nn.Module):
         def __init__(self, inner):
             super().__init__()
@@ -223,7 +289,9 @@ def test_an_object_through_which_others_are_called(tmp_path):
     with pytest.raises(ExportError, match="Wrapped is a class that onnxfuse does not export; name the --task"):
         open_checkpoint(Wrapped(inner))
     assert open_checkpoint(Wrapped(inner), task="text-classification").task == "text-classification"
-    with pytest.raises(ExportError, match="Wrapped has no output start_logits, which task question-answering shows; it returns logits"):
+    with pytest.raises(
+        ExportError, match="Wrapped has no output start_logits, which task question-answering shows; it returns logits"
+    ):
         open_checkpoint(Wrapped(inner), task="question-answering")
 
 
@@ -253,16 +321,27 @@ def test_pairs_of_weights():
     assert found.read == {"a": "base.a", "renamed": "b", "c": "c", "t": "t", "twice": "u"}
     assert (found.left, found.missing) == (("other",), ("d",))  # d is zero as c is, and nothing is stored for it
     copies = Numbers(layer0=[1, 2], words=[7, 8, 9])
-    twice = fit(copies, {name: np.asarray(value, np.float32) for name, value in
-                         {"layer0": [1, 2], "layer1": [1, 2], "words": [7, 8, 9], "decoder": [7, 8, 9]}.items()})
+    twice = fit(
+        copies,
+        {
+            name: np.asarray(value, np.float32)
+            for name, value in {"layer0": [1, 2], "layer1": [1, 2], "words": [7, 8, 9], "decoder": [7, 8, 9]}.items()
+        },
+    )
     assert (twice.read["decoder"], twice.left) == ("words", ("layer1",))  # a layer that is a copy is one layer more
     wrong = fit(model, {"a": np.array([3, 5], np.float32), "b": np.array([5, 6])})
     assert wrong.left == ("a", "b")  # other numbers; integers where floats are wanted
 
 
 def test_forms_of_a_name():
-    assert forms("LayerNorm.gamma", "bert.") == ("LayerNorm.gamma", "bert.LayerNorm.gamma", "LayerNorm.gamma",
-                                                 "LayerNorm.weight", "bert.LayerNorm.weight", "LayerNorm.weight")
+    assert forms("LayerNorm.gamma", "bert.") == (
+        "LayerNorm.gamma",
+        "bert.LayerNorm.gamma",
+        "LayerNorm.gamma",
+        "LayerNorm.weight",
+        "bert.LayerNorm.weight",
+        "LayerNorm.weight",
+    )
     assert "x.weight" in forms("bert.x.weight", "bert.")
 
 
@@ -286,6 +365,8 @@ def test_an_activation_that_nobody_knows_is_told_with_its_field(tmp_path):
 
 
 def test_a_checkpoint_of_another_family_is_told_so(tmp_path):
-    said = refused(saved(tmp_path, config={"model_type": "distilbert"}), "was saved as BertForSequenceClassification, a class of bert, and its "
-                   "config.json has model type 'distilbert'")
+    said = refused(
+        saved(tmp_path, config={"model_type": "distilbert"}),
+        "was saved as BertForSequenceClassification, a class of bert, and its config.json has model type 'distilbert'",
+    )
     assert "does not export" not in said

@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from onnxfuse import ExportPlan, pipeline
+from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError, MissingExtraError
 from onnxfuse.exporters import framework_of, open_checkpoint, tf_weights, weights
 from onnxfuse.exporters.home import Home
+from onnxfuse.pipeline.export import export
 from onnxfuse.runtime import open_runner
 from tests.conftest import SMALL, messages, small_model
 
-CLASSIFIER = {"bert": "AutoModelForSequenceClassification", "distilbert": "AutoModelForSequenceClassification",
-              "vit": "AutoModelForImageClassification"}
+CLASSIFIER = {
+    "bert": "AutoModelForSequenceClassification",
+    "distilbert": "AutoModelForSequenceClassification",
+    "vit": "AutoModelForImageClassification",
+}
 
 
 def tensorflow_name(name: str, value: torch.Tensor) -> str:
@@ -51,12 +55,14 @@ def save_h5(model, folder, skip=()):
 def test_weights_of_h5_give_the_same_model(tmp_path, family):
     model = small_model(family, CLASSIFIER[family], layers=2)
     save_h5(model, tmp_path / "source")
-    step, checkpoint = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "out", exporter="torchscript"))
+    step, checkpoint = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out", exporter="torchscript"))
     assert step.details["from"] == "PyTorch, with TensorFlow's weights from tf_model.h5, read without TensorFlow"
     assert checkpoint.framework == "pt"
     shape = (2, 3, 32, 32) if family == "vit" else (2, 5)
-    feeds = {name: np.random.default_rng(0).standard_normal(shape).astype(np.float32) if family == "vit" else np.ones(shape, np.int64)
-             for name in checkpoint.family.inputs}
+    feeds = {
+        name: np.random.default_rng(0).standard_normal(shape).astype(np.float32) if family == "vit" else np.ones(shape, np.int64)
+        for name in checkpoint.family.inputs
+    }
     with torch.inference_mode():
         wanted = model(**{name: torch.from_numpy(array) for name, array in feeds.items()})["logits"].numpy()
     np.testing.assert_allclose(open_runner(step.path)(feeds)["logits"], wanted, atol=1e-5)
@@ -74,7 +80,10 @@ def test_a_base_model_from_a_head_and_back(tmp_path):
     save_h5(small_model("bert", "AutoModelForMaskedLM", layers=1), tmp_path / "head")
     assert open_checkpoint(tmp_path / "head", task="feature-extraction").task == "feature-extraction"
     save_h5(small_model("bert", "AutoModel", layers=1), tmp_path / "base")
-    with pytest.raises(ExportError, match=r"no weights for classifier\.weight and classifier\.bias of task text-classification; its weights fit --task feature-extraction$"):
+    with pytest.raises(
+        ExportError,
+        match=r"no weights for classifier\.weight and classifier\.bias of task text-classification; its weights fit --task feature-extraction$",
+    ):
         open_checkpoint(tmp_path / "base", task="text-classification")
 
 
@@ -117,26 +126,35 @@ def found(folder):
     return weights_of.name, weights_of.framework
 
 
-@pytest.mark.parametrize(("name", "wanted"), [
-    ("bert/encoder/layer_._11/attention/self/query/kernel:0", "bert.encoder.layer.11.attention.self.query.weight"),
-    ("mlm___cls/predictions/transform/LayerNorm/gamma:0", "cls.predictions.transform.LayerNorm.weight"),
-    ("bert/embeddings/token_type_embeddings/embeddings:0", "bert.embeddings.token_type_embeddings.weight"),
-    ("vit/embeddings/position_embeddings:0", "vit.embeddings.position_embeddings"),
-])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("bert/encoder/layer_._11/attention/self/query/kernel:0", "bert.encoder.layer.11.attention.self.query.weight"),
+        ("mlm___cls/predictions/transform/LayerNorm/gamma:0", "cls.predictions.transform.LayerNorm.weight"),
+        ("bert/embeddings/token_type_embeddings/embeddings:0", "bert.embeddings.token_type_embeddings.weight"),
+        ("vit/embeddings/position_embeddings:0", "vit.embeddings.position_embeddings"),
+    ],
+)
 def test_names(name, wanted):
     assert tf_weights.torch_name(name) == wanted
 
 
-@pytest.mark.parametrize("arguments", [
-    ("export", "bert-base-cased", "--framework", "tf", "--random-weights"),
-    ("export", "model.keras"),
-    ("export", "saved"),
-    ("export", "preset"),
-    ("export", "bert-base-cased", "--framework", "tf", "--format", "tflite"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "bert-base-cased", "--framework", "tf", "--random-weights"),
+        ("export", "model.keras"),
+        ("export", "saved"),
+        ("export", "preset"),
+        ("export", "bert-base-cased", "--framework", "tf", "--format", "tflite"),
+    ],
+)
 def test_without_tensorflow_one_line_says_what_to_install(cli, tmp_path, arguments):
     (tmp_path / "model.keras").touch()
-    for folder, file, content in (("saved", "saved_model.pb", ""), ("preset", "config.json", '{"registered_name": "keras_hub>BertBackbone"}')):
+    for folder, file, content in (
+        ("saved", "saved_model.pb", ""),
+        ("preset", "config.json", '{"registered_name": "keras_hub>BertBackbone"}'),
+    ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text(content)
     result = cli(*arguments)

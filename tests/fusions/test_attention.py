@@ -20,8 +20,10 @@ def graph(body: str, mask: str = "float[B,1,1,S] mask", out: str = "float[B,S,16
 
 
 PROJECT = "q1 = MatMul(x, wq)  q = Add(q1, bq)  k1 = MatMul(x, wk)  k = Add(bk, k1)  v1 = MatMul(x, wv)  v = Add(v1, bv) "
-HEADS = "q4 = Reshape(q, split)  qt = Transpose<perm = [0, 2, 1, 3]>(q4)  k4 = Reshape(k, split)  " \
-        "kt = Transpose<perm = [0, 2, 3, 1]>(k4)  v4 = Reshape(v, split)  vt = Transpose<perm = [0, 2, 1, 3]>(v4) "
+HEADS = (
+    "q4 = Reshape(q, split)  qt = Transpose<perm = [0, 2, 1, 3]>(q4)  k4 = Reshape(k, split)  "
+    "kt = Transpose<perm = [0, 2, 3, 1]>(k4)  v4 = Reshape(v, split)  vt = Transpose<perm = [0, 2, 1, 3]>(v4) "
+)
 SCORES = "s = MatMul(qt, kt)  sc = Mul(s, scale)  sm = Add(sc, mask) "
 CONTEXT = "p = Softmax<axis = -1>(sm)  c = MatMul(p, vt)  ct = Transpose<perm = [0, 2, 1, 3]>(c)  y = Reshape(ct, merge)"
 WHOLE = PROJECT + HEADS + SCORES + CONTEXT
@@ -35,28 +37,50 @@ def both(body: str, **parts: str):
     return build(body, **parts), build(body, **parts)
 
 
-@pytest.mark.parametrize("body", [
-    WHOLE,
-    WHOLE.replace("Add(sc, mask)", "Add(mask, sc)"),
-    WHOLE.replace("Mul(s, scale)", "Div(s, two)"),
-    WHOLE.replace("s = MatMul(qt, kt)", "qs = Mul(qt, root)  ks = Mul(kt, root)  sc = MatMul(qs, ks)").replace("sc = Mul(s, scale)", ""),
-    WHOLE.replace("kt = Transpose<perm = [0, 2, 3, 1]>(k4)",
-                  "k3 = Transpose<perm = [0, 2, 1, 3]>(k4)  kt = Transpose<perm = [0, 1, 3, 2]>(k3)"),
-    WHOLE.replace("y = Reshape(ct, merge)", "i = Identity(ct)  y = Reshape(i, merge)"),
-    WHOLE.replace("p = Softmax", "raw = Softmax").replace("c = MatMul", "nan = IsNaN(raw)  p = Where(nan, zero, raw)  c = MatMul")
-         .replace("Add(sc, mask)", "Identity(sc)"),
-    WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 3>"),
-    WHOLE.replace("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [2, 0, 1, 3]>(c)"),  # [S,B,D]
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        WHOLE,
+        WHOLE.replace("Add(sc, mask)", "Add(mask, sc)"),
+        WHOLE.replace("Mul(s, scale)", "Div(s, two)"),
+        WHOLE.replace("s = MatMul(qt, kt)", "qs = Mul(qt, root)  ks = Mul(kt, root)  sc = MatMul(qs, ks)").replace(
+            "sc = Mul(s, scale)", ""
+        ),
+        WHOLE.replace(
+            "kt = Transpose<perm = [0, 2, 3, 1]>(k4)",
+            "k3 = Transpose<perm = [0, 2, 1, 3]>(k4)  kt = Transpose<perm = [0, 1, 3, 2]>(k3)",
+        ),
+        WHOLE.replace("y = Reshape(ct, merge)", "i = Identity(ct)  y = Reshape(i, merge)"),
+        WHOLE.replace("p = Softmax", "raw = Softmax")
+        .replace("c = MatMul", "nan = IsNaN(raw)  p = Where(nan, zero, raw)  c = MatMul")
+        .replace("Add(sc, mask)", "Identity(sc)"),
+        WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 3>"),
+        WHOLE.replace("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [2, 0, 1, 3]>(c)"),  # [S,B,D]
+    ],
+)
 def test_spellings_become_one_attention_with_merged_qkv(body):
     before, after = both(body)
     apply((*attention.RULES, *qkv.RULES), after)
-    assert [name for name in ops(after) if name in ("Attention", "Softmax", "MatMul", "Split")] == ["Attention", "MatMul", "Split"]
+    assert [name for name in ops(after) if name in ("Attention", "Softmax", "MatMul", "Split")] == [
+        "Attention",
+        "MatMul",
+        "Split",
+    ]
     assert_same(before, after, SIZES)
 
 
-@pytest.mark.parametrize(("shape", "widened"), [("B,1,1,S", True), ("1,1,1,S", True), ("1,4,1,S", True), ("1,S", True),
-                                                ("B,1,S,S", False), ("B,4,S,S", False), ("S,S", False)])
+@pytest.mark.parametrize(
+    ("shape", "widened"),
+    [
+        ("B,1,1,S", True),
+        ("1,1,1,S", True),
+        ("1,4,1,S", True),
+        ("1,S", True),
+        ("B,1,S,S", False),
+        ("B,4,S,S", False),
+        ("S,S", False),
+    ],
+)
 def test_masks_of_every_shape_fuse(shape, widened):
     """One row for all queries is widened, as ONNX Runtime wants it; another mask stays as it is."""
     before, after = both(WHOLE, mask=f"float[{shape}] mask")
@@ -67,8 +91,11 @@ def test_masks_of_every_shape_fuse(shape, widened):
 
 
 def test_no_mask_and_no_scale_fuse():
-    for body in (WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)"), WHOLE.replace("sc = Mul(s, scale)", "sc = Identity(s)"),
-                 WHOLE.replace("sc = Mul(s, scale)", "").replace("sm = Add(sc, mask)", "sm = Identity(s)")):
+    for body in (
+        WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)"),
+        WHOLE.replace("sc = Mul(s, scale)", "sc = Identity(s)"),
+        WHOLE.replace("sc = Mul(s, scale)", "").replace("sm = Add(sc, mask)", "sm = Identity(s)"),
+    ):
         before, after = both(body)
         apply(attention.RULES, after)
         assert ops(after).count("Attention") == 1
@@ -85,50 +112,83 @@ def test_another_scale_becomes_the_attribute():
 
 @pytest.mark.parametrize(("off", "written"), [(0, False), (5e-7, False), (-5e-7, False), (3e-6, True), (-3e-6, True)])
 def test_the_default_scale_may_be_off_by_rounding(off, written):
-    before, after = (fill(parse(graph(WHOLE.replace("Mul(s, scale)", "Mul(s, near)")).replace("float odd = {0.3}", f"float near = {{{0.5 + off / 2:.9f}}}")),
-                          **WEIGHTS) for _ in range(2))
+    before, after = (
+        fill(
+            parse(
+                graph(WHOLE.replace("Mul(s, scale)", "Mul(s, near)")).replace(
+                    "float odd = {0.3}", f"float near = {{{0.5 + off / 2:.9f}}}"
+                )
+            ),
+            **WEIGHTS,
+        )
+        for _ in range(2)
+    )
     apply(attention.RULES, after)
     node = next(n for n in after.graph if n.op_type == "Attention")
     assert ("scale" in node.attributes) == written
     assert_same(before, after, SIZES)
 
 
-ON_HEADS = PROJECT + HEADS.replace("perm = [0, 2, 3, 1]", "perm = [0, 2, 1, 3]") + """c = Attention(qt, kt, vt, mask)
+ON_HEADS = (
+    PROJECT
+    + HEADS.replace("perm = [0, 2, 3, 1]", "perm = [0, 2, 1, 3]")
+    + """c = Attention(qt, kt, vt, mask)
     ct = Transpose<perm = [0, 2, 1, 3]>(c)  y = Reshape(ct, merge)"""
+)
 
 
-@pytest.mark.parametrize(("scale", "written"), [("", None), ("<scale = 0.5>", None), ("<scale = 0.5000001>", None), ("<scale = 0.3>", 0.3),
-                                                 ("<scale = 0.500005>", 0.500005)])
+@pytest.mark.parametrize(
+    ("scale", "written"),
+    [
+        ("", None),
+        ("<scale = 0.5>", None),
+        ("<scale = 0.5000001>", None),
+        ("<scale = 0.3>", 0.3),
+        ("<scale = 0.500005>", 0.500005),
+    ],
+)
 def test_the_operator_on_heads_is_attention_on_projections(scale, written):
     before, after = both(ON_HEADS.replace("Attention(", f"Attention{scale}("), mask="float[B,1,S,S] mask")
     apply(attention.RULES, after)
-    node, = (n for n in after.graph if n.op_type == "Attention")
+    (node,) = (n for n in after.graph if n.op_type == "Attention")
     assert after.graph.outputs[0] is node.outputs[0]
     assert node.attributes.get_float("scale", -1) == pytest.approx(-1 if written is None else written)
     assert_same(before, after, SIZES)
 
 
-@pytest.mark.parametrize(("body", "parts", "reason"), [
-    (WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 2>"), {}, "softmax runs over axis 2"),
-    (WHOLE.replace("Mul(s, scale)", "Mul(s, zero)"), {}, "the scale is 0.0, wanted above zero"),
-    (WHOLE.replace("k4 = Reshape(k, split)", "k4 = Reshape(k, wide)").replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)")
-     .replace("q4 = Reshape(q, split)", "q4 = Reshape(q, split)"), {}, "k is not split into [B,T,4,4]"),
-    (WHOLE.replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)"), {}, "v is not split into [B,T,4,4]"),
-    (WHOLE.replace("Mul(s, scale)", "Mul(s, dyn)"), {"mask": "float[B,1,1,S] mask, float dyn"}, "scale is not a constant scalar"),
-    (WHOLE.replace("q4 = Reshape(q, split)", "q4 = Reshape(q, turned)"), {}, "q is not split into [B,S,N,H]"),
-    (WHOLE.replace("y = Reshape(ct, merge)", "y = Reshape(ct, narrow)"), {}, "the heads are not merged back to [B,S,D]"),
-    (WHOLE.replace("Mul(s, scale)", "Mul(s, minus)"), {}, "the scale is -0.5, wanted above zero"),
-    (WHOLE, {"mask": "float[B,2,S,S] mask"}, "the mask's heads are 2"),
-    (WHOLE, {"mask": "float[C,1,S,S] mask"}, "the mask's batch is C"),
-    (WHOLE, {"mask": "float[B,1,S,T] mask"}, "the mask's last dimension is T"),
-    (WHOLE, {"mask": "float[B,1,T,S] mask"}, "the mask's second-last dimension is T"),
-    (WHOLE, {"mask": "float[1,S,S] mask"}, "the mask has rank 3"),
-    (WHOLE, {"mask": "float[S] mask"}, "the mask has rank 1"),
-    (WHOLE, {"mask": "float[S,1] mask"}, "the mask's last dimension is 1"),
-    (WHOLE, {"mask": "float[B,1,S,1] mask"}, "the mask's last dimension is 1"),
-    (WHOLE, {"out": "float[B,S,16] y, float[B,4,S,S] p"}, "p is also a graph output"),
-    (WHOLE + "  z = Relu(sc)", {"out": "float[B,S,16] y, float[B,4,S,S] z"}, "sc is also read elsewhere"),
-])
+@pytest.mark.parametrize(
+    ("body", "parts", "reason"),
+    [
+        (WHOLE.replace("Softmax<axis = -1>", "Softmax<axis = 2>"), {}, "softmax runs over axis 2"),
+        (WHOLE.replace("Mul(s, scale)", "Mul(s, zero)"), {}, "the scale is 0.0, wanted above zero"),
+        (
+            WHOLE.replace("k4 = Reshape(k, split)", "k4 = Reshape(k, wide)")
+            .replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)")
+            .replace("q4 = Reshape(q, split)", "q4 = Reshape(q, split)"),
+            {},
+            "k is not split into [B,T,4,4]",
+        ),
+        (WHOLE.replace("v4 = Reshape(v, split)", "v4 = Reshape(v, wide)"), {}, "v is not split into [B,T,4,4]"),
+        (
+            WHOLE.replace("Mul(s, scale)", "Mul(s, dyn)"),
+            {"mask": "float[B,1,1,S] mask, float dyn"},
+            "scale is not a constant scalar",
+        ),
+        (WHOLE.replace("q4 = Reshape(q, split)", "q4 = Reshape(q, turned)"), {}, "q is not split into [B,S,N,H]"),
+        (WHOLE.replace("y = Reshape(ct, merge)", "y = Reshape(ct, narrow)"), {}, "the heads are not merged back to [B,S,D]"),
+        (WHOLE.replace("Mul(s, scale)", "Mul(s, minus)"), {}, "the scale is -0.5, wanted above zero"),
+        (WHOLE, {"mask": "float[B,2,S,S] mask"}, "the mask's heads are 2"),
+        (WHOLE, {"mask": "float[C,1,S,S] mask"}, "the mask's batch is C"),
+        (WHOLE, {"mask": "float[B,1,S,T] mask"}, "the mask's last dimension is T"),
+        (WHOLE, {"mask": "float[B,1,T,S] mask"}, "the mask's second-last dimension is T"),
+        (WHOLE, {"mask": "float[1,S,S] mask"}, "the mask has rank 3"),
+        (WHOLE, {"mask": "float[S] mask"}, "the mask has rank 1"),
+        (WHOLE, {"mask": "float[S,1] mask"}, "the mask's last dimension is 1"),
+        (WHOLE, {"mask": "float[B,1,S,1] mask"}, "the mask's last dimension is 1"),
+        (WHOLE, {"out": "float[B,S,16] y, float[B,4,S,S] p"}, "p is also a graph output"),
+        (WHOLE + "  z = Relu(sc)", {"out": "float[B,S,16] y, float[B,4,S,S] z"}, "sc is also read elsewhere"),
+    ],
+)
 def test_an_edited_attention_is_refused_with_its_reason(body, parts, reason):
     model = build(body, **parts)
     count = len(ops(model))
@@ -143,14 +203,23 @@ HIDDEN = """g (float[2,5,{width}] q, float[2,5,16] k, float[2,5,16] v, float[1,1
      float scale = {{0.5}}> {{ {body} }}"""
 
 
-@pytest.mark.parametrize(("name", "shape", "reason"), [
-    ("q", "known", "the type of q is not known"), ("mask", "square", "the type of mask is not known"), ("", "", "the hidden size is D"),
-])
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("q", "known", "the type of q is not known"),
+        ("mask", "square", "the type of mask is not known"),
+        ("", "", "the hidden size is D"),
+    ],
+)
 def test_what_a_target_without_the_operator_could_not_take_apart_is_refused(name, shape, reason):
     body = HEADS + SCORES + CONTEXT
-    text = HIDDEN.format(width=16, body=f"hidden = other.Operator(given)  {name} = Reshape(hidden, {shape})  {body}").replace(f"] {name},", "] given,") \
-        .replace(f"] {name})", "] given)") if name else HIDDEN.format(width=16, body=body).replace("[2,5,16] q", "[2,5,D] q") \
-        .replace("{0, 0, 16}", "{0, 0, -1}")
+    text = (
+        HIDDEN.format(width=16, body=f"hidden = other.Operator(given)  {name} = Reshape(hidden, {shape})  {body}")
+        .replace(f"] {name},", "] given,")
+        .replace(f"] {name})", "] given)")
+        if name
+        else HIDDEN.format(width=16, body=body).replace("[2,5,16] q", "[2,5,D] q").replace("{0, 0, 16}", "{0, 0, -1}")
+    )
     model = parse(text)
     trace = apply(attention.RULES, model, normal=())
     assert "Attention" not in ops(model)
@@ -166,29 +235,40 @@ def test_heads_of_a_model_on_sbd_are_swapped(perm):
     before, after = parse(text), parse(text)
     rewrite(after, attention.RULES, facts_of(after), Trace())
     assert [(node.op_type, [list(a.value) for a in node.attributes.values()]) for node in after.graph] == [
-        ("Transpose", [[1, 0, 2]]), ("Reshape", []), ("Transpose", [[0, 2, 1, 3] if perm == "1, 2, 0, 3" else [0, 2, 3, 1]])]
+        ("Transpose", [[1, 0, 2]]),
+        ("Reshape", []),
+        ("Transpose", [[0, 2, 1, 3] if perm == "1, 2, 0, 3" else [0, 2, 3, 1]]),
+    ]
     assert_same(before, after, SIZES)
 
 
-@pytest.mark.parametrize(("shape", "target", "reason"), [
-    ("S,B,3,4", "split", "x has rank 4, wanted 3"),
-    ("S,B,12", "five", "h has rank 5, wanted 4"),
-    ("S,B,12", "other", "x is not split into [S,B,N,H]"),
-    ("S,B,T", "open", "a size of heads is ?"),
-])
+@pytest.mark.parametrize(
+    ("shape", "target", "reason"),
+    [
+        ("S,B,3,4", "split", "x has rank 4, wanted 3"),
+        ("S,B,12", "five", "h has rank 5, wanted 4"),
+        ("S,B,12", "other", "x is not split into [S,B,N,H]"),
+        ("S,B,T", "open", "a size of heads is ?"),
+    ],
+)
 def test_other_heads_are_not_swapped(shape, target, reason):
-    model = parse(f"g (float[{shape}] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, {target})  y = Transpose<perm = [1, 2, 0, 3]>(h) }}")
+    model = parse(
+        f"g (float[{shape}] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, {target})  y = Transpose<perm = [1, 2, 0, 3]>(h) }}"
+    )
     trace = Trace()
     assert not rewrite(model, attention.RULES, facts_of(model), trace)
     assert reason in trace.misses["heads-swapped"]["seen"]
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [1, 0, 2, 3]>(c)"),
-    ("kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "kt = Transpose<perm = [0, 2, 1, 3]>(k4)"),
-    ("c = MatMul(p, vt)", "c0 = MatMul(p, vt)  c = Add(c0, vt)"),
-    ("p = Softmax<axis = -1>(sm)", "p0 = Softmax<axis = -1>(sc)  p = Add(p0, mask)"),
-])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ct = Transpose<perm = [0, 2, 1, 3]>(c)", "ct = Transpose<perm = [1, 0, 2, 3]>(c)"),
+        ("kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "kt = Transpose<perm = [0, 2, 1, 3]>(k4)"),
+        ("c = MatMul(p, vt)", "c0 = MatMul(p, vt)  c = Add(c0, vt)"),
+        ("p = Softmax<axis = -1>(sm)", "p0 = Softmax<axis = -1>(sc)  p = Add(p0, mask)"),
+    ],
+)
 def test_another_structure_is_refused(old, new):
     model = build(WHOLE.replace(old, new))
     apply(attention.RULES, model)
@@ -209,13 +289,16 @@ def test_cross_attention_fuses_but_its_projections_do_not_merge(mask):
     assert_same(before, after, SIZES | {"T": 7})
 
 
-@pytest.mark.parametrize(("weights", "parts", "body", "reason"), [
-    ({n: s for n, s in WEIGHTS.items() if n != "wk"}, {}, WHOLE, "wk is not a constant"),
-    ({n: s for n, s in WEIGHTS.items() if n != "bv"}, {}, WHOLE, "bv is not a constant"),
-    (WEIGHTS, {"out": "float[B,S,16] y, float[B,S,16] q"}, WHOLE, "q is also a graph output"),
-    (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] z"}, WHOLE + "  z = Relu(wq)", "wq is read elsewhere"),
-    (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] wk"}, WHOLE, "wk is read elsewhere"),
-])
+@pytest.mark.parametrize(
+    ("weights", "parts", "body", "reason"),
+    [
+        ({n: s for n, s in WEIGHTS.items() if n != "wk"}, {}, WHOLE, "wk is not a constant"),
+        ({n: s for n, s in WEIGHTS.items() if n != "bv"}, {}, WHOLE, "bv is not a constant"),
+        (WEIGHTS, {"out": "float[B,S,16] y, float[B,S,16] q"}, WHOLE, "q is also a graph output"),
+        (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] z"}, WHOLE + "  z = Relu(wq)", "wq is read elsewhere"),
+        (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] wk"}, WHOLE, "wk is read elsewhere"),
+    ],
+)
 def test_projections_that_must_not_merge(weights, parts, body, reason):
     model = fill(parse(graph(body, **parts)), **weights)
     trace = apply((*attention.RULES, *qkv.RULES), model)
@@ -238,14 +321,17 @@ def test_biases_after_the_split_move_before_it():
     assert_same(before, after, SIZES)
 
 
-@pytest.mark.parametrize(("parts", "loose", "reason"), [
-    ({"axis": 1}, (), "the split is over another dimension"),
-    ({"sizes": "sizes"}, (), "the split has 0 parts, wanted 3"),
-    ({"sizes": "four", "more": ", d", "width": 64}, (), "the split has 4 parts, wanted 3"),
-    ({"width": 40}, (), "the widths do not add up"),
-    ({}, ("w",), "weight is not a constant"),
-    ({}, ("bk",), "bk is not a constant"),
-])
+@pytest.mark.parametrize(
+    ("parts", "loose", "reason"),
+    [
+        ({"axis": 1}, (), "the split is over another dimension"),
+        ({"sizes": "sizes"}, (), "the split has 0 parts, wanted 3"),
+        ({"sizes": "four", "more": ", d", "width": 64}, (), "the split has 4 parts, wanted 3"),
+        ({"width": 40}, (), "the widths do not add up"),
+        ({}, ("w",), "weight is not a constant"),
+        ({}, ("bk",), "bk is not a constant"),
+    ],
+)
 def test_biases_after_another_split_stay(parts, loose, reason):
     text = SPLIT.format(**PACKED | parts)
     weights = {"w": (16, (PACKED | parts)["width"]), "bq": (16,), "bk": (16,), "bv": (16,)}
@@ -284,8 +370,11 @@ def test_an_attention_without_mask_keeps_none():
 
 
 def test_projections_without_bias_merge():
-    before, after = both(WHOLE.replace("q = Add(q1, bq)", "q = Identity(q1)").replace("k = Add(bk, k1)", "k = Identity(k1)")
-                         .replace("v = Add(v1, bv)", "v = Identity(v1)"))
+    before, after = both(
+        WHOLE.replace("q = Add(q1, bq)", "q = Identity(q1)")
+        .replace("k = Add(bk, k1)", "k = Identity(k1)")
+        .replace("v = Add(v1, bv)", "v = Identity(v1)")
+    )
     apply((*attention.RULES, *qkv.RULES), after)
     assert ops(after).count("MatMul") == 1
     assert "Add" not in ops(after)
@@ -293,8 +382,9 @@ def test_projections_without_bias_merge():
 
 
 @pytest.mark.parametrize(("rules", "wanted"), [(lowering.DECOMPOSED, "Softmax"), (lowering.MULTI_HEAD, "MultiHeadAttention")])
-@pytest.mark.parametrize("body", [WHOLE, WHOLE.replace("Mul(s, scale)", "Mul(s, odd)"),
-                                  WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)")])
+@pytest.mark.parametrize(
+    "body", [WHOLE, WHOLE.replace("Mul(s, scale)", "Mul(s, odd)"), WHOLE.replace("sm = Add(sc, mask)", "sm = Identity(sc)")]
+)
 def test_lowered_forms_compute_the_same(rules, wanted, body):
     before, after = both(body)
     apply((*attention.RULES, *qkv.RULES), after)
@@ -308,7 +398,9 @@ OPERATOR = """g (float[B,S,16] q, float[B,T,16] k, float[B,T,16] v, {mask}) => (
     {{ y = Attention<q_num_heads = 4, kv_num_heads = 4{more}>(q, k, v, mask) }}"""
 
 
-@pytest.mark.parametrize("mask", ["float[S,T] mask", "float[1,1,S,T] mask", "float[B,1,S,T] mask", "float[1,4,S,T] mask", "float[B,4,S,T] mask"])
+@pytest.mark.parametrize(
+    "mask", ["float[S,T] mask", "float[1,1,S,T] mask", "float[B,1,S,T] mask", "float[1,4,S,T] mask", "float[B,4,S,T] mask"]
+)
 @pytest.mark.parametrize("rules", [lowering.DECOMPOSED, lowering.MULTI_HEAD])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(ir.DataType.FLOAT, 1e-5), (ir.DataType.FLOAT16, 4e-3)])
 def test_lowered_forms_run_with_every_mask_that_they_take(rules, mask, dtype, tolerance):
@@ -319,7 +411,11 @@ def test_lowered_forms_run_with_every_mask_that_they_take(rules, mask, dtype, to
 
 
 def test_heads_of_values_may_have_another_size():
-    text = OPERATOR.format(mask="float[S,T] mask", more="").replace("T,16] v", "T,8] v").replace("(float[B,S,16] y)", "(float[B,S,8] y)")
+    text = (
+        OPERATOR.format(mask="float[S,T] mask", more="")
+        .replace("T,16] v", "T,8] v")
+        .replace("(float[B,S,16] y)", "(float[B,S,8] y)")
+    )
     for rules in (lowering.DECOMPOSED, lowering.MULTI_HEAD):
         before, after = parse(text), parse(text)
         apply(rules, after)
@@ -342,14 +438,17 @@ def test_what_no_lowered_form_takes_is_refused(rules, mask, more, old, new, reas
     _refused(rules, OPERATOR.format(mask=mask, more=more).replace(old, new), reason)
 
 
-@pytest.mark.parametrize(("mask", "more", "reason"), [
-    ("float[1,T] mask", "", "the mask ends in [1,T], wanted [S,T]"),
-    ("float[S,1] mask", "", "the mask ends in [S,1], wanted [S,T]"),
-    ("float[1,S,T] mask", "", "the mask has rank 3, wanted 2 or 4"),
-    ("float[C,1,S,T] mask", "", "the mask's batch is C, wanted 1 or B"),
-    ("float[B,2,S,T] mask", "", "the mask's heads is 2, wanted 1 or 4"),
-    ("float[S,T] mask", ", scale = 0.0", "the scale is 0.0; the operator takes its own for 0"),
-])
+@pytest.mark.parametrize(
+    ("mask", "more", "reason"),
+    [
+        ("float[1,T] mask", "", "the mask ends in [1,T], wanted [S,T]"),
+        ("float[S,1] mask", "", "the mask ends in [S,1], wanted [S,T]"),
+        ("float[1,S,T] mask", "", "the mask has rank 3, wanted 2 or 4"),
+        ("float[C,1,S,T] mask", "", "the mask's batch is C, wanted 1 or B"),
+        ("float[B,2,S,T] mask", "", "the mask's heads is 2, wanted 1 or 4"),
+        ("float[S,T] mask", ", scale = 0.0", "the scale is 0.0; the operator takes its own for 0"),
+    ],
+)
 def test_what_multi_head_attention_does_not_take_is_refused(mask, more, reason):
     _refused(lowering.MULTI_HEAD, OPERATOR.format(mask=mask, more=more), reason)
 
@@ -368,17 +467,21 @@ def test_multi_head_attention_refuses_a_type_without_a_kernel():
 def test_a_value_of_unknown_type_is_refused(rules, name):
     kinds = {"q": "float[2,5,16]", "mask": "float[5,5]"}
     inputs = ", ".join(f"{kind} {'given' if other == name else other}" for other, kind in kinds.items())
-    _refused(rules, f"""g ({inputs}, float[2,5,16] x) => (float[2,5,16] y) <int64[{'3' if name == 'q' else '2'}] shape = {{{kinds[name][6:-1]}}}>
+    _refused(
+        rules,
+        f"""g ({inputs}, float[2,5,16] x) => (float[2,5,16] y) <int64[{"3" if name == "q" else "2"}] shape = {{{kinds[name][6:-1]}}}>
         {{ hidden = other.Operator(given)  {name} = Reshape(hidden, shape)
-           y = Attention<q_num_heads = 4, kv_num_heads = 4>(q, x, x, mask) }}""", f"the type of {name} is not known")
+           y = Attention<q_num_heads = 4, kv_num_heads = 4>(q, x, x, mask) }}""",
+        f"the type of {name} is not known",
+    )
 
 
 def _refused(rules, text: str, reason: str) -> None:
     text = text.replace("[B,S,16] y)", "[B,S,16] y, float[B,4,T,4] past)") if "y, past" in text else text
     model = parse(text)
     trace = Trace()
-    facts = facts_of(model)
-    assert not rewrite(model, rules, facts, trace)
+    analysis = facts_of(model)
+    assert not rewrite(model, rules, analysis, trace)
     assert trace.misses[rules[0].name]["seen"] == reason
 
 
@@ -415,29 +518,47 @@ def test_the_pooled_token_moves_up_through_every_norm_of_one_row(body):
 ROWS = "float[B,S,16] x, float[16] w, float[16] b, float[16,16] m, float[B,S,16] r, float[B,S,2,16] x4"
 
 
-@pytest.mark.parametrize(("body", "reason"), [
-    ("n = LayerNormalization<axis = -1>(x, w, b)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-    ("n = Gelu(x)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-    ("n = Add(x, w)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-    ("n = MatMul(x, m)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-    ("n = LayerNormalization<axis = -1>(x4, w, b)  z = Gather<axis = 1>(n, one)", "x has rank 4, wanted 3"),
-    ("n = LayerNormalization<axis = -1>(x, w3, b)  z = Gather<axis = 1>(n, one)", "gain has more than one row"),
-    ("n = LayerNormalization<axis = -1>(x, w, rows)  z = Gather<axis = 1>(n, one)", "bias has more than one row"),
-    ("n = Gelu(x4)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
-    ("n = Add(x4, w)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
-    ("n = Add(x, x4)  z = Gather<axis = 1>(n, one)", "rank"),
-    ("n = MatMul(x4, m)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
-    ("n = MatMul(x, r)  z = Gather<axis = 1>(n, one)", "r has rank 3, wanted 2"),
-    ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "row has rank 3, wanted 1"),
-    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m3)  z = Gather<axis = 1>(n, one)", "the mask's rank is neither 2 nor 4"),
-    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, w3)  z = Gather<axis = 1>(n, one)", "the mask's rank is neither 2 nor 4"),
-    ("n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m1)  z = Gather<axis = 1>(n, one)", "the mask has 1 rows, wanted S"),
-    ("n = Gelu(x)  z = Gather<axis = 1>(n, ones)", "the index is not a scalar"),
-    ("s = Shape(x)  last = Gather(s, one)  i = Sub(last, one)  n = Gelu(x)  z = Gather<axis = 1>(n, i)", "index is not a constant scalar"),
-    ("s = Shape(row)  i = Gather(s, zero)  n = Gelu(x)  z = Gather<axis = 1>(n, i)", "index is not a constant scalar"),
-])
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("n = LayerNormalization<axis = -1>(x, w, b)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+        ("n = Gelu(x)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+        ("n = Add(x, w)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+        ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+        ("n = MatMul(x, m)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+        (
+            "n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)  z = Gather<axis = 1>(n, at)",
+            "index is not a constant scalar",
+        ),
+        ("n = LayerNormalization<axis = -1>(x4, w, b)  z = Gather<axis = 1>(n, one)", "x has rank 4, wanted 3"),
+        ("n = LayerNormalization<axis = -1>(x, w3, b)  z = Gather<axis = 1>(n, one)", "gain has more than one row"),
+        ("n = LayerNormalization<axis = -1>(x, w, rows)  z = Gather<axis = 1>(n, one)", "bias has more than one row"),
+        ("n = Gelu(x4)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
+        ("n = Add(x4, w)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
+        ("n = Add(x, x4)  z = Gather<axis = 1>(n, one)", "rank"),
+        ("n = MatMul(x4, m)  z = Gather<axis = 1>(n, one)", "x4 has rank 4, wanted 3"),
+        ("n = MatMul(x, r)  z = Gather<axis = 1>(n, one)", "r has rank 3, wanted 2"),
+        ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "row has rank 3, wanted 1"),
+        (
+            "n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m3)  z = Gather<axis = 1>(n, one)",
+            "the mask's rank is neither 2 nor 4",
+        ),
+        (
+            "n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, w3)  z = Gather<axis = 1>(n, one)",
+            "the mask's rank is neither 2 nor 4",
+        ),
+        (
+            "n = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x, m1)  z = Gather<axis = 1>(n, one)",
+            "the mask has 1 rows, wanted S",
+        ),
+        ("n = Gelu(x)  z = Gather<axis = 1>(n, ones)", "the index is not a scalar"),
+        (
+            "s = Shape(x)  last = Gather(s, one)  i = Sub(last, one)  n = Gelu(x)  z = Gather<axis = 1>(n, i)",
+            "index is not a constant scalar",
+        ),
+        ("s = Shape(row)  i = Gather(s, zero)  n = Gelu(x)  z = Gather<axis = 1>(n, i)", "index is not a constant scalar"),
+    ],
+)
 def test_a_pick_that_must_stay(body, reason):
     text = f"""g ({ROWS}, int64 at, float[1,S,16] row, float[4,S,S] m3, float[1,1,16] w3, float[S,16] rows, float[B,1,1,S] m1) => (float[P] z)
         <int64 zero = {{0}}, int64 one = {{1}}, int64[1] ones = {{1}}> {{ {body} }}"""
@@ -447,10 +568,13 @@ def test_a_pick_that_must_stay(body, reason):
     assert reason.replace("x has", "x4 has") in trace.misses["pooled-token"]["seen"]
 
 
-@pytest.mark.parametrize(("body", "reason"), [
-    ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "an operand broadcasts"),
-    ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
-])
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("n = Add(x, row)  z = Gather<axis = 1>(n, one)", "an operand broadcasts"),
+        ("n = Add(x, r)  z = Gather<axis = 1>(n, at)", "index is not a constant scalar"),
+    ],
+)
 def test_a_residual_that_must_stay(body, reason):
     model = parse(f"g ({ROWS}, int64 at, float[1,S,16] row) => (float[P] z) <int64 one = {{1}}> {{ {body} }}")
     trace = Trace()
@@ -459,10 +583,13 @@ def test_a_residual_that_must_stay(body, reason):
     assert reason in trace.misses["pooled-token"]["seen"]
 
 
-@pytest.mark.parametrize(("body", "out"), [
-    (WHOLE + PICK, "float[B,16] z, float[B,S,16] r"),
-    (WHOLE + PICK + "  a = Relu(y)", "float[B,16] z, float[B,S,16] a"),
-])
+@pytest.mark.parametrize(
+    ("body", "out"),
+    [
+        (WHOLE + PICK, "float[B,16] z, float[B,S,16] r"),
+        (WHOLE + PICK + "  a = Relu(y)", "float[B,16] z, float[B,S,16] a"),
+    ],
+)
 def test_tokens_that_are_read_elsewhere_stay(body, out):
     before, after = pooled(body, out=out), pooled(body, out=out)
     apply((*attention.RULES, *qkv.RULES), after)

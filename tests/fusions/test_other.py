@@ -18,16 +18,19 @@ def test_position_lookup_becomes_a_slice():
     assert_same(before, after, {})
 
 
-@pytest.mark.parametrize(("old", "new", "reason"), [
-    ("Slice(stored,", "Slice(shuffled,", "the stored positions are not 0, 1, 2, ..."),
-    ("zero, end, one)", "zero, end, one, two)", "it steps or reverses"),
-    ("zero, end, one)", "one, end, one)", "it does not start at 0"),
-    ("zero, end, one)", "zero, end, zero)", "it cuts another axis"),
-    ("zero, end, one)", "zero, end, end)", "it cuts another axis"),
-    ("zero, end, one)", "end, end, one)", "it does not start at 0"),
-    ("float[4,6] table", "float[5,6] table", "the stored positions are not [1,5]"),
-    ("=> (float[1,S,6] y)", "=> (float[1,S,6] y, float[4,6] t)", "the table is read elsewhere"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("Slice(stored,", "Slice(shuffled,", "the stored positions are not 0, 1, 2, ..."),
+        ("zero, end, one)", "zero, end, one, two)", "it steps or reverses"),
+        ("zero, end, one)", "one, end, one)", "it does not start at 0"),
+        ("zero, end, one)", "zero, end, zero)", "it cuts another axis"),
+        ("zero, end, one)", "zero, end, end)", "it cuts another axis"),
+        ("zero, end, one)", "end, end, one)", "it does not start at 0"),
+        ("float[4,6] table", "float[5,6] table", "the stored positions are not [1,5]"),
+        ("=> (float[1,S,6] y)", "=> (float[1,S,6] y, float[4,6] t)", "the table is read elsewhere"),
+    ],
+)
 def test_other_lookups_stay(old, new, reason):
     text = POSITIONS.replace(old, new)
     if "t)" in new:
@@ -55,10 +58,13 @@ def test_a_residual_before_a_norm_becomes_a_sum():
     assert_same(before, after, {"B": 2, "S": 3}, tolerance=0)
 
 
-@pytest.mark.parametrize(("text", "reason"), [
-    (NORM.replace("float[B,S,8] r", "float[1,S,8] r"), "r broadcasts"),
-    (NORM.replace("LayerNormalization<axis = -1, epsilon = 0.00001>(z, w, b)", "Relu(z)"), "no norm reads it"),
-])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (NORM.replace("float[B,S,8] r", "float[1,S,8] r"), "r broadcasts"),
+        (NORM.replace("LayerNormalization<axis = -1, epsilon = 0.00001>(z, w, b)", "Relu(z)"), "no norm reads it"),
+    ],
+)
 def test_other_additions_stay(text, reason):
     model = fill(parse(text), w=(8,), b=(8,))
     trace = apply(residual.SUM, model)
@@ -67,7 +73,9 @@ def test_other_additions_stay(text, reason):
 
 
 def test_a_constant_bias_is_no_residual():
-    model = fill(parse(NORM.replace("float[B,S,8] r", "float[2,3,8] r").replace("[B,S,8] x", "[2,3,8] x")), r=(2, 3, 8), w=(8,), b=(8,))
+    model = fill(
+        parse(NORM.replace("float[B,S,8] r", "float[2,3,8] r").replace("[B,S,8] x", "[2,3,8] x")), r=(2, 3, 8), w=(8,), b=(8,)
+    )
     trace = apply(residual.SUM, model)
     assert trace.misses["residual-sum"]["seen"] == "r is a constant"
 
@@ -79,10 +87,13 @@ def test_skip_norm_computes_the_same():
     assert_same(before, after, {"B": 2, "S": 3})
 
 
-@pytest.mark.parametrize(("text", "reason"), [
-    (NORM.replace("float[B,S,8] r", "float[1,S,8] r"), "r broadcasts"),
-    (NORM.replace("float[B,S,8] x", "float[S,8] x"), "x broadcasts"),
-])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (NORM.replace("float[B,S,8] r", "float[1,S,8] r"), "r broadcasts"),
+        (NORM.replace("float[B,S,8] x", "float[S,8] x"), "x broadcasts"),
+    ],
+)
 def test_skip_norm_refuses_a_residual_that_broadcasts(text, reason):
     model = fill(parse(text), w=(8,), b=(8,))
     trace = apply(residual.SKIP, model)
@@ -108,14 +119,21 @@ def test_skip_norm_gets_gain_and_bias_in_the_shape_that_it_takes(gain, bias):
     assert_same(before, after, {"B": 2, "S": 3})
 
 
-@pytest.mark.parametrize(("text", "shapes", "reason"), [
-    (NORM.replace("[B,S,8]", "[B,2,S,8]"), {}, "the norm has rank 4, wanted 2 or 3"),
-    (NORM.replace("[B,S,8]", "[8]"), {}, "the norm has rank 1, wanted 2 or 3"),
-    (NORM.replace("float[8] w", "float[2,8] w").replace("[B,S,8]", "[B,2,8]"), {"w": (2, 8)}, "gain is not [8]"),
-    (NORM.replace("float[8] b", "float[2,1] b").replace("[B,S,8]", "[B,2,8]"), {"b": (2, 1)}, "bias is not [8]"),
-    (NORM.replace("[B,S,8]", "[B,S,D]"), {}, "the width is D, wanted a number"),
-    (NORM.replace("y = Layer", "y, m = Layer").replace("[B,S,8] y)", "[B,S,8] y, float[B,S,1] m)"), {}, "its output m is read too"),
-])
+@pytest.mark.parametrize(
+    ("text", "shapes", "reason"),
+    [
+        (NORM.replace("[B,S,8]", "[B,2,S,8]"), {}, "the norm has rank 4, wanted 2 or 3"),
+        (NORM.replace("[B,S,8]", "[8]"), {}, "the norm has rank 1, wanted 2 or 3"),
+        (NORM.replace("float[8] w", "float[2,8] w").replace("[B,S,8]", "[B,2,8]"), {"w": (2, 8)}, "gain is not [8]"),
+        (NORM.replace("float[8] b", "float[2,1] b").replace("[B,S,8]", "[B,2,8]"), {"b": (2, 1)}, "bias is not [8]"),
+        (NORM.replace("[B,S,8]", "[B,S,D]"), {}, "the width is D, wanted a number"),
+        (
+            NORM.replace("y = Layer", "y, m = Layer").replace("[B,S,8] y)", "[B,S,8] y, float[B,S,1] m)"),
+            {},
+            "its output m is read too",
+        ),
+    ],
+)
 def test_what_skip_norm_does_not_take_is_refused(text, shapes, reason):
     model = fill(parse(text), **{"w": (8,), "b": (8,)} | shapes)
     trace = apply(residual.SKIP, model)
@@ -125,7 +143,10 @@ def test_what_skip_norm_does_not_take_is_refused(text, shapes, reason):
 
 def test_skip_norm_refuses_a_type_without_a_kernel():
     model = retype(fill(parse(NORM), w=(8,), b=(8,)), ir.DataType.DOUBLE)
-    assert apply(residual.SKIP, model).misses["residual-skip-norm"]["seen"] == "the type is DOUBLE, wanted BFLOAT16 or FLOAT or FLOAT16"
+    assert (
+        apply(residual.SKIP, model).misses["residual-skip-norm"]["seen"]
+        == "the type is DOUBLE, wanted BFLOAT16 or FLOAT or FLOAT16"
+    )
     before, after = (retype(fill(parse(NORM), w=(8,), b=(8,)), ir.DataType.FLOAT16) for _ in range(2))
     apply(residual.SKIP, after)
     assert ops(after) == ["SkipLayerNormalization"]
@@ -189,13 +210,16 @@ def test_a_bias_goes_into_gemm_and_computes_the_same():
     assert_same(before, after, {"B": 2, "S": 3})
 
 
-@pytest.mark.parametrize(("old", "new", "weights", "reason"), [
-    ("float[B,S,8] x", "float[B,8] x", {"w": (8, 6), "b": (6,)}, "x has rank 2, wanted 3"),
-    ("", "", {"b": (6,)}, "weight is not a constant"),
-    ("", "", {"w": (8, 6)}, "bias is not a constant"),
-    ("float[6] b", "float[1] b", {"w": (8, 6), "b": (1,)}, "the bias is not one row"),
-    ("float[8,6] w", "float[1,8,6] w", {"w": (1, 8, 6), "b": (6,)}, "w has rank 3, wanted 2"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "weights", "reason"),
+    [
+        ("float[B,S,8] x", "float[B,8] x", {"w": (8, 6), "b": (6,)}, "x has rank 2, wanted 3"),
+        ("", "", {"b": (6,)}, "weight is not a constant"),
+        ("", "", {"w": (8, 6)}, "bias is not a constant"),
+        ("float[6] b", "float[1] b", {"w": (8, 6), "b": (1,)}, "the bias is not one row"),
+        ("float[8,6] w", "float[1,8,6] w", {"w": (1, 8, 6), "b": (6,)}, "w has rank 3, wanted 2"),
+    ],
+)
 def test_other_biases_stay_outside(old, new, weights, reason):
     model = fill(parse(LINEAR.replace(old, new)), **weights)
     assert apply(lowering.BIAS_IN_LINEAR, model).misses["bias-in-linear"]["seen"] == reason

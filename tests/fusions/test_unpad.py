@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.fusions.unpad import Padding, unpad
-from onnxfuse.runtime import open_session, run
-from onnxfuse.samples import MASKS, mask_of, profile_of
+from onnxfuse.runtime.sessions import open_session, run
+from onnxfuse.verify.inputs import MASKS, mask_of, profile_of
 from tests.conftest import assert_same, facts_of, fill, ops, parse
 
 NODES = {
@@ -29,7 +29,7 @@ CONSTANTS = """int64[4] heads = {0, 1, 1, -1}, int64[1] one = {1}, int64[3] widt
 def model(outputs: str = "float[B,8] y", constants: str = CONSTANTS, inputs: str = "", **edits: str) -> ir.Model:
     """One layer whose head reads the first token, with some of its lines replaced."""
     text = f"""g (float[B,S,8] x, int64[B,S] attention_mask, float[8] gain, float[8] shift, float[8,24] w, float[8,8] o{inputs})
-        => ({outputs}) <{constants}> {{ {'  '.join((NODES | edits).values())} }}"""
+        => ({outputs}) <{constants}> {{ {"  ".join((NODES | edits).values())} }}"""
     return fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
 
 
@@ -55,10 +55,14 @@ LENGTHS = """ones = Cast<to = 7>(attention_mask)  count = ReduceSum<keepdims = 1
 LENGTH_CONSTANTS = CONSTANTS + ", int64[1] last = {-1}, int64 step = {1}"
 
 
-@pytest.mark.parametrize(("mask", "constants", "inputs"), [
-    (LENGTHS, LENGTH_CONSTANTS, ""), ("c = Cast<to = 9>(other)  r = Reshape(c, heads)", CONSTANTS, ", int64[B,S] other"),
-    ("c = Greater(attention_mask, first)  r = Reshape(c, heads)", CONSTANTS, ""),
-])
+@pytest.mark.parametrize(
+    ("mask", "constants", "inputs"),
+    [
+        (LENGTHS, LENGTH_CONSTANTS, ""),
+        ("c = Cast<to = 9>(other)  r = Reshape(c, heads)", CONSTANTS, ", int64[B,S] other"),
+        ("c = Greater(attention_mask, first)  r = Reshape(c, heads)", CONSTANTS, ""),
+    ],
+)
 def test_booleans_that_are_no_function_of_each_element_stay(mask, constants, inputs):
     """Lengths, as ONNX Runtime's optimizer writes them: where padding stands left, they mean other tokens. Or another input."""
     before, after = (model(mask=mask, constants=constants, inputs=inputs) for _ in range(2))
@@ -96,8 +100,11 @@ def test_only_real_tokens_are_computed():
     after = model()
     assert unpad(after, facts_of(after)) == Padding()
     attention = next(node for node in after.graph if node.op_type == "Attention")
-    inner = {"s": next(node for node in after.graph if node.op_type == "Sum").outputs[0], "a": attention.outputs[0],
-             "h": next(node for node in after.graph if node.op_type == "LayerNormalization").outputs[0]}
+    inner = {
+        "s": next(node for node in after.graph if node.op_type == "Sum").outputs[0],
+        "a": attention.outputs[0],
+        "h": next(node for node in after.graph if node.op_type == "LayerNormalization").outputs[0],
+    }
     for value in inner.values():
         value.type = ir.TensorType(ir.DataType.FLOAT)
         after.graph.outputs.append(value)
@@ -110,15 +117,20 @@ def test_only_real_tokens_are_computed():
     assert ops(after).count("NonZero") == 1
 
 
-@pytest.mark.parametrize(("lengths", "wanted"), [
-    ((12,) * 4, (4, 12)),  # nothing padded: as it was
-    ((12,), (1, 12)),
-    ((12, 1, 1, 1, 1, 1, 1, 1), (1, 19)),  # one after the other
-    ((12, 8, 6, 5, 4, 3, 2, 1), (4, 13)),
-    ((1, 2, 3, 4, 5, 6, 8, 12), (4, 13)),
-    ((12, 11, 10), (3, 12)),  # two in a row would be longer than it is worth
-    *(((12,) * (24 // fold) + (1,) * (24 - 24 // fold), (24 // fold, 11 + fold)) for fold in (2, 3, 4, 6, 8)),  # behind each long one
-])
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ((12,) * 4, (4, 12)),  # nothing padded: as it was
+        ((12,), (1, 12)),
+        ((12, 1, 1, 1, 1, 1, 1, 1), (1, 19)),  # one after the other
+        ((12, 8, 6, 5, 4, 3, 2, 1), (4, 13)),
+        ((1, 2, 3, 4, 5, 6, 8, 12), (4, 13)),
+        ((12, 11, 10), (3, 12)),  # two in a row would be longer than it is worth
+        *(
+            ((12,) * (24 // fold) + (1,) * (24 - 24 // fold), (24 // fold, 11 + fold)) for fold in (2, 3, 4, 6, 8)
+        ),  # behind each long one
+    ],
+)
 def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wanted):
     before, after = model(), model()
     assert unpad(after, facts_of(after)) == Padding()
@@ -134,7 +146,7 @@ def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wan
 def test_an_even_split_of_tokens_need_not_be_made():
     after = model()
     assert unpad(after, facts_of(after)) == Padding()
-    split, = (node for node in after.graph if node.op_type == "Split")
+    (split,) = (node for node in after.graph if node.op_type == "Split")
     assert not any(output.uses() for output in split.outputs)
 
 
@@ -150,11 +162,15 @@ def test_a_split_into_parts_of_other_widths_is_made():
 
 def test_a_split_of_rows_is_not_taken_for_one_of_columns():
     """Two stacked batches, parted: rows of the parts do not alternate in the whole."""
-    edits = {"norm": "x2 = Concat<axis = 0>(x, by)  x0, x1 = Split<axis = 0, num_outputs = 2>(x2)  h = LayerNormalization<axis = -1>(x1, gain, shift)"}
+    edits = {
+        "norm": "x2 = Concat<axis = 0>(x, by)  x0, x1 = Split<axis = 0, num_outputs = 2>(x2)  h = LayerNormalization<axis = -1>(x1, gain, shift)"
+    }
     before, after = (fill(model(inputs=", float[3,7,8] by", **edits), by=(3, 7, 8)) for _ in range(2))
     for graph in (before.graph, after.graph):
         for value in graph.inputs:
-            value.shape = ir.Shape([{"B": 3, "S": 7}.get(str(dim), dim) for dim in (d if isinstance(d, int) else d.value for d in value.shape.dims)])
+            value.shape = ir.Shape(
+                [{"B": 3, "S": 7}.get(str(dim), dim) for dim in (d if isinstance(d, int) else d.value for d in value.shape.dims)]
+            )
     assert unpad(after, facts_of(after)) == Padding()
     mask = mask_of("right", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
@@ -162,9 +178,12 @@ def test_a_split_of_rows_is_not_taken_for_one_of_columns():
 
 def test_the_query_of_the_first_token_alone():
     """As pooled-token leaves the last layer."""
-    edits = {"attention": """q0 = Gather<axis = 1>(q, ids)  m0 = Gather<axis = -2>(m, ids)
+    edits = {
+        "attention": """q0 = Gather<axis = 1>(q, ids)  m0 = Gather<axis = -2>(m, ids)
         a0 = Attention<q_num_heads = 2, kv_num_heads = 2>(q0, k, v, m0)  a = Reshape(a0, flat)""",
-        "out": "p = MatMul(a, o)  h0 = Gather<axis = 1>(h, first)  s = Sum(p, h0)", "head": "y = Identity(e)"}
+        "out": "p = MatMul(a, o)  h0 = Gather<axis = 1>(h, first)  s = Sum(p, h0)",
+        "head": "y = Identity(e)",
+    }
     constants = CONSTANTS + ", int64[1] ids = {0}, int64[2] flat = {0, 8}"
     before, after = (model(constants=constants, **edits) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
@@ -181,76 +200,203 @@ REFUSED = {
     "the last token": ({"constants": CONSTANTS.replace("first = {0}", "first = {-1}")}, "Gather at y reads padded positions"),
     "a runtime index": ({"inputs": ", int64 first", "constants": CONSTANTS.replace("int64 first = {0},", "")}, "Gather at y"),
     "mean pooling": ({"head": "axes = Constant<value_ints = [1]>()  y = ReduceMean<keepdims = 0>(e, axes)"}, "ReduceMean at y"),
-    "a norm over positions": ({"last": "e = LayerNormalization<axis = 1>(s, more, more2)", "inputs": ", float[S,8] more, float[S,8] more2"},
-                              "LayerNormalization at e reads padded"),
-    "an operand by position": ({"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,S,8] by"}, "reads by, which is not one for all"),
-    "an operand by row": ({"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[B,1,8] by"}, "reads by, which is not one for all"),
-    "a product with another batch": ({"out": "p = MatMul(a, w2)  s = Sum(p, h)", "inputs": ", float[B,8,8] w2"}, "reads w2, which is not one for all"),
+    "a norm over positions": (
+        {"last": "e = LayerNormalization<axis = 1>(s, more, more2)", "inputs": ", float[S,8] more, float[S,8] more2"},
+        "LayerNormalization at e reads padded",
+    ),
+    "an operand by position": (
+        {"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,S,8] by"},
+        "reads by, which is not one for all",
+    ),
+    "an operand by row": (
+        {"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[B,1,8] by"},
+        "reads by, which is not one for all",
+    ),
+    "a product with another batch": (
+        {"out": "p = MatMul(a, w2)  s = Sum(p, h)", "inputs": ", float[B,8,8] w2"},
+        "reads w2, which is not one for all",
+    ),
     "softmax over positions": ({"last": "e = Softmax<axis = 1>(s)"}, "Softmax at e"),
     "a weak mask": ({"constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
-    "two fills that let in": ({"bias": "bias = Where(r, zero, mild)  m = Expand(bias, square)", "constants": CONSTANTS + ", float mild = {-9999.0}"},
-                              "does not shut out padding"),
-    "a bias from outside": ({"inputs": ", float[B,1,1,S] other", "bias": "m = Expand(other, square)"}, "not made from 'attention_mask' or booleans [B,S] alone"),
-    "booleans that only weaken": ({"inputs": ", bool[B,S] other", "mask": "r = Reshape(other, heads)",
-                                   "constants": CONSTANTS.replace("-3.4e38", "-10.0")}, "does not shut out padding"),
-    "two masks": ({"inputs": ", bool[B,1,1,S] other", "bias": "b0 = And(r, other)  bias = Where(b0, zero, low)  m = Expand(bias, square)"},
-                  "not made from 'attention_mask' or booleans [B,S] alone"),
-    "a causal mask": ({"inputs": ", float[B,1,S,S] causal", "bias": "bias = Where(r, zero, low)  m = Add(bias, causal)"}, "is not one row"),
-    "a moved mask": ({"mask": "c0 = Cast<to = 9>(attention_mask)  c = Reshape(c0, turned)  d = Transpose<perm = [1, 0]>(c)  r = Reshape(d, heads)",
-                      "inputs": ", int64[2] turned"}, "the mask bias is not made from"),
-    "a mask of rank 3": ({"inputs": ", float[B,1,S,S] wide", "bias": "m = Identity(wide)"}, "the mask m is not one row [B,1,1,S] for all queries"),
-    "a causal operator": ({"attention": NODES["attention"].replace("kv_num_heads = 2", "kv_num_heads = 2, is_causal = 1")}, "attention at a is causal"),
-    "a mask of other positions": ({"inputs": ", int64[1] at, float[B,1,K,S] wide", "bias": "m0 = Gather<axis = -2>(wide, at)  m = Expand(m0, square)"},
-                                  "is not one row"),
-    "infinity as an integer": ({"bias": "b0 = Where(r, zero, inf)  b1 = Cast<to = 7>(b0)  bias = Cast<to = 1>(b1)  m = Expand(bias, square)",
-                                "constants": CONSTANTS + ", float inf = {-inf}"}, "does not shut out padding"),
-    "a mask that is rows of others": ({"inputs": ", float[B,1,K,S] rest", "bias": "bias = Where(r, zero, low)  m = Concat<axis = -2>(bias, rest)"},
-                                      "the mask m is not one row"),
-    "a mask of other rows": ({"inputs": ", int64[B] order", "bias": "bias = Where(r, zero, low)  m = Gather<axis = 0>(bias, order)"},
-                             "the mask m is not made from"),
-    "a computed number": ({"mask": "c0 = Sqrt(other)  c1 = Sub(one_f, c0)  r = Reshape(c1, heads)", "inputs": ", float[B,S] other",
-                           "bias": "bias = Mul(r, low)  m = Expand(bias, square)", "constants": CONSTANTS + ", float one_f = {1.0}"},
-                          "the mask bias is not made from"),
-    "an operand that is left out": ({"bias": "b0 = Where(r, zero, low)  bias = Clip(b0, , zero)  m = Expand(bias, square)"},
-                                    "does not shut out padding"),
-    "a function of another domain": ({"mask": """c0 = Cast<to = 9>(attention_mask)  c1 = other.Not(c0)  given = Shape(attention_mask)
-                                               c = Reshape(c1, given)  r0 = Reshape(c, heads)  r = Cast<to = 9>(r0)"""}, "the mask bias is not made from"),
+    "two fills that let in": (
+        {"bias": "bias = Where(r, zero, mild)  m = Expand(bias, square)", "constants": CONSTANTS + ", float mild = {-9999.0}"},
+        "does not shut out padding",
+    ),
+    "a bias from outside": (
+        {"inputs": ", float[B,1,1,S] other", "bias": "m = Expand(other, square)"},
+        "not made from 'attention_mask' or booleans [B,S] alone",
+    ),
+    "booleans that only weaken": (
+        {"inputs": ", bool[B,S] other", "mask": "r = Reshape(other, heads)", "constants": CONSTANTS.replace("-3.4e38", "-10.0")},
+        "does not shut out padding",
+    ),
+    "two masks": (
+        {"inputs": ", bool[B,1,1,S] other", "bias": "b0 = And(r, other)  bias = Where(b0, zero, low)  m = Expand(bias, square)"},
+        "not made from 'attention_mask' or booleans [B,S] alone",
+    ),
+    "a causal mask": (
+        {"inputs": ", float[B,1,S,S] causal", "bias": "bias = Where(r, zero, low)  m = Add(bias, causal)"},
+        "is not one row",
+    ),
+    "a moved mask": (
+        {
+            "mask": "c0 = Cast<to = 9>(attention_mask)  c = Reshape(c0, turned)  d = Transpose<perm = [1, 0]>(c)  r = Reshape(d, heads)",
+            "inputs": ", int64[2] turned",
+        },
+        "the mask bias is not made from",
+    ),
+    "a mask of rank 3": (
+        {"inputs": ", float[B,1,S,S] wide", "bias": "m = Identity(wide)"},
+        "the mask m is not one row [B,1,1,S] for all queries",
+    ),
+    "a causal operator": (
+        {"attention": NODES["attention"].replace("kv_num_heads = 2", "kv_num_heads = 2, is_causal = 1")},
+        "attention at a is causal",
+    ),
+    "a mask of other positions": (
+        {"inputs": ", int64[1] at, float[B,1,K,S] wide", "bias": "m0 = Gather<axis = -2>(wide, at)  m = Expand(m0, square)"},
+        "is not one row",
+    ),
+    "infinity as an integer": (
+        {
+            "bias": "b0 = Where(r, zero, inf)  b1 = Cast<to = 7>(b0)  bias = Cast<to = 1>(b1)  m = Expand(bias, square)",
+            "constants": CONSTANTS + ", float inf = {-inf}",
+        },
+        "does not shut out padding",
+    ),
+    "a mask that is rows of others": (
+        {"inputs": ", float[B,1,K,S] rest", "bias": "bias = Where(r, zero, low)  m = Concat<axis = -2>(bias, rest)"},
+        "the mask m is not one row",
+    ),
+    "a mask of other rows": (
+        {"inputs": ", int64[B] order", "bias": "bias = Where(r, zero, low)  m = Gather<axis = 0>(bias, order)"},
+        "the mask m is not made from",
+    ),
+    "a computed number": (
+        {
+            "mask": "c0 = Sqrt(other)  c1 = Sub(one_f, c0)  r = Reshape(c1, heads)",
+            "inputs": ", float[B,S] other",
+            "bias": "bias = Mul(r, low)  m = Expand(bias, square)",
+            "constants": CONSTANTS + ", float one_f = {1.0}",
+        },
+        "the mask bias is not made from",
+    ),
+    "an operand that is left out": (
+        {"bias": "b0 = Where(r, zero, low)  bias = Clip(b0, , zero)  m = Expand(bias, square)"},
+        "does not shut out padding",
+    ),
+    "a function of another domain": (
+        {
+            "mask": """c0 = Cast<to = 9>(attention_mask)  c1 = other.Not(c0)  given = Shape(attention_mask)
+                                               c = Reshape(c1, given)  r0 = Reshape(c, heads)  r = Cast<to = 9>(r0)"""
+        },
+        "the mask bias is not made from",
+    ),
     "attention of another domain": ({"attention": "a = other.Attention(q, k, v, m)"}, "there is no Attention operator"),
-    "a second attention of another domain": ({"last": "a2 = other.Attention(s, s, s, m)  e = LayerNormalization<axis = -1>(a2, gain, shift)"},
-                                             "Attention at a2 reads padded positions"),
-    "a norm of another domain": ({"norm": "h = other.LayerNormalization<axis = -1>(x, gain, shift)"}, "read nothing that stands token by token"),
-    "a shape of another domain": ({"outputs": "float[B,8] y, int64[3] u", "head": NODES["head"] + "  u = other.Shape(e)"}, "Shape at u reads"),
-    "a past instead of a mask": ({"inputs": ", float[B,2,P,4] pk, float[B,2,P,4] pv", "outputs": "float[B,8] y, float[B,2,Q,4] nk, float[B,2,Q,4] nv",
-                                  "attention": "a, nk, nv = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, , pk, pv)"},
-                                 "attention has no mask"),
-    "an operator that nobody knows": ({"bias": "b0 = Where(r, zero, low)  bias = Sqrt(b0)  m = Expand(bias, square)"}, "does not shut out padding"),
+    "a second attention of another domain": (
+        {"last": "a2 = other.Attention(s, s, s, m)  e = LayerNormalization<axis = -1>(a2, gain, shift)"},
+        "Attention at a2 reads padded positions",
+    ),
+    "a norm of another domain": (
+        {"norm": "h = other.LayerNormalization<axis = -1>(x, gain, shift)"},
+        "read nothing that stands token by token",
+    ),
+    "a shape of another domain": (
+        {"outputs": "float[B,8] y, int64[3] u", "head": NODES["head"] + "  u = other.Shape(e)"},
+        "Shape at u reads",
+    ),
+    "a past instead of a mask": (
+        {
+            "inputs": ", float[B,2,P,4] pk, float[B,2,P,4] pv",
+            "outputs": "float[B,8] y, float[B,2,Q,4] nk, float[B,2,Q,4] nv",
+            "attention": "a, nk, nv = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, , pk, pv)",
+        },
+        "attention has no mask",
+    ),
+    "an operator that nobody knows": (
+        {"bias": "b0 = Where(r, zero, low)  bias = Sqrt(b0)  m = Expand(bias, square)"},
+        "does not shut out padding",
+    ),
     "no mask": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v)"}, "attention has no mask"),
-    "one attention without a mask": ({"last": "a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s)  e = LayerNormalization<axis = -1>(a2, gain, shift)"},
-                                     "attention at a2 has no mask, a past"),
+    "one attention without a mask": (
+        {
+            "last": "a2 = Attention<q_num_heads = 2, kv_num_heads = 2>(s, s, s)  e = LayerNormalization<axis = -1>(a2, gain, shift)"
+        },
+        "attention at a2 has no mask, a past",
+    ),
     "keys from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(q, x, v, m)"}, "keys from elsewhere"),
-    "queries from elsewhere": ({"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(x, k, v, m)"}, "queries from elsewhere"),
-    "a product of tokens with tokens": ({"out": "p0 = MatMul(a, s0)  p = MatMul(p0, o)  s = Sum(p, h)", "qkv": NODES["qkv"] + "  s0 = Tanh(q)"},
-                                        "takes tokens for its operand 1"),
-    "a second output": ({"attention": "a, past = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, m)"}, "has no mask, a past"),
-    "a second mask": ({"last": SECOND,
-                       "square": NODES["square"] + "  b2 = Where(r, one_f, low)  m2 = Expand(b2, square)",
-                       "constants": CONSTANTS + ", float one_f = {1.0}"}, "a mask of its own"),
-    "a second mask of pairs": ({"last": SECOND, "square": NODES["square"] + "  d = Reshape(c, columns)  r2 = And(r, d)  m2 = Where(r2, zero, low)",
-                                "constants": CONSTANTS + ", int64[4] columns = {0, 1, -1, 1}"}, "the mask at a2 is not one row [B,1,1,S] for all queries"),
-    "a second mask that only weakens": ({"last": SECOND, "square": NODES["square"] + "  b2 = Where(r, zero, weak)  m2 = Expand(b2, square)",
-                                         "constants": CONSTANTS + ", float weak = {-10.0}"}, "the mask at a2 is not made from 'attention_mask' alone, or does not"),
-    "a second mask from elsewhere": ({"last": SECOND, "inputs": ", float[B,1,1,S] other", "square": NODES["square"] + "  m2 = Expand(other, square)"},
-                                     "the mask at a2 is not made from 'attention_mask' alone, or does not"),
-    "a product of tokens with what stands as they did": ({"out": "p0 = MatMul(a, x)  p = MatMul(p0, o)  s = Sum(p, h)"}, "takes tokens for its operand 1"),
-    "a layer of unknown width": ({"inputs": ", float[B,S,K] wide", "constants": CONSTANTS + ", float[1,8] w8 = {1, 2, 3, 4, 5, 6, 7, 8}", "norm": "x1 = MatMul(wide, w8)  x2 = Add(x, x1)  " + NODES["norm"].replace("(x,", "(x2,")},
-                                 "the width of wide is not known"),
-    "parts of unknown width": ({"inputs": ", int64[3] widths", "constants": CONSTANTS.replace("int64[3] widths = {8, 8, 8}, ", "")}, "the width of q is not known"),
-    "a mask over columns": ({"head": "f = Cast<to = 1>(attention_mask)  f1 = Unsqueeze(f, one)  z = Mul(e, f1)  y = ReduceSum<keepdims = 0>(z, one)"},
-                            "Mul at z reads f1, which is not one for all"),
-    "an operand of unknown shape": ({"out": "by = other.Operator(x)  p = MatMul(a, o)  s = Sum(p, h, by)"}, "reads by, which is not one for all"),
-    "an operand with more axes": ({"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,1,1,8] by"}, "reads by, which is not one for all"),
-    "queries of an unknown shape": ({"attention": "q0 = other.Operator(x)  a = Attention<q_num_heads = 2, kv_num_heads = 2>(q0, k, v, m)"},
-                                    "attention at a has queries from elsewhere"),
+    "queries from elsewhere": (
+        {"attention": "a = Attention<q_num_heads = 2, kv_num_heads = 2>(x, k, v, m)"},
+        "queries from elsewhere",
+    ),
+    "a product of tokens with tokens": (
+        {"out": "p0 = MatMul(a, s0)  p = MatMul(p0, o)  s = Sum(p, h)", "qkv": NODES["qkv"] + "  s0 = Tanh(q)"},
+        "takes tokens for its operand 1",
+    ),
+    "a second output": (
+        {"attention": "a, past = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, m)"},
+        "has no mask, a past",
+    ),
+    "a second mask": (
+        {
+            "last": SECOND,
+            "square": NODES["square"] + "  b2 = Where(r, one_f, low)  m2 = Expand(b2, square)",
+            "constants": CONSTANTS + ", float one_f = {1.0}",
+        },
+        "a mask of its own",
+    ),
+    "a second mask of pairs": (
+        {
+            "last": SECOND,
+            "square": NODES["square"] + "  d = Reshape(c, columns)  r2 = And(r, d)  m2 = Where(r2, zero, low)",
+            "constants": CONSTANTS + ", int64[4] columns = {0, 1, -1, 1}",
+        },
+        "the mask at a2 is not one row [B,1,1,S] for all queries",
+    ),
+    "a second mask that only weakens": (
+        {
+            "last": SECOND,
+            "square": NODES["square"] + "  b2 = Where(r, zero, weak)  m2 = Expand(b2, square)",
+            "constants": CONSTANTS + ", float weak = {-10.0}",
+        },
+        "the mask at a2 is not made from 'attention_mask' alone, or does not",
+    ),
+    "a second mask from elsewhere": (
+        {"last": SECOND, "inputs": ", float[B,1,1,S] other", "square": NODES["square"] + "  m2 = Expand(other, square)"},
+        "the mask at a2 is not made from 'attention_mask' alone, or does not",
+    ),
+    "a product of tokens with what stands as they did": (
+        {"out": "p0 = MatMul(a, x)  p = MatMul(p0, o)  s = Sum(p, h)"},
+        "takes tokens for its operand 1",
+    ),
+    "a layer of unknown width": (
+        {
+            "inputs": ", float[B,S,K] wide",
+            "constants": CONSTANTS + ", float[1,8] w8 = {1, 2, 3, 4, 5, 6, 7, 8}",
+            "norm": "x1 = MatMul(wide, w8)  x2 = Add(x, x1)  " + NODES["norm"].replace("(x,", "(x2,"),
+        },
+        "the width of wide is not known",
+    ),
+    "parts of unknown width": (
+        {"inputs": ", int64[3] widths", "constants": CONSTANTS.replace("int64[3] widths = {8, 8, 8}, ", "")},
+        "the width of q is not known",
+    ),
+    "a mask over columns": (
+        {"head": "f = Cast<to = 1>(attention_mask)  f1 = Unsqueeze(f, one)  z = Mul(e, f1)  y = ReduceSum<keepdims = 0>(z, one)"},
+        "Mul at z reads f1, which is not one for all",
+    ),
+    "an operand of unknown shape": (
+        {"out": "by = other.Operator(x)  p = MatMul(a, o)  s = Sum(p, h, by)"},
+        "reads by, which is not one for all",
+    ),
+    "an operand with more axes": (
+        {"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,1,1,8] by"},
+        "reads by, which is not one for all",
+    ),
+    "queries of an unknown shape": (
+        {"attention": "q0 = other.Operator(x)  a = Attention<q_num_heads = 2, kv_num_heads = 2>(q0, k, v, m)"},
+        "attention at a has queries from elsewhere",
+    ),
     "no attention": ({"attention": "a = Identity(q)"}, "there is no Attention operator"),
 }
 
@@ -274,11 +420,19 @@ def test_zeros_where_outputs_show_padding():
     assert_same_but_zeros(before, after, ("e",))
 
 
-@pytest.mark.parametrize("ends", ["start0, end0 = Split<axis = -1>(ends, halves)  start = Squeeze(start0, flat)  y = Squeeze(end0, flat)",
-                                  "start = Gather<axis = -1>(ends, first)  y = Gather<axis = 2>(ends, second)"])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "start0, end0 = Split<axis = -1>(ends, halves)  start = Squeeze(start0, flat)  y = Squeeze(end0, flat)",
+        "start = Gather<axis = -1>(ends, first)  y = Gather<axis = 2>(ends, second)",
+    ],
+)
 def test_scores_of_a_question_answerer(ends):
     edits = {"head": f"ends = MatMul(e, two)  {ends}"}
-    constants = CONSTANTS + ", float[8,2] two = {0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}, int64[2] halves = {1, 1}, int64[1] flat = {-1}, int64 second = {1}"
+    constants = (
+        CONSTANTS
+        + ", float[8,2] two = {0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}, int64[2] halves = {1, 1}, int64[1] flat = {-1}, int64 second = {1}"
+    )
     before, after = (model("float[B,S] start, float[B,S] y", constants, **edits) for _ in range(2))
     assert " at start reads padded" in unpad(after, facts_of(after)).kept
     assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("start", "y"))
@@ -286,23 +440,30 @@ def test_scores_of_a_question_answerer(ends):
 
 
 def test_a_masked_mean_cannot_tell():
-    edits = {"head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  z = Mul(e, f3)  total = ReduceSum<keepdims = 0>(z, one)
-        count = ReduceSum<keepdims = 0>(f3, one)  y = Div(total, count)"""}
+    edits = {
+        "head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  z = Mul(e, f3)  total = ReduceSum<keepdims = 0>(z, one)
+        count = ReduceSum<keepdims = 0>(f3, one)  y = Div(total, count)"""
+    }
     before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
     assert_same_but_zeros(before, after, ())
 
 
 def test_a_masked_mean_may_widen_the_mask_first():
-    edits = {"head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  wide = Shape(e)  f4 = Expand(f3, wide)
-        z = Mul(f4, e)  y = ReduceSum<keepdims = 0>(z, one)""", "last": NODES["last"].replace("e =", "e0 =") + "  e = Mul(e0, gain)"}
+    edits = {
+        "head": """f = Cast<to = 1>(attention_mask)  f3 = Unsqueeze(f, last)  wide = Shape(e)  f4 = Expand(f3, wide)
+        z = Mul(f4, e)  y = ReduceSum<keepdims = 0>(z, one)""",
+        "last": NODES["last"].replace("e =", "e0 =") + "  e = Mul(e0, gain)",
+    }
     before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
     assert_same_but_zeros(before, after, ())
 
 
 def test_a_mean_weighted_the_other_way_can():
-    edits = {"head": "f = Cast<to = 9>(attention_mask)  g0 = Not(f)  f1 = Cast<to = 1>(g0)  f3 = Unsqueeze(f1, last)  z = Mul(e, f3)  y = ReduceSum<keepdims = 0>(z, one)"}
+    edits = {
+        "head": "f = Cast<to = 9>(attention_mask)  g0 = Not(f)  f1 = Cast<to = 1>(g0)  f3 = Unsqueeze(f1, last)  z = Mul(e, f3)  y = ReduceSum<keepdims = 0>(z, one)"
+    }
     kept = model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits)
     assert "ReduceSum at y reads" in unpad(kept, facts_of(kept)).kept
 
@@ -343,7 +504,7 @@ def halved(edit: str = "") -> ir.Model:
     """The layer in float16; ``edit``: another head."""
     text = f"""g (int64[B,S] attention_mask, float16[B,S,8] x, float16[8] gain, float16[8] shift, float16[8,24] w, float16[8,8] o)
         => (float16[M] y) <{CONSTANTS.replace("-3.4e38", "-60000.0")}>
-        {{ {'  '.join((NODES | ({"head": edit} if edit else {})).values())} }}"""
+        {{ {"  ".join((NODES | ({"head": edit} if edit else {})).values())} }}"""
     found = fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
     for value in found.graph.initializers.values():
         if value.const_value.dtype == ir.DataType.FLOAT:
@@ -362,7 +523,9 @@ def test_padding_goes_in_the_type_of_the_model(head, zeros):
     assert got.dtype == np.float16
     if zeros:
         wanted = np.where(mask[..., None].astype(bool), wanted, 0)
-    np.testing.assert_allclose(got.astype(np.float32), wanted.astype(np.float32), rtol=0, atol=1e-2 * np.abs(wanted).max())  # the row "half"
+    np.testing.assert_allclose(
+        got.astype(np.float32), wanted.astype(np.float32), rtol=0, atol=1e-2 * np.abs(wanted).max()
+    )  # the row "half"
 
 
 def of_type(kind: ir.DataType, fill: float) -> ir.Model:
@@ -405,14 +568,16 @@ def with_mask(kind: str, constants: str = CONSTANTS, name: str = "attention_mask
     """The layer with a mask of another type, name or shape."""
     nodes = {part: text.replace("attention_mask", name) for part, text in (NODES | edits).items()}
     text = f"""g ({kind}[{dims}] {name}, float[B,S,8] x, float[8] gain, float[8] shift, float[8,24] w, float[8,8] o)
-        => (float[B,8] y) <{constants}> {{ {'  '.join(nodes.values())} }}"""
+        => (float[B,8] y) <{constants}> {{ {"  ".join(nodes.values())} }}"""
     return fill(parse(text), gain=(8,), shift=(8,), w=(8, 24), o=(8, 8))
 
 
 def assert_same_rows(before: ir.Model, after: ir.Model, name: str, mask: np.ndarray, keep: np.ndarray) -> None:
     """Equal where a row has a token, finite elsewhere."""
     x = np.random.default_rng(0).standard_normal((*mask.shape, 8)).astype(np.float32)
-    wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), {"x": x, name: mask})["y"] for m in (before, after))
+    wanted, got = (
+        run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), {"x": x, name: mask})["y"] for m in (before, after)
+    )
     some = keep.any(axis=1)
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got[some], wanted[some], rtol=0, atol=1e-5 * np.abs(wanted).max())
@@ -422,14 +587,33 @@ INVERTED = [
     ("int64", {"bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}),
     ("bool", {"mask": "r = Reshape(attention_mask, heads)", "bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}),
     ("bool", {"mask": "c = Not(attention_mask)  r = Reshape(c, heads)"}),
-    ("int32", {"mask": "c = Cast<to = 1>(attention_mask)  r = Unsqueeze(c, middle)", "bias": "bias = Mul(r, low)  m = Expand(bias, square)"}),
+    (
+        "int32",
+        {
+            "mask": "c = Cast<to = 1>(attention_mask)  r = Unsqueeze(c, middle)",
+            "bias": "bias = Mul(r, low)  m = Expand(bias, square)",
+        },
+    ),
     ("float", {"mask": "r = Unsqueeze(attention_mask, middle)", "bias": "bias = Mul(low, r)  m = Expand(bias, square)"}),
     ("int64", {"mask": "c = Equal(attention_mask, first)  r = Reshape(c, heads)"}),
-    ("float", {"mask": "r0 = Unsqueeze(attention_mask, middle)  h0 = Mul(r0, half)  h1 = Cast<to = 1>(h0)  r = Greater(h1, zero)",
-               "bias": "bias = Where(r, low, zero)  m = Expand(bias, square)"}),
-    ("float", {"mask": "r0 = Unsqueeze(attention_mask, middle)  h0 = Add(r0, half)  h1 = Cast<to = 7>(h0)  r = Equal(h1, first)"}),
-    ("int64", {"mask": "r0 = Unsqueeze(attention_mask, middle)  n0 = Neg(r0)  n1 = Cast<to = 9>(n0)  r = Cast<to = 1>(n1)",
-               "bias": "b0 = Mul(r, low)  bias = Cast<to = 1>(b0)  m = Expand(bias, square)"}),
+    (
+        "float",
+        {
+            "mask": "r0 = Unsqueeze(attention_mask, middle)  h0 = Mul(r0, half)  h1 = Cast<to = 1>(h0)  r = Greater(h1, zero)",
+            "bias": "bias = Where(r, low, zero)  m = Expand(bias, square)",
+        },
+    ),
+    (
+        "float",
+        {"mask": "r0 = Unsqueeze(attention_mask, middle)  h0 = Add(r0, half)  h1 = Cast<to = 7>(h0)  r = Equal(h1, first)"},
+    ),
+    (
+        "int64",
+        {
+            "mask": "r0 = Unsqueeze(attention_mask, middle)  n0 = Neg(r0)  n1 = Cast<to = 9>(n0)  r = Cast<to = 1>(n1)",
+            "bias": "b0 = Mul(r, low)  bias = Cast<to = 1>(b0)  m = Expand(bias, square)",
+        },
+    ),
 ]
 MIDDLE = CONSTANTS + ", int64[2] middle = {1, 2}, float half = {0.5}"
 
@@ -503,13 +687,19 @@ def test_the_mask_may_have_any_type(kind, inverted):
     assert_same_rows(before, after, "attention_mask", mask, keep)
 
 
-@pytest.mark.parametrize(("mask", "fill"), [
-    ("f = Cast<to = 1>(r0)  r = Cast<to = 9>(r0)", "Sub(f, f)"),
-    ("r1 = Cast<to = 9>(r0)  r2 = Greater(r0, first)  r = And(r1, r2)", "Identity(zero)"),
-    ("r1 = Greater(r0, one)  r2 = Equal(r0, one)  r = Or(r1, r2)", "Identity(zero)"),
-])
+@pytest.mark.parametrize(
+    ("mask", "fill"),
+    [
+        ("f = Cast<to = 1>(r0)  r = Cast<to = 9>(r0)", "Sub(f, f)"),
+        ("r1 = Cast<to = 9>(r0)  r2 = Greater(r0, first)  r = And(r1, r2)", "Identity(zero)"),
+        ("r1 = Greater(r0, one)  r2 = Equal(r0, one)  r = Or(r1, r2)", "Identity(zero)"),
+    ],
+)
 def test_a_mask_that_is_read_twice_is_understood_by_its_name(mask, fill):
-    edits = {"mask": f"r0 = Unsqueeze(attention_mask, middle)  {mask}", "bias": f"b0 = {fill}  bias = Where(r, b0, low)  m = Expand(bias, square)"}
+    edits = {
+        "mask": f"r0 = Unsqueeze(attention_mask, middle)  {mask}",
+        "bias": f"b0 = {fill}  bias = Where(r, b0, low)  m = Expand(bias, square)",
+    }
     before, after = (model(constants=MIDDLE, **edits) for _ in range(2))
     assert unpad(after, facts_of(after)) == Padding()
     padding = mask_of("holes", 3, 7).astype(np.int64)
@@ -533,8 +723,13 @@ def test_booleans_of_unknown_shape_stay():
 
 
 def test_booleans_of_rank_4_stay():
-    kept = with_mask("bool", name="valid", dims="B,1,1,S", mask="", square="", bias="bias = Where(valid, zero, low)  m = Identity(bias)")
-    assert unpad(kept, facts_of(kept)).kept == "the mask m is not made from one input [B,S] or booleans [B,S] alone, or does not shut out padding"
+    kept = with_mask(
+        "bool", name="valid", dims="B,1,1,S", mask="", square="", bias="bias = Where(valid, zero, low)  m = Identity(bias)"
+    )
+    assert (
+        unpad(kept, facts_of(kept)).kept
+        == "the mask m is not made from one input [B,S] or booleans [B,S] alone, or does not shut out padding"
+    )
 
 
 @pytest.mark.parametrize("dims", ["B,S,S", "B,1,1,S"])
@@ -544,10 +739,13 @@ def test_a_mask_of_rank_3_or_4_stays(dims):
     assert unpad(kept, facts_of(kept)).kept == f"input 'attention_mask' has rank {dims.count(',') + 1}, wanted [B,S]"
 
 
-@pytest.mark.parametrize(("edits", "where"), [
-    ({"constants": LENGTH_CONSTANTS, "mask": LENGTHS}, "c"),
-    ({"mask": "c = Cast<to = 9>(other)  r = Reshape(c, heads)", "inputs": ", int64[B,S] other"}, "other"),
-])
+@pytest.mark.parametrize(
+    ("edits", "where"),
+    [
+        ({"constants": LENGTH_CONSTANTS, "mask": LENGTHS}, "c"),
+        ({"mask": "c = Cast<to = 9>(other)  r = Reshape(c, heads)", "inputs": ", int64[B,S] other"}, "other"),
+    ],
+)
 def test_zeros_ask_for_the_mask_that_is_given(edits, where):
     kept = model(**edits)
     assert f"outputs would show zeros where {where} says" in unpad(kept, facts_of(kept), zeros=True).kept
@@ -569,10 +767,17 @@ def test_zeros_are_not_shown_in_attentions_own_output():
     assert unpad(kept, facts_of(kept), zeros=True).kept == "output 'a' is attention's own"
 
 
-@pytest.mark.parametrize("scores", [
-    "other.Squeeze(e, flat)", "other.Gather<axis = 2>(e, first)", "Gather<axis = 1>(e, second)", "Gather<axis = 2>(e, one)",
-    "Squeeze(e, one)", "ReduceMax<keepdims = 0>(e, flat)",
-])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        "other.Squeeze(e, flat)",
+        "other.Gather<axis = 2>(e, first)",
+        "Gather<axis = 1>(e, second)",
+        "Gather<axis = 2>(e, one)",
+        "Squeeze(e, one)",
+        "ReduceMax<keepdims = 0>(e, flat)",
+    ],
+)
 def test_other_scores_are_not_shown(scores):
     """By operators of another domain, of one token, of another rank, over other axes."""
     kept = model("float[M] y", CONSTANTS + ", int64[1] flat = {-1}, int64 second = {1}", head=f"y = {scores}")
@@ -581,8 +786,11 @@ def test_other_scores_are_not_shown(scores):
 
 def test_what_reads_no_token_stays():
     """Another branch: attention, a first row, scores, products and norms that are not those of the masked tokens."""
-    head = NODES["head"] + """  z1 = Attention<q_num_heads = 2, kv_num_heads = 2>(other, other, other)  z2 = Gather<axis = 1>(other, first)
+    head = (
+        NODES["head"]
+        + """  z1 = Attention<q_num_heads = 2, kv_num_heads = 2>(other, other, other)  z2 = Gather<axis = 1>(other, first)
         z3 = Squeeze(column, flat)  z4 = MatMul(x, by)  z5 = LayerNormalization<axis = -1>(four, w4, w4)  z6 = Shape(x)"""
+    )
     shown = "float[B,8] y, float[B,K,8] z1, float[B,8] z2, float[B,S] z3, float[B,S,3] z4, float[B,S,2,4] z5, int64[3] z6"
     inputs = ", float[B,K,8] other, float[B,S,1] column, float[B,8,3] by, float[B,S,2,4] four, float[4] w4"
     for zeros in (False, True):
@@ -592,7 +800,11 @@ def test_what_reads_no_token_stays():
 
 
 def test_what_became_of_padding_is_said():
-    assert [str(Padding()), str(Padding("why")), str(Padding(zeros=("a", "b")))] == ["removed", "kept: why", "removed, a, b zero there"]
+    assert [str(Padding()), str(Padding("why")), str(Padding(zeros=("a", "b")))] == [
+        "removed",
+        "kept: why",
+        "removed, a, b zero there",
+    ]
 
 
 def test_shapes_of_tokens_are_those_before():
@@ -602,7 +814,11 @@ def test_shapes_of_tokens_are_those_before():
     assert unpad(after, facts_of(after)) == Padding()
     mask = mask_of("right", 3, 7).astype(np.int64)
     wanted, got = outputs(before, mask), outputs(after, mask)
-    assert [got[name].tolist() for name in ("u", "u1", "u2")] == [[3, 7, 8], [8], [3, 7]] == [wanted[name].tolist() for name in ("u", "u1", "u2")]
+    assert (
+        [got[name].tolist() for name in ("u", "u1", "u2")]
+        == [[3, 7, 8], [8], [3, 7]]
+        == [wanted[name].tolist() for name in ("u", "u1", "u2")]
+    )
     np.testing.assert_allclose(got["y"], wanted["y"], rtol=0, atol=1e-5)
 
 

@@ -16,8 +16,8 @@ def folded(text: str, opset: int = 21) -> tuple[ir.Model, Trace]:
     """A model after all folding, and the trace of it."""
     model, trace = parse(text, opset=opset), Trace()
     simplify(model)
-    facts = facts_of(model)
-    while fold(model, facts, trace):
+    analysis = facts_of(model)
+    while fold(model, analysis, trace):
         pass
     return model, trace
 
@@ -28,12 +28,14 @@ def content(model: ir.Model, name: str) -> ir.TensorProtocol:
     return tensor
 
 
-@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "INT32", "BOOL", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4"])
+@pytest.mark.parametrize(
+    "kind", ["FLOAT16", "DOUBLE", "INT32", "BOOL", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4"]
+)
 def test_constants_keep_their_type(kind):
     """``k`` is folded; the node behind it, which reads the input, only gives it a reader."""
     wanted = np.array([1.5, -2, 3], np.float32) if kind != "UINT4" else np.array([1.5, 2, 3], np.float32)
     dtype = ir.DataType[kind]
-    text = f"""g (int64[1] n, float[3] x) => (float[3] y) <float[3] w = {{{', '.join(map(str, wanted))}}}>
+    text = f"""g (int64[1] n, float[3] x) => (float[3] y) <float[3] w = {{{", ".join(map(str, wanted))}}}>
         {{ k = Cast<to = {int(dtype)}>(w)  r = Tile(k, n)  f = Cast<to = 1>(r)  y = Add(f, x) }}"""
     model, trace = folded(text)
     assert "w" not in model.graph.initializers or not model.graph.initializers["w"].uses()
@@ -68,10 +70,13 @@ def test_strings_are_folded_as_strings():
     assert list(content(model, "k").string_data()) == ["ü1".encode(), b"b2"]
 
 
-@pytest.mark.parametrize(("node", "why"), [
-    ("b = Cast<to = 16>(w)  c = Neg(b)  k = Cast<to = 1>(c)", "Neg"),  # no kernel for bfloat16: the session cannot be opened
-    ("i = Constant<value = int64[3] {0, 9, 1}>()  k = Gather(w, i)", "Gather"),  # out of range: the run ends with an error
-])
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        ("b = Cast<to = 16>(w)  c = Neg(b)  k = Cast<to = 1>(c)", "Neg"),  # no kernel for bfloat16: the session cannot be opened
+        ("i = Constant<value = int64[3] {0, 9, 1}>()  k = Gather(w, i)", "Gather"),  # out of range: the run ends with an error
+    ],
+)
 def test_what_the_runtime_refuses_stays_and_the_rest_is_folded(node, why):
     text = f"g (float[3] x) => (float[3] y, float[3] z) <{W}> {{ {node}  y = Add(x, k)  m = Abs(w)  z = Mul(x, m) }}"
     model, trace = folded(text)
@@ -86,8 +91,9 @@ def test_what_the_runtime_refuses_stays_and_the_rest_is_folded(node, why):
     assert not again.unfolded  # it was not tried a second time
 
 
-@pytest.mark.parametrize("node", ["k = RandomNormalLike(w)", "k = Bernoulli(w)", "d, m = Dropout(w, r, t)  k = Mul(d, w)",
-                                  "k = com.microsoft.Gelu(w)"])
+@pytest.mark.parametrize(
+    "node", ["k = RandomNormalLike(w)", "k = Bernoulli(w)", "d, m = Dropout(w, r, t)  k = Mul(d, w)", "k = com.microsoft.Gelu(w)"]
+)
 def test_what_is_not_the_same_each_time_or_not_known_to_be_stays(node):
     text = f"g (float[3] x) => (float[3] y) <{W}, float r = {{0.5}}, bool t = {{1}}> {{ {node}  y = Add(x, k) }}"
     assert ops(folded(text)[0]) == ops(parse(text))
@@ -108,14 +114,17 @@ def test_up_to_four_million_elements_are_stored(sizes, left):
     assert ops(folded(text)[0]) == ["Add", *left]
 
 
-@pytest.mark.parametrize(("node", "left"), [
-    ("k = NonZero(w)", ["NonZero"]),  # its size is not known
-    ("p, q = Split<num_outputs = 2>(w)  k = Mul(p, q)", ["Mul", "Split"]),  # two results
-    ("k = DequantizeLinear(i8, step)", ["DequantizeLinear"]),  # stored as int8, and a runtime multiplies with that
-    ("q = SequenceConstruct(w, w)  k = ConcatFromSequence<axis = 0>(q)", ["ConcatFromSequence", "SequenceConstruct"]),
-    ("s = Shape(x)  k = Expand(one, s)", ["Expand", "Shape"]),
-    ("k = Mul(x, w)", ["Mul"]),
-])
+@pytest.mark.parametrize(
+    ("node", "left"),
+    [
+        ("k = NonZero(w)", ["NonZero"]),  # its size is not known
+        ("p, q = Split<num_outputs = 2>(w)  k = Mul(p, q)", ["Mul", "Split"]),  # two results
+        ("k = DequantizeLinear(i8, step)", ["DequantizeLinear"]),  # stored as int8, and a runtime multiplies with that
+        ("q = SequenceConstruct(w, w)  k = ConcatFromSequence<axis = 0>(q)", ["ConcatFromSequence", "SequenceConstruct"]),
+        ("s = Shape(x)  k = Expand(one, s)", ["Expand", "Shape"]),
+        ("k = Mul(x, w)", ["Mul"]),
+    ],
+)
 def test_what_is_no_single_constant_stays_computed(node, left):
     text = f"""g (float[N] x) => (float[P] y, int64[Q] z) <float[4] w = {{1, 2, 3, 4}}, int8[2] i8 = {{1, -2}}, float step = {{0.5}}, float one = {{1}}>
         {{ {node}  y = Cast<to = 1>(k)  z = Cast<to = 7>(k) }}"""
@@ -124,13 +133,16 @@ def test_what_is_no_single_constant_stays_computed(node, left):
     assert not trace.unfolded
 
 
-@pytest.mark.parametrize(("body", "count"), [
-    ("k = Clip(w, , high)", 1),  # an input that is left out
-    ("k = Clip(w, low)", 1),
-    ("a = Exp(w)  k = Neg(a)", 2),  # both in one session
-    ("a = Transpose(w)  k = Neg(a)", 2),  # of what is known without one
-    ("a = Exp(w)  b = Transpose(a)  k = Mul(a, b)", 3),
-])
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        ("k = Clip(w, , high)", 1),  # an input that is left out
+        ("k = Clip(w, low)", 1),
+        ("a = Exp(w)  k = Neg(a)", 2),  # both in one session
+        ("a = Transpose(w)  k = Neg(a)", 2),  # of what is known without one
+        ("a = Exp(w)  b = Transpose(a)  k = Mul(a, b)", 3),
+    ],
+)
 def test_what_constants_make_is_computed_at_once(body, count):
     text = f"g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {{1.5, -2, 3, 0}}, float low = {{-1}}, float high = {{1}}> {{ {body}  y = Add(x, k) }}"
     model = parse(text)
@@ -148,8 +160,10 @@ def test_a_constant_output_keeps_its_node():
 
 def lazy(model: ir.Model, name: str, side: int, problem: str = "it was read") -> ir.Model:
     """Make a graph input a weight that says when it is read."""
+
     def refuse() -> ir.TensorProtocol:
         raise OSError(problem)
+
     [value] = [value for value in model.graph.inputs if value.name == name]
     model.graph.inputs.remove(value)
     value.const_value = ir.LazyTensor(refuse, ir.DataType.FLOAT, ir.Shape([side, side]), name=name)
@@ -168,21 +182,31 @@ def test_a_transposed_weight_of_any_size_is_read_when_it_is_used(side):
 
 
 def test_a_weight_that_cannot_be_read_is_an_error():
-    model = lazy(parse("g (float[B,16] x, float[16,16] w) => (float[B,16] y) { k = Exp(w)  y = MatMul(x, k) }"), "w", 16, "the disk is gone")
-    facts, trace = facts_of(model), Trace()
+    model = lazy(
+        parse("g (float[B,16] x, float[16,16] w) => (float[B,16] y) { k = Exp(w)  y = MatMul(x, k) }"),
+        "w",
+        16,
+        "the disk is gone",
+    )
+    analysis, trace = facts_of(model), Trace()
     with pytest.raises(OSError, match="the disk is gone"):
-        fold(model, facts, trace)
+        fold(model, analysis, trace)
     assert not trace.unfolded
 
 
-@pytest.mark.parametrize(("side", "node", "left"), [
-    (16, "k = Transpose(w)", ["Transpose"]),  # 1 kB
-    (15, "k = Transpose(w)", []),
-    (16, "k = Exp(w)", []),
-    (16, "t = Identity(w)  k = Transpose(t)", ["Transpose"]),
-])
+@pytest.mark.parametrize(
+    ("side", "node", "left"),
+    [
+        (16, "k = Transpose(w)", ["Transpose"]),  # 1 kB
+        (15, "k = Transpose(w)", []),
+        (16, "k = Exp(w)", []),
+        (16, "t = Identity(w)  k = Transpose(t)", ["Transpose"]),
+    ],
+)
 def test_a_large_weight_with_other_readers_is_not_stored_twice(side, node, left):
-    text = f"g (float[B,{side}] x, float[{side},{side}] w) => (float[B,{side}] y) {{ {node}  a = MatMul(x, w)  y = MatMul(a, k) }}"
+    text = (
+        f"g (float[B,{side}] x, float[{side},{side}] w) => (float[B,{side}] y) {{ {node}  a = MatMul(x, w)  y = MatMul(a, k) }}"
+    )
     model = fill(parse(text), w=(side, side))
     before = ir.from_proto(ir.to_proto(model))
     simplify(model)

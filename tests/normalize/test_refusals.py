@@ -16,21 +16,27 @@ CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v
     float minus_inf = {-inf}, int64 twelve = {12}, int32 zero32 = {0}, int64[2] both0 = {0, 0}, int64[2] both1 = {1, 1}, int64[4] odd = {-1, 1, 3, 4}, int64[3] turned3 = {1, 2, 1}, int64[4] none4 = {1, 0, 1, 1}, int64[3] cube = {0, 4, 6}, int64[1] minus2 = {-2}, int64[2] sixes = {-1, 6}, int64[3] one_lead = {1, -1, 6}, int64[2] far = {2147483647, 1}, int64[2] long = {100000, 1}, int64[3] flat36 = {-1, 3, 6}, int64[2] open_one = {2147483647, 1}, int64[2] long_one = {2147483646, 1},
     float[3,4,2] c3 = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0}>"""
 
-INPUTS = "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, " \
-         "int64[B,S] ids, float[12,6] w, float[6] b, float e, int64 i"
+INPUTS = (
+    "float[B,S,12] x, float[B,S,12] r, float[B,3,4] x3, float[B,N,S,T] s4, bool[B,1,1,T] k4, bool[B,N,S,T] kept, bool[T] k1, "
+    "int64[B,S] ids, float[12,6] w, float[6] b, float e, int64 i"
+)
 
 LEAD = "sx = Shape(x)  two_sizes = Slice(sx, v0, v2)  lead = Concat<axis = 0>(two_sizes, v6)  f = Reshape(x, flat)  "
 
-ROWS = "c = Cast<to = 1>(k4)  wide_count = Expand(c, four)  sum = ReduceSum(wide_count, last)  none = Less(sum, f1)  nk = Not(k4)  " \
-       "cn = Cast<to = 1>(nk)  lowest = Mul(cn, low)  sc = Add(s4, lowest)  p = Softmax<axis = -1>(sc)  y = Where(none, f0, p)"
+ROWS = (
+    "c = Cast<to = 1>(k4)  wide_count = Expand(c, four)  sum = ReduceSum(wide_count, last)  none = Less(sum, f1)  nk = Not(k4)  "
+    "cn = Cast<to = 1>(nk)  lowest = Mul(cn, low)  sc = Add(s4, lowest)  p = Softmax<axis = -1>(sc)  y = Where(none, f0, p)"
+)
 
 CLEARED = "m = Where(kept, f0, low)  a = Add(s4, m)  p = Softmax<axis = -1>(a)  y = Where(kept, p, f0)"
 
 WRAPPED = "c = Cast<to = 1>(ids)  neg = Less(c, f0)  up = Add(ids, twelve)  at = Where(neg, up, ids)  y = Gather(w, at)"
 
-RANGES = "sh = Shape(ids)  nb = Gather(sh, zero)  ns = Gather(sh, one)  rb = Range(zero, nb, one)  rs = Range(zero, ns, one)  " \
-         "b2 = Unsqueeze(rb, v1)  s2 = Unsqueeze(rs, v0)  bu = Unsqueeze(b2, v2)  su = Unsqueeze(s2, v2)  nbv = Unsqueeze(nb, v0)  " \
-         "nsv = Unsqueeze(ns, v0)  whole = Concat<axis = 0>(nbv, nsv, v1)  b3 = Expand(bu, whole)  s3 = Expand(su, whole)  "
+RANGES = (
+    "sh = Shape(ids)  nb = Gather(sh, zero)  ns = Gather(sh, one)  rb = Range(zero, nb, one)  rs = Range(zero, ns, one)  "
+    "b2 = Unsqueeze(rb, v1)  s2 = Unsqueeze(rs, v0)  bu = Unsqueeze(b2, v2)  su = Unsqueeze(s2, v2)  nbv = Unsqueeze(nb, v0)  "
+    "nsv = Unsqueeze(ns, v0)  whole = Concat<axis = 0>(nbv, nsv, v1)  b3 = Expand(bu, whole)  s3 = Expand(su, whole)  "
+)
 
 CASES = [
     # arithmetic
@@ -47,7 +53,7 @@ CASES = [
     ("sign-outwards", "n = Neg(ids)  y = Mul(n, i)", "the type is INT64"),
     ("sign-outwards", "n = Neg(x)  y = Mul(n, f2)", "the constant takes the sign"),
     ("sign-outwards", "n = Neg(ids)  y = Add(n, i)", "the type is INT64"),
-    ("pool-mean", 'u = Reshape(x, open_rank)  y = GlobalAveragePool(u)', "is not known"),
+    ("pool-mean", "u = Reshape(x, open_rank)  y = GlobalAveragePool(u)", "is not known"),
     ("mean-over-axes", "y = ReduceMean(x, last)", "it is already the default"),
     ("mean-over-axes", "y = ReduceMean<noop_with_empty_axes = 1>(x, wide1)", "the axes are not known to be any"),
     # Einsum
@@ -61,17 +67,50 @@ CASES = [
     ("gemm-linear", "f = Reshape(x, flat)  y = Gemm(f, e2)", "weight is not a constant"),
     ("gemm-linear", "f = Reshape(x, flat)  y = Gemm<transB = 1>(f, w6)  z = Relu(w6)", "the weight is read elsewhere as it is"),
     ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, e2)  y = Reshape(m, back)", "weight is not a constant"),
-    ("flat-linear", "f = Reshape(x3, flat)  m = MatMul(f, w)  y = Reshape(m, back)", "the first Reshape does not keep the last dimension"),
-    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat3)", "the last Reshape does not restore the first ones"),
-    ("flat-linear", "f = Reshape(x, sixes)  m = MatMul(f, w6)  y = Reshape(m, flat3)", "the first Reshape does not keep the last dimension"),
-    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, one_lead)", "the last Reshape does not restore the first ones"),
-    ("flat-linear", LEAD.replace("lead =", "n0 = Slice(sx, v0, v1)  n1 = Slice(sx, v1, v2)  d = Sub(n0, n1)  lead =").replace("v6)", "d)") + "m = MatMul(f, w)  y = Reshape(m, lead)", "the last Reshape does not restore the first ones"),
+    (
+        "flat-linear",
+        "f = Reshape(x3, flat)  m = MatMul(f, w)  y = Reshape(m, back)",
+        "the first Reshape does not keep the last dimension",
+    ),
+    (
+        "flat-linear",
+        "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat3)",
+        "the last Reshape does not restore the first ones",
+    ),
+    (
+        "flat-linear",
+        "f = Reshape(x, sixes)  m = MatMul(f, w6)  y = Reshape(m, flat3)",
+        "the first Reshape does not keep the last dimension",
+    ),
+    (
+        "flat-linear",
+        "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, one_lead)",
+        "the last Reshape does not restore the first ones",
+    ),
+    (
+        "flat-linear",
+        LEAD.replace("lead =", "n0 = Slice(sx, v0, v1)  n1 = Slice(sx, v1, v2)  d = Sub(n0, n1)  lead =").replace("v6)", "d)")
+        + "m = MatMul(f, w)  y = Reshape(m, lead)",
+        "the last Reshape does not restore the first ones",
+    ),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, b6)  y = Reshape(a, lead)", "bias is not a constant"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  a = Add(m, f1)  y = Reshape(a, lead)", "the bias is not [6]"),
     ("flat-linear", LEAD + "m = MatMul(f, w)  y = Reshape(m, lead)  z = Relu(m)", "the flat product is read elsewhere"),
-    ("flat-linear", "f = Reshape(x1, flat)  m = MatMul(f, w)  y = Reshape(m, back)", "the first Reshape does not keep the last dimension"),
-    ("flat-linear", "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat36)", "the last Reshape does not restore the first ones"),
-    ("flat-linear", "ss = Shape(s4)  n = Slice(ss, v1, v2)  " + LEAD.replace("v6)", "n, last)") + "m = MatMul(f, w)  y = Reshape(m, lead)", "the last Reshape does not restore the first ones"),
+    (
+        "flat-linear",
+        "f = Reshape(x1, flat)  m = MatMul(f, w)  y = Reshape(m, back)",
+        "the first Reshape does not keep the last dimension",
+    ),
+    (
+        "flat-linear",
+        "f = Reshape(x, flat)  m = MatMul(f, w)  y = Reshape(m, flat36)",
+        "the last Reshape does not restore the first ones",
+    ),
+    (
+        "flat-linear",
+        "ss = Shape(s4)  n = Slice(ss, v1, v2)  " + LEAD.replace("v6)", "n, last)") + "m = MatMul(f, w)  y = Reshape(m, lead)",
+        "the last Reshape does not restore the first ones",
+    ),
     ("flat-linear", LEAD + "y = MatMul(f, w)  z = Reshape(y, lead)  u = Relu(z)", "the flat product is read elsewhere"),
     ("flat-linear", LEAD.replace("(x", "(x0") + "m = MatMul(f, w)  y = Reshape(m, lead)", "it is empty"),
     ("bias-of-heads", "q = Reshape(x, heads)  y = Add(q, open_bias)", "bias is not a constant"),
@@ -86,8 +125,16 @@ CASES = [
     ("gather-transpose", "t = Transpose<perm = [1, 0, 2]>(x)  y = Gather<axis = 0>(t, two_ids)", "two_ids has rank 1, wanted 0"),
     ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 2>(p, i)", "index is not a constant"),
     ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 2>(p, two_ids)", "two_ids has rank 1, wanted 0"),
-    ("packed-projections", "p = Reshape(x, turned)  y = Gather<axis = 2>(p, one)", "the Reshape does not keep the first two dimensions"),
-    ("packed-projections", "p = Reshape(x, five)  y = Gather<axis = 3>(p, one)", "the parts are not the first of the split dimension"),
+    (
+        "packed-projections",
+        "p = Reshape(x, turned)  y = Gather<axis = 2>(p, one)",
+        "the Reshape does not keep the first two dimensions",
+    ),
+    (
+        "packed-projections",
+        "p = Reshape(x, five)  y = Gather<axis = 3>(p, one)",
+        "the parts are not the first of the split dimension",
+    ),
     ("packed-projections", "p = Reshape(x, back)  y = Gather<axis = 2>(p, one)", "the Reshape splits nothing"),
     ("slice-split", "c = Slice(sizes, v0, v1, v0)  y = Relu(c)", "shape arithmetic, or a constant expression"),
     ("slice-split", "y = Slice(w, v0, v2, v1)", "shape arithmetic, or a constant expression"),
@@ -100,26 +147,77 @@ CASES = [
     ("slice-split", "y = Slice(x, v2, v6, last)", "2 to 6 is not one of three parts of 12"),
     ("split-heads", "h = Reshape(x2, head2)  y, q, u = Split<axis = -1, num_outputs = 3>(h)", "x2 has rank 2, wanted 3"),
     ("split-heads", "h = Reshape(x, five)  y, q, u = Split<axis = 2, num_outputs = 3>(h)", "has rank 5, wanted 4"),
-    ("split-heads", "h = Reshape(x, odd)  y, q, u = Split<axis = 2, num_outputs = 3>(h)", "the Reshape does not keep the first two dimensions"),
+    (
+        "split-heads",
+        "h = Reshape(x, odd)  y, q, u = Split<axis = 2, num_outputs = 3>(h)",
+        "the Reshape does not keep the first two dimensions",
+    ),
     ("split-heads", "h = Reshape(x, head3)  y, q, u = Split<axis = 2, num_outputs = 3>(h)", "another dimension is split"),
-    ("split-heads", "h = Reshape(x, head6)  t = Transpose<perm = [0, 2, 1, 3]>(h)  y, q = Split<axis = -1, num_outputs = 2>(t)",
-     "the parts are not three of the same width"),
+    (
+        "split-heads",
+        "h = Reshape(x, head6)  t = Transpose<perm = [0, 2, 1, 3]>(h)  y, q = Split<axis = -1, num_outputs = 2>(t)",
+        "the parts are not three of the same width",
+    ),
     ("split-heads", "h = Reshape(x, head6)  y, q, u = Split<axis = -1>(h, uneven)", "the parts are not three of the same width"),
     ("heads-by-parts", "m = MatMul(x2, w)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "x2 has rank 2, wanted 3"),
     ("heads-by-parts", "m = MatMul(x, w)  y = Reshape(m, back)", "has rank 3, wanted 5"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5b)  y = Gather<axis = 3>(h, one)", "does not split into the three parts of heads"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, turned5)  y = Gather<axis = 3>(h, one)", "does not split into the three parts of heads"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 2>(h, one)", "the readers do not pick one of the parts"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  g = Gather<axis = 3>(h, one)  y = Relu(h)", "the readers do not pick one of the parts"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Softmax<axis = 3>(h)", "the readers do not pick one of the parts"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  p = Softmax<axis = 3>(h)  y = Gather<axis = 3>(p, one)", "the readers do not pick one of the parts"),
-    ("heads-by-parts", "m = MatMul(x, w)  y = Reshape(m, heads5)  g = Gather<axis = 3>(y, one)", "the readers do not pick one of the parts"),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5b)  y = Gather<axis = 3>(h, one)",
+        "does not split into the three parts of heads",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, turned5)  y = Gather<axis = 3>(h, one)",
+        "does not split into the three parts of heads",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 2>(h, one)",
+        "the readers do not pick one of the parts",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5)  g = Gather<axis = 3>(h, one)  y = Relu(h)",
+        "the readers do not pick one of the parts",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Softmax<axis = 3>(h)",
+        "the readers do not pick one of the parts",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5)  p = Softmax<axis = 3>(h)  y = Gather<axis = 3>(p, one)",
+        "the readers do not pick one of the parts",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  y = Reshape(m, heads5)  g = Gather<axis = 3>(y, one)",
+        "the readers do not pick one of the parts",
+    ),
     ("heads-by-parts", "m = MatMul(x, e2)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "weight is not a constant"),
     ("heads-by-parts", "m = MatMul(x, c126)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "c126 has rank 3, wanted 2"),
-    ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, b6)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)", "bias is not a constant"),
-    ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, f1)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)", "the bias is not one row"),
-    ("heads-by-parts", "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(w)", "the weight is read elsewhere as it is"),
-    ("heads-by-parts", "m = MatMul(x, w)  a = Add(m, b)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(b)", "the bias is read elsewhere as it is"),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  a = Add(m, b6)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)",
+        "bias is not a constant",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  a = Add(m, f1)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)",
+        "the bias is not one row",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(w)",
+        "the weight is read elsewhere as it is",
+    ),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  a = Add(m, b)  h = Reshape(a, heads5)  y = Gather<axis = 3>(h, one)  z = Relu(b)",
+        "the bias is read elsewhere as it is",
+    ),
     ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, v2)", "another dimension is squeezed"),
     ("split-squeeze", "p, q, u = Split<axis = 1, num_outputs = 3>(x1)  y = Squeeze(p, open1)", "another dimension is squeezed"),
     ("split-squeeze", "p, q = Split<axis = 1, num_outputs = 2>(x1)  y = Squeeze(p, v1)", "a part is wider than 1"),
@@ -129,8 +227,11 @@ CASES = [
     ("where-false", "n = Not(yes4)  y = Where(n, f0, x)", "the condition decides the shape"),
     ("and-true", "y = And(kept, k1)", "the other side is not always true"),
     ("where-true", "y = Where(yes4, x, two4)", "the other branch has a shape of its own"),
-    ("where-transposed", "t = Transpose<perm = [1, 0, 2]>(x)  c = Transpose<perm = [1, 0, 2]>(k3)  y = Where(c, r, t)",
-     "the other branch has a shape of its own"),
+    (
+        "where-transposed",
+        "t = Transpose<perm = [1, 0, 2]>(x)  c = Transpose<perm = [1, 0, 2]>(k3)  y = Where(c, r, t)",
+        "the other branch has a shape of its own",
+    ),
     ("where-transposed", "t = Transpose<perm = [1, 0]>(ids)  c = Transpose<perm = [1, 0]>(k3)  y = Where(c, one, t)", "rank"),
     ("where-number", "y = Where(k4, s4, zero4)", "a branch decides the shape"),
     ("where-number", "y = Where(two_yes, both1, sizes2)", "no branch is one number in a shape"),
@@ -143,10 +244,26 @@ CASES = [
     ("expand-number", "g = Expand(r, back)  y = Add(g, last_row)", "the other operand has a shape of its own"),
     ("expand-number", "g = Expand(r, back)  y = Sub(one4, g)", "the other operand has a shape of its own"),
     ("expand-number", "g = Expand(e, back)  y = Sub(g, f1)", "a scalar"),
-    ("expand-both", "g = Expand(k4, wide4)  h = Expand(one4, wide4)  y = Where(g, e4, h)", "the other branch has a shape of its own"),
-    ("expand-both", "g = Expand(k4, four)  h = Expand(one4, thrice)  y = Where(g, h, f1)", "they are expanded to different shapes"),
-    ("expand-both", "g = Expand(yes, wide1)  h = Expand(one4, wide4)  y = Where(g, f1, h)", "they are expanded to different shapes"),
-    ("expand-both", "g = Expand(k4, open_rank)  h = Expand(one4, open_rank)  y = Where(g, f1, h)", "they are expanded to different shapes"),
+    (
+        "expand-both",
+        "g = Expand(k4, wide4)  h = Expand(one4, wide4)  y = Where(g, e4, h)",
+        "the other branch has a shape of its own",
+    ),
+    (
+        "expand-both",
+        "g = Expand(k4, four)  h = Expand(one4, thrice)  y = Where(g, h, f1)",
+        "they are expanded to different shapes",
+    ),
+    (
+        "expand-both",
+        "g = Expand(yes, wide1)  h = Expand(one4, wide4)  y = Where(g, f1, h)",
+        "they are expanded to different shapes",
+    ),
+    (
+        "expand-both",
+        "g = Expand(k4, open_rank)  h = Expand(one4, open_rank)  y = Where(g, f1, h)",
+        "they are expanded to different shapes",
+    ),
     ("expand-add", "g = Expand(e, back)  y = Add(f1, g)", "the expansion decides the shape"),
     ("expand-add", "g = Expand(one4, four)  y = Add(x, g)", "the expansion decides the shape"),
     ("expand-add", "g = Expand(r, wide)  y = Add(x, g)", "the expansion decides the shape"),
@@ -164,8 +281,16 @@ CASES = [
     ("weights-cleared", CLEARED.replace("Add(s4, m)", "Add(e, m)"), "the mask widens the scores"),
     ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f1, p)", "zero is 1.0, wanted 0.0"),
     ("nan-repair", "p = Softmax(s4)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
-    ("nan-repair", "m = MatMul(x, w)  a = Add(m, minus_inf)  p = Softmax(a)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
-    ("nan-repair", "m = MatMul(x, w)  g = Log(f0)  a = Add(m, g)  p = Softmax(a)  n = IsNaN(p)  y = Where(n, f0, p)", "the mask may be -inf"),
+    (
+        "nan-repair",
+        "m = MatMul(x, w)  a = Add(m, minus_inf)  p = Softmax(a)  n = IsNaN(p)  y = Where(n, f0, p)",
+        "the mask may be -inf",
+    ),
+    (
+        "nan-repair",
+        "m = MatMul(x, w)  g = Log(f0)  a = Add(m, g)  p = Softmax(a)  n = IsNaN(p)  y = Where(n, f0, p)",
+        "the mask may be -inf",
+    ),
     ("row-repair", ROWS.replace("Less(sum, f1)", "Less(sum, f2)"), "one is 2.0, wanted 1.0"),
     ("row-repair", ROWS.replace("Where(none, f0, p)", "Where(none, f1, p)"), "zero is 1.0, wanted 0.0"),
     ("row-repair", ROWS.replace("Mul(cn, low)", "Mul(cn, f5)"), "the fill value is -5.0, wanted at most -10000"),
@@ -174,16 +299,34 @@ CASES = [
     ("row-repair", ROWS.replace("k4", "k1"), "the mask has other dimensions than the scores"),
     # index arithmetic
     ("gather-coordinates", "y = GatherND(ids, pairs)", "the indices are not plain coordinates"),
-    ("gather-coordinates", RANGES + "m = Add(b3, s3)  at = Concat<axis = -1>(m, s3)  y = GatherND(ids, at)", "a coordinate mixes axes"),
-    ("gather-coordinates", RANGES + "d = Mul(s3, two)  at = Concat<axis = -1>(b3, d)  y = GatherND(ids, at)", "a coordinate mixes axes"),
+    (
+        "gather-coordinates",
+        RANGES + "m = Add(b3, s3)  at = Concat<axis = -1>(m, s3)  y = GatherND(ids, at)",
+        "a coordinate mixes axes",
+    ),
+    (
+        "gather-coordinates",
+        RANGES + "d = Mul(s3, two)  at = Concat<axis = -1>(b3, d)  y = GatherND(ids, at)",
+        "a coordinate mixes axes",
+    ),
     ("gather-coordinates", RANGES + "at = Concat<axis = -1>(s3, b3)  y = GatherND(ids, at)", "the axes are permuted or repeated"),
     ("gather-coordinates", RANGES + "at = Concat<axis = -1>(s3, s3)  y = GatherND(ids, at)", "the axes are permuted or repeated"),
-    ("gather-coordinates", RANGES + "b4 = Unsqueeze(b3, v2)  s4r = Unsqueeze(s3, v2)  b5 = Expand(b4, thrice)  s5 = Expand(s4r, thrice)  "
-     "at = Concat<axis = -1>(b5, s5)  y = GatherND(ids, at)", "an index is repeated"),
-    ("gather-row-major", RANGES + "f = Flatten<axis = 2>(x)  k = Mul(s2, nb)  at = Add(k, b2)  y = Gather(f, at)",
-     "the indices are not in row-major order"),
-    ("gather-row-major", RANGES + "f = Flatten<axis = 2>(longer)  k = Mul(b2, ns)  at = Add(k, s2)  y = Gather(f, at)",
-     "the indices do not cover the source"),
+    (
+        "gather-coordinates",
+        RANGES + "b4 = Unsqueeze(b3, v2)  s4r = Unsqueeze(s3, v2)  b5 = Expand(b4, thrice)  s5 = Expand(s4r, thrice)  "
+        "at = Concat<axis = -1>(b5, s5)  y = GatherND(ids, at)",
+        "an index is repeated",
+    ),
+    (
+        "gather-row-major",
+        RANGES + "f = Flatten<axis = 2>(x)  k = Mul(s2, nb)  at = Add(k, b2)  y = Gather(f, at)",
+        "the indices are not in row-major order",
+    ),
+    (
+        "gather-row-major",
+        RANGES + "f = Flatten<axis = 2>(longer)  k = Mul(b2, ns)  at = Add(k, s2)  y = Gather(f, at)",
+        "the indices do not cover the source",
+    ),
     ("gather-row-major", "f = Flatten<axis = 3>(x)  y = Gather(f, ids)", "the indices are not arithmetic of ranges"),
     ("gather-coordinates", "y = GatherND(o12, swapped)", "the indices are not every element in order"),
     ("gather-coordinates", "y = GatherND(ids, swapped)", "a size is B, wanted a number"),
@@ -191,7 +334,11 @@ CASES = [
     ("gather-row-major", "f = Flatten<axis = 2>(x)  y = Gather(f, back_first)", "a size is"),
     ("gather-wrapped", WRAPPED.replace("Less(c, f0)", "Less(c, f1)"), "zero is 1.0, wanted 0.0"),
     ("gather-wrapped", WRAPPED.replace("Cast<to = 1>", "Cast<to = 6>").replace("f0", "zero32"), "the comparison is not in float"),
-    ("gather-wrapped", WRAPPED.replace("Add(ids, twelve)", "Add(ids, three)"), "the indices are wrapped by another number than 12"),
+    (
+        "gather-wrapped",
+        WRAPPED.replace("Add(ids, twelve)", "Add(ids, three)"),
+        "the indices are wrapped by another number than 12",
+    ),
     ("gather-cast", "c = Cast<to = 7>(e)  y = Gather(x, c)", "the indices change their kind"),
     ("slice-gather", "c = Slice(sizes, v0, v1, v0)  y = Squeeze(c, v0)", "shape arithmetic"),
     ("slice-gather", "c = Slice(x, v0, v1, v1)  y = Squeeze(c, open1)", "squeezed is not a constant"),
@@ -209,9 +356,16 @@ CASES = [
     ("tile-expand", "y = Tile(tile4, wide4)", "the repeats are not known"),
     ("tile-expand", "y = Tile(x3, turned3)", "3 is repeated 2 times"),
     ("tile-expand", "y = Tile(tile4, none4)", "nothing is left"),
-    ("tile-expand", "s = Shape(ids)  n0 = Slice(s, v0, v1)  n1 = Slice(s, v1, v2)  d = Sub(n0, n1)  n4 = Concat<axis = 0>(v1, v1, v1, d)  y = Tile(tile4, n4)",
-     "nothing is left"),
-    ("tile-expand", "sx = Shape(x)  n = Slice(sx, v1, v2)  d = Sub(n, v3)  k = Concat<axis = 0>(d, v1, v1, v1)  y = Tile(tile4, k)", "nothing is left"),
+    (
+        "tile-expand",
+        "s = Shape(ids)  n0 = Slice(s, v0, v1)  n1 = Slice(s, v1, v2)  d = Sub(n0, n1)  n4 = Concat<axis = 0>(v1, v1, v1, d)  y = Tile(tile4, n4)",
+        "nothing is left",
+    ),
+    (
+        "tile-expand",
+        "sx = Shape(x)  n = Slice(sx, v1, v2)  d = Sub(n, v3)  k = Concat<axis = 0>(d, v1, v1, v1)  y = Tile(tile4, k)",
+        "nothing is left",
+    ),
     # scale
     ("division-to-multiplication", "y = Div(x, f0)", "division by zero"),
     ("division-to-multiplication", "y = Div(f3, f2)", "a constant expression"),
@@ -225,12 +379,22 @@ CASES = [
     ("reshape-constant", "y = Reshape(x, heads)", "the target is already constant"),
     ("transpose-nested", "t = Transpose(x)  y = Transpose<perm = [0, 2, 1]>(t)", "a Transpose without perm"),
     ("transpose-nested", "t = Transpose<perm = [0, 2, 1]>(x)  y = Transpose(t)", "a Transpose without perm"),
-    ("transpose-batched", "f = Reshape(x, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, back)",
-     "the first Reshape does not keep the last two dimensions"),
-    ("transpose-batched", "f = Reshape(s34, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, flat3)",
-     "the last Reshape does not restore the batch"),
+    (
+        "transpose-batched",
+        "f = Reshape(x, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, back)",
+        "the first Reshape does not keep the last two dimensions",
+    ),
+    (
+        "transpose-batched",
+        "f = Reshape(s34, flat3)  t = Transpose<perm = [0, 2, 1]>(f)  y = Reshape(t, flat3)",
+        "the last Reshape does not restore the batch",
+    ),
     ("channels-last", "t = Transpose<perm = [0, 3, 2, 1]>(s34)  y = Reshape(t, cube)", "the channels do not move last"),
-    ("channels-last", "t = Transpose<perm = [0, 2, 3, 1]>(s34)  y = Reshape(t, cube)", "the Reshape does not keep batch and channels"),
+    (
+        "channels-last",
+        "t = Transpose<perm = [0, 2, 3, 1]>(s34)  y = Reshape(t, cube)",
+        "the Reshape does not keep batch and channels",
+    ),
     ("unsqueeze-reshape", "y = Unsqueeze(x0, v0)", "has more than one size to infer, or one of 0"),
     ("unsqueeze-reshape", "y = Unsqueeze(e, v0)", "a scalar: shape arithmetic"),
     ("reshape-noop", "y = Reshape(x, heads)", "it changes the shape"),
@@ -245,29 +409,48 @@ CASES = [
     ("mul-one", "y = Mul(x, one4)", "it changes the shape"),
 ]
 
-MORE = ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, " \
-       "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, " \
-       "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1, float[B,12] x2, float[1,12,6] c126, bool yes, int64[R] open_rank, bool[2] two_yes, int64[2] sizes2, float[12] last_row, float[0,S,12] x0"
+MORE = (
+    ", float[12,6] e2, float[6,12] w6, float[6] b6, float[B,3,6] x1, bool[B,S,12] k3, float[B,2,3,4] s34, "
+    "float[12,12] ids2, float[B,9,T] z3, float[C,D,12] longer, int64[4] wide4, int64[B,S,2] pairs, int64[2] wide1, int64[1,2] o12, float[1,2,3] o123, "
+    "float[4,6] w4, float[B,2,4,3] t34, float[3,4] open_bias, float[4] e4, float[3,4] e34, float[1,1,1,1] tile4, int64[3] sizes, int64[1] open1, float[B,12] x2, float[1,12,6] c126, bool yes, int64[R] open_rank, bool[2] two_yes, int64[2] sizes2, float[12] last_row, float[0,S,12] x0"
+)
 
 
-HOLES = [("m = Where(kept, inf, f1)  a = Add(s4, m)  y = Softmax(a)", "zero is 1.0, wanted 0.0"),
-         ("m = Where(kept, low, f0)  a = Add(s4, m)  y = Softmax(a)", "the fill value is finite")]
+HOLES = [
+    ("m = Where(kept, inf, f1)  a = Add(s4, m)  y = Softmax(a)", "zero is 1.0, wanted 0.0"),
+    ("m = Where(kept, low, f0)  a = Add(s4, m)  y = Softmax(a)", "the fill value is finite"),
+]
 
 
-@pytest.mark.parametrize(("name", "body", "reason", "before"), [
-    *((*case, None) for case in CASES), *(("mask-finite", *case, masks.infinite_hole) for case in HOLES)])
+@pytest.mark.parametrize(
+    ("name", "body", "reason", "before"),
+    [*((*case, None) for case in CASES), *(("mask-finite", *case, masks.infinite_hole) for case in HOLES)],
+)
 def test_a_guard_line_refuses(name, body, reason, before):
-    model = fill(parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"), w=(12, 6), w6=(6, 12), b=(6,), w4=(4, 6), c126=(1, 12, 6), e4=(4,), e34=(3, 4))
+    model = fill(
+        parse(f"g ({INPUTS}{MORE}) => (float[P] y) {CONSTANTS} {{ {body} }}"),
+        w=(12, 6),
+        w6=(6, 12),
+        b=(6,),
+        w4=(4, 6),
+        c126=(1, 12, 6),
+        e4=(4,),
+        e34=(3, 4),
+    )
     rules = [rule for rule in RULES if rule.name == name and before in (None, rule.before)]
     trace = Trace()
-    facts = facts_of(model)
+    analysis = facts_of(model)
     assert rules
-    assert not rewrite(model, rules, facts, trace)
+    assert not rewrite(model, rules, analysis, trace)
     assert reason in trace.misses[name]["seen"]
 
 
 def test_a_flat_product_that_the_caller_wants_stays():
-    model = fill(parse(f"g ({INPUTS}) => (float[P] y, float[Q,6] m) {CONSTANTS} {{ {LEAD} m = MatMul(f, w)  y = Reshape(m, lead) }}"), w=(12, 6), b=(6,))
+    model = fill(
+        parse(f"g ({INPUTS}) => (float[P] y, float[Q,6] m) {CONSTANTS} {{ {LEAD} m = MatMul(f, w)  y = Reshape(m, lead) }}"),
+        w=(12, 6),
+        b=(6,),
+    )
     trace = Trace()
     assert not rewrite(model, [rule for rule in RULES if rule.name == "flat-linear"], facts_of(model), trace)
     assert trace.misses["flat-linear"]["seen"] == "the flat product is read elsewhere"

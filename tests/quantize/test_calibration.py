@@ -44,6 +44,7 @@ def test_ranges_hold_zero_and_the_largest_is_absolute():
     def of(low, high):
         low, high = np.array(low, np.float32), np.array(high, np.float32)
         return Activations(low, high, low[None], high[None], high, None)
+
     seen = of([-3, 1, -5], [2, 4, -1])
     assert seen.range == (-5, 4)
     assert seen.largest.tolist() == [3, 4, 5]
@@ -52,7 +53,11 @@ def test_ranges_hold_zero_and_the_largest_is_absolute():
     halves = seen.divided(np.array([1, 2, 4], np.float32))
     assert halves.moments is None
     assert (halves.low.tolist(), halves.high.tolist(), halves.batch_low.tolist(), halves.batch_high.tolist()) == (
-        [-3, 0.5, -1.25], [2, 2, -0.25], [[-3, 0.5, -1.25]], [[2, 2, -0.25]])
+        [-3, 0.5, -1.25],
+        [2, 2, -0.25],
+        [[-3, 0.5, -1.25]],
+        [[2, 2, -0.25]],
+    )
     assert halves.square.tolist() == [2, 1, -1 / 16]
 
 
@@ -72,6 +77,7 @@ def test_one_number_that_is_not_finite_is_enough(broken):
         for each in batches(3)():
             each["x"][1, 2, 5] = broken
             yield each
+
     with pytest.raises(ModelError, match="activation x is not finite on the calibration data"):
         observe(model(), {"x": 8}, feeds, moments=False)
 
@@ -101,6 +107,7 @@ def test_memory_does_not_grow_with_the_samples():
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
+
     peak(80)  # what is imported and cached on the way
     assert peak(800) < 1.1 * peak(80)
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from onnxfuse import benchmark
+from onnxfuse.config import Scheme
 from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.measure import benchmark
 from onnxfuse.quantize.forms import choose_form
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.scheme import Scheme
 from tests.quantize.test_write import batches, linear, rows
 
 DATA = Dataset("numbers", rows(16))
@@ -25,16 +25,24 @@ def test_what_is_not_measured():
     assert chosen(None, static=True) == ("dynamic", {})
 
 
-@pytest.mark.parametrize(("qdq", "operator", "form"), [
-    ([2.0] * 12, [1.0] * 12, "operator"), ([1.0] * 12, [2.0] * 12, "qdq"), ([1.0] * 12, [1.0] * 12, "qdq"),
-    ([1.0, 1.5] * 6, [1.2] * 12, "qdq")])
+@pytest.mark.parametrize(
+    ("qdq", "operator", "form"),
+    [
+        ([2.0] * 12, [1.0] * 12, "operator"),
+        ([1.0] * 12, [2.0] * 12, "qdq"),
+        ([1.0] * 12, [1.0] * 12, "qdq"),
+        ([1.0, 1.5] * 6, [1.2] * 12, "qdq"),
+    ],
+)
 def test_the_operator_is_written_where_its_whole_interval_is_faster(monkeypatch, qdq, operator, form):
     """Both forms are really run; only what the clock said is given."""
+
     def measure(runners, inputs, rounds):
         outputs = [run(inputs[0])["y"] for run in runners.values()]
         assert len(inputs[0]["x"]) == 4
         np.testing.assert_allclose(*outputs, atol=0.05 * np.abs(outputs[0]).max())
         return {name: benchmark.summarize(np.array({"qdq": qdq, "operator": operator}[name]) / 1e3) for name in runners}
+
     monkeypatch.setattr(benchmark, "measure", measure)
     found, timings = chosen(static=True)
     assert found == form

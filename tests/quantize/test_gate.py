@@ -5,13 +5,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.config import Scheme, Thresholds
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality
 from onnxfuse.quantize.gate import misses, pass_bars, search, sensitivity
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.write import SWITCHES
-from onnxfuse.scheme import Bars, Scheme
 from tests.conftest import fill, parse
 
 FLOAT = Quality(1.0, 1.0, 0.9, 0.9, 100)
@@ -26,10 +26,18 @@ def judge(kept, seen=None):
     return Quality(1 - lost / 1000, 1 - lost / 500, 0.9 - lost / 10_000, 0.9, 100)
 
 
-@pytest.mark.parametrize(("bars", "kept"), [
-    (Bars(min_cosine=0.85), []), (Bars(min_cosine=0.93), ["p3"]), (Bars(min_cosine=0.98), ["p3", "p5", "p8"]),
-    (Bars(min_agreement=0.966), ["p3", "p5", "p8"]), (Bars(max_drop=0.0037), ["p3", "p5"]),
-    (Bars(min_cosine=0.985), ["p3", "p5", "p8", "p1"]), (Bars(min_cosine=1.0), sorted(NAMES, key=lambda name: -LOSS[name]))])
+@pytest.mark.parametrize(
+    ("bars", "kept"),
+    [
+        (Thresholds(min_cosine=0.85), []),
+        (Thresholds(min_cosine=0.93), ["p3"]),
+        (Thresholds(min_cosine=0.98), ["p3", "p5", "p8"]),
+        (Thresholds(min_agreement=0.966), ["p3", "p5", "p8"]),
+        (Thresholds(max_drop=0.0037), ["p3", "p5"]),
+        (Thresholds(min_cosine=0.985), ["p3", "p5", "p8", "p1"]),
+        (Thresholds(min_cosine=1.0), sorted(NAMES, key=lambda name: -LOSS[name])),
+    ],
+)
 def test_the_fewest_and_worst_stay_float(bars, kept):
     trade = search(NAMES, judge, lambda: LOSS, bars, FLOAT)
     assert list(trade.kept) == kept
@@ -39,49 +47,63 @@ def test_the_fewest_and_worst_stay_float(bars, kept):
 
 def test_few_models_are_judged():
     seen = []
-    search(NAMES, lambda kept: judge(kept, seen), lambda: LOSS, Bars(min_cosine=0.985), FLOAT)
+    search(NAMES, lambda kept: judge(kept, seen), lambda: LOSS, Thresholds(min_cosine=0.985), FLOAT)
     assert seen == [0, 1, 2, 4, 3]
 
 
 def test_no_sensitivity_is_measured_where_all_passes():
     def never():
         raise AssertionError
-    assert search(NAMES, judge, never, Bars(min_cosine=0.5), FLOAT).kept == ()
+
+    assert search(NAMES, judge, never, Thresholds(min_cosine=0.5), FLOAT).kept == ()
 
 
 def test_what_cannot_be_met_tells_the_best():
-    with pytest.raises(RequirementError, match=r"cosine is 1\.0000, wanted 2; the best found has a cosine of 1\.0000; nothing was saved"):
-        search(NAMES, judge, lambda: LOSS, Bars(min_cosine=2), FLOAT)
+    with pytest.raises(
+        RequirementError, match=r"cosine is 1\.0000, wanted 2; the best found has a cosine of 1\.0000; nothing was saved"
+    ):
+        search(NAMES, judge, lambda: LOSS, Thresholds(min_cosine=2), FLOAT)
 
 
 def test_the_best_misses_the_fewest_bars():
     """With 2 products float both bars are missed by less, with all of them one is met."""
+
     def of(kept):
-        return {0: Quality(0.5, 0.5, None, None, 9), 1: Quality(0.99, 0.5, None, None, 9), 2: Quality(0.7, 0.9, None, None, 9)}[len(kept)]
-    with pytest.raises(RequirementError, match=r"in float either: agreement is 0\.5000, wanted 0\.95; the best found has a cosine of 0\.9900"):
-        search(["a", "b"], of, lambda: {"a": 2, "b": 1}, Bars(min_cosine=0.98, min_agreement=0.95), FLOAT)
+        return {0: Quality(0.5, 0.5, None, None, 9), 1: Quality(0.99, 0.5, None, None, 9), 2: Quality(0.7, 0.9, None, None, 9)}[
+            len(kept)
+        ]
+
+    with pytest.raises(
+        RequirementError, match=r"in float either: agreement is 0\.5000, wanted 0\.95; the best found has a cosine of 0\.9900"
+    ):
+        search(["a", "b"], of, lambda: {"a": 2, "b": 1}, Thresholds(min_cosine=0.98, min_agreement=0.95), FLOAT)
 
 
 def test_progress_tells_how_many_stay_float():
     told = []
-    search(NAMES, judge, lambda: LOSS, Bars(min_cosine=0.98), FLOAT, lambda text, done=None, step="": told.append((text, step)))
+    search(
+        NAMES, judge, lambda: LOSS, Thresholds(min_cosine=0.98), FLOAT, lambda text, done=None, step="": told.append((text, step))
+    )
     assert told == [("finding how few products must stay float", f"{count} of 12") for count in (1, 2, 4, 3)]
 
 
 def test_a_drop_needs_labels():
     with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
-        misses(Bars(max_drop=0.1), Quality(1, 1, None, None, 3), FLOAT)
+        misses(Thresholds(max_drop=0.1), Quality(1, 1, None, None, 3), FLOAT)
     with pytest.raises(UsageError, match="--max-drop is measured on the labels"):
-        misses(Bars(max_drop=0.1), FLOAT, Quality(1, 1, None, None, 3))
+        misses(Thresholds(max_drop=0.1), FLOAT, Quality(1, 1, None, None, 3))
 
 
 def test_bars_say_what_they_miss():
-    bars = Bars(max_drop=0.005, min_cosine=0.999, min_agreement=0.99)
+    bars = Thresholds(max_drop=0.005, min_cosine=0.999, min_agreement=0.99)
     assert misses(bars, Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
-        "accuracy falls by 5.00 points, allowed 0.5", "cosine is 0.9000, wanted 0.999", "agreement is 0.8000, wanted 0.99"]
+        "accuracy falls by 5.00 points, allowed 0.5",
+        "cosine is 0.9000, wanted 0.999",
+        "agreement is 0.8000, wanted 0.99",
+    ]
     assert not misses(bars, Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
-    assert not misses(Bars(max_drop=0.25), Quality(1, 1, 0.5, 1, 4), Quality(1, 1, 0.75, 1, 4))  # as much as is allowed
-    assert not Bars()
+    assert not misses(Thresholds(max_drop=0.25), Quality(1, 1, 0.5, 1, 4), Quality(1, 1, 0.75, 1, 4))  # as much as is allowed
+    assert not Thresholds()
     assert bars
 
 
@@ -97,7 +119,7 @@ def chain(tmp_path):
 @pytest.mark.parametrize(("bar", "attempts"), [(0.9, [0]), (1.0, [0, 1, 2])])
 def test_attempts_are_judged_as_files_and_timed_where_there_is_a_choice(chain, bar, attempts):
     data = Dataset("numbers", {"x": np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)})
-    trade = pass_bars(*chain, "dynamic", data, 8, Bars(min_cosine=bar - 1e-9))
+    trade = pass_bars(*chain, "dynamic", data, 8, Thresholds(min_cosine=bar - 1e-9))
     assert [len(attempt.kept) for attempt in trade.attempts] == attempts
     assert [attempt.p50 is not None for attempt in trade.attempts] == [len(attempts) > 1] * len(attempts)
     assert len(trade.kept) == attempts[-1]
@@ -113,6 +135,7 @@ def test_sensitivity_is_measured_one_at_a_time():
     def run(feeds):
         assert feeds[SWITCHES].sum() <= 1
         return {"logits": feeds["x"] + (feeds[SWITCHES] * noise).sum() * rng.standard_normal(feeds["x"].shape)}
+
     losses = sensitivity(run, ["a", "b", "c"], data, 8)
     assert losses["a"] == pytest.approx(0, abs=1e-12)
     assert losses["b"] > losses["c"] > losses["a"]

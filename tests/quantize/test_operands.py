@@ -7,11 +7,24 @@ from onnxfuse.quantize.operands import Operand, integer_products, is_integer, op
 from onnxfuse.quantize.products import integer_node
 from tests.conftest import parse
 
-ACTIVATION_WEIGHT = {"MatMulInteger": ((0, 2), (1, 3)), "ConvInteger": ((0, 2), (1, 3)), "QLinearMatMul": ((0, 2), (3, 5)),
-                     "QLinearConv": ((0, 2), (3, 5))}
-CONTRIB = {"QGemm": ((0, 2), (3, 5)), "MatMulIntegerToFloat": ((0, 4), (1, 5)), "QAttention": ((0, 6), (1, 7)),
-           "DynamicQuantizeMatMul": ((1, 3),), "DequantizeLinear": ((0, 2),), "QLinearAdd": (), "QLinearSoftmax": (),
-           "DynamicQuantizeLSTM": (), "QEmbedLayerNormalization": (), "MatMulNBits": ()}
+ACTIVATION_WEIGHT = {
+    "MatMulInteger": ((0, 2), (1, 3)),
+    "ConvInteger": ((0, 2), (1, 3)),
+    "QLinearMatMul": ((0, 2), (3, 5)),
+    "QLinearConv": ((0, 2), (3, 5)),
+}
+CONTRIB = {
+    "QGemm": ((0, 2), (3, 5)),
+    "MatMulIntegerToFloat": ((0, 4), (1, 5)),
+    "QAttention": ((0, 6), (1, 7)),
+    "DynamicQuantizeMatMul": ((1, 3),),
+    "DequantizeLinear": ((0, 2),),
+    "QLinearAdd": (),
+    "QLinearSoftmax": (),
+    "DynamicQuantizeLSTM": (),
+    "QEmbedLayerNormalization": (),
+    "MatMulNBits": (),
+}
 
 
 def node(operator: str, domain: str = "") -> ir.Node:
@@ -26,15 +39,35 @@ def test_operands_are_those_of_the_documentation(domain, table):
         assert is_integer(node(operator, domain)), operator
 
 
-@pytest.mark.parametrize(("operator", "domain"), [("QuantizeLinear", ""), ("DynamicQuantizeLinear", ""), ("MatMulBnb4", "com.microsoft"),
-                                                  ("QMoE", "com.microsoft"), ("QOrderedMatMul", "com.microsoft")])
+@pytest.mark.parametrize(
+    ("operator", "domain"),
+    [
+        ("QuantizeLinear", ""),
+        ("DynamicQuantizeLinear", ""),
+        ("MatMulBnb4", "com.microsoft"),
+        ("QMoE", "com.microsoft"),
+        ("QOrderedMatMul", "com.microsoft"),
+    ],
+)
 def test_what_quantizes_or_multiplies_codes_is_of_int8_models(operator, domain):
     assert is_integer(node(operator, domain))
 
 
-@pytest.mark.parametrize(("operator", "domain"), [
-    ("MatMul", ""), ("Cast", ""), ("Gather", ""), ("BitShift", ""), ("ImageDecoder", ""), ("Attention", ""), ("Nothing", ""),
-    ("Gelu", "com.microsoft"), ("MatMulInteger", "com.microsoft"), ("PagedAttention", "com.microsoft")])
+@pytest.mark.parametrize(
+    ("operator", "domain"),
+    [
+        ("MatMul", ""),
+        ("Cast", ""),
+        ("Gather", ""),
+        ("BitShift", ""),
+        ("ImageDecoder", ""),
+        ("Attention", ""),
+        ("Nothing", ""),
+        ("Gelu", "com.microsoft"),
+        ("MatMulInteger", "com.microsoft"),
+        ("PagedAttention", "com.microsoft"),
+    ],
+)
 def test_what_also_float_models_have_is_not(operator, domain):
     assert not is_integer(node(operator, domain))
 
@@ -54,6 +87,18 @@ def test_products_are_integer_operators_and_float_ones_between_dequantized_value
         i = MatMulInteger(a, b)  f = com.microsoft.DynamicQuantizeMatMul(x, b, s)  l = MatMul(x, w)
         m = MatMul(f, w)  n = com.microsoft.MatMulIntegerToFloat(a, b, s, s)  o = MatMul(n, w)  y = Sum(q, r, l, m, o) }"""
     found = list(integer_products(parse(text).graph))
-    assert [product.node.outputs[0].name for product in found] == ["p", "r", "i", "f", "n"]  # what reads a float is a float product
+    assert [product.node.outputs[0].name for product in found] == [
+        "p",
+        "r",
+        "i",
+        "f",
+        "n",
+    ]  # what reads a float is a float product
     assert [product.weight[0].outputs[0].name for product in found] == ["w", "w", "i", "f", "n"]
-    assert [None if product.activation is None else product.activation[0].outputs[0].name for product in found] == ["d", "d", "i", None, "n"]
+    assert [None if product.activation is None else product.activation[0].outputs[0].name for product in found] == [
+        "d",
+        "d",
+        "i",
+        None,
+        "n",
+    ]

@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.config import Scheme
 from onnxfuse.quantize.patches import patches_to_products
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.write import write
-from onnxfuse.scheme import Scheme
 from tests.conftest import assert_same, ops, parse
 
 TEXT = """g (float[B,3,16,32] x, float[40,3,8,4] w, float[40] b) => (float[B,40,H,W] y)
@@ -40,8 +40,15 @@ def test_patches_are_a_product():
     assert_same(model(), after, {"B": 3})
 
 
-@pytest.mark.parametrize("change", [(", b) }", ") }"), ("[8, 4]>", '[8, 4], auto_pad = "VALID">'), ("[8, 4]>", "[8, 4], group = 1, pads = [0, 0, 0, 0], dilations = [1, 1]>"),
-                                    ("[8, 4]>", '[8, 4], auto_pad = "NOTSET">')])
+@pytest.mark.parametrize(
+    "change",
+    [
+        (", b) }", ") }"),
+        ("[8, 4]>", '[8, 4], auto_pad = "VALID">'),
+        ("[8, 4]>", "[8, 4], group = 1, pads = [0, 0, 0, 0], dilations = [1, 1]>"),
+        ("[8, 4]>", '[8, 4], auto_pad = "NOTSET">'),
+    ],
+)
 def test_patches_in_other_words_are_one_too(change):
     text = with_text(change)
     after = model(text)
@@ -111,7 +118,9 @@ def test_other_types_stay(dtype):
 
 def test_a_quantized_model_has_no_integer_convolution():
     found = model()
-    found.graph.initializers["w"].const_value = ir.tensor(np.random.default_rng(0).standard_normal((400, 3, 8, 4)).astype(np.float32))
+    found.graph.initializers["w"].const_value = ir.tensor(
+        np.random.default_rng(0).standard_normal((400, 3, 8, 4)).astype(np.float32)
+    )
     found.graph.initializers["b"].const_value = ir.tensor(np.zeros(400, np.float32))
     found.graph.outputs[0].shape = None
     after = write(prepare(found, Scheme()))

@@ -24,9 +24,15 @@ QLINEAR = """g (float[B,64] x, uint8[64,8] w, float step, int8 zero, float one, 
 def model(text, low=96, high=160):
     """Weights close enough to their zero point for every machine to multiply exactly."""
     rng = np.random.default_rng(0)
-    content = {"w": rng.integers(low, high, (64, 8)).astype(np.uint8), "z": np.array(128, np.uint8), "zs": np.full(8, 128, np.uint8),
-               "s": rng.random(8).astype(np.float32) + 0.1, "step": np.array(0.05, np.float32), "zero": np.array(-3, np.int8),
-               "one": np.array(0.01, np.float32)}
+    content = {
+        "w": rng.integers(low, high, (64, 8)).astype(np.uint8),
+        "z": np.array(128, np.uint8),
+        "zs": np.full(8, 128, np.uint8),
+        "s": rng.random(8).astype(np.float32) + 0.1,
+        "step": np.array(0.05, np.float32),
+        "zero": np.array(-3, np.int8),
+        "one": np.array(0.01, np.float32),
+    }
     found = parse(text)
     for value in list(found.graph.inputs)[1:]:
         found.graph.inputs.remove(value)
@@ -47,7 +53,9 @@ def test_outputs_are_equal_to_the_bit(text, activations):
     assert slow_products(after) == 0
     types = {v.const_value.dtype for v in after.graph.initializers.values()}
     assert ir.DataType.INT8 in types
-    assert not any(v.const_value.dtype == ir.DataType.UINT8 and v.const_value.size == 512 for v in after.graph.initializers.values())
+    assert not any(
+        v.const_value.dtype == ir.DataType.UINT8 and v.const_value.size == 512 for v in after.graph.initializers.values()
+    )
     np.testing.assert_array_equal(outputs(after, FEEDS)["y"], outputs(model(text), FEEDS)["y"])
 
 
@@ -69,7 +77,9 @@ def test_codes_that_use_all_eight_bits_only_move():
 
 
 def test_what_something_else_reads_stays():
-    text = MAIN.replace("(float[B,8] y)", "(float[B,8] y, uint8[64,8] shown)").replace("y = Mul(f, t)", "y = Mul(f, t)  shown = Identity(w)")
+    text = MAIN.replace("(float[B,8] y)", "(float[B,8] y, uint8[64,8] shown)").replace(
+        "y = Mul(f, t)", "y = Mul(f, t)  shown = Identity(w)"
+    )
     with pytest.raises(ModelError, match="nothing to retype"):
         retype(model(text))
 
@@ -95,16 +105,23 @@ def qdq(weight: str, reader: str, activation: str = "uint8") -> str:
         {{ q = QuantizeLinear(x, step, zero)  d = DequantizeLinear(q, step, zero)  v = DequantizeLinear(w, one, z)  {reader} }}"""
 
 
-TABLE = "i = Constant<value = int64[2] {3, 5}>()  e = Gather(v, i)  r = QuantizeLinear(e, one, z)  s = DequantizeLinear(r, one, z)"
+TABLE = (
+    "i = Constant<value = int64[2] {3, 5}>()  e = Gather(v, i)  r = QuantizeLinear(e, one, z)  s = DequantizeLinear(r, one, z)"
+)
 
 
 def stocked(text: str) -> ir.Model:
     rng = np.random.default_rng(0)
     signed, codes = "int8[8,8] k" in text, rng.integers(100, 156, (8, 8))
-    content = {"w": rng.integers(96, 160, (64, 8)).astype(np.uint8), "z": np.array(128, np.uint8), "step": np.array(0.05, np.float32),
-               "one": np.array(0.01, np.float32), "zero": np.array(-3, np.int8) if " int8 zero" in text else np.array(125, np.uint8),
-               "k": (codes - 128).astype(np.int8) if signed and "uint8[8,8] k" not in text else codes.astype(np.uint8),
-               "t": np.array(0, np.int8) if "uint8[8,8] k" not in text else np.array(128, np.uint8)}
+    content = {
+        "w": rng.integers(96, 160, (64, 8)).astype(np.uint8),
+        "z": np.array(128, np.uint8),
+        "step": np.array(0.05, np.float32),
+        "one": np.array(0.01, np.float32),
+        "zero": np.array(-3, np.int8) if " int8 zero" in text else np.array(125, np.uint8),
+        "k": (codes - 128).astype(np.int8) if signed and "uint8[8,8] k" not in text else codes.astype(np.uint8),
+        "t": np.array(0, np.int8) if "uint8[8,8] k" not in text else np.array(128, np.uint8),
+    }
     found = parse(text)
     for value in list(found.graph.inputs)[1:]:
         found.graph.inputs.remove(value)
@@ -113,11 +130,14 @@ def stocked(text: str) -> ir.Model:
     return found
 
 
-@pytest.mark.parametrize("reader", [
-    TABLE + "  f = DequantizeLinear(k, one, t)  y = MatMul(s, f)",  # a table of embeddings, before a product with s8 weights
-    "y = MatMul(x, v)",  # the activations are float: so is the product
-    "p = Add(v, v)  y = MatMul(d, p)",  # something stands between: what is multiplied is a float
-])
+@pytest.mark.parametrize(
+    "reader",
+    [
+        TABLE + "  f = DequantizeLinear(k, one, t)  y = MatMul(s, f)",  # a table of embeddings, before a product with s8 weights
+        "y = MatMul(x, v)",  # the activations are float: so is the product
+        "p = Add(v, v)  y = MatMul(d, p)",  # something stands between: what is multiplied is a float
+    ],
+)
 def test_codes_that_no_product_multiplies_are_no_slow_weights(reader):
     found = stocked(qdq("int8", reader))
     assert slow_products(found) == 0
@@ -127,8 +147,13 @@ def test_codes_that_no_product_multiplies_are_no_slow_weights(reader):
 
 
 def test_a_weight_that_a_table_shares_is_neither_moved_nor_called_slow():
-    found = stocked(qdq("int8", "a = MatMul(d, v)  u = DequantizeLinear(w, one, z)  i = Constant<value = int64[1] {3}>()"
-                                "  b = Gather(u, i)  y = Add(a, b)"))
+    found = stocked(
+        qdq(
+            "int8",
+            "a = MatMul(d, v)  u = DequantizeLinear(w, one, z)  i = Constant<value = int64[1] {3}>()"
+            "  b = Gather(u, i)  y = Add(a, b)",
+        )
+    )
     assert slow_products(found) == 0
     with pytest.raises(ModelError, match="0 products of s8 activations and 1 of u8 weights, whose type other operators share"):
         retype(found)
@@ -144,8 +169,11 @@ def test_of_two_u8_operands_the_products_weight_alone_moves():
 
 
 def test_a_weight_behind_a_transpose_moves():
-    text = qdq("uint8", "e = MatMul(d, v)  r = QuantizeLinear(e, one, z)  s = DequantizeLinear(r, one, z)"
-                        "  f = DequantizeLinear(k, one, t)  g = Transpose(f)  y = MatMul(s, g)")
+    text = qdq(
+        "uint8",
+        "e = MatMul(d, v)  r = QuantizeLinear(e, one, z)  s = DequantizeLinear(r, one, z)"
+        "  f = DequantizeLinear(k, one, t)  g = Transpose(f)  y = MatMul(s, g)",
+    )
     before, after = stocked(text), stocked(text)
     assert retype(after).weights == 2
     np.testing.assert_array_equal(outputs(after, FEEDS)["y"], outputs(before, FEEDS)["y"])
@@ -159,7 +187,9 @@ def test_s8_activations_that_no_product_reads_stay():
 
 def test_s8_activations_move_together_where_a_product_reads_one():
     keys = "e = QuantizeLinear(x, one, zero)  f = DequantizeLinear(e, one, zero)  g = Relu(f)  h = Transpose(g)  y = MatMul(d, h)"
-    text = qdq("int8", "u = MatMul(d, v)  " + keys.replace("y = MatMul(d, h)", "y = Add(u, m)  m = ReduceSum(h)"), activation="int8")
+    text = qdq(
+        "int8", "u = MatMul(d, v)  " + keys.replace("y = MatMul(d, h)", "y = Add(u, m)  m = ReduceSum(h)"), activation="int8"
+    )
     before, after = stocked(text), stocked(text)
     assert retype(after).activations == 1
     assert [node.inputs[2].dtype for node in after.graph if node.op_type == "QuantizeLinear"] == [ir.DataType.UINT8] * 2
@@ -167,7 +197,9 @@ def test_s8_activations_move_together_where_a_product_reads_one():
 
 
 def test_an_activation_that_no_product_reads_stays_beside_a_weight_that_moves():
-    text = qdq("int8", "a = com.microsoft.DynamicQuantizeMatMul(x, w, one, z)  b = ReduceSum(d)  y = Add(a, b)", activation="int8")
+    text = qdq(
+        "int8", "a = com.microsoft.DynamicQuantizeMatMul(x, w, one, z)  b = ReduceSum(d)  y = Add(a, b)", activation="int8"
+    )
     found = stocked(text.replace("v = DequantizeLinear(w, one, z)", ""))
     counts = retype(found)
     assert (counts.weights, counts.activations) == (1, 0)

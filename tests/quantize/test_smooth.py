@@ -4,13 +4,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.config import Scheme
 from onnxfuse.quantize import smooth as smoothing
 from onnxfuse.quantize.calibration import Activations, observe
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import find_products
 from onnxfuse.quantize.smooth import ALPHAS, choose, predicted, scale_of, smooth
 from onnxfuse.quantize.write import write
-from onnxfuse.scheme import Scheme
 from tests.conftest import assert_same, fill, ops, parse
 from tests.quantize.test_write import outputs
 
@@ -60,6 +60,7 @@ def test_an_outlier_costs_little_after_it():
         after = write(prepare(model(READ), Scheme(smooth=smooth, rounding="nearest"), batches))
         wanted = outputs(model(READ), rows(9))["y"]
         return np.square(outputs(after, rows(9))["y"] - wanted).mean()
+
     assert error("auto") < error("off") / 5
 
 
@@ -99,7 +100,9 @@ def by_loops(weight, seen, levels, rounding, alpha):
     even, odd = list(range(0, count, 2)), list(range(1, count, 2))
     total = 0.0
     for judged, known in ((even, odd), (odd, even)) if odd else ((even, even),):
-        largest = np.array([max(max(-seen.batch_low[at][channel], seen.batch_high[at][channel]) for at in known) for channel in range(depth)])
+        largest = np.array(
+            [max(max(-seen.batch_low[at][channel], seen.batch_high[at][channel]) for at in known) for channel in range(depth)]
+        )
         scale = [float(each) for each in scale_of(largest, alpha)]
         steps = []
         for at in judged:
@@ -109,7 +112,12 @@ def by_loops(weight, seen, levels, rounding, alpha):
         scaled = [[float(weight[channel][column]) * scale[channel] for column in range(columns)] for channel in range(depth)]
         total += np.mean(np.square(steps)) * sum(each**2 for row in scaled for each in row) / 12
         weights = [max(abs(scaled[channel][column]) for channel in range(depth)) / levels for column in range(columns)]
-        total += rounding * sum(each**2 for each in weights) * sum(seen.square[channel] / scale[channel]**2 for channel in range(depth)) / 12
+        total += (
+            rounding
+            * sum(each**2 for each in weights)
+            * sum(seen.square[channel] / scale[channel] ** 2 for channel in range(depth))
+            / 12
+        )
     return total
 
 
@@ -118,7 +126,9 @@ def by_loops(weight, seen, levels, rounding, alpha):
 @pytest.mark.parametrize(("shift", "rounding", "levels"), [(0.0, 1.0, 127), (30.0, 0.25, 127), (-30.0, 1.0, 64)])
 def test_the_prediction_is_its_formula(alpha, batches, shift, rounding, levels):
     seen, weight = activations(batches, shift=shift), np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
-    assert predicted(weight, seen, levels, rounding, alpha) == pytest.approx(by_loops(weight, seen, levels, rounding, alpha), rel=1e-5)
+    assert predicted(weight, seen, levels, rounding, alpha) == pytest.approx(
+        by_loops(weight, seen, levels, rounding, alpha), rel=1e-5
+    )
 
 
 def test_a_channel_that_was_loud_by_chance_is_not_trusted():
@@ -127,8 +137,12 @@ def test_a_channel_that_was_loud_by_chance_is_not_trusted():
     always, sometimes = seen.batch_high.copy(), seen.batch_high.copy()
     always[:, 0] = 500
     sometimes[::2, 0] = 500
-    gain = [np.divide(*choose(weight, Activations(seen.low, high.max(axis=0), seen.batch_low, high, seen.square, None), 127, 1.0, None)[:2])
-            for high in (always, sometimes)]
+    gain = [
+        np.divide(
+            *choose(weight, Activations(seen.low, high.max(axis=0), seen.batch_low, high, seen.square, None), 127, 1.0, None)[:2]
+        )
+        for high in (always, sometimes)
+    ]
     assert gain[0] > 5 * gain[1]
 
 
@@ -138,8 +152,16 @@ def test_the_best_alpha_is_chosen():
     assert 0 < ALPHAS[0] < ALPHAS[-1] < 1
     seen, weight = activations(), np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
     errors = {alpha: predicted(weight, seen, 127, 1.0, alpha) for alpha in ALPHAS}
-    assert choose(weight, seen, 127, 1.0, None) == (predicted(weight, seen, 127, 1.0, 0.0), min(errors.values()), min(errors, key=errors.get))
-    assert choose(weight, seen, 127, 1.0, 0.35) == (predicted(weight, seen, 127, 1.0, 0.0), predicted(weight, seen, 127, 1.0, 0.35), 0.35)
+    assert choose(weight, seen, 127, 1.0, None) == (
+        predicted(weight, seen, 127, 1.0, 0.0),
+        min(errors.values()),
+        min(errors, key=errors.get),
+    )
+    assert choose(weight, seen, 127, 1.0, 0.35) == (
+        predicted(weight, seen, 127, 1.0, 0.0),
+        predicted(weight, seen, 127, 1.0, 0.35),
+        0.35,
+    )
 
 
 def test_scales_have_a_median_of_one_and_quiet_channels_a_floor():
@@ -154,7 +176,7 @@ def test_scales_have_a_median_of_one_and_quiet_channels_a_floor():
 
 def gain_of(after):
     """What of the error is predicted to be left."""
-    product, = find_products(after.graph)
+    (product,) = find_products(after.graph)
     seen = observe(after, {product.input.name: 256}, batches, moments=False)[product.input.name]
     before, left, _ = choose(product.matrix(), seen, 127, 1.0, None)
     return left / before
@@ -183,10 +205,10 @@ def test_rounding_that_makes_up_for_itself_counts_a_quarter():
     chosen = {}
     for compensated in (False, True):
         after = model(READ, 10.0)
-        product, = find_products(after.graph)
+        (product,) = find_products(after.graph)
         seen = observe(after, {"n": 256}, batches, moments=False)
         wanted = choose(product.matrix(), seen["n"], 127, 0.25 if compensated else 1.0, None)[2]
-        (alpha, _), = smoothed(after, compensated=compensated).values()
+        ((alpha, _),) = smoothed(after, compensated=compensated).values()
         assert alpha == wanted
         chosen[compensated] = alpha
     assert chosen[True] > chosen[False]
@@ -218,8 +240,10 @@ PUBLIC = {
     "a gain that is computed": ("n = LayerNormalization(x, g, b)", "h = Abs(g)  n = LayerNormalization(x, h, b)"),
     "a bias that is computed": ("n = LayerNormalization(x, g, b)", "h = Abs(b)  n = LayerNormalization(x, g, h)"),
     "a norm that something else reads": ("y = MatMul(n, w) }", "p = MatMul(n, w)  r = ReduceSum(n)  y = Add(p, r) }"),
-    "another operator of three inputs": ("(float[B,128] y)\n    { n = LayerNormalization(x, g, b)",
-                                         "(float[B,128] y) <float low = {-3.0}, float high = {2.0}>\n    { n = Clip(x, low, high)"),
+    "another operator of three inputs": (
+        "(float[B,128] y)\n    { n = LayerNormalization(x, g, b)",
+        "(float[B,128] y) <float low = {-3.0}, float high = {2.0}>\n    { n = Clip(x, low, high)",
+    ),
     "an input of the graph": ("n = LayerNormalization(x, g, b)  y = MatMul(n, w)", "y = MatMul(x, w)"),
 }
 
@@ -240,6 +264,7 @@ def test_a_norm_whose_gain_a_caller_may_replace_is_left_alone(name):
         found = model(FREE)
         found.graph.inputs.append(found.graph.initializers[name])
         return found
+
     after = given()
     smoothed(after, 0.5)
     assert ops(after).count("Mul") == 1
@@ -259,13 +284,17 @@ def test_a_norm_with_a_bias_left_out_by_name():
 @pytest.mark.parametrize("text", [FREE, READ])
 def test_a_weight_that_stands_transposed(text):
     width = 128 if text == FREE else 256
-    turned = text.replace(f"float[256,{width}] w", f"float[{width},256] w").replace("MatMul(n, w)", "MatMul(n, t)").replace(
-        "{ n =", "{ t = Transpose<perm = [1, 0]>(w)  n =")
+    turned = (
+        text.replace(f"float[256,{width}] w", f"float[{width},256] w")
+        .replace("MatMul(n, w)", "MatMul(n, t)")
+        .replace("{ n =", "{ t = Transpose<perm = [1, 0]>(w)  n =")
+    )
 
     def given():
         found, plain = fill(parse(turned), g=(256,), b=(256,), w=(width, 256)), model(text)
         found.graph.initializers["g"].const_value = plain.graph.initializers["g"].const_value
         return found
+
     after = given()
     assert len(smoothed(after)) == 1
     assert_same(given(), after, {"B": 5})

@@ -7,7 +7,7 @@ import pytest
 from onnxfuse.errors import ModelError
 from onnxfuse.quantize import weights
 from onnxfuse.quantize.weights import LARGEST, PAIR, gptq, nearest
-from onnxfuse.runtime import open_session, run
+from onnxfuse.runtime.sessions import open_session, run
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((64, 8)).astype(np.float32) * np.logspace(-3, 3, 8, dtype=np.float32)
@@ -39,20 +39,29 @@ def pair_sums(codes):
 CORRELATED = (RNG.standard_normal((500, 64)) @ RNG.standard_normal((64, 64))).astype(np.float32)
 
 
-@pytest.mark.parametrize("rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, moments_of(CORRELATED), 0.0, "w", pairs=True)])
+@pytest.mark.parametrize(
+    "rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, moments_of(CORRELATED), 0.0, "w", pairs=True)]
+)
 @pytest.mark.parametrize("kind", ["normal", "equal", "alternating"])
 def test_neighbours_never_clip_and_run_exactly(rounded, kind):
-    weight = {"normal": WEIGHT, "equal": np.ones((64, 8), np.float32),
-              "alternating": np.tile([[1.0], [-1.0]], (32, 8)).astype(np.float32)}[kind]
+    weight = {
+        "normal": WEIGHT,
+        "equal": np.ones((64, 8), np.float32),
+        "alternating": np.tile([[1.0], [-1.0]], (32, 8)).astype(np.float32),
+    }[kind]
     codes = rounded(weight).codes
     assert pair_sums(codes) <= PAIR
     assert 255 * pair_sums(codes) < 2**15  # what 16 bits hold
     text = """<ir_version: 8, opset_import: ["": 17]> g (uint8[1,64] x, int8[64,8] w) => (int32[1,8] y) { y = MatMulInteger(x, w) }"""
-    got = run(open_session(onnx.parser.parse_model(text).SerializeToString()), {"x": np.full((1, 64), 255, np.uint8), "w": codes})["y"]
+    got = run(
+        open_session(onnx.parser.parse_model(text).SerializeToString()), {"x": np.full((1, 64), 255, np.uint8), "w": codes}
+    )["y"]
     np.testing.assert_array_equal(got[0], 255 * codes.astype(np.int32).sum(axis=0))
 
 
-@pytest.mark.parametrize("rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, np.eye(len(w), dtype=np.float32), 0.0, "w", pairs=True)])
+@pytest.mark.parametrize(
+    "rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, np.eye(len(w), dtype=np.float32), 0.0, "w", pairs=True)]
+)
 def test_a_last_channel_without_a_neighbour_uses_all_codes(rounded):
     weight = np.ones((5, 2), np.float32)
     weight[:4] = 0.25
@@ -111,7 +120,9 @@ def test_rounding_of_x_counts_like_a_channel_that_varies_alone():
     """The noise is added to each channel's moment: much of it makes channels independent, and rounding nearest."""
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
     moments = moments_of(CORRELATED)
-    same = [(gptq(weight, moments, noise, "w").codes == nearest(weight, "w").codes).mean() for noise in (0.0, moments.max() * 1e4)]
+    same = [
+        (gptq(weight, moments, noise, "w").codes == nearest(weight, "w").codes).mean() for noise in (0.0, moments.max() * 1e4)
+    ]
     assert same[0] < 0.9
     assert same[1] == 1
 

@@ -4,12 +4,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.config import Scheme
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import why_none
 from onnxfuse.quantize.write import DYNAMIC, OPERATOR, QDQ, SWITCHES, write
-from onnxfuse.runtime import open_session, run
-from onnxfuse.scheme import Scheme
+from onnxfuse.runtime.sessions import open_session, run
 from tests.conftest import fill, ops, parse
 
 LINEAR = "g (float[B,256] x, float[256,128] w, float[128] b) => (float[B,128] y) { p = MatMul(x, w)  y = Add(p, b) }"
@@ -41,12 +41,19 @@ def batches():
 @pytest.mark.parametrize(("form", "static"), FORMS)
 def test_a_product_becomes_u8_times_s8_and_stays_close(form, static):
     after = quantized(linear(), batches, form, static=static)
-    assert ops(after) == {DYNAMIC: ["Add", "Cast", "DynamicQuantizeLinear", "MatMulInteger", "Mul", "Mul"],
-                          OPERATOR: ["Add", "MatMulIntegerToFloat", "QuantizeLinear"],
-                          QDQ: ["Add", "DequantizeLinear", "DequantizeLinear", "MatMul", "QuantizeLinear"]}[form]
+    assert (
+        ops(after)
+        == {
+            DYNAMIC: ["Add", "Cast", "DynamicQuantizeLinear", "MatMulInteger", "Mul", "Mul"],
+            OPERATOR: ["Add", "MatMulIntegerToFloat", "QuantizeLinear"],
+            QDQ: ["Add", "DequantizeLinear", "DequantizeLinear", "MatMul", "QuantizeLinear"],
+        }[form]
+    )
     types = {v.name: v.const_value.dtype for v in after.graph.initializers.values()}
     assert ir.DataType.INT8 in types.values()
-    assert not any(v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size > 128 for v in after.graph.initializers.values())
+    assert not any(
+        v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size > 128 for v in after.graph.initializers.values()
+    )
     wanted, got = outputs(linear(), rows(5))["y"], outputs(after, rows(5))["y"]
     # steps of 1/255 of the largest activation and 1/127 of the largest weight, 256 products deep
     assert np.abs(got - wanted).max() / np.abs(wanted).max() < 0.03
@@ -71,11 +78,15 @@ def test_kept_products_stay_float_and_exact():
 
 def test_switches_choose_each_product():
     text = """g (float[B,256] x, float[256,256] w, float[256,128] u) => (float[B,128] y) { h = MatMul(x, w)  y = MatMul(h, u) }"""
+
     def model():
         return fill(parse(text), w=(256, 256), u=(256, 128))
+
     prepared = prepare(model(), Scheme())
-    both, first, none = (outputs(write(prepared, switched=True), rows(3) | {SWITCHES: np.array(flags)})["y"]
-                         for flags in ([True, True], [True, False], [False, False]))
+    both, first, none = (
+        outputs(write(prepared, switched=True), rows(3) | {SWITCHES: np.array(flags)})["y"]
+        for flags in ([True, True], [True, False], [False, False])
+    )
     np.testing.assert_allclose(both, outputs(write(prepared), rows(3))["y"], rtol=1e-5)
     np.testing.assert_allclose(first, outputs(write(prepared, (prepared.products[1].name,)), rows(3))["y"], rtol=1e-5)
     np.testing.assert_array_equal(none, outputs(model(), rows(3))["y"])
@@ -99,7 +110,9 @@ def test_embeddings_can_stay_float():
         types = [v.const_value.dtype for v in model.graph.initializers.values() if v.const_value.shape.numpy() == (300, 64)]
         assert types == [ir.DataType.FLOAT if embeddings else ir.DataType.INT8]
     model = quantized(fill(parse(TIED), table=(300, 64)), embeddings=False)
-    assert any(v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size == 300 * 64 for v in model.graph.initializers.values())
+    assert any(
+        v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size == 300 * 64 for v in model.graph.initializers.values()
+    )
 
 
 def test_equal_inputs_are_quantized_once():

@@ -10,11 +10,13 @@ from tests.conftest import assert_same, facts_of, ops, parse
 
 def cut(at: int) -> Rule:
     """A Slice in place of one part of a Split."""
+
     def before(op, x, axis, num_outputs):
         return op.Split(x, axis=axis, num_outputs=num_outputs, _output=at)
 
     def after(op, x, **_):
         return op.Slice(x, op.constant([2 * at], "start"), op.constant([2 * at + 2], "end"), op.constant([1], "axis"))
+
     return Rule("part", before, lambda match: None, after, shared=True, exact=True)
 
 
@@ -76,7 +78,9 @@ def root_of(model, op_type: str):
 
 def test_a_listener_is_told_of_each_rewrite_and_each_is_in_the_trace():
     told = []
-    _, trace = rewritten(CHAIN.format(""), RELU, Rule("tanh", lambda op, x: op.Tanh(x), anyway, lambda op, x: op.Erf(x)), listener=told.append)
+    _, trace = rewritten(
+        CHAIN.format(""), RELU, Rule("tanh", lambda op, x: op.Tanh(x), anyway, lambda op, x: op.Erf(x)), listener=told.append
+    )
     assert told == trace.applications
     assert [(application.rule, application.value) for application in told] == [("relu", "a"), ("tanh", "b")]
     assert trace.proven == 0  # nothing was to be proven
@@ -132,7 +136,9 @@ def test_a_guard_that_refuses_is_the_miss_where_it_looked(guard, where):
 
 def test_a_rule_that_refuses_is_asked_once():
     asked = []
-    rewritten(CHAIN.format(""), Rule("relu", lambda op, x: op.Relu(x), lambda match: asked.append(match) or refuse(match), clipped))
+    rewritten(
+        CHAIN.format(""), Rule("relu", lambda op, x: op.Relu(x), lambda match: asked.append(match) or refuse(match), clipped)
+    )
     assert len(asked) == 1
 
 
@@ -149,9 +155,15 @@ def pair(**options) -> Rule:
 PAIR = pair()
 
 
-@pytest.mark.parametrize(("outputs", "after", "reason"), [
-    ("", "z = Neg(b)", None), (", float[B,S] a", "", "a is also a graph output"), ("", "z = Neg(a)", "a is also read elsewhere"),
-    (", float[B,S] b", "", None)])
+@pytest.mark.parametrize(
+    ("outputs", "after", "reason"),
+    [
+        ("", "z = Neg(b)", None),
+        (", float[B,S] a", "", "a is also a graph output"),
+        ("", "z = Neg(a)", "a is also read elsewhere"),
+        (", float[B,S] b", "", None),
+    ],
+)
 def test_what_is_read_elsewhere_refuses_a_match_unless_it_is_shared(outputs, after, reason):
     text = CHAIN.format(outputs).replace(" }", f" {after} }}")
     model, trace = rewritten(text, pair())
@@ -165,14 +177,18 @@ def test_what_is_read_elsewhere_refuses_a_match_unless_it_is_shared(outputs, aft
 
 
 def test_two_operands_from_one_node_go_with_it():
-    model, _ = rewritten("g (float[4] x) => (float[4] y) { a = Relu(x)  b = Mul(a, a)  y = Neg(b) }",
-                         Rule("square", lambda op, x: (lambda a: op.Mul(a, a))(op.Relu(x)), anyway, lambda op, x: op.Exp(x)))
+    model, _ = rewritten(
+        "g (float[4] x) => (float[4] y) { a = Relu(x)  b = Mul(a, a)  y = Neg(b) }",
+        Rule("square", lambda op, x: (lambda a: op.Mul(a, a))(op.Relu(x)), anyway, lambda op, x: op.Exp(x)),
+    )
     assert ops(model) == ["Exp", "Neg"]
 
 
 def test_an_absent_operand_goes_with_its_node():
-    model, _ = rewritten("g (float[4] x, float top) => (float[4] y) { a = Clip(x, , top)  y = Neg(a) }",
-                         Rule("cap", lambda op, x, high, low=None: op.Clip(x, low, high), anyway, lambda op, x, high, **_: op.Min(x, high)))
+    model, _ = rewritten(
+        "g (float[4] x, float top) => (float[4] y) { a = Clip(x, , top)  y = Neg(a) }",
+        Rule("cap", lambda op, x, high, low=None: op.Clip(x, low, high), anyway, lambda op, x, high, **_: op.Min(x, high)),
+    )
     assert ops(model) == ["Min", "Neg"]
 
 

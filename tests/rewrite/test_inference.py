@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.rewrite import NoMatch, inference
-from onnxfuse.rewrite.facts import Dim, Fact
+from onnxfuse.rewrite.analysis import Dim, ValueInfo
 from onnxfuse.rewrite.rule import Match
 from tests.conftest import facts_of, parse
 
@@ -20,19 +20,25 @@ def of(text: str, opset: int = 23) -> list[str] | None:
     return None if shape is None else [str(dim) for dim in shape]
 
 
-@pytest.mark.parametrize(("body", "wanted"), [
-    ("y = Softplus(x)", ["B", "S", "8"]),
-    ("y = LeakyRelu(x)", ["B", "S", "8"]),
-    ("y = CumSum(x, one)", ["B", "S", "8"]),
-    ("y = GatherElements<axis = 1>(ids, more)", ["B", "T"]),
-    ("y = Trilu(x)", ["B", "S", "8"]),
-    ("y = Pad(x, pads)", None),
-    ("u = GatherElements<axis = 1>(ids, more)  y = Gather(table, u)", ["B", "T", "4"]),
-    ("y = com.microsoft.QuickGelu(x)", ["B", "S", "8"]),
-    ("y = com.microsoft.FusedMatMul<transB = 1>(x, table8)", ["B", "S", "9"]),
-    ("c = Equal(one, one)  y = If (c) <then_branch = t () => (float[P] a) { a = Relu(x) }, "
-     "else_branch = e () => (float[Q] b) { b = Neg(x) }>", ["B", "S", "8"]),
-])
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("y = Softplus(x)", ["B", "S", "8"]),
+        ("y = LeakyRelu(x)", ["B", "S", "8"]),
+        ("y = CumSum(x, one)", ["B", "S", "8"]),
+        ("y = GatherElements<axis = 1>(ids, more)", ["B", "T"]),
+        ("y = Trilu(x)", ["B", "S", "8"]),
+        ("y = Pad(x, pads)", None),
+        ("u = GatherElements<axis = 1>(ids, more)  y = Gather(table, u)", ["B", "T", "4"]),
+        ("y = com.microsoft.QuickGelu(x)", ["B", "S", "8"]),
+        ("y = com.microsoft.FusedMatMul<transB = 1>(x, table8)", ["B", "S", "9"]),
+        (
+            "c = Equal(one, one)  y = If (c) <then_branch = t () => (float[P] a) { a = Relu(x) }, "
+            "else_branch = e () => (float[Q] b) { b = Neg(x) }>",
+            ["B", "S", "8"],
+        ),
+    ],
+)
 def test_what_has_no_law_is_inferred(body, wanted):
     text = f"""g (float[B,S,8] x, int64[B,S] ids, int64[B,T] more, int64[6] pads) => (float[M] y)
         <int64 one = {{1}}, float[5,4] table = {{{",".join("1" * 20)}}}, float[9,8] table8 = {{{",".join("1" * 72)}}}> {{ {body} }}"""
@@ -45,10 +51,10 @@ def test_what_has_no_law_is_inferred(body, wanted):
 
 def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
     model = parse("g (float[B,S,8] x) => (float[M] y) { a = com.acme.Blend(x)  b = Relu(a)  y = Neg(b) }")
-    facts = facts_of(model)
+    analysis = facts_of(model)
     last = list(model.graph)[-1]
-    assert facts.unknown_since(last.inputs[0]).name == "a"
-    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, facts, 0)
+    assert analysis.unknown_since(last.inputs[0]).name == "a"
+    match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, analysis, 0)
     with pytest.raises(NoMatch, match=r"the shape of b is not known: no shape inference tells what com\.acme\.Blend at a gives"):
         match.need_shape("x")
 
@@ -56,8 +62,8 @@ def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
 def test_an_input_without_a_shape_is_named():
     model = parse("g (float[B,S,8] x) => (float[M] y) { y = Relu(x) }")
     model.graph.inputs[0].shape = None
-    facts, node = facts_of(model), list(model.graph)[-1]
-    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, facts, 0)
+    analysis, node = facts_of(model), list(model.graph)[-1]
+    match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, analysis, 0)
     with pytest.raises(NoMatch, match="the shape of y is not known: the graph input x has none"):
         match.need_shape("x")
 
@@ -65,8 +71,8 @@ def test_an_input_without_a_shape_is_named():
 def test_boolean_constants_are_followed():
     model = parse("""g (int64[B,S] ids) => (int64[M] y) <bool[2] keep = {1, 0}, int64[2] one = {1, 1}> {
         s = Shape(ids)  n = Not(keep)  w = Where(keep, s, one)  c = Cast<to = 7>(n)  y = Mul(w, c) }""")
-    facts = facts_of(model)
-    data = {node.outputs[0].name: [str(item) for item in facts[node.outputs[0]].data] for node in model.graph}
+    analysis = facts_of(model)
+    data = {node.outputs[0].name: [str(item) for item in analysis[node.outputs[0]].data] for node in model.graph}
     assert data == {"s": ["B", "S"], "n": ["0", "1"], "w": ["B", "1"], "c": ["0", "1"], "y": ["0", "1"]}
 
 
@@ -84,31 +90,37 @@ def cases():
     return backend_cases()
 
 
-def _told(fact: Fact, sizes: dict[str, int], array: np.ndarray) -> list[str]:
+def _told(info: ValueInfo, sizes: dict[str, int], array: np.ndarray) -> list[str]:
     """What a fact says that is not so."""
     wrong = []
 
     def known(dim: Dim) -> bool:
         return set(dim.symbols) <= set(sizes)
 
-    if fact.dtype is not None and fact.dtype.numpy() != array.dtype:
-        wrong.append(f"type {fact.dtype} instead of {array.dtype}")
-    if fact.shape is not None:
-        if len(fact.shape) != array.ndim:
-            return [*wrong, f"rank {len(fact.shape)} instead of {array.ndim}"]
-        wrong += [f"size {dim} of {array.shape}" for dim, size in zip(fact.shape, array.shape, strict=True)
-                  if known(dim) and dim.value(sizes) != size]
-    if fact.data is not None:
+    if info.dtype is not None and info.dtype.numpy() != array.dtype:
+        wrong.append(f"type {info.dtype} instead of {array.dtype}")
+    if info.shape is not None:
+        if len(info.shape) != array.ndim:
+            return [*wrong, f"rank {len(info.shape)} instead of {array.ndim}"]
+        wrong += [
+            f"size {dim} of {array.shape}"
+            for dim, size in zip(info.shape, array.shape, strict=True)
+            if known(dim) and dim.value(sizes) != size
+        ]
+    if info.data is not None:
         flat = array.reshape(-1)
-        wrong += [f"content {item} instead of {seen}" for item, seen in itertools.zip_longest(fact.data, flat.tolist())
-                  if item is None or seen is None or (known(item) and item.value(sizes) != seen)]
-    if fact.uniform is not None and array.size and not (array == fact.uniform).all():
-        wrong.append(f"every element {fact.uniform}")
-    if fact.index is not None and all(known(coef) for _, coef in fact.index):
+        wrong += [
+            f"content {item} instead of {seen}"
+            for item, seen in itertools.zip_longest(info.data, flat.tolist())
+            if item is None or seen is None or (known(item) and item.value(sizes) != seen)
+        ]
+    if info.uniform is not None and array.size and not (array == info.uniform).all():
+        wrong.append(f"every element {info.uniform}")
+    if info.index is not None and all(known(coef) for _, coef in info.index):
         grid = np.indices(array.shape)
-        wanted = sum((grid[axis] * coef.value(sizes) for axis, coef in fact.index), np.zeros(array.shape))
+        wanted = sum((grid[axis] * coef.value(sizes) for axis, coef in info.index), np.zeros(array.shape))
         if not np.array_equal(wanted, array):
-            wrong.append(f"index {fact.index}")
+            wrong.append(f"index {info.index}")
     return wrong
 
 
@@ -132,10 +144,10 @@ def test_facts_of_every_operator_are_true(cases, fixed):
                 model.graph.inputs.remove(value)
                 value.const_value, value.shape = ir.tensor(array), ir.Shape(array.shape)
                 model.graph.register_initializer(value)
-        facts = facts_of(model)
+        analysis = facts_of(model)
         for value, array in zip(model.graph.outputs, outputs, strict=True):
-            told += facts[value].shape is not None
-            wrong += [f"{case.name}: {value.name}: {what}" for what in _told(facts[value], sizes, array)]
+            told += analysis[value].shape is not None
+            wrong += [f"{case.name}: {value.name}: {what}" for what in _told(analysis[value], sizes, array)]
     assert wrong == []
     assert told > 1000
 
@@ -150,25 +162,38 @@ def test_equal_layers_ask_once(monkeypatch):
     assert len(asked) == 3
 
 
-@pytest.mark.parametrize(("body", "dtype", "shape"), [
-    ("y = Softplus(x)", "FLOAT", ["B", "S", "8"]), ("y = Softplus(half)", "FLOAT", []), ("y = com.microsoft.QuickGelu(half)", "FLOAT", None),
-    ("y = IsNaN(x)", "BOOL", ["B", "S", "8"]), ("y = com.acme.Blend(x)", None, None), ("u = com.acme.Blend(x)  y = Softplus(u)", None, None),
-    ("u = com.acme.Blend(x)  y = IsNaN(u)", "BOOL", None), ("y = NonZero(x)", "INT64", ["3", "?"]),
-    ("u = com.acme.Blend(x)  y = com.microsoft.QuickGelu(u)", None, None), ("y = com.microsoft.Nothing(x)", None, None),
-    ("y = com.microsoft.QuickGelu(x)", "FLOAT", ["B", "S", "8"]), ("y = Pad(x, pads)", "FLOAT", ["B", "S", "9"]),
-    ("y = Pad(x, open)", "FLOAT", ["?", "?", "?"]),
-])
+@pytest.mark.parametrize(
+    ("body", "dtype", "shape"),
+    [
+        ("y = Softplus(x)", "FLOAT", ["B", "S", "8"]),
+        ("y = Softplus(half)", "FLOAT", []),
+        ("y = com.microsoft.QuickGelu(half)", "FLOAT", None),
+        ("y = IsNaN(x)", "BOOL", ["B", "S", "8"]),
+        ("y = com.acme.Blend(x)", None, None),
+        ("u = com.acme.Blend(x)  y = Softplus(u)", None, None),
+        ("u = com.acme.Blend(x)  y = IsNaN(u)", "BOOL", None),
+        ("y = NonZero(x)", "INT64", ["3", "?"]),
+        ("u = com.acme.Blend(x)  y = com.microsoft.QuickGelu(u)", None, None),
+        ("y = com.microsoft.Nothing(x)", None, None),
+        ("y = com.microsoft.QuickGelu(x)", "FLOAT", ["B", "S", "8"]),
+        ("y = Pad(x, pads)", "FLOAT", ["B", "S", "9"]),
+        ("y = Pad(x, open)", "FLOAT", ["?", "?", "?"]),
+    ],
+)
 def test_types_and_shapes_as_far_as_somebody_knows_them(body, dtype, shape):
-    model = parse(f"g (float[B,S,8] x, int64[6] open) => (float[M] y) <float half = {{0.5}}, int64[6] pads = {{0, 0, 1, 0, 0, 0}}> {{ {body} }}")
-    fact = facts_of(model)[list(model.graph)[-1].outputs[0]]
-    assert (fact.dtype and fact.dtype.name) == dtype
-    found = None if fact.shape is None else ["?" if str(size).startswith("?") else str(size) for size in fact.shape]
+    model = parse(
+        f"g (float[B,S,8] x, int64[6] open) => (float[M] y) <float half = {{0.5}}, int64[6] pads = {{0, 0, 1, 0, 0, 0}}> {{ {body} }}"
+    )
+    info = facts_of(model)[list(model.graph)[-1].outputs[0]]
+    assert (info.dtype and info.dtype.name) == dtype
+    found = None if info.shape is None else ["?" if str(size).startswith("?") else str(size) for size in info.shape]
     assert found == shape
 
 
 def test_an_error_that_is_not_the_runtimes_is_not_hidden(monkeypatch):
     def broken(*arguments, **options):
         raise KeyError("a mistake of ours")
+
     monkeypatch.setattr("onnxfuse.rewrite.inference.ort.InferenceSession", broken)
     with pytest.raises(KeyError, match="a mistake of ours"):
         of("g (float[B,S,8] x) => (float[M] y) { y = com.microsoft.QuickGelu(x) }")

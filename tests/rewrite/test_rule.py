@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.rewrite import Dim, Facts, NoMatch, Op, Rule
+from onnxfuse.rewrite import Analysis, Dim, NoMatch, Op, Rule
 from onnxfuse.rewrite.pattern import Found
 from onnxfuse.rewrite.rule import Match
 from tests.conftest import facts_of, parse
@@ -22,7 +22,9 @@ def match_of(body: str = "y = Relu(x)", output: int = 0) -> Match:
     return Match(Found(values | {"absent": None}, {}), list(model.graph)[-1], facts_of(model), output)
 
 
-@pytest.mark.parametrize(("condition", "holds"), [(True, True), (1, True), ("text", True), (False, False), (None, False), (0, False), ([], False)])
+@pytest.mark.parametrize(
+    ("condition", "holds"), [(True, True), (1, True), ("text", True), (False, False), (None, False), (0, False), ([], False)]
+)
 def test_a_condition_that_does_not_hold_refuses(condition, holds):
     match = match_of()
     if holds:
@@ -33,10 +35,17 @@ def test_a_condition_that_does_not_hold_refuses(condition, holds):
     assert refusal.value.value is match["x"]
 
 
-@pytest.mark.parametrize(("body", "output", "read"), [
-    ("y, m = Dropout(x)", 0, None), ("y = Relu(x)", 0, None),
-    ("y, shown2 = Dropout(x)", 1, "y"), ("a, y = Split<axis = 2, num_outputs = 2>(x)", 1, None), ("a, y = Split<axis = 2, num_outputs = 2>(x)", 0, "y"),
-    ("a, y = Split<axis = 2, num_outputs = 2>(x)  k = Neg(a)", 1, "a")])
+@pytest.mark.parametrize(
+    ("body", "output", "read"),
+    [
+        ("y, m = Dropout(x)", 0, None),
+        ("y = Relu(x)", 0, None),
+        ("y, shown2 = Dropout(x)", 1, "y"),
+        ("a, y = Split<axis = 2, num_outputs = 2>(x)", 1, None),
+        ("a, y = Split<axis = 2, num_outputs = 2>(x)", 0, "y"),
+        ("a, y = Split<axis = 2, num_outputs = 2>(x)  k = Neg(a)", 1, "a"),
+    ],
+)
 def test_a_node_of_which_another_output_is_read_is_refused(body, output, read):
     match = match_of(body, output)
     match.root = match["y"].producer()
@@ -48,17 +57,25 @@ def test_a_node_of_which_another_output_is_read_is_refused(body, output, read):
             match.need_single_output()
 
 
-@pytest.mark.parametrize(("value", "rank", "reason"), [
-    ("x", None, None), ("x", 3, None), ("half", 0, None), ("x", 2, "x has rank 3, wanted 2"), ("half", 1, "half has rank 0, wanted 1"),
-    ("u", None, "the shape of u is not known: no shape inference tells what com.acme.Blend at u gives"),
-    ("y", None, "the shape of y is not known: no shape inference tells what com.acme.Blend at u gives"),
-    ("w", 1, "the shape of w is not known: no shape inference tells what Reshape at w gives"),
-    ("absent", None, "the shape of an absent input is not known")])
+@pytest.mark.parametrize(
+    ("value", "rank", "reason"),
+    [
+        ("x", None, None),
+        ("x", 3, None),
+        ("half", 0, None),
+        ("x", 2, "x has rank 3, wanted 2"),
+        ("half", 1, "half has rank 0, wanted 1"),
+        ("u", None, "the shape of u is not known: no shape inference tells what com.acme.Blend at u gives"),
+        ("y", None, "the shape of y is not known: no shape inference tells what com.acme.Blend at u gives"),
+        ("w", 1, "the shape of w is not known: no shape inference tells what Reshape at w gives"),
+        ("absent", None, "the shape of an absent input is not known"),
+    ],
+)
 def test_shapes_are_needed_by_name_or_value(value, rank, reason):
     match = match_of("w = Reshape(x, open)  y = Relu(u)")
     for asked in (value, match[value]):
         if reason is None:
-            assert match.need_shape(asked, rank) == match.facts.shape(match[value])
+            assert match.need_shape(asked, rank) == match.analysis.shape(match[value])
         else:
             with pytest.raises(NoMatch) as refusal:
                 match.need_shape(asked, rank)
@@ -90,9 +107,22 @@ def test_constants_are_needed(name, constant):
         assert refusal.value.value is match[name]
 
 
-@pytest.mark.parametrize(("name", "number"), [
-    ("half", 0.5), ("one", float(np.float32(0.1))), ("plain", 3.0), ("shape", 1.0), ("pair", None), ("two", None), ("word", None), ("x", None),
-    ("e", None), ("given", None), ("u", None)])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("half", 0.5),
+        ("one", float(np.float32(0.1))),
+        ("plain", 3.0),
+        ("shape", 1.0),
+        ("pair", None),
+        ("two", None),
+        ("word", None),
+        ("x", None),
+        ("e", None),
+        ("given", None),
+        ("u", None),
+    ],
+)
 def test_scalars_are_constants_of_one_element(name, number):
     match = match_of()
     if number is not None:
@@ -102,16 +132,27 @@ def test_scalars_are_constants_of_one_element(name, number):
         match.scalar(name)
 
 
-@pytest.mark.parametrize(("kind", "seen", "wanted", "near"), [
-    (np.float32, 0.1, 0.1, True), (np.float32, np.nextafter(np.float32(0.1), np.float32(1)), 0.1, True),
-    (np.float32, np.nextafter(np.float32(0.1), np.float32(0)), 0.1, True), (np.float32, np.float32(0.1) + 3e-8, 0.1, False),
-    (np.float32, np.float32(-0.1) + 3e-8, -0.1, False), (np.float32, np.nextafter(np.float32(-0.1), np.float32(0)), -0.1, True),
-    (np.float16, 0.1, 0.1, True), (np.float16, 0.1003, 0.1, False), (np.float64, 0.1, 0.1, True), (np.float64, float(np.float32(0.1)), 0.1, False),
-    (np.float32, 0.2, 0.1, False), (np.int64, 3, 3, True)])
+@pytest.mark.parametrize(
+    ("kind", "seen", "wanted", "near"),
+    [
+        (np.float32, 0.1, 0.1, True),
+        (np.float32, np.nextafter(np.float32(0.1), np.float32(1)), 0.1, True),
+        (np.float32, np.nextafter(np.float32(0.1), np.float32(0)), 0.1, True),
+        (np.float32, np.float32(0.1) + 3e-8, 0.1, False),
+        (np.float32, np.float32(-0.1) + 3e-8, -0.1, False),
+        (np.float32, np.nextafter(np.float32(-0.1), np.float32(0)), -0.1, True),
+        (np.float16, 0.1, 0.1, True),
+        (np.float16, 0.1003, 0.1, False),
+        (np.float64, 0.1, 0.1, True),
+        (np.float64, float(np.float32(0.1)), 0.1, False),
+        (np.float32, 0.2, 0.1, False),
+        (np.int64, 3, 3, True),
+    ],
+)
 def test_scalars_are_compared_as_their_type_holds_them(kind, seen, wanted, near):
     match = match_of()
     match["half"].const_value = ir.tensor(np.array(seen, kind))
-    match = Match(Found(match.bindings, {}), match.root, Facts(23), 0)
+    match = Match(Found(match.bindings, {}), match.root, Analysis(23), 0)
     if near:
         match.need_scalar("half", wanted)
     else:
@@ -122,8 +163,12 @@ def test_scalars_are_compared_as_their_type_holds_them(kind, seen, wanted, near)
 def test_new_values_are_named_after_the_old_with_a_number_of_their_own():
     model = parse("g (float[B,8] x) => (float[B,8] y) { y = Relu(x) }")
     first, second = Op(model.graph, "y"), Op(model.graph, "y~Mul.7.1")
-    names = [first.Neg(model.graph.inputs[0]).name, first.Exp(model.graph.inputs[0]).name, second.Neg(model.graph.inputs[0]).name,
-             *(value.name for value in second.Split(model.graph.inputs[0], axis=1, num_outputs=2, _outputs=2))]
+    names = [
+        first.Neg(model.graph.inputs[0]).name,
+        first.Exp(model.graph.inputs[0]).name,
+        second.Neg(model.graph.inputs[0]).name,
+        *(value.name for value in second.Split(model.graph.inputs[0], axis=1, num_outputs=2, _outputs=2)),
+    ]
     assert names == ["y~Neg.1.1", "y~Exp.1.2", "y~Neg.2.1", "y~Split.2.2.0", "y~Split.2.2.1"]
     assert [node.domain for node in second.nodes] == ["", ""]
 

@@ -10,9 +10,15 @@ import onnx_ir as ir
 import pytest
 
 import onnxfuse
-from onnxfuse import OptimizePlan, QuantizePlan, parity, pipeline, storage, targets
+from onnxfuse import targets
+from onnxfuse.config import OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
-from onnxfuse.runtime import Settings, open_runner, open_session
+from onnxfuse.io import onnx_file
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.runtime import Settings, open_runner
+from onnxfuse.runtime.sessions import open_session
+from onnxfuse.verify import parity, verdict
 from tests.conftest import parse
 
 IDS = np.arange(1, 9).reshape(1, 8)
@@ -25,21 +31,22 @@ def folder(bert_export, tmp_path_factory):
     home = tmp_path_factory.mktemp("models")
     for name in ("model.onnx", "config.json"):
         (home / name).write_bytes((bert_export / "export" / name).read_bytes())
-    pipeline.optimize(OptimizePlan(home / "model.onnx", home / "model_optimized.onnx"))
-    pipeline.quantize(QuantizePlan(home / "model_optimized.onnx", home / "model_quantized.onnx"))
+    optimize(OptimizeConfig(home / "model.onnx", home / "model_optimized.onnx"))
+    quantize(QuantizeConfig(home / "model_optimized.onnx", home / "model_quantized.onnx"))
     return home
 
 
 def add(tmp_path, scale=1.0):
     path = tmp_path / "add.onnx"
-    storage.save(parse(f"g (float[B] x) => (float[B] y) <float one = {{{scale}}}> {{ y = Mul(x, one) }}"), path)
+    onnx_file.save(parse(f"g (float[B] x) => (float[B] y) <float one = {{{scale}}}> {{ y = Mul(x, one) }}"), path)
     return path
 
 
-@pytest.mark.parametrize(("name", "kind"), [("model.onnx", "reassociate"), ("model_optimized.onnx", "reassociate"),
-                                            ("model_quantized.onnx", "int8")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("model.onnx", "reassociate"), ("model_optimized.onnx", "reassociate"), ("model_quantized.onnx", "int8")]
+)
 def test_openvino_gives_what_onnx_runtime_gives(folder, name, kind):
-    cases = pipeline.grid(folder / "model.onnx", json.loads((folder / "config.json").read_text()))
+    cases = verdict.grid_of(folder / "model.onnx", json.loads((folder / "config.json").read_text()))
     expected = parity.reference(open_runner(folder / name), cases)
     parity.compare(expected, open_runner(folder / name, Settings("openvino", 1)), kind).require("OpenVINO differs")
 
@@ -64,7 +71,7 @@ def test_load_obeys(folder):
 def test_options_of_the_target_travel_in_the_file(folder, tmp_path):
     content = targets.find("cpu").to_json() | {"name": "mine", "session": {"threads": 1, "spinning": False}}
     (tmp_path / "mine.json").write_text(json.dumps(content))
-    pipeline.optimize(OptimizePlan(folder / "model.onnx", tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), verify="off"))
+    optimize(OptimizeConfig(folder / "model.onnx", tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), verify="off"))
     assert onnxfuse.load(tmp_path / "o.onnx").settings == Settings(threads=1, spinning=False)
 
 
@@ -72,7 +79,7 @@ def test_options_of_the_target_travel_in_the_file(folder, tmp_path):
 def test_metadata_of_others_is_refused(tmp_path, text):
     model = parse("g (float[B] x) => (float[B] y) { y = Neg(x) }")
     model.metadata_props["onnxfuse"] = text
-    storage.save(model, tmp_path / "m.onnx")
+    onnx_file.save(model, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"m\.onnx: its metadata 'onnxfuse' is not what onnxfuse writes"):
         onnxfuse.load(tmp_path / "m.onnx")
 
@@ -80,7 +87,7 @@ def test_metadata_of_others_is_refused(tmp_path, text):
 @pytest.mark.parametrize("target", targets.NAMES)
 def test_openvino_runs_what_every_target_writes(bert_export, tmp_path, target):
     source = bert_export / "export" / "model.onnx"
-    step = pipeline.optimize(OptimizePlan(source, tmp_path / "o.onnx", target=target, verify="off"))
+    step = optimize(OptimizeConfig(source, tmp_path / "o.onnx", target=target, verify="off"))
     wanted, got = open_runner(source)(FEEDS)["logits"], open_runner(step.path, Settings("openvino", 1))(FEEDS)["logits"]
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
@@ -99,9 +106,11 @@ def test_denormals_as_zero_reaches_the_session(tmp_path):
 
 
 def test_the_first_session_of_a_process_leaves_its_thread_as_it_was(tmp_path):
-    code = ("import numpy as np, sys; from pathlib import Path; from onnxfuse.runtime import *; "
-            "r = open_runner(Path(sys.argv[1]), Settings(denormals_as_zero=True)); x = np.full(4, 1e-38, np.float32); "
-            "print((r({'x': x})['y'] == 0).all(), (x * np.float32(0.01) > 0).all())")
+    code = (
+        "import numpy as np, sys; from pathlib import Path; from onnxfuse.runtime import *; "
+        "r = open_runner(Path(sys.argv[1]), Settings(denormals_as_zero=True)); x = np.full(4, 1e-38, np.float32); "
+        "print((r({'x': x})['y'] == 0).all(), (x * np.float32(0.01) > 0).all())"
+    )
     result = subprocess.run([sys.executable, "-c", code, str(add(tmp_path, 0.01))], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True", "True"]
 
@@ -123,7 +132,9 @@ def test_a_missing_input_is_an_error(folder, runtime):
 
 def test_openvino_says_what_it_does_not_know(tmp_path):
     path = tmp_path / "odd.onnx"
-    model = parse("g (float[B,S,8] x) => (float[B,S,8] y) { y = com.microsoft.GatedRelativePositionBias<num_heads = 2>(x, x, x, x, x, x) }")
+    model = parse(
+        "g (float[B,S,8] x) => (float[B,S,8] y) { y = com.microsoft.GatedRelativePositionBias<num_heads = 2>(x, x, x, x, x, x) }"
+    )
     path.write_bytes(ir.to_proto(model).SerializeToString())
     with pytest.raises(ModelError, match=r"OpenVINO .* cannot open .*odd\.onnx: .*GatedRelativePositionBias"):
         open_runner(path, Settings("openvino"))

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from onnxfuse.exporters.tensorflow import require_tensorflow
-from onnxfuse.quiet import silent
+from onnxfuse.io.quiet import silent
 from tests.conftest import SMALL
 
-CLASSIFIER = {"bert": "TFAutoModelForSequenceClassification", "distilbert": "TFAutoModelForSequenceClassification",
-              "vit": "TFAutoModelForImageClassification"}
+CLASSIFIER = {
+    "bert": "TFAutoModelForSequenceClassification",
+    "distilbert": "TFAutoModelForSequenceClassification",
+    "vit": "TFAutoModelForImageClassification",
+}
 
 
 def disturb(weights: list[Any]) -> None:

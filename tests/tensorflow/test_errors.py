@@ -7,13 +7,14 @@ import pytest
 
 from onnxfuse.errors import ExportError, ModelError, UsageError
 from onnxfuse.exporters import checkpoint_runner, open_checkpoint
-from onnxfuse.quiet import silent
+from onnxfuse.io.quiet import silent
 from tests.conftest import messages
 from tests.tensorflow.conftest import keras_model, saved_model, tf_model
 
 
 def ids(name, shape=(None, None), dtype="int32"):
     import tensorflow as tf
+
     return {name: tf.TensorSpec(shape, dtype, name=name)}
 
 
@@ -34,13 +35,19 @@ def refused(cli, source, code, *parts):
     assert not result.stdout
 
 
-@pytest.mark.parametrize(("signature", "parts"), [
-    (lambda: ids("words"), ["takes words", "words is no input of an encoder", "save it again with input_ids"]),
-    (lambda: ids("sentences", (None,), "string"), ["takes text (the string sentences)", "save the encoder behind the tokenizer"]),
-    (lambda: ids("input_ids", (1, 8)), ["takes input_ids as int32 (1, 8)", "integers [None, None]"]),
-    (lambda: ids("input_ids", (None, None), "float32"), ["takes input_ids as float32", "integers [None, None]"]),
-    (lambda: ids("input_ids") | ids("token_type_ids"), ["bert takes input_ids, attention_mask, token_type_ids"]),
-])
+@pytest.mark.parametrize(
+    ("signature", "parts"),
+    [
+        (lambda: ids("words"), ["takes words", "words is no input of an encoder", "save it again with input_ids"]),
+        (
+            lambda: ids("sentences", (None,), "string"),
+            ["takes text (the string sentences)", "save the encoder behind the tokenizer"],
+        ),
+        (lambda: ids("input_ids", (1, 8)), ["takes input_ids as int32 (1, 8)", "integers [None, None]"]),
+        (lambda: ids("input_ids", (None, None), "float32"), ["takes input_ids as float32", "integers [None, None]"]),
+        (lambda: ids("input_ids") | ids("token_type_ids"), ["bert takes input_ids, attention_mask, token_type_ids"]),
+    ],
+)
 def test_a_signature_that_is_no_encoders(cli, tmp_path, signature, parts):
     import tensorflow as tf
 
@@ -68,6 +75,7 @@ def test_outputs_that_no_task_has(cli, tmp_path):
 def test_a_saved_model_without_a_signature(cli, tmp_path):
     with silent():
         import tensorflow as tf
+
         tf.saved_model.save(tf.Module(), str(tmp_path / "saved"))
     refused(cli, tmp_path / "saved", 4, "has no signature", "signatures=")
 
@@ -88,7 +96,9 @@ def test_an_operator_that_onnx_has_not(cli, tmp_path):
         return {"last_hidden_state": found + tf.math.lgamma(found) * tf.cast(attention_mask, tf.float32)[:, :, None]}
 
     saved_model(tmp_path / "saved", function, ids("input_ids") | ids("attention_mask"), table=table)
-    refused(cli, tmp_path / "saved", 4, "TensorFlow's operator Lgamma", "tf2onnx cannot write at opset 18", "replace it in the model")
+    refused(
+        cli, tmp_path / "saved", 4, "TensorFlow's operator Lgamma", "tf2onnx cannot write at opset 18", "replace it in the model"
+    )
     assert not (tmp_path / "out" / "model.onnx").exists()
 
 
@@ -97,7 +107,9 @@ def test_a_head_that_was_never_trained(cli, tmp_path):
         tf_model("bert", "TFAutoModelForMaskedLM").save_pretrained(tmp_path / "source")
     result = cli("export", tmp_path / "source", "--task", "text-classification", "-o", "out")
     assert result.returncode == 4
-    assert "no weights for bert.pooler.dense.weight, bert.pooler.dense.bias and 2 more of task text-classification" in result.stderr
+    assert (
+        "no weights for bert.pooler.dense.weight, bert.pooler.dense.bias and 2 more of task text-classification" in result.stderr
+    )
     assert result.stderr.endswith("its weights fit --task feature-extraction and --task fill-mask\n")
 
 
@@ -106,8 +118,13 @@ def test_config_and_weights_of_two_models(cli, tmp_path):
         tf_model("bert").save_pretrained(tmp_path / "source")
     config = tmp_path / "source" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 64}))
-    refused(cli, tmp_path / "source", 4, "bert.embeddings.position_embeddings.weight is [64, 128], config.json wants [64, 64]",
-            "must be of one bert model")
+    refused(
+        cli,
+        tmp_path / "source",
+        4,
+        "bert.embeddings.position_embeddings.weight is [64, 128], config.json wants [64, 64]",
+        "must be of one bert model",
+    )
 
 
 def test_exporters_of_the_other_framework(cli, checkpoints):
@@ -132,6 +149,7 @@ def test_sources_that_are_not_there(cli, tmp_path):
 def test_a_keras_model_of_another_kind(cli, tmp_path):
     with silent():
         import keras
+
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         model.save(str(tmp_path / "dense.keras"))
     refused(cli, tmp_path / "dense.keras", 4, "is a Keras model of class Sequential", "BertBackbone")
@@ -142,6 +160,7 @@ def test_tasks_that_a_backbone_has_not():
         open_checkpoint(keras_model("bert"), task="text-classification")
     with silent():
         import keras_hub
+
         model = keras_hub.models.BertMaskedLM(keras_model("bert"))
     with pytest.raises(ExportError, match=r"takes .*mask_positions"):
         open_checkpoint(model)
@@ -150,5 +169,7 @@ def test_tasks_that_a_backbone_has_not():
 def test_inputs_that_tensorflow_refuses(checkpoints):
     run = checkpoint_runner(open_checkpoint(checkpoints / "distilbert"))
     ids = np.ones((1, 600), dtype=np.int64)
-    with pytest.raises(ModelError, match=r"TensorFlow cannot run the model on input_ids \[1, 600\].*: indices.* = \d+ is not in \[0, 64\)"):
+    with pytest.raises(
+        ModelError, match=r"TensorFlow cannot run the model on input_ids \[1, 600\].*: indices.* = \d+ is not in \[0, 64\)"
+    ):
         run({"input_ids": ids, "attention_mask": ids})

@@ -5,10 +5,18 @@ import shutil
 import numpy as np
 import pytest
 
-from onnxfuse import ExportPlan, OptimizePlan, QuantizePlan, catalog, parity, pipeline, samples, storage
+from onnxfuse import catalog
+from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.exporters import checkpoint_runner, open_checkpoint
-from onnxfuse.quiet import silent
+from onnxfuse.io import onnx_file
+from onnxfuse.io.quiet import silent
+from onnxfuse.pipeline.check import check
+from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import open_runner
+from onnxfuse.verify import parity
+from onnxfuse.verify.inputs import grid, profile_of
 from tests.conftest import SMALL
 from tests.tensorflow.conftest import keras_model, tf_model
 
@@ -17,10 +25,10 @@ FAMILIES = list(SMALL)
 
 def whole_chain(source, out, **options):
     """Export, optimize with every expected count required, quantize. Each step compares outputs and raises."""
-    exported, checkpoint = pipeline.export(ExportPlan(str(source), out, **options))
+    exported, checkpoint = export(ExportConfig(str(source), out, **options))
     assert exported.parity.passed and exported.parity.cases > 1
-    optimized = pipeline.optimize(OptimizePlan(exported.path, out / "model_optimized.onnx", require=("all",)))
-    quantized = pipeline.quantize(QuantizePlan(optimized.path, out / "model_quantized.onnx", calibration="none"))
+    optimized = optimize(OptimizeConfig(exported.path, out / "model_optimized.onnx", require=("all",)))
+    quantized = quantize(QuantizeConfig(optimized.path, out / "model_quantized.onnx", calibration="none"))
     assert optimized.parity.passed and quantized.parity.passed
     assert quantized.details["matmuls"] >= 8
     return exported, optimized, checkpoint
@@ -40,7 +48,7 @@ def test_every_way_to_save_a_model(checkpoints, tmp_path, family, form):
     assert checkpoint.framework == "tf"
     assert exported.details["from"].startswith("TensorFlow, ")
     assert optimized.details["fused"] == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
-    model = storage.load(exported.path)
+    model = onnx_file.load(exported.path)
     wanted = catalog.architecture(family).inputs
     assert [value.name for value in model.graph.inputs] == list(wanted)
     assert all(str(value.shape[axis]) == name for value in model.graph.inputs for axis, name in wanted[value.name].items())
@@ -53,7 +61,13 @@ def test_as_many_fuse_as_from_pytorch(tmp_path, family, layers):
     with silent():
         tf_model(family, layers=None).save_pretrained(tmp_path / "source")
     _, optimized, _ = whole_chain(tmp_path / "source", tmp_path / "out")
-    assert optimized.details["fused"] == {"attention": layers, "qkv": layers, "layer_norm": 2 * layers + 1, "gelu": layers, "unfused": 0}
+    assert optimized.details["fused"] == {
+        "attention": layers,
+        "qkv": layers,
+        "layer_norm": 2 * layers + 1,
+        "gelu": layers,
+        "unfused": 0,
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +78,7 @@ def test_keras_hub(tmp_path, family, form):
     with silent():
         (model.save if form == "keras" else model.save_to_preset)(str(source))
     if form == "object":
-        step, checkpoint = pipeline.export(ExportPlan("memory", tmp_path / "out"), source=model)
+        step, checkpoint = export(ExportConfig("memory", tmp_path / "out"), source=model)
         assert step.parity.passed
         return
     _, optimized, checkpoint = whole_chain(source, tmp_path / "out")
@@ -72,19 +86,22 @@ def test_keras_hub(tmp_path, family, form):
     assert checkpoint.task == "feature-extraction"
 
 
-@pytest.mark.parametrize(("family", "task"), [("bert", "feature-extraction"), ("vit", "feature-extraction"), ("vit", "image-classification")])
+@pytest.mark.parametrize(
+    ("family", "task"), [("bert", "feature-extraction"), ("vit", "feature-extraction"), ("vit", "image-classification")]
+)
 def test_a_saved_model_that_keras_exports(tmp_path, family, task):
     """``model.export``: KerasHub's names of inputs, the channels last, and outputs without a name."""
     model = keras_model(family)
     with silent():
         if task == "image-classification":
             import keras_hub
+
             model = keras_hub.models.ViTImageClassifier(model, num_classes=3)
         model.export(str(tmp_path / "saved"), verbose=False)
-    step, checkpoint = pipeline.export(ExportPlan(str(tmp_path / "saved"), tmp_path / "out"))
+    step, checkpoint = export(ExportConfig(str(tmp_path / "saved"), tmp_path / "out"))
     assert step.parity.passed
     assert (checkpoint.family.model_type, checkpoint.task) == (family, task)
-    fused = pipeline.optimize(OptimizePlan(step.path, tmp_path / "out" / "model_optimized.onnx")).details["fused"]
+    fused = optimize(OptimizeConfig(step.path, tmp_path / "out" / "model_optimized.onnx")).details["fused"]
     assert (fused["attention"], fused["gelu"]) == (2, 2)
 
 
@@ -92,10 +109,12 @@ def test_pytorch_weights_in_tensorflows_class(tmp_path):
     from tests.conftest import small_model
 
     small_model("distilbert", "AutoModelForSequenceClassification", layers=1).save_pretrained(tmp_path / "source")
-    steps = {framework: pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / str(framework), framework=framework))[0]
-             for framework in (None, "tf")}
+    steps = {
+        framework: export(ExportConfig(str(tmp_path / "source"), tmp_path / str(framework), framework=framework))[0]
+        for framework in (None, "tf")
+    }
     assert steps[None].details["from"] == "PyTorch"
-    assert pipeline.check(steps[None].path, steps["tf"].path, "reassociate").passed
+    assert check(steps[None].path, steps["tf"].path, "reassociate").passed
 
 
 def test_a_keras_hub_classifier(tmp_path):
@@ -106,7 +125,7 @@ def test_a_keras_hub_classifier(tmp_path):
         model.save(str(tmp_path / "classifier.keras"))
     _, optimized, checkpoint = whole_chain(tmp_path / "classifier.keras", tmp_path / "out")
     assert checkpoint.task == "text-classification"
-    assert storage.load(optimized.path).graph.outputs[0].shape[1] == 3
+    assert onnx_file.load(optimized.path).graph.outputs[0].shape[1] == 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -115,36 +134,43 @@ def test_pytorch_and_tensorflow_from_the_same_weights(checkpoints, tmp_path, fam
     source = str(checkpoints / family)
     runs = {}
     for framework in ("tf", "pt"):
-        step, checkpoint = pipeline.export(ExportPlan(source, tmp_path / framework, framework=framework))
+        step, checkpoint = export(ExportConfig(source, tmp_path / framework, framework=framework))
         runs |= {framework: checkpoint_runner(checkpoint), f"{framework} export": open_runner(step.path)}
     assert "TensorFlow's weights" in step.details["from"]
-    cases = list(samples.grid(samples.profile_of(storage.load(step.path), checkpoint.config)))
+    cases = list(grid(profile_of(onnx_file.load(step.path), checkpoint.config)))
     expected = parity.reference(runs.pop("tf"), cases)
     for name, run in runs.items():
         parity.compare(expected, run, "reassociate").require(f"{name} differs from TensorFlow")
-    assert pipeline.optimize(OptimizePlan(tmp_path / "tf" / "model.onnx", tmp_path / "tf.onnx")).details["fused"] == \
-        pipeline.optimize(OptimizePlan(tmp_path / "pt" / "model.onnx", tmp_path / "pt.onnx")).details["fused"]
+    assert (
+        optimize(OptimizeConfig(tmp_path / "tf" / "model.onnx", tmp_path / "tf.onnx")).details["fused"]
+        == optimize(OptimizeConfig(tmp_path / "pt" / "model.onnx", tmp_path / "pt.onnx")).details["fused"]
+    )
 
 
-@pytest.mark.parametrize(("family", "head", "task", "outputs"), [
-    ("bert", "TFAutoModel", "feature-extraction", ["last_hidden_state"]),
-    ("distilbert", "TFAutoModelForMaskedLM", "fill-mask", ["logits"]),
-    ("bert", "TFAutoModelForMaskedLM", "fill-mask", ["logits"]),
-    ("distilbert", "TFAutoModelForTokenClassification", "token-classification", ["logits"]),
-    ("bert", "TFAutoModelForQuestionAnswering", "question-answering", ["start_logits", "end_logits"]),
-    ("vit", "TFAutoModel", "feature-extraction", ["last_hidden_state"]),
-])
+@pytest.mark.parametrize(
+    ("family", "head", "task", "outputs"),
+    [
+        ("bert", "TFAutoModel", "feature-extraction", ["last_hidden_state"]),
+        ("distilbert", "TFAutoModelForMaskedLM", "fill-mask", ["logits"]),
+        ("bert", "TFAutoModelForMaskedLM", "fill-mask", ["logits"]),
+        ("distilbert", "TFAutoModelForTokenClassification", "token-classification", ["logits"]),
+        ("bert", "TFAutoModelForQuestionAnswering", "question-answering", ["start_logits", "end_logits"]),
+        ("vit", "TFAutoModel", "feature-extraction", ["last_hidden_state"]),
+    ],
+)
 def test_every_task(tmp_path, family, head, task, outputs):
     with silent():
         tf_model(family, head).save_pretrained(tmp_path / "source")
     _, optimized, checkpoint = whole_chain(tmp_path / "source", tmp_path / "out")
     assert checkpoint.task == task
-    assert [value.name for value in storage.load(optimized.path).graph.outputs] == outputs
-    torch_step, _ = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "pt", framework="pt"))
-    assert pipeline.check(optimized.path, torch_step.path, "reassociate").passed
+    assert [value.name for value in onnx_file.load(optimized.path).graph.outputs] == outputs
+    torch_step, _ = export(ExportConfig(str(tmp_path / "source"), tmp_path / "pt", framework="pt"))
+    assert check(optimized.path, torch_step.path, "reassociate").passed
 
 
-@pytest.mark.parametrize("pooling", [{"pooling_mode_mean_tokens": True}, {"pooling_mode_cls_token": True}, {"pooling_mode_max_tokens": True}])
+@pytest.mark.parametrize(
+    "pooling", [{"pooling_mode_mean_tokens": True}, {"pooling_mode_cls_token": True}, {"pooling_mode_max_tokens": True}]
+)
 def test_sentence_embeddings(tmp_path, pooling):
     import json
 
@@ -153,25 +179,41 @@ def test_sentence_embeddings(tmp_path, pooling):
     (tmp_path / "source" / "1_Pooling").mkdir()
     (tmp_path / "source" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-    (tmp_path / "source" / "modules.json").write_text(json.dumps(
-        [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in kinds.items()]))
-    steps = [pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / framework, framework=framework))[0] for framework in ("tf", "pt")]
-    assert [value.name for value in storage.load(steps[0].path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
-    assert pipeline.check(steps[0].path, steps[1].path, "reassociate").passed
+    (tmp_path / "source" / "modules.json").write_text(
+        json.dumps([{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in kinds.items()])
+    )
+    steps = [
+        export(ExportConfig(str(tmp_path / "source"), tmp_path / framework, framework=framework))[0] for framework in ("tf", "pt")
+    ]
+    assert [value.name for value in onnx_file.load(steps[0].path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
+    assert check(steps[0].path, steps[1].path, "reassociate").passed
 
 
 def test_opsets(checkpoints, tmp_path):
     for opset in (14, 16):
-        step, _ = pipeline.export(ExportPlan(str(checkpoints / "bert"), tmp_path / str(opset), opset=opset))
-        assert storage.load(step.path).opset_imports[""] == opset
-        optimized = pipeline.optimize(OptimizePlan(step.path, tmp_path / f"{opset}.onnx", require=("all",)))
+        step, _ = export(ExportConfig(str(checkpoints / "bert"), tmp_path / str(opset), opset=opset))
+        assert onnx_file.load(step.path).opset_imports[""] == opset
+        optimized = optimize(OptimizeConfig(step.path, tmp_path / f"{opset}.onnx", require=("all",)))
         assert optimized.parity.passed
 
 
 def test_random_weights_from_the_command_line(process, tmp_path):
     """At full size, in a process of its own: TensorFlow's threads are settled once."""
-    result = process("run", "distilbert-base-cased", "--framework", "tf", "--random-weights", "--length", "8", "--rounds", "1",
-                     "--threads", "1", "-o", "out")
+    result = process(
+        "run",
+        "distilbert-base-cased",
+        "--framework",
+        "tf",
+        "--random-weights",
+        "--length",
+        "8",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "-o",
+        "out",
+    )
     assert result.returncode == 0, result.stderr
     assert "TensorFlow" in result.stdout and "attention 6/6" in result.stdout and "1 threads" in result.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.onnx", "model_optimized.onnx", "model_quantized.onnx"}
@@ -182,7 +224,7 @@ def test_what_stood_in_two_places_is_stored_once(tmp_path):
     with silent():
         model = tf_model("bert", "TFAutoModelForMaskedLM")
         model.save_pretrained(tmp_path / "source")
-    step, _ = pipeline.export(ExportPlan(str(tmp_path / "source"), tmp_path / "out"))
+    step, _ = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out"))
     count = sum(int(np.prod(weight.shape)) for weight in {id(weight): weight for weight in model.weights}.values())
     assert step.size < 4 * count * 1.1 + 200_000
 
@@ -192,5 +234,5 @@ def test_a_model_that_moved_still_runs(checkpoints, tmp_path):
     shutil.copytree(checkpoints / "vit" / "saved_model" / "1", tmp_path / "alone")
     checkpoint = open_checkpoint(tmp_path / "alone")
     assert (checkpoint.family.model_type, checkpoint.task) == ("vit", "image-classification")
-    step, _ = pipeline.export(ExportPlan(str(tmp_path / "alone"), tmp_path / "out"))
+    step, _ = export(ExportConfig(str(tmp_path / "alone"), tmp_path / "out"))
     assert step.parity.passed

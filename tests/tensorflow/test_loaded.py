@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from onnxfuse import ExportPlan, pipeline
+from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError, StorageError
 from onnxfuse.exporters import open_checkpoint
-from onnxfuse.quiet import silent
+from onnxfuse.io.quiet import silent
+from onnxfuse.pipeline.export_tflite import export_tflite
 from tests.conftest import small_model
 from tests.tensorflow.conftest import tf_model
 
@@ -31,7 +32,10 @@ def refused(folder, *parts, **options):
 @pytest.mark.parametrize("safe", [False, True])
 def test_heads_that_are_left_out(tmp_path, safe):
     folder = saved(tmp_path, "TFAutoModelForPreTraining", safe_serialization=safe)
-    refused(folder, "was saved as BertForPreTraining, which onnxfuse does not export; its weights fit --task feature-extraction and --task fill-mask")
+    refused(
+        folder,
+        "was saved as BertForPreTraining, which onnxfuse does not export; its weights fit --task feature-extraction and --task fill-mask",
+    )
     for task in ("feature-extraction", "fill-mask"):
         checkpoint = open_checkpoint(folder, task=task)
         assert (checkpoint.task, checkpoint.framework) == (task, "tf")
@@ -39,14 +43,25 @@ def test_heads_that_are_left_out(tmp_path, safe):
 
 def test_a_head_of_another_task_with_the_same_names(tmp_path):
     folder = saved(tmp_path, "TFAutoModelForSequenceClassification")
-    refused(folder, "BertForTokenClassification does not read bert.pooler.dense", "and --task text-classification", task="token-classification")
+    refused(
+        folder,
+        "BertForTokenClassification does not read bert.pooler.dense",
+        "and --task text-classification",
+        task="token-classification",
+    )
 
 
-@pytest.mark.parametrize(("change", "parts"), [
-    ({"num_hidden_layers": 1}, ["does not read bert.encoder.layer.1.attention"]),
-    ({"num_hidden_layers": 3}, ["no weights for bert.encoder.layer.2.attention.self.query.weight"]),
-    ({"architectures": ["Mine"]}, ["was saved as Mine", "its weights fit --task feature-extraction and --task text-classification"]),
-])
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"num_hidden_layers": 1}, ["does not read bert.encoder.layer.1.attention"]),
+        ({"num_hidden_layers": 3}, ["no weights for bert.encoder.layer.2.attention.self.query.weight"]),
+        (
+            {"architectures": ["Mine"]},
+            ["was saved as Mine", "its weights fit --task feature-extraction and --task text-classification"],
+        ),
+    ],
+)
 def test_a_config_of_another_model(tmp_path, change, parts):
     folder = saved(tmp_path, "TFAutoModelForSequenceClassification")
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | change))
@@ -86,12 +101,12 @@ def test_a_pooler_that_features_do_not_show(tmp_path):
 
 
 def test_a_litert_model_takes_its_place_with_all_that_belongs_to_it(checkpoints, tmp_path):
-    plan = ExportPlan(str(checkpoints / "distilbert"), tmp_path, format="tflite")
+    plan = ExportConfig(str(checkpoints / "distilbert"), tmp_path, format="tflite")
     (tmp_path / "config.json").mkdir()
     with pytest.raises(StorageError, match="what was there is untouched"):
-        pipeline.export_tflite(plan)
+        export_tflite(plan)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     (tmp_path / "config.json").rmdir()
-    pipeline.export_tflite(plan)
+    export_tflite(plan)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.tflite", "onnxfuse.json"]
     assert json.loads((tmp_path / "onnxfuse.json").read_text())["export tflite fp32"]["framework"] == "tf"

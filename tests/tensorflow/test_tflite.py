@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from onnxfuse import ExportPlan, pipeline
+from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ModelError
-from onnxfuse.quiet import silent
+from onnxfuse.io.quiet import silent
+from onnxfuse.pipeline.export import export_tflite
 from onnxfuse.runtime import Settings, litert, open_runner
 from tests.conftest import SMALL
 from tests.tensorflow.conftest import keras_model
@@ -16,16 +17,18 @@ from tests.tensorflow.conftest import keras_model
 @pytest.mark.parametrize("family", list(SMALL))
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_precision(checkpoints, tmp_path, family, precision):
-    plan = ExportPlan(str(checkpoints / family), tmp_path, format="tflite", precision=precision)
-    step = pipeline.export_tflite(plan)
+    plan = ExportConfig(str(checkpoints / family), tmp_path, format="tflite", precision=precision)
+    step = export_tflite(plan)
     assert step.parity.passed and step.parity.cases > 1
     assert litert.precision(step.path) == precision
     assert step.path.name == {"fp32": "model.tflite", "fp16": "model_fp16.tflite", "int8": "model_int8.tflite"}[precision]
 
 
 def test_sizes_fall_with_the_precision(checkpoints, tmp_path):
-    sizes = [pipeline.export_tflite(ExportPlan(str(checkpoints / "bert"), tmp_path, format="tflite", precision=precision)).size
-             for precision in ("fp32", "fp16", "int8")]
+    sizes = [
+        export_tflite(ExportConfig(str(checkpoints / "bert"), tmp_path, format="tflite", precision=precision)).size
+        for precision in ("fp32", "fp16", "int8")
+    ]
     assert sizes[1] < 0.6 * sizes[0]
     assert sizes[2] < 0.4 * sizes[0]
 
@@ -33,7 +36,7 @@ def test_sizes_fall_with_the_precision(checkpoints, tmp_path):
 def test_keras_hub_in_litert(tmp_path):
     with silent():
         keras_model("distilbert").save(str(tmp_path / "model.keras"))
-    step = pipeline.export_tflite(ExportPlan(str(tmp_path / "model.keras"), tmp_path, format="tflite"))
+    step = export_tflite(ExportConfig(str(tmp_path / "model.keras"), tmp_path, format="tflite"))
     assert step.parity.passed
 
 
@@ -45,12 +48,15 @@ def test_side_by_side_with_onnx(cli, checkpoints):
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)
     assert [(name.rsplit("/")[-1], row["kind"], row["runtime"]) for name, row in rows.items()] == [
-        ("model.onnx", "fp32", "ort"), ("model.tflite", "fp32", "litert"), ("model_int8.tflite", "int8", "litert")]
+        ("model.onnx", "fp32", "ort"),
+        ("model.tflite", "fp32", "litert"),
+        ("model_int8.tflite", "int8", "litert"),
+    ]
     assert all(row["parity"]["passed"] and row["peak_memory"] > 0 for row in list(rows.values())[1:])
 
 
 def test_shapes_change_from_call_to_call(checkpoints, tmp_path):
-    step = pipeline.export_tflite(ExportPlan(str(checkpoints / "distilbert"), tmp_path, format="tflite"))
+    step = export_tflite(ExportConfig(str(checkpoints / "distilbert"), tmp_path, format="tflite"))
     run = open_runner(step.path, Settings(threads=1))
     ids = np.arange(12).reshape(2, 6)
     whole = run({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"]
@@ -65,11 +71,14 @@ def test_shapes_change_from_call_to_call(checkpoints, tmp_path):
     np.testing.assert_array_equal(run({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"], whole)
 
 
-@pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["--format", "tflite", "--precision", "int4"], 2, "--precision int4: wanted one of fp32, fp16, int8"),
-    (["--format", "coreml"], 2, "--format coreml: wanted one of onnx, tflite"),
-    (["--format", "tflite", "--framework", "pt"], 2, "--format tflite converts TensorFlow models"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--format", "tflite", "--precision", "int4"], 2, "--precision int4: wanted one of fp32, fp16, int8"),
+        (["--format", "coreml"], 2, "--format coreml: wanted one of onnx, tflite"),
+        (["--format", "tflite", "--framework", "pt"], 2, "--format tflite converts TensorFlow models"),
+    ],
+)
 def test_wrong_options(cli, checkpoints, arguments, code, message):
     result = cli("export", checkpoints / "bert", *arguments)
     assert result.returncode == code

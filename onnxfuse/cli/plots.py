@@ -1,0 +1,106 @@
+"""Thresholds with intervals, and curves over a count, as .svg, .png or .pdf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.io import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from onnxfuse.pipeline.ablation import Result
+    from onnxfuse.pipeline.compare import Contest
+
+OURS, OTHERS = "#c8553d", "#4878a8"
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval; ``ours`` gets the other colour."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    ours: bool = False
+
+
+def require_format(path: Path) -> None:
+    """Raises UsageError when ``path`` is no .svg, .png or .pdf file: to be asked before a long measurement."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--plot {path}: wanted a file ending in {', '.join(SUFFIXES)}")
+
+
+def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: float | None = None) -> None:
+    """Draw one bar a line, in order, into ``path``; ``mark`` draws a line at that value.
+
+    Raises:
+        UsageError: ``path`` is no .svg, .png or .pdf file.
+        MissingExtraError: matplotlib is not installed.
+        StorageError: the file cannot be written.
+    """
+    with _figure(path, height=0.3 * len(content) + 1.2) as figure:
+        axes = figure.subplots()
+        around = [[bar.value - bar.low for bar in content], [bar.high - bar.value for bar in content]]
+        axes.barh(
+            [bar.name for bar in content],
+            [bar.value for bar in content],
+            xerr=around,
+            color=[OURS if bar.ours else OTHERS for bar in content],
+            ecolor="#303030",
+            capsize=2,
+        )
+        if mark is not None:
+            axes.axvline(mark, color="#303030", linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+        axes.set_title(title, loc="left")
+
+
+def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: Path, *, title: str, label: str) -> None:
+    """Draw one panel for each entry of ``content`` above each other, all over ``counts``. Raises as ``bars`` does."""
+    with _figure(path, height=1.8 * len(content) + 0.8) as figure:
+        panels = figure.subplots(len(content), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (name, values) in zip(panels, content.items(), strict=True):
+            axes.plot(counts, values, color=OURS, marker="o")
+            axes.set_ylabel(name)
+        panels[0].set_title(title, loc="left")
+        panels[-1].set_xlabel(label)
+        panels[-1].set_xticks(counts)
+
+
+def comparison(outcome: Contest, path: Path, title: str) -> None:
+    """Draw the median latencies with their intervals. Raises UsageError, MissingExtraError, StorageError."""
+    content = [
+        Bar(name, row.timing.p50, row.timing.low, row.timing.high, row.candidate.ours) for name, row in outcome.rows.items()
+    ]
+    bars(content, path, title=title, label="ms (median and its 95 % interval)")
+
+
+def ablation(results: Sequence[Result], path: Path, title: str) -> None:
+    """Draw the speed of every variant with its interval. Raises as ``bars`` does."""
+    speeds = [Bar(result.name, result.speed.value, result.speed.low, result.speed.high) for result in results]
+    bars(speeds, path, title=title, label="times as fast as the original, with the 95 % interval", mark=1)
+
+
+@contextmanager
+def _figure(path: Path, *, height: float) -> Iterator[Figure]:
+    """A figure that lands in ``path`` when the block ends well."""
+    require_format(path)
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots", "plot") from error
+    with rc_context({"svg.hashsalt": "onnxfuse"}):
+        figure = Figure(figsize=(8, height), layout="constrained")
+        yield figure
+        with atomic.replacing(path) as staged:
+            figure.savefig(staged, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -1,0 +1,243 @@
+"""Results for people: tables on the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from onnxfuse.cli import plots
+from onnxfuse.io import folders, onnx_file
+from onnxfuse.measure.benchmark import Timing, ratio
+from onnxfuse.pipeline.ablation import Result
+from onnxfuse.pipeline.compare import Contest, Row
+from onnxfuse.pipeline.evaluate import Evaluated
+from onnxfuse.pipeline.explain import Finding
+from onnxfuse.pipeline.run import Run
+from onnxfuse.pipeline.tune import Tuned
+from onnxfuse.targets import CHOICES
+from onnxfuse.verify.parity import Parity
+
+
+def megabytes(size: int) -> str:
+    """Bytes as megabytes of 10^6 bytes."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
+    """The counts of what was fused, each with the expected number where it differs or is known."""
+    parts = []
+    for name, count in counts.items():
+        if name != "unfused":
+            wanted = expected.get(name)
+            parts.append(f"{name} {count}" + (f"/{wanted}" if wanted is not None else ""))
+    return ", ".join(parts)
+
+
+def int8_text(details: Mapping[str, Any]) -> str:
+    """What was quantized and how, in a line."""
+    form = "" if details["scheme"] == details["form"] else f", {details['form']}"
+    parts = [f"{details['scheme']}{form}: {details['matmuls']} products, {details['embeddings']} embedding tables in int8"]
+    if details["float"]:
+        parts.append(f"{len(details['float'])} products float")
+    parts.append(
+        f"calibrated on {details['calibration']}, {len(details['smoothed'])} products smoothed"
+        if details["calibration"]
+        else f"not calibrated ({details['uncalibrated']})"
+    )
+    parts += details["notes"]
+    if details["clip_safe"]:
+        parts.append("weights that no CPU clips")
+    return ", ".join(parts)
+
+
+def gate_table(trade: Mapping[str, Any], batch: int) -> Table:
+    """What keeping products in float brought and cost: one row for each model that was judged."""
+    table = Table(title=f"products kept in float, batches of {batch}", title_justify="left")
+    for column in ("float", "cosine", "agreement", "accuracy", "p50 ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for attempt in trade["attempts"]:
+        quality = attempt["quality"]
+        table.add_row(
+            str(len(attempt["kept"])),
+            f"{quality['cosine']:.5f}",
+            f"{quality['agreement']:.2%}",
+            "" if quality["accuracy"] is None else f"{quality['accuracy']:.2%}",
+            "" if attempt["p50"] is None else f"{attempt['p50']:.2f}",
+        )
+    return table
+
+
+def gate_plot(trade: Mapping[str, Any], path: Path, title: str) -> None:
+    """Draw what keeping products in float brought and cost. Raises as ``plot.curves`` does."""
+    attempts = [attempt for attempt in trade["attempts"] if attempt["p50"] is not None]
+    if not attempts:  # it passed at once
+        attempts = [trade["attempts"][0] | {"p50": 0.0}]
+    names = [name for name in ("accuracy", "cosine") if attempts[0]["quality"][name] is not None]
+    content = {name: [attempt["quality"][name] for attempt in attempts] for name in names}
+    content["p50 ms"] = [attempt["p50"] for attempt in attempts]
+    plots.curves([len(attempt["kept"]) for attempt in attempts], content, path, title=title, label="products kept in float")
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """One line for each layer with what is done, and one for each thing that is not."""
+    lines = []
+    for layer in dict.fromkeys(finding.layer for finding in findings):
+        done = Counter(finding.fusion for finding in findings if finding.layer == layer and finding.done)
+        counted = ", ".join(name if count == 1 else f"{count} {name}" for name, count in done.items())
+        lines.append(f"  {layer}: {counted or 'nothing'} done")
+        lines += [f"    {finding}" for finding in findings if finding.layer == layer and not finding.done]
+    return lines
+
+
+def ablation_table(results: Sequence[Result], title: str) -> Table:
+    """One row for each choice of rewrites."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("rewrites", no_wrap=True)
+    for column in ("made", "nodes", "error", "p50 ms", "95 % interval", "speed-up", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        timing, speed = result.timing, result.speed
+        table.add_row(
+            result.name,
+            str(result.rewrites),
+            str(result.nodes),
+            f"{result.error:.1e}",
+            f"{timing.p50:.2f}",
+            f"{timing.low:.2f} - {timing.high:.2f}",
+            f"{speed.value:.3f}x",
+            f"{speed.low:.3f} - {speed.high:.3f}",
+        )
+    return table
+
+
+def parity_text(result: Parity | None) -> str:
+    """A parity result in a few characters."""
+    if result is None:
+        return "not checked"
+    near = f"cosine {result.cosine:.4f}" if result.kind in ("int8", "bars") else f"max diff {result.error:.1e}"
+    return near + (", real inputs" if result.real else "")
+
+
+def parity_lines(result: Parity) -> list[str]:
+    """What ``check`` found: a line for each output, and the verdict."""
+    lines = []
+    for seen in result.differences:
+        where = f" (worst on {seen.worst})" if seen.worst else ""
+        near = (
+            f"{seen.equal:.2%} equal{where}"
+            if seen.discrete
+            else f"max diff {seen.error:.2e}{where}, cosine {seen.cosine:.5f}, largest class kept {seen.agreement:.1%}"
+        )
+        count = f"{seen.compared} {'value' if seen.discrete else 'number'}{'s' if seen.compared != 1 else ''}"
+        steady = "" if seen.varies else f", which do{'es' if seen.compared == 1 else ''} not vary"
+        free = f"; {seen.free} more, of rows or queries without a token, are finite" if seen.free else ""
+        lines.append(f"{seen.output}: {near}, {count}{steady}{free}")
+    on = f"{result.cases} batches of {result.real}, and finite on random inputs" if result.real else f"{result.cases} inputs"
+    return [*lines, f"{'equal' if result.passed else 'different'} within {result.kind!r} on {on}"]
+
+
+def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, Mapping[str, str]] | None = None) -> Table:
+    """Latencies with the speed-up against the first row; ``extra`` adds columns by name and row."""
+    extra = extra or {}
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for column in (*extra, "p50 ms", "95 % interval", "p90", "p99", "speed-up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    first = next(iter(timings.values()))
+    for name, timing in timings.items():
+        table.add_row(
+            name,
+            *(values.get(name, "") for values in extra.values()),
+            f"{timing.p50:.2f}",
+            f"{timing.low:.2f} - {timing.high:.2f}",
+            f"{timing.p90:.2f}",
+            f"{timing.p99:.2f}",
+            f"{ratio(first, timing).value:.2f}x",
+        )
+    return table
+
+
+def contest_table(outcome: Contest, title: str) -> Table:
+    """One row for each candidate: size, memory, parity with the first, latency."""
+    rows = outcome.rows
+    reference = next(iter(rows))
+    shown = {
+        "size": {name: megabytes(row.size) for name, row in rows.items() if row.size is not None},
+        "peak memory": {name: megabytes(row.peak_memory) for name, row in rows.items() if row.peak_memory is not None},
+        "against the first": {name: agreement_text(row) for name, row in rows.items()} | {reference: "reference"},
+    }
+    table = timing_table({name: row.timing for name, row in rows.items()}, title, shown)
+    table.caption = "\n".join(f"{name}: {row.candidate.unjudged}" for name, row in rows.items() if row.candidate.unjudged) or None
+    table.caption_justify = "left"
+    return table
+
+
+def agreement_text(row: Row) -> str:
+    """A candidate's parity in a few characters, and whether it is outside the tolerance of its precision."""
+    if row.parity is None:
+        return "not compared" if row.candidate.unjudged else ""
+    return parity_text(row.parity) + ("" if row.parity.passed else ", too far")
+
+
+def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Table:
+    """One row for each model: accuracy, F1, what it lost of the first one's accuracy, closeness to it, size and latency."""
+    first = next(iter(results.values()))
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", overflow="fold")
+    for column in ("accuracy", "F1", "drop", "cosine", "agreement", "size", "p50 ms", "speed-up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, result in results.items():
+        quality, right = result.quality, ("", "", "")
+        if quality.accuracy is not None and first.quality.accuracy is not None:
+            drop = (first.quality.accuracy - quality.accuracy) * 100
+            right = f"{quality.accuracy:.2%}", f"{quality.f1:.4f}", f"{drop:.2f} points"
+        table.add_row(
+            name,
+            *right,
+            f"{quality.cosine:.5f}",
+            f"{quality.agreement:.2%}",
+            megabytes(result.size),
+            f"{result.timing.p50:.2f}",
+            f"{ratio(first.timing, result.timing).value:.2f}x",
+        )
+    return table
+
+
+def tune_lines(outcome: Tuned) -> list[str]:
+    """One line for each alternative: how fast it is beside the choice of its time; then the choices."""
+    lines = []
+    for trial in outcome.trials:
+        result = trial.refused or ""
+        if trial.speed is not None:
+            result = f"{trial.p50:.2f} ms, {trial.speed.value:.3f} times as fast ({trial.speed.low:.3f} - {trial.speed.high:.3f})"
+        lines.append(f"  {trial.thing}: {trial.option}: {result}")
+    target = outcome.target
+    chosen = ", ".join(f"{thing} {getattr(target, thing)}" for thing in CHOICES)
+    return [*lines, f"chosen: {chosen}; opened with {target.session}"]
+
+
+MAKERS = ("torch", "tensorflow", "transformers", "onnxruntime")
+
+
+def made_with() -> str:
+    """The versions here of what decides most; ``onnxfuse.json`` holds all."""
+    return ", ".join(f"{name} {version}" for name, version in folders.versions().items() if name in MAKERS)
+
+
+def run_table(outcome: Run, title: str) -> Table:
+    """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
+    folder = outcome.export.path.parent
+    sizes = {name: megabytes(onnx_file.model_bytes(path)) for name, path in outcome.paths.items()}
+    agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
+    fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
+    int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize.details)
+    steps = {"optimized": fused, "int8": int8}
+    table = timing_table(outcome.timings, title, {"size": sizes, f"against {outcome.framework}": agrees})
+    lines = [f"{name}: {text}" for name, text in steps.items()]
+    table.caption = "\n".join([*lines, f"made with {made_with()}", f"files and record: {folder}/{folders.RECORD}"])
+    table.caption_justify = "left"
+    return table

@@ -1,0 +1,168 @@
+"""What each verb is asked to do, as data, frozen before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from onnxfuse.architecture import BATCH_SIZE, SEQUENCE_LENGTH
+from onnxfuse.errors import UsageError
+
+RANGES = ("minmax", "entropy", "percentile")
+FORMS = ("auto", "operator", "qdq")
+ROUNDINGS = ("gptq", "nearest")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How to quantize.
+
+    Args:
+        static: activations get scales from calibration; else each run measures its own.
+        embeddings: tables in int8 too, a scale for each row.
+        clip_safe: weights that no machine clips (see ``weights``); None measures whether this one would.
+        smooth: "auto", "off", or SmoothQuant's alpha from 0 to 1; without calibration there is nothing to smooth with.
+        rounding: of weights, one of ROUNDINGS; without calibration they are rounded to nearest.
+        ranges: how static scales are read off calibration, one of RANGES.
+        form: of a static model, one of FORMS; "auto" measures both.
+
+    Raises:
+        UsageError: something else.
+    """
+
+    static: bool = False
+    embeddings: bool = True
+    clip_safe: bool | None = None
+    smooth: str | float = "auto"
+    rounding: str = "gptq"
+    ranges: str = "minmax"
+    form: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, known in (("rounding", ROUNDINGS), ("ranges", RANGES), ("form", FORMS)):
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
+        if self.smooth not in ("auto", "off") and not (isinstance(self.smooth, float) and 0 <= self.smooth <= 1):
+            raise UsageError(f"--smooth {self.smooth}: wanted auto, off, or a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What int8 must keep. ``max_drop``: accuracy it may lose, as a share of all samples; ``min_cosine`` and ``min_agreement``:
+    see ``Quality``. None asks nothing."""
+
+    max_drop: float | None = None
+    min_cosine: float | None = None
+    min_agreement: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(bar is not None for bar in asdict(self).values())
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export and how. ``out`` is the folder that receives model.onnx.
+
+    ``framework``: ``pt`` or ``tf``; None takes what the source's files show. ``exporter``: None takes the framework's first.
+    ``format``: ``onnx`` or ``tflite``. ``precision``: of LiteRT models, a key of ``exporters.tflite.FILES``.
+    """
+
+    source: str
+    out: Path
+    task: str | None = None
+    model_type: str | None = None
+    exporter: str | None = None
+    opset: int | None = None
+    random_weights: bool = False
+    seed: int = 0
+    framework: str | None = None
+    format: str = "onnx"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class OptimizeConfig:
+    """Which file to optimize into which, for which target, with which rules.
+
+    ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
+    ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite. ``unpad``: True removes padding even
+    where outputs then show zeros for it, False never, None where the outputs cannot tell. ``batch``, ``length``: the only sizes
+    that the result takes; None leaves them dynamic.
+    """
+
+    source: Path
+    out: Path
+    target: str = "cpu"
+    model_type: str | None = None
+    only: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+    require: tuple[str, ...] = ()
+    verify: str = "each"
+    dump: Path | None = None
+    unpad: bool | None = None
+    batch: int | None = None
+    length: int | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The dimensions to fix, by name."""
+        return {name: size for name, size in ((BATCH_SIZE, self.batch), (SEQUENCE_LENGTH, self.length)) if size is not None}
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """Which file to quantize into which, and what it must keep.
+
+    ``calibration``: a data set (see ``evaluate.dataset``), "none", or None for sentences from the standard library where a
+    tokenizer lies beside the model. ``data``: what ``bars`` are measured on; None takes the calibration data. ``batch``: rows at
+    a time in both.
+    """
+
+    source: Path
+    out: Path
+    scheme: Scheme = field(default_factory=Scheme)
+    calibration: str | None = None
+    data: Path | None = None
+    bars: Thresholds = field(default_factory=Thresholds)
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores, ``real`` is the share of real tokens.
+
+    ``batch`` and ``length``: 0 takes what the model does: 1, and 128 or what it has positions for.
+    """
+
+    batch: int = 0
+    length: int = 0
+    threads: int = 0
+    rounds: int = 20
+    real: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Which model to tune for which shapes, and the target file to write.
+
+    ``threads``: 0 tunes them too. ``target``: where the choices start. ``precisions`` and ``runtimes``: what may be chosen.
+    """
+
+    source: Path
+    out: Path
+    batch: int = 0
+    length: int = 0
+    real: float = 1.0
+    threads: int = 0
+    rounds: int = 20
+    target: str = "cpu"
+    precisions: tuple[str, ...] = ("fp32",)
+    runtimes: tuple[str, ...] = ("ort",)
+    model_type: str | None = None
+    seed: int = 0
+
+
+def shape_text(plan: BenchmarkConfig | TuneConfig) -> str:
+    """What a plan measures on, for people."""
+    return f"batch {plan.batch}" + (f", length {plan.length}" if plan.length else "")

@@ -1,0 +1,129 @@
+"""What lies in a model's folder: the names of files, config.json, and the record of what was done."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.io import atomic, files
+
+MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
+
+LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
+
+EXPORTS = Path("onnx")
+"""Where ``export`` puts a model when no folder is given."""
+
+RECORDED = (
+    "onnxfuse",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "torch",
+    "transformers",
+    "tensorflow",
+    "tf2onnx",
+    "keras",
+    "keras-hub",
+    "ai-edge-litert",
+    "numpy",
+)
+
+
+def source_file(model: Path | None, *names: str) -> Path:
+    """The file that a verb works on: the given file, or the first of ``names`` in the given, current or newest folder.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if model is not None and not model.is_dir():
+        return files.require_file(model)
+    folders = [model] if model is not None else [Path(), *_newest_exports()]
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    where = f"{model} holds" if model is not None else f"the current folder and {EXPORTS}/ hold"
+    raise UsageError(f"{where} no {' and no '.join(names)}; give an .onnx file or a folder, or run: onnxfuse export NAME")
+
+
+def _newest_exports() -> list[Path]:
+    return sorted((path.parent for path in EXPORTS.rglob(MODEL)), key=lambda folder: -(folder / MODEL).stat().st_mtime)
+
+
+def output_file(source: Path, out: Path | None, name: str) -> Path:
+    """Where a verb writes: ``out`` (a file, or a folder for ``name``), or ``name`` beside the source.
+
+    Raises:
+        UsageError: that is the source itself.
+    """
+    path = source.with_name(name) if out is None else out if out.suffix == ".onnx" else out / name
+    if path.exists() and path.samefile(source):
+        raise UsageError(f"the output {path} is the input itself; choose another with -o")
+    return path
+
+
+def output_folder(out: Path) -> Path:
+    """Where a verb writes more than one file. Raises UsageError for a file, or a name that only a model's file has."""
+    if out.is_file() or out.suffix in (".onnx", ".tflite"):
+        raise UsageError(f"-o {out}: an export is a folder, with config.json beside the model; give a folder's name")
+    return out
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """config.json beside a model, or an empty dict where there is none. Raises ModelError when it is no JSON object."""
+    path = source.with_name("config.json")
+    return files.read_object(path) if path.exists() else {}
+
+
+def record(folder: Path, step: str, plan: Any, results: dict[str, Any], *, staged: Path | None = None) -> None:
+    """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out.
+
+    ``staged``: the folder to write it into, beside files that are on their way into ``folder``.
+    """
+    known = recorded(folder)
+    known[step] = {"plan": plain(plan if isinstance(plan, dict) else asdict(plan)), "versions": versions(), **plain(results)}
+    atomic.save_json(known, (staged or folder) / RECORD)
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What a folder's onnxfuse.json holds by step; nothing when it is not there or not JSON."""
+    return read_json(folder / RECORD)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none."""
+    try:
+        return files.read_object(path) if path.is_file() else {}
+    except ModelError:
+        return {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides what a model becomes."""
+    found = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
+    for name in RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Honest timings, and the machine that they are true of."""

@@ -1,0 +1,209 @@
+"""What users have without onnxfuse: other tools' ways from the same checkpoint or export, as candidates for one stopwatch.
+
+Each peer runs with its own defaults. What it needs is made in a scratch folder, once for all peers that share it.
+
+Source: the tools' own documentation; ``onnxruntime.transformers.optimizer``, ``onnxruntime.quantization``,
+``onnxscript.rewriter.ort_fusions``, ``transformers.exporters`` (transformers 5), ``torch.compile``, OpenVINO and NNCF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxfuse.errors import MissingExtraError, ModelError, UsageError, first_line
+from onnxfuse.exporters.run_pytorch import torch_runner
+from onnxfuse.io import folders, onnx_file
+from onnxfuse.io.quiet import quiet
+from onnxfuse.runtime import Runner, Settings, open_runner
+from onnxfuse.verify.inputs import profile_of
+
+if TYPE_CHECKING:
+    from onnxfuse.exporters import Checkpoint
+
+CALIBRATION = (16, 32, 64, 96, 128)
+"""Lengths of the random rows that NNCF calibrates with, where the model is not shorter."""
+
+
+@dataclass
+class Bench:
+    """What peers are made from and with.
+
+    Args:
+        model: the plain export.
+        family: its model type.
+        folder: for what is made on the way.
+        threads: for every runtime; 0 takes its default.
+        checkpoint: what the export came from; opened from the export's record when None.
+    """
+
+    model: Path
+    family: str
+    folder: Path
+    threads: int = 0
+    checkpoint: Checkpoint | None = None
+    _made: dict[str, Path] = field(default_factory=dict)
+
+    def torch(self) -> Checkpoint:
+        """The checkpoint. Raises UsageError when the export's record does not lead to it."""
+        if self.checkpoint is None:
+            self.checkpoint = checkpoint_of(self.model)
+        return self.checkpoint
+
+    def made(self, name: str, make: Callable[[Bench, Path], None]) -> Path:
+        """The file that ``make`` writes, made once. Raises ModelError with the tool's own words when it fails."""
+        if name not in self._made:
+            path = self.folder / name / folders.MODEL
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with quiet():
+                try:
+                    make(self, path)
+                except ImportError as error:
+                    raise MissingExtraError(f"measuring against {name}", "peers") from error
+                except Exception as error:
+                    raise ModelError(f"{name} failed: {first_line(error)[:200]}") from error
+            self._made[name] = path
+        return self._made[name]
+
+    def session(self, path: Path, runtime: str = "ort") -> Runner:
+        return open_runner(path, Settings(runtime, self.threads))
+
+
+def checkpoint_of(model: Path) -> Checkpoint:
+    """The checkpoint that ``onnxfuse export`` made a model from, by the record beside it. Raises UsageError, ExportError."""
+    from onnxfuse.exporters import open_checkpoint
+
+    export = folders.recorded(model.parent).get("export", {})
+    plan = export.get("plan")
+    if plan is None or export.get("framework") != "pt":
+        raise UsageError(
+            f"{model.with_name(folders.RECORD)} does not say which PyTorch checkpoint {model.name} came from; "
+            "PyTorch can be measured beside what onnxfuse export wrote from it"
+        )
+    return open_checkpoint(
+        plan["source"],
+        task=plan["task"],
+        model_type=plan["model_type"],
+        random_weights=plan["random_weights"],
+        seed=plan["seed"],
+        framework="pt",
+    )
+
+
+# What the tools write --------------------------------------------------------------------------------------------
+
+
+def _ort_optimized(bench: Bench, path: Path) -> None:
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    kind = "vit" if bench.family == "vit" else "bert"
+    optimize_model(str(bench.model), model_type=kind).save_model_to_file(str(path))
+
+
+def _onnxscript(bench: Bench, path: Path) -> None:
+    from onnxscript.rewriter.ort_fusions import optimize_for_ort
+
+    model, _ = optimize_for_ort(ir.load(bench.model))
+    ir.save(model, path)
+
+
+def _transformers(bench: Bench, path: Path, **options: Any) -> None:
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    from onnxfuse.exporters.torch import sample
+
+    checkpoint = bench.torch()
+    feeds: dict[str, Any] = dict(zip(checkpoint.family.inputs, sample(checkpoint), strict=True))
+    model: Any = checkpoint.module.model
+    ir.save(OnnxExporter().export(model, feeds, config=OnnxConfig(dynamic=True, **options)).program, path)
+
+
+def _transformers_fused(bench: Bench, path: Path) -> None:
+    _transformers(bench, path, ort_fusions="cpu")
+
+
+def _transformers_int8(bench: Bench, path: Path) -> None:
+    from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+
+    _transformers(bench, path, ort_fusions="cpu", quantizer=OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig()))
+
+
+def _quantized(source: Callable[[Bench], Path]) -> Callable[[Bench, Path], None]:
+    def make(bench: Bench, path: Path) -> None:
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantize_dynamic(source(bench), path)
+
+    return make
+
+
+def _nncf(bench: Bench, path: Path) -> None:
+    import nncf
+    import openvino
+
+    profile = profile_of(onnx_file.load(bench.model), folders.read_config(bench.model))
+    rows = [profile.feeds(1, min(length, profile.longest), seed=seed) for seed in range(4) for length in CALIBRATION]
+    model = nncf.quantize(
+        openvino.Core().read_model(bench.model), nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows)
+    )
+    openvino.save_model(model, path.with_suffix(".xml"))
+
+
+# The peers -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to run the model without onnxfuse; ``kind``: fp32, bf16 or int8."""
+
+    kind: str
+    open: Callable[[Bench], Runner]
+
+
+def _plain(bench: Bench) -> Path:
+    return bench.model
+
+
+def _ort_optimized_file(bench: Bench) -> Path:
+    return bench.made("ort-optimizer", _ort_optimized)
+
+
+def _from_file(name: str, make: Callable[[Bench, Path], None]) -> Callable[[Bench], Runner]:
+    return lambda bench: bench.session(bench.made(name, make))
+
+
+def _from_nncf(bench: Bench) -> Runner:
+    return bench.session(bench.made("openvino-int8", _nncf).with_suffix(".xml"), "openvino")
+
+
+PEERS: dict[str, Peer] = {
+    "torch": Peer("fp32", lambda bench: torch_runner(bench.torch(), bench.threads)),
+    "torch-compile": Peer("fp32", lambda bench: torch_runner(bench.torch(), bench.threads, compiled=True)),
+    "torch-bf16": Peer("bf16", lambda bench: torch_runner(bench.torch(), bench.threads, compiled=True, bfloat16=True)),
+    "ort": Peer("fp32", lambda bench: bench.session(bench.model)),
+    "ort-optimizer": Peer("fp32", _from_file("ort-optimizer", _ort_optimized)),
+    "onnxscript": Peer("fp32", _from_file("onnxscript", _onnxscript)),
+    "transformers": Peer("fp32", _from_file("transformers", _transformers_fused)),
+    "quantize-dynamic": Peer("int8", _from_file("quantize-dynamic", _quantized(_plain))),
+    "ort-optimizer-int8": Peer("int8", _from_file("ort-optimizer-int8", _quantized(_ort_optimized_file))),
+    "transformers-int8": Peer("int8", _from_file("transformers-int8", _transformers_int8)),
+    "openvino": Peer("fp32", lambda bench: bench.session(bench.model, "openvino")),
+    "openvino-bf16": Peer("bf16", lambda bench: bench.session(bench.model, "openvino-bf16")),
+    "openvino-int8": Peer("int8", _from_nncf),
+}
+"""By the name that ``--against`` takes. Quantized ones follow what they are made from."""
+
+
+def choose(names: str) -> list[str]:
+    """The peers of a comma-separated list, or all of them. Raises UsageError."""
+    chosen = list(PEERS) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in PEERS]
+    if unknown or not chosen:
+        raise UsageError(
+            f"--against {names}: no peer named {', '.join(unknown) or repr(names)}; choose all, or some of {', '.join(PEERS)}"
+        )
+    return chosen

@@ -1,0 +1,214 @@
+"""Models, runtimes and other tools side by side: each one's speed beside its parity, from one interleaved run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import catalog
+from onnxfuse.config import BenchmarkConfig, shape_text
+from onnxfuse.errors import OnnxfuseError, UsageError, first_line
+from onnxfuse.evaluate import calibrated
+from onnxfuse.io import folders, onnx_file
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.measure import benchmark
+from onnxfuse.measure.benchmark import Timing
+from onnxfuse.model import METADATA
+from onnxfuse.pipeline import baselines, memory
+from onnxfuse.pipeline.step import fitted
+from onnxfuse.quantize.products import integer_node
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
+from onnxfuse.verify import parity, verdict
+from onnxfuse.verify.inputs import Case, profile_of, understood
+from onnxfuse.verify.parity import Parity
+
+COMPARED = 8
+"""Inputs that parity is measured on, of the very shape that is timed: what compiles for each shape need not do so again."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model.
+
+    Args:
+        kind: a key of ``parity.OF_PRECISION``.
+        path: its file.
+        ours: made by onnxfuse.
+        real: what it was calibrated with, if it is int8 and was.
+        unjudged: why it cannot be compared.
+    """
+
+    name: str
+    kind: str
+    run: Runner
+    path: Path | None = None
+    runtime: str = "ort"
+    ours: bool = False
+    real: verdict.Real | None = None
+    unjudged: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate, measured. Sizes are in bytes; ``parity`` is with the first candidate, None for itself."""
+
+    candidate: Candidate
+    timing: Timing
+    parity: Parity | None
+    peak_memory: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        return None if self.candidate.path is None else onnx_file.model_bytes(self.candidate.path)
+
+    def to_json(self) -> dict[str, Any]:
+        seen = self.parity
+        agrees = None if seen is None else {"error": seen.error, "cosine": seen.cosine, "passed": seen.passed, "real": seen.real}
+        agrees = {"unjudged": self.candidate.unjudged} if self.candidate.unjudged else agrees
+        return self.timing.to_json() | {
+            "kind": self.candidate.kind,
+            "runtime": self.candidate.runtime,
+            "size": self.size,
+            "peak_memory": self.peak_memory,
+            "parity": agrees,
+        }
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What came out: the rows by name, why the others could not take part, and what was measured on, for people."""
+
+    rows: dict[str, Row]
+    failed: dict[str, str] = field(default_factory=dict)
+    shape: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: row.to_json() for name, row in self.rows.items()} | ({"failed": self.failed} if self.failed else {})
+
+
+def hold(
+    models: Sequence[Path],
+    plan: BenchmarkConfig,
+    *,
+    runtimes: Sequence[str] = ("ort",),
+    against: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Contest:
+    """Measure model files in each of the runtimes, and peers of the first file, in one interleaved run.
+
+    Args:
+        models: the first is the reference; peers are made from it.
+        runtimes: keys of ``runtime.RUNTIMES``.
+        against: keys of ``peers.PEERS``.
+
+    Raises:
+        UsageError: they take other rows or tokens than those of the plan.
+        OnnxfuseError: one of the files cannot be measured. A peer that fails is named in the result instead.
+    """
+    if models[0].suffix == litert.SUFFIX:
+        raise UsageError(f"{models[0]} is a LiteRT model; give an ONNX model first, as the reference that tells the inputs")
+    config = folders.read_config(models[0])
+    model = onnx_file.load(models[0])
+    profile = profile_of(model, config)
+    plan = fitted(plan, profile)
+    entries = [
+        from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads), models[0])
+        for path in models
+        for runtime in (runtimes if path.suffix != litert.SUFFIX else ("ort",))
+    ]
+    peaks = {
+        entry.name: memory.peak_memory(
+            entry.path, batch=plan.batch, length=plan.length, threads=plan.threads, runtime=entry.runtime, like=models[0]
+        )
+        for entry in entries
+        if entry.path
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        bench = baselines.Bench(models[0], catalog.model_type(model, config, None), Path(folder), plan.threads)
+        failed = {}
+        for number, name in enumerate(against):
+            progress(f"making {name}", number / len(against))
+            try:
+                entries.append(Candidate(name, baselines.PEERS[name].kind, baselines.PEERS[name].open(bench)))
+            except OnnxfuseError as error:
+                failed[name] = str(error)
+        profile = understood(profile, entries[0].run)
+        inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
+        rows = measure(entries, inputs, plan.rounds, failed, progress)
+    return Contest({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
+
+
+def measure(
+    entries: Sequence[Candidate], inputs: Sequence[Feeds], rounds: int, failed: dict[str, str], progress: Progress = silent
+) -> dict[str, Row]:
+    """Compare candidates with the first on all ``inputs`` and time them on the first of these.
+
+    Args:
+        failed: receives why a candidate could not run; it is then left out.
+    """
+    progress("comparing outputs")
+    agrees = compare(entries, inputs, failed)
+    running = [entry for entry in entries if entry.name not in failed]
+    timings = benchmark.measure({entry.name: entry.run for entry in running}, inputs[:1], rounds=rounds, progress=progress)
+    return {entry.name: Row(entry, timings[entry.name], agrees.get(entry.name)) for entry in running}
+
+
+def compare(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
+    """Parity of each candidate with the first, by name (see ``verdict``); ``failed`` receives why one could not be compared."""
+    expected = parity.reference(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
+    names = tuple(expected[0].outputs)
+    agrees, known = {}, dict[str, list[parity.Expected]]()
+    for entry in entries[1:]:
+        if entry.unjudged:
+            continue
+        try:
+            if entry.real is not None and entry.real.name not in known:
+                known[entry.real.name] = parity.reference(entries[0].run, entry.real.cases)
+            name = "" if entry.real is None else entry.real.name
+            agrees[entry.name] = verdict.judge(
+                expected, known.get(name, []), _only(entry.run, names), parity.OF_PRECISION[entry.kind], name
+            )
+        except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a peer's own
+            failed[entry.name] = first_line(error)
+    return agrees
+
+
+def _only(run: Runner, names: tuple[str, ...]) -> Runner:
+    """The outputs of these names: other tools show more."""
+
+    def call(feeds: Feeds) -> Outputs:
+        return {name: array for name, array in run(feeds).items() if name in names}
+
+    return call
+
+
+def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
+    return str(path) if tuple(runtimes) == ("ort",) or path.suffix == litert.SUFFIX else f"{path} in {runtime}"
+
+
+def from_file(path: Path, name: str, settings: Settings, beside: Path | None = None) -> Candidate:
+    """A model file in a runtime; its precision, who made it and what it was calibrated with are read off the file.
+
+    Args:
+        beside: another file in whose folder its tokenizer or calibration data may lie.
+
+    Raises:
+        ModelError, MissingExtraError: see ``open_runner``.
+    """
+    if path.suffix == litert.SUFFIX:
+        return Candidate(name, litert.precision(path), open_runner(path, settings), path, "litert")
+    model = onnx_file.load(path)
+    kind = "fp32" if integer_node(model) is None else "int8"
+    if settings.runtime == "openvino-bf16" and kind == "fp32":
+        kind = "bf16"
+    real, unjudged = None, ""
+    try:
+        real = calibrated.real_inputs(path, *([] if beside is None else [beside]))
+    except UsageError as error:
+        unjudged = str(error)
+    return Candidate(
+        name, kind, open_runner(path, settings), path, settings.runtime, METADATA in model.metadata_props, real, unjudged
+    )

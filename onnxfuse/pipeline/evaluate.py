@@ -1,0 +1,58 @@
+"""Measure on real samples how good models are, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxfuse.config import BenchmarkConfig
+from onnxfuse.evaluate.quality import Quality, answer, judge
+from onnxfuse.evaluate.sources import datasets_for
+from onnxfuse.io import onnx_file
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.measure import benchmark
+from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
+
+
+def evaluate(paths: list[Path], data: Path, plan: BenchmarkConfig, progress: Progress = silent) -> dict[str, Evaluated]:
+    """Measure on real samples how good models are, beside the first of them, and how fast, beside each other.
+
+    Raises:
+        UsageError, ModelError: see ``evaluate.dataset.read`` and ``evaluate.quality.judge``.
+    """
+    sets = dict(zip(map(str, paths), datasets_for(data, paths), strict=True))
+    runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}
+    answers = {}
+    for number, (name, run) in enumerate(runners.items()):
+        progress(f"answering with {name}", number / len(runners))
+        answers[name] = answer(run, sets[name], plan.batch)
+    timed = {name: _on(run, next(sets[name].batches(plan.batch))) for name, run in runners.items()}
+    timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
+    return {
+        str(path): Evaluated(
+            judge(answers[str(path)], answers[str(paths[0])], sets[str(path)]),
+            timings[str(path)],
+            onnx_file.model_bytes(path),
+            sets[str(path)].rows(plan.batch),
+        )
+        for path in paths
+    }
+
+
+def _on(run: Runner, feeds: Feeds) -> Runner:
+    """A runner for one input of its own: models that call their inputs differently are timed side by side."""
+    return lambda _: run(feeds)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's quality on a data set, its latency on the set's first batch, its size in bytes, and the rows in a batch."""
+
+    quality: Quality
+    timing: benchmark.Timing
+    size: int
+    batch: int
+
+    def to_json(self) -> dict[str, Any]:
+        return self.quality.to_json() | {"latency": self.timing.to_json(), "size": self.size, "batch": self.batch}

@@ -1,0 +1,214 @@
+"""Say of each layer what was fused, and where the nearest match stopped for what was not.
+
+A layer begins at its attention. A norm that only the projections of the next attention read belongs to that one (ViT's first
+norm); what comes before the first layer is the embeddings. What is not fused is found by the operator that nothing else in an
+encoder uses (its anchor): Softmax, Erf or Tanh, ReduceMean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse import catalog, targets
+from onnxfuse.catalog import model_type
+from onnxfuse.io import folders, onnx_file
+from onnxfuse.normalize.contrib import STAYS
+from onnxfuse.optimizer import canonical, one_split, stands_for
+from onnxfuse.rewrite import Analysis, Rule, Trace
+from onnxfuse.rewrite.driver import CONSENT, nearest_miss
+from onnxfuse.rewrite.pattern import Miss
+from onnxfuse.targets import Target
+
+DONE = {"Attention": "attention", "LayerNormalization": "layer_norm", "Gelu": "gelu"}
+ANCHORS = {"Softmax": "attention", "ReduceMean": "layer_norm", "Erf": "gelu", "Tanh": "gelu"}
+RULES = {"attention": ("attention",), "qkv": ("merged-qkv",), "layer_norm": ("layer-norm",), "gelu": ("gelu", "gelu-tanh")}
+"""The rules that make each thing."""
+
+REACH = 12
+"""How many nodes after its anchor the last node of a fusion may be: a norm has 6, attention 3, Gelu 4; exporters add some."""
+
+ADVICE = (
+    (r"graph output", "export without that output"),
+    (r"read elsewhere", "remove the other reader, or compute it apart"),
+    (r"not a constant|can override", "make it an initializer that is no graph input"),
+    (r"is not known", "export again with dynamic dimensions named, or with the other --exporter"),
+    (r"the mask", "name batch and length of ids and mask alike, compute neither in the graph, give the mask a shape it may have"),
+    (r"wanted|is not|has|runs over", "it computes something else here; nothing to do if that is meant"),
+)
+"""What to do, by the words of a refusal; the first that fits."""
+
+OTHERWISE = "if it computes the same, this spelling is not known yet: report it with this line"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing of one layer: done, or where its nearest match stopped."""
+
+    layer: str
+    fusion: str
+    done: bool
+    at: str
+    matched: int = 0
+    seen: str = ""
+    wanted: str = ""
+    where: str = ""
+    advice: str = ""
+
+    def __str__(self) -> str:
+        if self.done:
+            return f"{self.layer}: {self.fusion} done at {self.at}"
+        if not self.matched:
+            return f"{self.layer}: {self.fusion} not done: nothing there looks like it; {self.advice}"
+        stop = self.seen if self.wanted == CONSENT else f"saw {self.seen}, wanted {self.wanted}"
+        nodes = f"{self.matched} node{'s' * (self.matched > 1)} matched"
+        return f"{self.layer}: {self.fusion} not done near {self.at}: {nodes}; at {self.where}: {stop}; {self.advice}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Finding]:
+    """Fuse ``model`` in place, up to standard operators, and say what became of each layer.
+
+    Args:
+        things: what every layer is expected to have (see ``Architecture.fusable``).
+
+    Raises:
+        UsageError, ModelError: as ``fuse``.
+    """
+    chosen = catalog.select(target, frozenset(), frozenset())
+    analysis = canonical(model, target, chosen, Trace())
+    rules = {fusion: [rule for rule in chosen.fusions if rule.name in names] for fusion, names in RULES.items()}
+    findings: list[Finding] = []
+    for layer, nodes in _layers(model.graph):
+        here = [finding for node in nodes for finding in _findings(layer, node, rules, analysis)]
+        findings += [*_once(here), *_absent(layer, here, things)]
+    return [*findings, *_hidden(model.graph)]
+
+
+def _hidden(graph: ir.Graph) -> Iterator[Finding]:
+    """Operators with bodies that hold what would be fused outside of them."""
+    for node in graph:
+        bodies = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
+        inner = [each for body in bodies for each in body.all_nodes() if not each.domain and each.op_type in (*DONE, *ANCHORS)]
+        if inner:
+            name = node.outputs[0].name or ""
+            more = f" and {len(inner) - 1} more" if inner[1:] else ""
+            seen = f"a body of {node.op_type} holds {inner[0].op_type}{more}; bodies are left as they are"
+            yield Finding(f"inside {node.op_type}", "fusions", False, name, 1, seen, CONSENT, name, "export the model without it")
+
+
+def _layers(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:
+    """The nodes of interest, by layer."""
+    things = [node for node in graph if stands_for(node) or (not node.domain and node.op_type in (*DONE, *ANCHORS))]
+    layers: list[list[ir.Node]] = [[]]
+    for at, node in enumerate(things):
+        led = len(layers) > 1 and len(layers[-1]) == 1 and _leads(layers[-1][0])
+        leads = at + 1 < len(things) and _attends(things[at + 1]) and _leads(node)
+        if leads or (_attends(node) and not led):
+            layers.append([])
+        layers[-1].append(node)
+    for number, nodes in enumerate(layers):
+        yield f"layer {number - 1}" if number else "embeddings", nodes
+
+
+def _attends(node: ir.Node) -> bool:
+    return "Attention" in (node.op_type, stands_for(node)) or node.op_type == "Softmax"
+
+
+def _leads(norm: ir.Node) -> bool:
+    """Whether a norm is there for projections alone, and no residual reads it."""
+    return norm.op_type == "LayerNormalization" and {user.op_type for user, _ in norm.outputs[0].uses()} == {"MatMul"}
+
+
+def _once(findings: list[Finding]) -> list[Finding]:
+    """Without what was found twice from two anchors of one thing (a norm has two means)."""
+    kept: dict[Any, Finding] = {}
+    for finding in findings:
+        kept.setdefault(finding if finding.done else (finding.fusion, finding.where, finding.seen), finding)
+    return list(kept.values())
+
+
+def _findings(layer: str, node: ir.Node, rules: Mapping[str, list[Rule]], analysis: Analysis) -> Iterator[Finding]:
+    name = node.outputs[0].name or ""
+    if (operator := stands_for(node)) is not None:
+        own = f"{node.domain}.{node.op_type}"
+        why = node.metadata_props.get(STAYS, f"{own} is not taken apart")
+        advice = f"{own} runs in its own runtime alone; export the model again, without that runtime's optimizer"
+        yield Finding(layer, DONE[operator], False, name, 1, why, CONSENT, name, advice)
+        return
+    if node.op_type in DONE:
+        yield Finding(layer, DONE[node.op_type], True, name)
+        if node.op_type == "Attention":
+            near = _nearest(rules["qkv"], [node], None, analysis)
+            yield Finding(layer, "qkv", True, name) if one_split(node) else _missed(layer, "qkv", name, near)
+        return
+    fusion = ANCHORS[node.op_type]
+    near = _nearest(rules[fusion], _downstream(node), node, analysis)
+    if fusion == "attention" or (near is not None and near[1] and near[0].matched > 1):
+        yield _missed(layer, fusion, name, near)
+
+
+def _downstream(anchor: ir.Node) -> list[ir.Node]:
+    """The anchor and what follows it, nearest first."""
+    found, queue = {anchor: 0}, [anchor]
+    while queue:
+        node = queue.pop(0)
+        if found[node] < REACH:
+            for user in (user for value in node.outputs for user, _ in value.uses()):
+                if user not in found and user.graph is anchor.graph:
+                    found[user] = found[node] + 1
+                    queue.append(user)
+    return list(found)
+
+
+def _nearest(rules: list[Rule], roots: list[ir.Node], anchor: ir.Node | None, analysis: Analysis) -> tuple[Miss, bool] | None:
+    """The miss that got furthest, those that reached the anchor before the others; the nearest root wins a tie."""
+    best: tuple[Miss, bool] | None = None
+    for root in roots:
+        for rule in rules:
+            if (rule.pattern.type, rule.pattern.domain) != (root.op_type, root.domain):
+                continue
+            found = nearest_miss(rule, root, analysis)
+            if found is None:
+                continue
+            miss, nodes = found
+            reached = anchor is None or anchor in nodes
+            if best is None or (reached, miss.matched) > (best[1], best[0].matched):
+                best = miss, reached
+    return best
+
+
+def _missed(layer: str, fusion: str, at: str, near: tuple[Miss, bool] | None) -> Finding:
+    if near is None:
+        return Finding(layer, fusion, False, at, advice=OTHERWISE)
+    miss = near[0]
+    advice = next((text for words, text in ADVICE if miss.wanted == CONSENT and re.search(words, miss.seen)), OTHERWISE)
+    return Finding(layer, fusion, False, at, miss.matched, miss.seen, miss.wanted, miss.where, advice)
+
+
+def _absent(layer: str, here: list[Finding], things: Collection[str]) -> Iterator[Finding]:
+    """What every layer is expected to have, and this one does not show at all."""
+    if layer == "embeddings":
+        return
+    for fusion in things:
+        if not any(finding.fusion == fusion for finding in here) and fusion != "qkv":  # attention's finding tells of it
+            yield Finding(layer, fusion, False, layer, advice="the model has another kind of layer here, or it was taken apart")
+
+
+def explain_file(source: Path, target: str = "cpu", model_type_: str | None = None) -> list[Finding]:
+    """Say of each layer of a model what fuses, and where the nearest match stops for what does not.
+
+    Raises:
+        UsageError, ModelError.
+    """
+    model, config = onnx_file.load(source), folders.read_config(source)
+    family = catalog.architecture(model_type(model, config, model_type_))
+    family.name_inputs(model)
+    return explain(model, targets.find(target), tuple(family.fusable(config)))

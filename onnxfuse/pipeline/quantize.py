@@ -1,0 +1,108 @@
+"""Quantize a float model to int8, and save it if it passes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse.config import QuantizeConfig
+from onnxfuse.errors import UncalibratedError, UsageError
+from onnxfuse.evaluate import calibrated
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.sources import dataset_for, default_calibration
+from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.pipeline.step import Clock, Step, unwritten
+from onnxfuse.quantize.forms import choose_form
+from onnxfuse.quantize.gate import pass_bars
+from onnxfuse.quantize.prepare import Prepared, clip_safe, prepare
+from onnxfuse.quantize.products import find_tables
+from onnxfuse.quantize.write import write
+from onnxfuse.verify.verdict import compare_files
+
+
+def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
+    """Quantize a float model to int8 and save it if it passes the int8 tolerance, and the bars that the plan sets.
+
+    Raises:
+        UsageError, ModelError; ParityError when the outputs are too far away; RequirementError when ``plan.bars`` cannot be met.
+    """
+    clock = Clock()
+    model = onnx_file.load(plan.source)
+    calibration, uncalibrated = _calibration(plan, model)
+    data = calibration if plan.data is None else dataset_for(plan.data, plan.source, model)
+    if plan.bars and data is None:
+        raise UsageError(f"the bars need inputs to be measured on; give --data FILE ({uncalibrated})")
+    if plan.scheme.static and calibration is None:
+        raise UsageError(f"static int8 needs calibration data; give --calibration FILE, or leave --static out ({uncalibrated})")
+    clock.lap("load")
+    prepared = prepare(model, plan.scheme, None if calibration is None else partial(calibration.batches, plan.batch), progress)
+    clock.lap("prepare")
+    form, forms = choose_form(prepared, plan.batch, calibration, progress)
+    trade = None
+    if plan.bars:
+        assert data is not None
+        progress("comparing with float on the data")
+        trade = pass_bars(prepared, plan.source, form, data, plan.batch, plan.bars, progress)
+        clock.lap("gate")
+    kept = () if trade is None else trade.kept
+    details = _int8_details(plan, prepared, calibration, form, forms, kept)
+    with atomic.replacing(plan.out) as staged:
+        quantized = write(prepared, kept, form)
+        quantized.metadata_props[calibrated.METADATA] = calibrated.note(details, plan.batch)
+        onnx_file.save(quantized, staged)
+        del model, prepared, quantized
+        clock.lap("save")
+        progress("comparing with float")
+        real = None if calibration is None else calibrated.real_of(calibration, plan.batch)
+        result = compare_files(plan.source, staged, "bars" if plan.bars else "int8", real=real)
+        result.require("the int8 model is not close enough to float", unwritten(plan.out))
+        clock.lap("verify")
+    details["uncalibrated"] = uncalibrated
+    details["size_ratio"] = round(onnx_file.model_bytes(plan.out) / onnx_file.model_bytes(plan.source), 4)
+    if trade is not None:
+        details["gate"] = trade.to_json()
+    step = Step(plan.out, onnx_file.model_bytes(plan.out), clock.seconds, result, details)
+    folders.record(plan.out.parent, "quantize", plan, step.to_json())
+    return step
+
+
+def _calibration(plan: QuantizeConfig, model: ir.Model) -> tuple[Dataset | None, str]:
+    """What to calibrate with, or why there is nothing. Raises UsageError, ModelError where it was asked for."""
+    if plan.calibration is not None:
+        asked = plan.calibration != "none"
+        return (dataset_for(Path(plan.calibration), plan.source, model), "") if asked else (None, "as asked")
+    try:
+        return default_calibration(plan.source, model), ""
+    except UncalibratedError as error:
+        return None, str(error)
+
+
+def _int8_details(
+    plan: QuantizeConfig,
+    prepared: Prepared,
+    calibration: Dataset | None,
+    form: str,
+    forms: dict[str, float],
+    kept: tuple[str, ...],
+) -> dict[str, Any]:
+    """What the int8 model is, for people and for its own metadata."""
+    roles = {product.name: product.role for product in prepared.products}
+    return {
+        "scheme": "static" if plan.scheme.static else "dynamic",
+        "form": form,
+        "forms": forms,
+        "weights": "s8 per channel",
+        "activations": "u8",
+        "clip_safe": clip_safe(plan.scheme),
+        "matmuls": len(roles) - len(kept),
+        "embeddings": len(find_tables(prepared.model)) if plan.scheme.embeddings else 0,
+        "calibration": None if calibration is None else calibration.name,
+        "batch": plan.batch if calibration is None else calibration.rows(plan.batch),
+        "notes": [] if calibration is None else list(calibration.notes),
+        "smoothed": {roles[name]: alpha for name, alpha in prepared.smoothed.items()},
+        "float": [roles[name] for name in kept],
+    }

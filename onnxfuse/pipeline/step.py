@@ -1,0 +1,62 @@
+"""What each verb returns, and how it counts its seconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onnxfuse.config import BenchmarkConfig, TuneConfig
+from onnxfuse.verify.inputs import Profile
+from onnxfuse.verify.parity import Parity
+
+P = TypeVar("P", BenchmarkConfig, TuneConfig)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step made: the file, its size in bytes, seconds spent on each part, and parity with what it came from."""
+
+    path: Path
+    size: int
+    seconds: dict[str, float]
+    parity: Parity | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "size": self.size,
+            "seconds": self.seconds,
+            "parity": None if self.parity is None else self.parity.to_json(),
+            **self.details,
+        }
+
+
+class Clock:
+    """Seconds by part: ``with``-less, since parts follow each other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._at = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = round(now - self._at, 3)
+        self._at = now
+
+    def split(self, part: str, inner: str, seconds: float) -> None:
+        """Count ``seconds`` of ``part`` as ``inner``."""
+        self.seconds[part] = round(self.seconds[part] - seconds, 3)
+        self.seconds[inner] = round(seconds, 3)
+
+
+def fitted(plan: P, profile: Profile) -> P:
+    """The plan with the rows and tokens that a model takes. Raises UsageError: it does not take those of the plan."""
+    rows, columns = profile.measured(plan.batch, plan.length)
+    return replace(plan, batch=rows, length=columns)
+
+
+def unwritten(path: Path) -> str:
+    return f"{path} was not written"

@@ -1,0 +1,284 @@
+"""Choose what is fastest by measuring it: on this machine, for this model and these shapes.
+
+Things are decided one after another, starting from a shipped target: precision and runtime first, then the forms, then how the
+session is opened. For each thing all alternatives run in one interleaved measurement beside the choice so far, which takes part
+twice: how far it is from itself is the noise. At the end the result is measured against where it started.
+
+``RULE`` is the rule of choice; equal measurements give equal choices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse import catalog, targets
+from onnxfuse.config import Scheme, TuneConfig, shape_text
+from onnxfuse.errors import ModelError, OnnxfuseError, UncalibratedError, UsageError
+from onnxfuse.evaluate import calibrated
+from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluate.sources import default_calibration
+from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.measure import benchmark, machine
+from onnxfuse.measure.benchmark import Ratio
+from onnxfuse.optimizer import fuse
+from onnxfuse.pipeline import compare
+from onnxfuse.pipeline.compare import Candidate
+from onnxfuse.pipeline.step import fitted
+from onnxfuse.quantize.prepare import Prepared, prepare
+from onnxfuse.quantize.write import write
+from onnxfuse.runtime import RUNTIMES, Feeds, Settings, open_runner
+from onnxfuse.targets import CHOICES, Target
+from onnxfuse.verify import verdict
+from onnxfuse.verify.inputs import profile_of
+
+RULE = (
+    "An alternative replaces the choice so far when the 95 % interval of its speed, as a multiple of that choice's, lies "
+    "above 1 and above the interval of that choice measured against itself (the noise); of several, the largest median wins. "
+    "The result replaces the target it started from when it is faster than that by the same rule."
+)
+
+FORMS = ("attention", "qkv", "gelu", "residual", "padding")
+"""What a target decides inside the file, in the order of the measurement."""
+
+LEFT_OUT = {"elementwise", "Gemm"}
+"""Forms for old opsets and for comparison; nothing is measured to prefer them."""
+
+NOISE = "the same again"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One alternative: ``speed`` is how many times as fast as the choice so far; ``refused`` why it could not run."""
+
+    thing: str
+    option: str
+    p50: float | None = None
+    speed: Ratio | None = None
+    refused: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The target that came out, and every trial on the way, thing by thing."""
+
+    target: Target
+    trials: tuple[Trial, ...]
+
+
+def tune(plan: TuneConfig, progress: Progress = silent) -> Tuned:
+    """Measure the alternatives for a model and write the best choices to ``plan.out``, a target file.
+
+    What was measured before an interruption is kept beside it and not measured again.
+
+    Raises:
+        UsageError: no precision or runtime of that name.
+        OnnxfuseError: the model cannot be optimized or run.
+    """
+    for name, asked, all_ in (("precision", plan.precisions, CHOICES["precision"]), ("runtime", plan.runtimes, tuple(RUNTIMES))):
+        if unknown := sorted(set(asked) - set(all_)):
+            raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
+    plan = fitted(plan, profile_of(onnx_file.load(plan.source), folders.read_config(plan.source)))
+    known = _Known(plan)
+    base = targets.find(plan.target)
+    base = replace(base, session=replace(base.session, threads=plan.threads))
+    for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
+        if value_of(base, thing) not in asked:
+            base = chosen_with(base, thing, asked[0])
+    workshop = _Workshop(plan)
+    chosen, trials = base, []
+    things = list(_alternatives(base, plan))
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (thing, options) in enumerate(things):
+            progress(f"{thing}: {', '.join(options)}", number / (len(things) + 1))
+            variants = {option: chosen_with(chosen, thing, option) for option in options}
+            found = known.trials(thing) or workshop.measure(thing, chosen, variants, Path(folder))
+            known.add(thing, found)
+            trials += found
+            chosen = variants.get(best(found), chosen)
+        progress("against the target it started from", number / (len(things) + 1))
+        if chosen != base:
+            found = known.trials("all") or workshop.measure("all", base, {"tuned": chosen}, Path(folder))
+            known.add("all", found)
+            trials += found
+            chosen = chosen if best(found) else base
+    measured = known.key | {"rule": RULE, "from": base.name, "trials": [trial.to_json() for trial in trials]}
+    chosen = replace(
+        chosen,
+        name=plan.out.stem,
+        measured=measured,
+        why=f"measured by onnxfuse tune on {measured['machine']}, {shape_text(plan)}",
+    )
+    atomic.save_json(chosen.to_json(), plan.out)
+    known.forget()
+    return Tuned(chosen, tuple(trials))
+
+
+def best(trials: Sequence[Trial]) -> str:
+    """The option that ``RULE`` takes; "" keeps the choice so far."""
+    noise = next((trial.speed.high for trial in trials if trial.option == NOISE and trial.speed), 1.0)
+    better = [trial for trial in trials if trial.option != NOISE and trial.speed and trial.speed.low > max(1.0, noise)]
+    return max(better, key=lambda trial: trial.speed.value if trial.speed else 0.0).option if better else ""
+
+
+def _alternatives(base: Target, plan: TuneConfig) -> Sequence[tuple[str, tuple[str, ...]]]:
+    """What is measured: each thing with its options, the one of ``base`` among them."""
+    cores = machine.cores()
+    things = [("precision", plan.precisions), ("runtime", plan.runtimes)]
+    things += [(thing, tuple(option for option in CHOICES[thing] if option not in LEFT_OUT)) for thing in FORMS]
+    things += [("denormals_as_zero", ("True", "False")), ("spinning", ("True", "False"))]
+    if not plan.threads:
+        things.append(("threads", ("0", *(str(count) for count in range(1, cores + 1)))))
+    return [(thing, options) for thing, options in things if set(options) - {value_of(base, thing)}]
+
+
+def value_of(target: Target, thing: str) -> str:
+    """What a target chooses for a thing, as text."""
+    return str(getattr(target.session if hasattr(target.session, thing) else target, thing))
+
+
+def chosen_with(target: Target, thing: str, option: str) -> Target:
+    """The target with another option for one thing."""
+    if not hasattr(target.session, thing):
+        return Target(**vars(target) | {thing: option})
+    kind = type(getattr(target.session, thing))
+    value = option == "True" if kind is bool else kind(option)
+    return replace(target, session=Settings(**vars(target.session) | {thing: value}))
+
+
+class _Workshop:
+    """Makes a model's variants and measures them side by side."""
+
+    def __init__(self, plan: TuneConfig) -> None:
+        self.plan = plan
+        config = folders.read_config(plan.source)
+        model = onnx_file.load(plan.source)
+        self.family = catalog.architecture(catalog.model_type(model, config, plan.model_type))
+        self.calibration = _calibration(plan, model) if "int8" in plan.precisions else None
+        self.real = None if self.calibration is None else calibrated.real_of(self.calibration, calibrated.ROWS)
+        profile = verdict.profile_of_file(plan.source, config, open_runner(plan.source))
+        self.inputs: list[Feeds] = [
+            profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(compare.COMPARED)
+        ]
+
+    def measure(self, thing: str, chosen: Target, variants: Mapping[str, Target], folder: Path) -> list[Trial]:
+        """A trial for each variant other than ``chosen``, and one for ``chosen`` against itself."""
+        original = Candidate("original", "fp32", open_runner(self.plan.source))
+        entries, refused = [original], []
+        rivals = {"so far": chosen, NOISE: chosen} | {name: target for name, target in variants.items() if target != chosen}
+        for name, target in rivals.items():
+            try:
+                path = self._made(target, folder)
+                entries.append(
+                    Candidate(
+                        name,
+                        target.precision,
+                        open_runner(path, target.session),
+                        path,
+                        target.session.runtime,
+                        real=self.real if target.precision == "int8" else None,
+                    )
+                )
+            except OnnxfuseError as error:
+                if name in ("so far", NOISE):
+                    raise
+                refused.append(Trial(thing, name, refused=str(error).replace(str(folder), "")))
+        failed: dict[str, str] = {}
+        parities = compare.compare(entries, self.inputs, failed)
+        for entry in entries[1:]:
+            agrees = parities.get(entry.name)
+            if agrees is None or not agrees.passed:
+                refused.append(Trial(thing, entry.name, refused=failed.get(entry.name) or (agrees.failures[0] if agrees else "")))
+        out = {trial.option for trial in refused}
+        if out & {"so far", NOISE}:
+            raise ModelError(f"target {chosen.name} does not compute what {self.plan.source} does: {refused[0].refused}")
+        runners = {entry.name: entry.run for entry in entries[1:] if entry.name not in out}
+        timings = benchmark.measure(runners, self.inputs[:1], rounds=self.plan.rounds)
+        for path in folder.glob("*.onnx*"):
+            path.unlink()
+        return [
+            Trial(thing, name, timing.p50, benchmark.ratio(timings["so far"], timing))
+            for name, timing in timings.items()
+            if name != "so far"
+        ] + refused
+
+    def _made(self, target: Target, folder: Path) -> Path:
+        """The model for a target; variants that differ in the session alone share a file."""
+        decided = [getattr(target, name) for name in ("opset", "attention", "qkv", "gelu", "residual", "padding", "precision")]
+        path = folder / ("-".join(map(str, decided)) + ".onnx")
+        if not path.exists():
+            model = onnx_file.load(self.plan.source)
+            self.family.name_inputs(model)
+            fuse(model, target)
+            if target.precision == "int8":
+                model = write(self._prepared(model))
+            onnx_file.save(model, path)
+        return path
+
+    def _prepared(self, model: ir.Model) -> Prepared:
+        """Int8 as ``quantize`` makes it, from few samples and with weights rounded to nearest: neither changes its speed."""
+        if self.calibration is None:
+            return prepare(model, Scheme())
+        few = self.calibration.first(calibrated.REAL * calibrated.ROWS)
+        return prepare(model, Scheme(rounding="nearest"), partial(few.batches, calibrated.ROWS))
+
+
+def _calibration(plan: TuneConfig, model: ir.Model) -> Dataset | None:
+    """Sentences for a model with a tokenizer; None where int8 is made without them."""
+    try:
+        return default_calibration(plan.source, model)
+    except UncalibratedError:
+        return None
+
+
+class _Known:
+    """What was measured already, in a file beside the result, for the same model, machine, versions and plan."""
+
+    def __init__(self, plan: TuneConfig) -> None:
+        self.path = plan.out.with_name(plan.out.name + ".partial")
+        self.key = folders.plain(
+            {
+                "machine": machine.cpu(),
+                "cores": machine.cores(),
+                "versions": folders.versions(),
+                "model": plan.source.name,
+                "sha256": _digest(plan.source),
+                "batch": plan.batch,
+                "length": plan.length,
+                "real": plan.real,
+                "rounds": plan.rounds,
+                "threads": plan.threads,
+                "target": plan.target,
+                "precisions": plan.precisions,
+                "runtimes": plan.runtimes,
+            }
+        )
+        content = folders.read_json(self.path)
+        self.done: dict[str, Any] = content.get("done", {}) if content.get("key") == self.key else {}
+
+    def trials(self, thing: str) -> list[Trial]:
+        items = self.done.get(thing, [])
+        return [Trial(**item | {"speed": Ratio(**item["speed"]) if "speed" in item else None}) for item in items]
+
+    def add(self, thing: str, trials: Sequence[Trial]) -> None:
+        self.done[thing] = [trial.to_json() for trial in trials]
+        atomic.save_json({"key": self.key, "done": self.done}, self.path)
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

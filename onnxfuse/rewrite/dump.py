@@ -1,0 +1,59 @@
+"""Write the graph after every rewrite, without its weights: what a rule did, to look at in Netron."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxfuse.rewrite.driver import Application, Line
+
+LARGE = 1024
+"""Bytes from which a weight is left out; shapes and small constants tell more."""
+
+
+class Dump:
+    """A listener for ``fuse``: one ``NNNN-RULE.onnx`` for each rewrite, and ``changes.txt`` with what each changed."""
+
+    def __init__(self, model: ir.Model, folder: Path) -> None:
+        """``folder`` is made when it is not there; files of an earlier dump in it are replaced."""
+        self._model = model
+        self._folder = folder
+        self._count = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("[0-9][0-9][0-9][0-9]-*.onnx"), folder / "changes.txt"):
+            old.unlink(missing_ok=True)
+
+    def __call__(self, application: Application) -> None:
+        self._count += 1
+        name = f"{self._count:04}-{application.rule}"
+        onnx.save(without_weights(self._model), self._folder / f"{name}.onnx")
+        with (self._folder / "changes.txt").open("a", encoding="utf-8") as file:
+            lines = [
+                f"{name} at {application.value}",
+                *(f"  - {_text(line)}" for line in application.before),
+                *(f"  + {_text(line)}" for line in application.after),
+            ]
+            file.write("\n".join(lines) + "\n")
+
+
+def _text(line: Line) -> str:
+    return f"{', '.join(line.outputs)} = {line.op}({', '.join(line.inputs)})"
+
+
+def without_weights(model: ir.Model) -> onnx.ModelProto:
+    """The model as a proto whose large weights point to a file that is not there."""
+    kept = {}
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= LARGE:
+            kept[value] = tensor
+            value.const_value = ir.ExternalTensor(
+                "weights-left-out", 0, tensor.nbytes, tensor.dtype, name=value.name or "", shape=ir.Shape(tensor.shape.numpy())
+            )
+    try:
+        return ir.to_proto(model)
+    finally:
+        for value, tensor in kept.items():
+            value.const_value = tensor

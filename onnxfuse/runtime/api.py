@@ -1,0 +1,46 @@
+"""How a model is opened: the choices that live outside its file. And what an opened one is to the rest of onnxfuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxfuse.errors import ModelError
+
+Feeds = dict[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
+Runner = Callable[[Feeds], Outputs]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to open a model with. The defaults are those that users of plain ONNX Runtime get.
+
+    Args:
+        runtime: a key of ``runtime.RUNTIMES``.
+        threads: for one call; 0 leaves the choice to the runtime.
+        denormals_as_zero: floats under 1.2e-38 count as zero. Softmax under a mask makes them, and they are slow.
+        unclipped: u8 x s8 products are exact where the CPU clips them (before VNNI), as slow as u8 x u8.
+        spinning: threads wait for the next call awake for some milliseconds: faster calls, a busier machine.
+    """
+
+    runtime: str = "ort"
+    threads: int = 0
+    denormals_as_zero: bool = False
+    spinning: bool = True
+    unclipped: bool = False
+
+    def __str__(self) -> str:
+        denormals = "as zero" if self.denormals_as_zero else "kept"
+        return (
+            f"{self.runtime}, {self.threads or 'default'} threads that {'spin' if self.spinning else 'sleep'} between calls, "
+            f"denormals {denormals}"
+        )
+
+
+def require_inputs(wanted: set[str], feeds: Feeds) -> None:
+    """Raises ModelError when an input of the model is not among ``feeds``."""
+    if missing := sorted(wanted - set(feeds)):
+        raise ModelError(f"the model needs {', '.join(missing)}; got {', '.join(feeds) or 'nothing'}")

@@ -1,0 +1,58 @@
+"""Progress: a line for each phase in a log, a bar with the step on a terminal."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from onnxfuse.cli import app, tables
+from onnxfuse.io.progress import Lines, silent
+from onnxfuse.verify import parity
+
+
+def test_a_log_gets_a_line_for_each_phase():
+    lines = []
+    tell = Lines(lines.append)
+    for step in range(64):
+        tell("calibrating", step=f"batch {step}")
+    tell("measuring", 0.5)
+    tell("measuring", 0.9, "round 2")
+    tell("calibrating")
+    assert lines == ["  calibrating", "  measuring", "  calibrating"]
+    assert silent("anything", 0.1, "anywhere") is None
+
+
+def test_a_terminal_gets_a_bar_with_the_step(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(app, "err", Console(file=screen, force_terminal=True, width=100))
+    with app._progress() as tell:
+        tell("calibrating", 0.5, "batch 3")
+    assert "calibrating, batch 3" in screen.getvalue()
+
+
+def test_what_check_says():
+    numbers = parity.Difference("y", 1e-6, 2e-6, 0.99999, 0.75, 0.5, "batch 1", 20, True, discrete=False, free=0)
+    items = parity.Difference("label", 0.25, 0.25, 0.75, 0.75, 0.75, "batch 2", 8, True, discrete=True, free=0)
+    steady = parity.Difference("scale", 0.0, 0.0, 1.0, 1.0, 1.0, "", 1, False, discrete=False, free=0)
+    assert tables.parity_lines(parity.Parity((numbers, items, steady), 12, "int8")) == [
+        "y: max diff 1.00e-06 (worst on batch 1), cosine 0.99999, largest class kept 75.0%, 20 numbers",
+        "label: 75.00% equal (worst on batch 2), 8 values",
+        "scale: max diff 0.00e+00, cosine 1.00000, largest class kept 100.0%, 1 number, which does not vary",
+        "equal within 'int8' on 12 inputs",
+    ]
+    free = replace(numbers, free=7)
+    assert tables.parity_lines(parity.Parity((free,), 12, "int8"))[0].endswith(
+        "; 7 more, of rows or queries without a token, are finite"
+    )
+    assert (
+        tables.parity_lines(parity.Parity((numbers,), 8, "int8", ("too far",), "data.npz"))[-1]
+        == "different within 'int8' on 8 batches of data.npz, and finite on random inputs"
+    )
+
+
+def test_where_an_int8_model_was_judged_stands_in_tables():
+    near = parity.Difference("y", 1e-6, 2e-6, 0.98765, 1.0, 1.0, "", 20, True, discrete=False, free=0)
+    assert tables.parity_text(parity.Parity((near,), 8, "int8", real="data.npz")) == "cosine 0.9877, real inputs"
+    assert tables.parity_text(parity.Parity((near,), 8, "bars")) == "cosine 0.9877"
+    assert tables.parity_text(parity.Parity((near,), 8, "reassociate")) == "max diff 1.0e-06"
+    assert tables.parity_text(None) == "not checked"

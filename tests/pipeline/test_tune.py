@@ -1,0 +1,162 @@
+"""Tuning: the rule of choice, resuming, and a run on a real export that ends in a target file that works."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from onnxfuse import targets
+from onnxfuse.config import OptimizeConfig, TuneConfig
+from onnxfuse.errors import UsageError
+from onnxfuse.measure.benchmark import Ratio
+from onnxfuse.pipeline import tune
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.tune import NOISE, Trial, best
+from tests.cli.test_cli import expect_one_line
+
+
+def trial(option, low, value, high):
+    return Trial("gelu", option, 10.0, Ratio(value, low, high))
+
+
+@pytest.mark.parametrize(
+    ("trials", "wanted"),
+    [
+        ([trial(NOISE, 0.97, 1.0, 1.03), trial("a", 1.04, 1.06, 1.08), trial("b", 1.05, 1.05, 1.06)], "a"),
+        ([trial(NOISE, 0.97, 1.0, 1.03), trial("a", 1.02, 1.06, 1.08)], ""),  # within the noise
+        ([trial(NOISE, 0.90, 0.92, 0.95), trial("a", 0.99, 1.2, 1.4)], ""),  # may be slower
+        ([trial(NOISE, 0.97, 1.0, 1.03), Trial("gelu", "a", refused="cannot")], ""),
+        ([trial(NOISE, 0.97, 1.0, 1.03)], ""),
+    ],
+)
+def test_the_rule(trials, wanted):
+    assert best(trials) == wanted
+
+
+def plan(bert_export, tmp_path, **options):
+    return TuneConfig(
+        bert_export / "export" / "model.onnx",
+        tmp_path / "mine.json",
+        length=16,
+        rounds=2,
+        threads=1,
+        precisions=("fp32", "int8"),
+        runtimes=("ort", "openvino"),
+        **{"batch": 1, **options},
+    )
+
+
+def test_tune_from_the_command_line(cli, bert_export, tmp_path):
+    """One real run, from the arguments to a target file that optimizes."""
+    source = bert_export / "export" / "model.onnx"
+    result = cli(
+        "tune",
+        source,
+        "-o",
+        "mine.json",
+        "--length",
+        8,
+        "--rounds",
+        1,
+        "--threads",
+        1,
+        "--real",
+        0.5,
+        "--precision",
+        "fp32",
+        "--precision",
+        "int8",
+        "--runtime",
+        "ort",
+        "--runtime",
+        "openvino",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "attention: MultiHeadAttention:" in result.stdout
+    assert "chosen: attention " in result.stdout
+    target = targets.find(str(tmp_path / "mine.json"))
+    assert (target.name, target.measured["from"], target.measured["rule"]) == ("mine", "cpu", tune.RULE)
+    assert target.measured["machine"]
+    things = {trial["thing"] for trial in target.measured["trials"]}
+    assert things >= {"precision", "runtime", "attention", "qkv", "gelu", "residual", "padding", "denormals_as_zero", "spinning"}
+    assert "threads" not in things  # given
+    assert not (tmp_path / "mine.json.partial").exists()
+    assert optimize(
+        OptimizeConfig(source, tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), require=("all",))
+    ).parity.passed
+    expect_one_line(cli("tune", source, "--precision", "fp16"), 2, "no precision named 'fp16'; choose from fp32, int8")
+
+
+def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatch):
+    measured = []
+
+    def until_gelu(self, thing, chosen, variants, folder):
+        measured.append(thing)
+        if measured.count("gelu") == 1 and thing == "gelu":
+            raise KeyboardInterrupt
+        return [
+            Trial(thing, NOISE, 9.0, Ratio(1.0, 1.0, 1.0)),
+            *(Trial(thing, name, 9.0, Ratio(0.9, 0.9, 0.9)) for name in variants),
+        ]
+
+    monkeypatch.setattr(tune._Workshop, "measure", until_gelu)
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(plan(bert_export, tmp_path))
+    assert not (tmp_path / "mine.json").exists()
+    before = json.loads((tmp_path / "mine.json.partial").read_text())["done"]
+    outcome = tune.tune(plan(bert_export, tmp_path))
+    assert measured[:5] == ["precision", "runtime", "attention", "qkv", "gelu"]
+    assert not {"precision", "runtime", "attention", "qkv"} & set(measured[5:])
+    kept = [trial.to_json() for trial in outcome.trials]
+    assert all(trial in kept for trials in before.values() for trial in trials)
+    assert not (tmp_path / "mine.json.partial").exists()
+
+
+def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune._Workshop, "measure", interrupt)
+    expect_one_line(cli("tune", bert_export / "export", "-o", "t.json"), 130, "run the same command to go on")
+
+
+def test_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune._Workshop, "measure", lambda self, thing, chosen, variants, folder: [trial(NOISE, 1, 1, 1)])
+    wanted = replace(plan(bert_export, tmp_path), precisions=("int8",), runtimes=("openvino",))
+    target = tune.tune(wanted).target
+    assert (target.precision, target.session.runtime) == ("int8", "openvino")
+
+
+def test_another_plan_starts_anew(bert_export, tmp_path):
+    first = tune._Known(plan(bert_export, tmp_path))
+    first.add("gelu", [trial("a", 1, 1, 1)])
+    assert tune._Known(plan(bert_export, tmp_path)).trials("gelu") == [trial("a", 1, 1, 1)]
+    assert not tune._Known(plan(bert_export, tmp_path, batch=2)).trials("gelu")
+
+
+def test_a_slower_result_is_not_kept(bert_export, tmp_path, monkeypatch):
+    def measure(self, thing, chosen, variants, folder):
+        speed = (0.9, 0.95, 1.0) if thing == "all" else (1.5, 1.6, 1.7)
+        return [trial(NOISE, 0.99, 1, 1.01), *(trial(name, *speed) for name in variants)]
+
+    monkeypatch.setattr(tune._Workshop, "measure", measure)
+    outcome = tune.tune(plan(bert_export, tmp_path))
+    assert outcome.target.forms == targets.find("cpu").forms
+    assert outcome.target.precision == "fp32"
+
+
+def test_what_a_runtime_rejects_is_said(bert_export, tmp_path):
+    workshop = tune._Workshop(plan(bert_export, tmp_path))
+    base = tune.chosen_with(targets.find("cpu"), "runtime", "openvino")
+    found = workshop.measure(
+        "opset", base, {"old": replace(base, opset=10, highest=10), "other": replace(base, gelu="BiasGelu")}, tmp_path
+    )
+    refused, taken = (next(item for item in found if item.option == name) for name in ("old", "other"))
+    assert "the model has opset 17, target 'cpu' reads up to 10" in refused.refused
+    assert refused.speed is None
+    assert taken.speed.value > 0
+
+
+def test_unknown_runtime(bert_export, tmp_path):
+    with pytest.raises(UsageError, match="no runtime named 'tpu'"):
+        tune.tune(TuneConfig(bert_export / "export" / "model.onnx", tmp_path / "t.json", runtimes=("ort", "tpu")))

@@ -1,0 +1,124 @@
+"""Target files: what is shipped is whole, what is read is checked, and every choice reaches the graph."""
+
+import json
+from collections import Counter
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxfuse import catalog, targets
+from onnxfuse.errors import UsageError
+from onnxfuse.io import onnx_file
+from onnxfuse.optimizer import fuse
+from onnxfuse.runtime.sessions import open_session, run
+from onnxfuse.targets import CHOICES, NAMES, Target
+from tests.layer import FULL, Case, close
+
+
+def written(tmp_path, **changes):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(targets.find("cpu").to_json() | {"name": "mine"} | changes))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_targets(name):
+    target = targets.find(name)
+    assert target.name == name
+    assert target.why
+
+
+def test_the_default_target_says_where_it_was_measured():
+    measured = targets.find("cpu").measured
+    assert measured["machine"]
+    assert measured["versions"]["onnxruntime"]
+    assert "interval" in measured["rule"]
+    assert {trial["thing"] for trial in measured["trials"]} >= {"attention", "residual", "gelu", "qkv", "denormals_as_zero"}
+
+
+def test_a_target_survives_its_file(tmp_path):
+    target = targets.find(written(tmp_path, gelu="BiasGelu", session={"threads": 3}))
+    assert (target.gelu, target.session.threads) == ("BiasGelu", 3)
+    (tmp_path / "again.json").write_text(json.dumps(target.to_json()))
+    assert targets.find(str(tmp_path / "again.json")) == target
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gelu": "Swish"}, "gelu is 'Swish', wanted one of Gelu, BiasGelu"),
+        ({"opset": "23"}, "opset is '23'"),
+        ({"speed": 1}, "does not describe a target"),
+        ({"session": {"spin": True}}, "does not describe a target"),
+        ({"session": [1]}, "does not describe a target"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, changes, words):
+    with pytest.raises(UsageError, match=words):
+        targets.find(written(tmp_path, **changes))
+
+
+def test_no_such_target(tmp_path):
+    with pytest.raises(UsageError, match="no target named 'gpu'; choose one of cpu, ort-contrib, standard, or a file"):
+        targets.find("gpu")
+    (tmp_path / "t.json").write_text("{")
+    with pytest.raises(UsageError, match="does not describe a target"):
+        targets.find(str(tmp_path / "t.json"))
+
+
+FOUND = {
+    ("attention", "Attention"): "Attention",
+    ("attention", "decomposed"): "Softmax",
+    ("attention", "MultiHeadAttention"): "MultiHeadAttention",
+    ("gelu", "Gelu"): "Gelu",
+    ("gelu", "BiasGelu"): "BiasGelu",
+    ("gelu", "elementwise"): "Erf",
+    ("residual", "Sum"): "Sum",
+    ("residual", "Add"): "Add",
+    ("residual", "SkipLayerNormalization"): "SkipLayerNormalization",
+    ("qkv", "merged"): "Split",
+    ("padding", "removed"): "NonZero",
+}
+
+
+@pytest.mark.parametrize(
+    ("thing", "option"),
+    [(thing, option) for thing in ("attention", "gelu", "residual", "qkv", "padding") for option in CHOICES[thing]],
+)
+def test_every_choice_reaches_the_graph(bert_export, thing, option):
+    counts = _operators(bert_export, Target(**vars(targets.find("cpu")) | {"padding": "kept", thing: option}))
+    if (thing, option) in FOUND:
+        assert counts[FOUND[thing, option]] > 0
+    else:  # separate projections, padding kept
+        assert counts["Split" if thing == "qkv" else "NonZero"] == 0
+    others = [name for (other, name_of), name in FOUND.items() if other == thing and name_of != option and name != "Add"]
+    assert not any(counts[name] for name in others)
+
+
+NORM = "h = LayerNormalization<axis = -1, epsilon = 0.00001>(r, g1, n1)"
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20, 22, 23])
+@pytest.mark.parametrize(
+    ("attention", "gelu"), [(attention, gelu) for attention in CHOICES["attention"] for gelu in CHOICES["gelu"]]
+)
+def test_nothing_is_written_that_the_opset_of_the_model_lacks(opset, attention, gelu):
+    """Whatever the target prefers: it may keep any opset."""
+    target = Target(**vars(targets.find("cpu")) | {"opset": 0, "attention": attention, "gelu": gelu})
+    case = Case("", {"norm": NORM}, opset=opset)
+    before, after = case.build(), case.build()
+    assert fuse(after, target).counts | {"unfused": 0} == FULL | {"unfused": 0}
+    onnx.checker.check_model(ir.to_proto(after), full_check=True)
+    found = Counter(node.op_type for node in after.graph)
+    assert found[FOUND["attention", attention if attention != "Attention" or opset == 23 else "decomposed"]] == 1
+    assert found[FOUND["gelu", gelu if gelu != "Gelu" or opset >= 20 else "elementwise"]] == 1
+    wanted, got = (run(open_session(ir.to_proto(model).SerializeToString()), case.feeds(before)) for model in (before, after))
+    assert close(wanted["y"], got["y"], case.tolerance)
+
+
+def _operators(bert_export, target):
+    model = onnx_file.load(bert_export / "export" / "model.onnx")
+    catalog.architecture("bert").name_inputs(model)
+    fuse(model, target)
+    return Counter(node.op_type for node in model.graph)
