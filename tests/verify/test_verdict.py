@@ -17,6 +17,7 @@ from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline import compare, tune
 from onnxfuse.pipeline.check import check
+from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.run import _compare_all

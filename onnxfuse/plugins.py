@@ -1,0 +1,97 @@
+"""What is found by being there: what the modules of a package define, and what modules that others bring define.
+
+Others bring a module by an entry point of the group ``onnxfuse`` in their package's metadata, or a single file by the environment
+variable ``ONNXFUSE_PLUGINS``: paths of .py files, separated as those of PATH are.
+
+Source: importlib.metadata (entry points), pkgutil.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from onnxfuse.errors import UsageError, one_line
+
+GROUP, VARIABLE = "onnxfuse", "ONNXFUSE_PLUGINS"
+
+T = TypeVar("T")
+
+
+def find(kind: type[T], package: str) -> dict[str, T]:
+    """The instances of ``kind`` that modules define at their top level, by their ``name``: those of ``package`` in the order of
+    the modules' names, then those that others bring.
+
+    An instance counts for the module that defines it first; names that others import are not looked at twice.
+
+    Raises:
+        UsageError: two of one name, or a module that others bring cannot be imported.
+    """
+    found: dict[str, T] = {}
+    for module in (*_own(package), *_others()):
+        for item in _instances(module, kind):
+            name = str(item.name)  # type: ignore[attr-defined]
+            if found.setdefault(name, item) is not item:
+                raise UsageError(
+                    f"{module.__name__} brings a {kind.__name__} named {name!r}, and there is one; give it another name"
+                )
+    return found
+
+
+def _instances(module: ModuleType, kind: type[T]) -> Iterator[T]:
+    """What a module holds of a kind, by itself or in a tuple."""
+    for value in vars(module).values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, kind):
+                yield item
+
+
+@functools.cache
+def _own(package: str) -> tuple[ModuleType, ...]:
+    """The modules of a package, by name."""
+    parent = importlib.import_module(package)
+    return tuple(importlib.import_module(f"{package}.{found.name}") for found in pkgutil.iter_modules(parent.__path__))
+
+
+def _others() -> Iterator[ModuleType]:
+    """The modules that others bring."""
+    yield from _installed()
+    for text in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        yield _from_file(Path(text).resolve())
+
+
+@functools.cache
+def _installed() -> tuple[ModuleType, ...]:
+    return tuple(_guarded(entry.value, entry.load) for entry in entry_points(group=GROUP))
+
+
+@functools.cache
+def _from_file(path: Path) -> ModuleType:
+    """The module in a file. Raises UsageError: it is not there, or cannot be imported."""
+    if not path.is_file():
+        raise UsageError(f"{VARIABLE} names {path}, which is not there; correct it")
+    name = f"onnxfuse_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{VARIABLE} names {path}, which is no Python file; give a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    _guarded(str(path), functools.partial(spec.loader.exec_module, module))
+    return module
+
+
+def _guarded(where: str, load: Callable[[], T]) -> T:
+    """What ``load`` gives. A stranger's module may fail in any way. Raises UsageError."""
+    try:
+        return load()
+    except Exception as error:
+        raise UsageError(f"the plugin {where} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
