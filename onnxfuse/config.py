@@ -56,7 +56,7 @@ class Thresholds:
     min_agreement: float | None = None
 
     def __bool__(self) -> bool:
-        return any(bar is not None for bar in asdict(self).values())
+        return any(value is not None for value in asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class QuantizeConfig:
     """Which file to quantize into which, and what it must keep.
 
     ``calibration``: a data set (see ``evaluate.dataset``), "none", or None for sentences from the standard library where a
-    tokenizer lies beside the model. ``data``: what ``bars`` are measured on; None takes the calibration data. ``batch``: rows at
-    a time in both.
+    tokenizer lies beside the model. ``data``: what ``thresholds`` are measured on; None takes the calibration data. ``batch``:
+    rows at a time in both.
     """
 
     source: Path
@@ -123,7 +123,7 @@ class QuantizeConfig:
     scheme: Scheme = field(default_factory=Scheme)
     calibration: str | None = None
     data: Path | None = None
-    bars: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     batch: int = 8
 
 

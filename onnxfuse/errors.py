@@ -48,7 +48,7 @@ class ParityError(OnnxfuseError):
 
 
 class RequirementError(OnnxfuseError):
-    """What the caller asked for with ``--require`` or a bar was not reached."""
+    """What the caller asked for with ``--require`` or a threshold was not reached."""
 
     exit_code = 6
 

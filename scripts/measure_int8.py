@@ -94,7 +94,7 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
                 scheme=Scheme(static=static),
                 calibration=calibration,
                 data=folder / "test",
-                bars=DROP,
+                thresholds=DROP,
             )
             entries[name] = open_runner(path), onnx_file.model_bytes(path)
             kept = step.details["float"]
@@ -143,7 +143,7 @@ def sentences(home: Path, rounds: int) -> str:
             scheme=scheme,
             calibration="none" if number == 0 else None,
             data=judged,
-            bars=Thresholds(min_cosine=0.9),
+            thresholds=Thresholds(min_cosine=0.9),
         )
         runners[name] = open_runner(path, Settings(denormals_as_zero=True))
         kept[name] = {
@@ -187,13 +187,13 @@ def outliers(folder: Path, home: Path) -> str:
     _, optimized = float_models(str(folder), home)
     rows = []
     off = Scheme(smooth="off")
-    for name, scheme, bars in (
+    for name, scheme, thresholds in (
         ("--smooth off, no gate", off, Thresholds(min_cosine=0.0)),
         ("--smooth off", off, BOTH),
         ("default", Scheme(), BOTH),
     ):
         path, step = quantized(
-            optimized, "q", scheme=scheme, calibration=str(folder / "calibration"), data=folder / "test", bars=bars
+            optimized, "q", scheme=scheme, calibration=str(folder / "calibration"), data=folder / "test", thresholds=thresholds
         )
         data = dataset_for(folder / "test", optimized)
         expected = answer(open_runner(optimized), data, BATCH)

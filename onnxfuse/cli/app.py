@@ -324,18 +324,20 @@ def quantize(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the bars."""
+    """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the thresholds."""
     if retype:
         return _retype(model, output, clip_safe is False, as_json)
     source = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
     alpha: str | float = smooth if smooth in ("auto", "off") else _share(smooth, "--smooth", "auto, off, or a number from 0 to 1")
     scheme = Scheme(static, not keep_embeddings, clip_safe, alpha, rounding, ranges, form)
-    bars = Thresholds(
+    thresholds = Thresholds(
         None if max_drop is None else _share(max_drop, "--max-drop"),
         min_cosine,
         None if min_agreement is None else _share(min_agreement, "--min-agreement"),
     )
-    plan = QuantizeConfig(source, folders.output_file(source, output, folders.QUANTIZED), scheme, calibration, data, bars, batch)
+    plan = QuantizeConfig(
+        source, folders.output_file(source, output, folders.QUANTIZED), scheme, calibration, data, thresholds, batch
+    )
 
     from onnxfuse.cli import plots, tables
     from onnxfuse.pipeline.quantize import quantize

@@ -118,7 +118,7 @@ def parity_text(result: Parity | None) -> str:
     """A parity result in a few characters."""
     if result is None:
         return "not checked"
-    near = f"cosine {result.cosine:.4f}" if result.kind in ("int8", "bars") else f"max diff {result.error:.1e}"
+    near = f"cosine {result.cosine:.4f}" if result.kind in ("int8", "finite") else f"max diff {result.error:.1e}"
     return near + (", real inputs" if result.real else "")
 
 

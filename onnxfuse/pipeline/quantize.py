@@ -17,7 +17,7 @@ from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.forms import choose_form
-from onnxfuse.quantize.gate import pass_bars
+from onnxfuse.quantize.gate import meet_thresholds
 from onnxfuse.quantize.prepare import Prepared, clip_safe, prepare
 from onnxfuse.quantize.products import find_tables
 from onnxfuse.quantize.write import write
@@ -25,17 +25,17 @@ from onnxfuse.verify.verdict import compare_files
 
 
 def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
-    """Quantize a float model to int8 and save it if it passes the int8 tolerance, and the bars that the plan sets.
+    """Quantize a float model to int8 and save it if it passes the int8 tolerance, and the thresholds that the plan sets.
 
     Raises:
-        UsageError, ModelError; ParityError when the outputs are too far away; RequirementError when ``plan.bars`` cannot be met.
+        UsageError, ModelError; ParityError when the outputs are too far away; RequirementError when thresholds cannot be met.
     """
     clock = Clock()
     model = onnx_file.load(plan.source)
     calibration, uncalibrated = _calibration(plan, model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, model)
-    if plan.bars and data is None:
-        raise UsageError(f"the bars need inputs to be measured on; give --data FILE ({uncalibrated})")
+    if plan.thresholds and data is None:
+        raise UsageError(f"the thresholds need inputs to be measured on; give --data FILE ({uncalibrated})")
     if plan.scheme.static and calibration is None:
         raise UsageError(f"static int8 needs calibration data; give --calibration FILE, or leave --static out ({uncalibrated})")
     clock.lap("load")
@@ -43,10 +43,10 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
     clock.lap("prepare")
     form, forms = choose_form(prepared, plan.batch, calibration, progress)
     trade = None
-    if plan.bars:
+    if plan.thresholds:
         assert data is not None
         progress("comparing with float on the data")
-        trade = pass_bars(prepared, plan.source, form, data, plan.batch, plan.bars, progress)
+        trade = meet_thresholds(prepared, plan.source, form, data, plan.batch, plan.thresholds, progress)
         clock.lap("gate")
     kept = () if trade is None else trade.kept
     details = _int8_details(plan, prepared, calibration, form, forms, kept)
@@ -58,7 +58,7 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
         clock.lap("save")
         progress("comparing with float")
         real = None if calibration is None else calibrated.real_of(calibration, plan.batch)
-        result = compare_files(plan.source, staged, "bars" if plan.bars else "int8", real=real)
+        result = compare_files(plan.source, staged, "finite" if plan.thresholds else "int8", real=real)
         result.require("the int8 model is not close enough to float", unwritten(plan.out))
         clock.lap("verify")
     details["uncalibrated"] = uncalibrated

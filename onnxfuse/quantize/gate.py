@@ -1,4 +1,4 @@
-"""The bar that an int8 model must pass, and what is given up where it does not: the products that lose most stay float.
+"""The thresholds that an int8 model must pass, and what is given up where it does not: the products that lose most stay float.
 
 Each product's sensitivity is measured by itself: one file holds every product in both forms, with a switch for each, and runs
 once for each product with that one alone in int8. The worst k stay float, with k doubled until the model passes and then halved
@@ -64,31 +64,31 @@ Rank = Callable[[], dict[str, float]]
 """Each product's loss when it alone is int8."""
 
 
-def misses(bars: Thresholds, quality: Quality, reference: Quality) -> list[str]:
+def misses(thresholds: Thresholds, quality: Quality, reference: Quality) -> list[str]:
     """What is not kept, in words.
 
     Raises:
-        UsageError: a bar on accuracy, and data without labels.
+        UsageError: a threshold for accuracy, and data without labels.
     """
     found = []
-    if bars.max_drop is not None:
+    if thresholds.max_drop is not None:
         if quality.accuracy is None or reference.accuracy is None:
             raise UsageError(
                 "--max-drop is measured on the labels of --data and a classifier's logits, and one is missing; "
                 "use --min-cosine or --min-agreement"
             )
         drop = reference.accuracy - quality.accuracy
-        if not drop <= bars.max_drop:
-            found.append(f"accuracy falls by {drop * 100:.2f} points, allowed {bars.max_drop * 100:g}")
+        if not drop <= thresholds.max_drop:
+            found.append(f"accuracy falls by {drop * 100:.2f} points, allowed {thresholds.max_drop * 100:g}")
     for name in ("cosine", "agreement"):
-        seen, bar = getattr(quality, name), getattr(bars, f"min_{name}")
-        if bar is not None and not seen >= bar:
-            found.append(f"{name} is {seen:.4f}, wanted {bar:g}")
+        seen, wanted = getattr(quality, name), getattr(thresholds, f"min_{name}")
+        if wanted is not None and not seen >= wanted:
+            found.append(f"{name} is {seen:.4f}, wanted {wanted:g}")
     return found
 
 
 def search(
-    products: Sequence[str], judge: Judge, rank: Rank, bars: Thresholds, reference: Quality, progress: Progress = silent
+    products: Sequence[str], judge: Judge, rank: Rank, thresholds: Thresholds, reference: Quality, progress: Progress = silent
 ) -> Trade:
     """Find the fewest products that must stay float for the model to pass.
 
@@ -97,7 +97,7 @@ def search(
         UsageError: see ``misses``.
     """
     tried: dict[int, Quality] = {0: judge(())}
-    if not misses(bars, tried[0], reference):
+    if not misses(thresholds, tried[0], reference):
         return Trade((), (Attempt((), tried[0]),), {})
     losses = rank()
     order = sorted(products, key=lambda name: -losses[name])
@@ -105,14 +105,14 @@ def search(
     def passes(count: int) -> bool:
         progress("finding how few products must stay float", step=f"{count} of {len(order)}")
         tried[count] = judge(tuple(order[:count]))
-        return not misses(bars, tried[count], reference)
+        return not misses(thresholds, tried[count], reference)
 
     fails, enough = 0, 1
     while not passes(enough):
         if enough == len(order):
-            best = max(tried.values(), key=lambda quality: (-len(misses(bars, quality, reference)), quality.cosine))
+            best = max(tried.values(), key=lambda quality: (-len(misses(thresholds, quality, reference)), quality.cosine))
             raise RequirementError(
-                f"int8 does not pass, with every product in float either: {misses(bars, best, reference)[0]}; "
+                f"int8 does not pass, with every product in float either: {misses(thresholds, best, reference)[0]}; "
                 f"the best found has a cosine of {best.cosine:.4f}; nothing was saved"
             )
         fails, enough = enough, min(2 * enough, len(order))
@@ -123,8 +123,8 @@ def search(
     return Trade(tuple(order[:enough]), attempts, {name: losses[name] for name in order})
 
 
-def pass_bars(
-    prepared: Prepared, source: Path, form: str, data: Dataset, batch: int, bars: Thresholds, progress: Progress = silent
+def meet_thresholds(
+    prepared: Prepared, source: Path, form: str, data: Dataset, batch: int, thresholds: Thresholds, progress: Progress = silent
 ) -> Trade:
     """Find which products of a prepared model must stay float, judged by ``data`` against the float file ``source``.
 
@@ -146,7 +146,7 @@ def pass_bars(
             onnx_file.save(write(prepared, form=form, switched=True), path)
             return sensitivity(open_runner(path), names, data.first(RANKED), batch, progress)
 
-        trade = search(names, judge_kept, rank, bars, judge(expected, expected, data), progress)
+        trade = search(names, judge_kept, rank, thresholds, judge(expected, expected, data), progress)
         if len(trade.attempts) == 1:
             return trade
         runners = {str(len(attempt.kept)): open_runner(files[attempt.kept]) for attempt in trade.attempts}

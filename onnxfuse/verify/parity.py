@@ -74,8 +74,8 @@ TOLERANCES = {
         "sentence encoders, and a dropped bias or swapped scale costs more than 0.05; of classes that are near "
         "each other some change",
     ),
-    "bars": Tolerance(
-        None, None, None, 0.0, "int8 that is judged on real inputs, or by the user's bars: on these it must only be finite"
+    "finite": Tolerance(
+        None, None, None, 0.0, "int8 that is judged on real inputs, or by the user's thresholds: on these it must only be finite"
     ),
 }
 

@@ -52,7 +52,7 @@ def judge(random: Sequence[Expected], real: Sequence[Expected], run: Runner, kin
     """
     if not real:
         return parity.compare(random, run, kind)
-    finite = parity.compare(random, run, "bars")
+    finite = parity.compare(random, run, "finite")
     return finite if finite.failures else replace(parity.compare(real, run, kind), real=name)
 
 

@@ -53,6 +53,6 @@ def test_what_check_says():
 def test_where_an_int8_model_was_judged_stands_in_tables():
     near = parity.Difference("y", 1e-6, 2e-6, 0.98765, 1.0, 1.0, "", 20, True, discrete=False, free=0)
     assert tables.parity_text(parity.Parity((near,), 8, "int8", real="data.npz")) == "cosine 0.9877, real inputs"
-    assert tables.parity_text(parity.Parity((near,), 8, "bars")) == "cosine 0.9877"
+    assert tables.parity_text(parity.Parity((near,), 8, "finite")) == "cosine 0.9877"
     assert tables.parity_text(parity.Parity((near,), 8, "reassociate")) == "max diff 1.0e-06"
     assert tables.parity_text(None) == "not checked"

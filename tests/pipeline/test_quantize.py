@@ -1,4 +1,4 @@
-"""``onnxfuse quantize`` and ``evaluate`` on real files: calibration, bars, outliers, retyping, and what is refused."""
+"""``onnxfuse quantize`` and ``evaluate`` on real files: calibration, thresholds, outliers, retyping, and what is refused."""
 
 import dataclasses
 import json
@@ -128,7 +128,9 @@ def test_the_outlier_ridden_model_computes_the_same(optimized, outliers):
 
 
 def test_outliers_are_smoothed_away(outliers, data, tmp_path):
-    step = quantize(QuantizeConfig(outliers, tmp_path / "q.onnx", calibration=str(data), bars=Thresholds(min_cosine=0.9998)))
+    step = quantize(
+        QuantizeConfig(outliers, tmp_path / "q.onnx", calibration=str(data), thresholds=Thresholds(min_cosine=0.9998))
+    )
     assert "layer 0 attention out" in step.details["smoothed"]
     assert not step.details["float"]
 
@@ -172,7 +174,7 @@ def test_a_bar_that_cannot_be_met_saves_nothing(cli, optimized, data, tmp_path):
     )
     assert old.read_bytes() == b"old"
     with pytest.raises(RequirementError):
-        quantize(QuantizeConfig(optimized, tmp_path / "other.onnx", calibration=str(data), bars=Thresholds(min_cosine=1.1)))
+        quantize(QuantizeConfig(optimized, tmp_path / "other.onnx", calibration=str(data), thresholds=Thresholds(min_cosine=1.1)))
     assert not (tmp_path / "other.onnx").exists()
 
 
@@ -401,7 +403,7 @@ def test_weights_above_two_gigabytes_go_through_the_whole_chain(tmp_path):
             tmp_path / "model_quantized.onnx",
             Scheme(rounding="nearest"),
             str(tmp_path / "data.npz"),
-            bars=Thresholds(min_cosine=0.95),
+            thresholds=Thresholds(min_cosine=0.95),
         )
     )  # 48 untrained layers
     assert quantized.size < 0.27 * exported.size

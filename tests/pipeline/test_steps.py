@@ -247,9 +247,9 @@ def test_products_that_the_bars_keep_float_are_told_and_stay(tmp_path, rows, mon
         v=(WIDTH, WIDTH),
     )
     monkeypatch.setattr(
-        "onnxfuse.pipeline.quantize.pass_bars", lambda prepared, *given: Trade((prepared.products[1].name,), (), {})
+        "onnxfuse.pipeline.quantize.meet_thresholds", lambda prepared, *given: Trade((prepared.products[1].name,), (), {})
     )
-    details = quantized(source, calibration=str(rows), bars=Thresholds(min_cosine=0.9)).details
+    details = quantized(source, calibration=str(rows), thresholds=Thresholds(min_cosine=0.9)).details
     assert (details["matmuls"], len(details["float"])) == (1, 1)
     assert len(details["gate"]["kept"]) == 1
     found = ops(onnx_file.load(tmp_path / "q.onnx"))
@@ -275,10 +275,10 @@ def test_tables_are_counted_where_they_are_quantized(tmp_path, embeddings):
 
 
 def test_bars_are_measured_on_data_or_on_the_calibration(product, rows):
-    bars = Thresholds(min_cosine=0.9)
+    thresholds = Thresholds(min_cosine=0.9)
     for given in ({"data": rows, "calibration": "none"}, {"calibration": str(rows)}):
-        step = quantized(product, bars=bars, **given)
-        assert step.parity.kind == "bars"
+        step = quantized(product, thresholds=thresholds, **given)
+        assert step.parity.kind == "finite"
         assert step.details["gate"]
     step = quantized(product, data=rows, calibration="none")  # nothing asks for a measurement
     assert step.parity.kind == "int8"
@@ -289,8 +289,8 @@ def test_bars_are_measured_on_data_or_on_the_calibration(product, rows):
     ("options", "words"),
     [
         (
-            {"bars": Thresholds(min_cosine=0.9), "calibration": "none"},
-            r"the bars need inputs to be measured on; give --data FILE \(as asked\)",
+            {"thresholds": Thresholds(min_cosine=0.9), "calibration": "none"},
+            r"the thresholds need inputs to be measured on; give --data FILE \(as asked\)",
         ),
         (
             {"scheme": Scheme(static=True), "calibration": "none"},
@@ -345,10 +345,10 @@ def test_check_compares_on_given_data_else_on_what_int8_was_calibrated_with(prod
     other = product.with_name("q.onnx")
     quantized(product, calibration=str(rows))
     assert check(product, other, "int8").real == str(rows)
-    assert check(product, other, "bars").real == ""
+    assert check(product, other, "finite").real == ""
     np.savez(product.with_name("others.npz"), x=np.ones((4, WIDTH), np.float32) * np.arange(WIDTH, dtype=np.float32))
     rows.unlink()
-    for kind in ("int8", "bars"):
+    for kind in ("int8", "finite"):
         assert check(product, other, kind, product.with_name("others.npz")).real == str(product.with_name("others.npz"))
     with pytest.raises(UsageError, match="no tolerance named 'nonsense'; choose one of exact, "):
         check(product, other, "nonsense")

@@ -1,4 +1,4 @@
-"""The bars, and the search for the fewest products that must stay float."""
+"""The thresholds, and the search for the fewest products that must stay float."""
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ from onnxfuse.config import Scheme, Thresholds
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.quality import Quality
-from onnxfuse.quantize.gate import misses, pass_bars, search, sensitivity
+from onnxfuse.quantize.gate import meet_thresholds, misses, search, sensitivity
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.write import SWITCHES
 from tests.conftest import fill, parse
@@ -27,7 +27,7 @@ def judge(kept, seen=None):
 
 
 @pytest.mark.parametrize(
-    ("bars", "kept"),
+    ("thresholds", "kept"),
     [
         (Thresholds(min_cosine=0.85), []),
         (Thresholds(min_cosine=0.93), ["p3"]),
@@ -38,11 +38,11 @@ def judge(kept, seen=None):
         (Thresholds(min_cosine=1.0), sorted(NAMES, key=lambda name: -LOSS[name])),
     ],
 )
-def test_the_fewest_and_worst_stay_float(bars, kept):
-    trade = search(NAMES, judge, lambda: LOSS, bars, FLOAT)
+def test_the_fewest_and_worst_stay_float(thresholds, kept):
+    trade = search(NAMES, judge, lambda: LOSS, thresholds, FLOAT)
     assert list(trade.kept) == kept
     assert [len(attempt.kept) for attempt in trade.attempts] == sorted({len(attempt.kept) for attempt in trade.attempts})
-    assert not misses(bars, judge(trade.kept), FLOAT)
+    assert not misses(thresholds, judge(trade.kept), FLOAT)
 
 
 def test_few_models_are_judged():
@@ -66,7 +66,7 @@ def test_what_cannot_be_met_tells_the_best():
 
 
 def test_the_best_misses_the_fewest_bars():
-    """With 2 products float both bars are missed by less, with all of them one is met."""
+    """With 2 products float both thresholds are missed by less, with all of them one is met."""
 
     def of(kept):
         return {0: Quality(0.5, 0.5, None, None, 9), 1: Quality(0.99, 0.5, None, None, 9), 2: Quality(0.7, 0.9, None, None, 9)}[
@@ -95,16 +95,16 @@ def test_a_drop_needs_labels():
 
 
 def test_bars_say_what_they_miss():
-    bars = Thresholds(max_drop=0.005, min_cosine=0.999, min_agreement=0.99)
-    assert misses(bars, Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
+    thresholds = Thresholds(max_drop=0.005, min_cosine=0.999, min_agreement=0.99)
+    assert misses(thresholds, Quality(0.9, 0.8, 0.85, 0.8, 10), FLOAT) == [
         "accuracy falls by 5.00 points, allowed 0.5",
         "cosine is 0.9000, wanted 0.999",
         "agreement is 0.8000, wanted 0.99",
     ]
-    assert not misses(bars, Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
+    assert not misses(thresholds, Quality(0.999, 0.99, 0.8951, 0.8, 10), FLOAT)
     assert not misses(Thresholds(max_drop=0.25), Quality(1, 1, 0.5, 1, 4), Quality(1, 1, 0.75, 1, 4))  # as much as is allowed
     assert not Thresholds()
-    assert bars
+    assert thresholds
 
 
 @pytest.fixture
@@ -116,15 +116,15 @@ def chain(tmp_path):
     return prepare(model, Scheme()), tmp_path / "float.onnx"
 
 
-@pytest.mark.parametrize(("bar", "attempts"), [(0.9, [0]), (1.0, [0, 1, 2])])
-def test_attempts_are_judged_as_files_and_timed_where_there_is_a_choice(chain, bar, attempts):
+@pytest.mark.parametrize(("lowest", "attempts"), [(0.9, [0]), (1.0, [0, 1, 2])])
+def test_attempts_are_judged_as_files_and_timed_where_there_is_a_choice(chain, lowest, attempts):
     data = Dataset("numbers", {"x": np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)})
-    trade = pass_bars(*chain, "dynamic", data, 8, Thresholds(min_cosine=bar - 1e-9))
+    trade = meet_thresholds(*chain, "dynamic", data, 8, Thresholds(min_cosine=lowest - 1e-9))
     assert [len(attempt.kept) for attempt in trade.attempts] == attempts
     assert [attempt.p50 is not None for attempt in trade.attempts] == [len(attempts) > 1] * len(attempts)
     assert len(trade.kept) == attempts[-1]
     assert len(trade.sensitivity) == (2 if len(attempts) > 1 else 0)
-    assert [attempt.quality.cosine >= bar - 1e-9 for attempt in trade.attempts] == [False] * (len(attempts) - 1) + [True]
+    assert [attempt.quality.cosine >= lowest - 1e-9 for attempt in trade.attempts] == [False] * (len(attempts) - 1) + [True]
 
 
 def test_sensitivity_is_measured_one_at_a_time():

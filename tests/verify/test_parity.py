@@ -241,7 +241,7 @@ ITEMS = {
         ("half", 0, 0.01),
         ("bfloat16", 0, 0.01),
         ("int8", 0.1, 0.11),
-        ("bars", 1, None),
+        ("finite", 1, None),
     ],
 )
 def test_counts_truth_values_and_texts_are_equal_or_not(items, kind, passes, fails):
@@ -281,10 +281,10 @@ def test_agreement_counts_rows_whose_largest_number_stays():
     got[0] = 3, 2, 1
     assert against(wanted, got, "int8").differences[0].agreement == 0.75
     assert (
-        against([wanted, wanted[:, :1]], [got, got[:, :1]], "bars").differences[0].agreement == 0.75
+        against([wanted, wanted[:, :1]], [got, got[:, :1]], "finite").differences[0].agreement == 0.75
     )  # a single number is no choice
     assert against(wanted[:, :1], wanted[:, :1], "int8").differences[0].agreement == 1.0
-    assert against(wanted[0], got[0], "bars").differences[0].agreement == 1.0  # no rows
+    assert against(wanted[0], got[0], "finite").differences[0].agreement == 1.0  # no rows
 
 
 # What does not vary ----------------------------------------------------------------------------------------------
@@ -324,8 +324,8 @@ def test_and_fails_when_it_is_not(kind, constant, other):
 
 def test_bars_ask_an_output_that_does_not_vary_only_to_be_finite():
     expected = parity.reference(both(np.float32(2)), CASES)
-    assert parity.compare(expected, both(np.float32(3)), "bars").passed
-    assert not parity.compare(expected, both(np.float32(np.inf)), "bars").passed
+    assert parity.compare(expected, both(np.float32(3)), "finite").passed
+    assert not parity.compare(expected, both(np.float32(np.inf)), "finite").passed
 
 
 @pytest.mark.parametrize(

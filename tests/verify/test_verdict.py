@@ -110,16 +110,18 @@ def test_without_calibration_random_inputs_decide(cli, folder):
 
 
 def test_bars_take_the_place_of_the_tolerance(folder, data):
-    """A bar of the user's own is the judge; on the grid and on real inputs the file must be finite."""
+    """A threshold of the user's own is the judge; on the grid and on real inputs the file must be finite."""
     step = quantize(
-        QuantizeConfig(folder / "model.onnx", folder / "q.onnx", calibration="none", data=data, bars=Thresholds(min_cosine=0.5))
+        QuantizeConfig(
+            folder / "model.onnx", folder / "q.onnx", calibration="none", data=data, thresholds=Thresholds(min_cosine=0.5)
+        )
     )
-    assert (step.parity.kind, step.parity.real) == ("bars", "")
+    assert (step.parity.kind, step.parity.real) == ("finite", "")
     assert step.parity.cosine < 0.98
     step = quantize(
-        QuantizeConfig(folder / "model.onnx", folder / "q.onnx", calibration=str(data), bars=Thresholds(min_cosine=0.5))
+        QuantizeConfig(folder / "model.onnx", folder / "q.onnx", calibration=str(data), thresholds=Thresholds(min_cosine=0.5))
     )
-    assert (step.parity.kind, step.parity.real) == ("bars", str(data))
+    assert (step.parity.kind, step.parity.real) == ("finite", str(data))
 
 
 def test_other_kinds_are_judged_on_the_grid(folder):
