@@ -12,6 +12,7 @@ from onnxfuse.errors import UsageError
 from onnxfuse.normalize import normalize, structure
 from onnxfuse.rewrite import Analysis, Prover, Trace, rewrite
 from onnxfuse.rewrite.driver import Listener
+from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.targets import Target
 
 LOWEST_OPSET = 17
@@ -54,7 +55,7 @@ def fuse(
     chosen = catalog.select(target, only, without)
     trace = Trace(listener=listener)
     analysis = canonical(model, target, chosen, trace, prove=prove)
-    prover = Prover(analysis) if prove else None
+    prover = Prover(analysis, compute) if prove else None
     counts = census(model)
     while rewrite(model, chosen.whole_graph, analysis, trace, prover):
         structure.merge_duplicates(model)
@@ -62,9 +63,9 @@ def fuse(
     structure.merge_duplicates(model)
     padding = catalog.unpad(model, analysis, zeros=zeros) if chosen.unpad else catalog.Padding("left out")
     structure.merge_duplicates(model)
-    moved = Analysis(analysis.opset)  # what was known of values that padding removal moved is no longer so
+    moved = Analysis(analysis.opsets, infer)  # what was known of values that padding removal moved is no longer so
     moved.scan(model.graph)
-    rewrite(model, chosen.normal, moved, trace, Prover(moved) if prove else None)
+    rewrite(model, chosen.normal, moved, trace, Prover(moved, compute) if prove else None)
     structure.merge_duplicates(model)
     structure.tidy(model)
     return Fused(counts, padding, trace)
@@ -85,7 +86,7 @@ def canonical(model: ir.Model, target: Target, chosen: catalog.Selection, trace:
     analysis = normalize(
         model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove, dropout=chosen.dropout
     )
-    rewrite(model, chosen.fusions, analysis, trace, Prover(analysis) if prove else None)
+    rewrite(model, chosen.fusions, analysis, trace, Prover(analysis, compute) if prove else None)
     structure.merge_duplicates(model)
     return analysis
 

@@ -20,7 +20,7 @@ from onnxfuse.normalize import RULES as NORMAL
 from onnxfuse.normalize import normalize
 from onnxfuse.normalize.structure import merge_duplicates
 from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
-from onnxfuse.runtime.sessions import open_session, run
+from onnxfuse.runtime.sessions import infer, open_session, run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
@@ -102,7 +102,7 @@ def apply(rules: Sequence[Rule], model: ir.Model, *, normal: Sequence[Rule] = NO
 
 
 def facts_of(model: ir.Model) -> Analysis:
-    analysis = Analysis(model.opset_imports[""])
+    analysis = Analysis(model.opset_imports, infer)
     analysis.scan(model.graph)
     return analysis
 

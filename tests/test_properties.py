@@ -29,7 +29,7 @@ def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Analysis] | 
         return None
     structure.simplify(model)
     structure.convert(model, 23)
-    analysis = Analysis(23)
+    analysis = Analysis({"": 23})
     analysis.scan(model.graph)
     rewrite(model, first, analysis, Trace())
     return model, analysis

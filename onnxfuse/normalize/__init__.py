@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize import arithmetic, batch, contrib, einsum, folding, indices, linear, masks, scale, shapes, structure
 from onnxfuse.rewrite import Analysis, Prover, Rule, Trace, rewrite
+from onnxfuse.runtime.sessions import compute, infer
 
 RULES: tuple[Rule, ...] = (
     *shapes.RULES,
@@ -44,10 +45,10 @@ def normalize(
     """
     structure.simplify(model, dropout=dropout)
     structure.convert(model, opset)
-    analysis = Analysis(model.opset_imports[""])
+    analysis = Analysis(model.opset_imports, infer)
     contrib.take_apart(model, analysis)
     analysis.scan(model.graph)
-    prover = Prover(analysis) if prove else None
+    prover = Prover(analysis, compute) if prove else None
     changed = True
     while changed:  # some rules ask that a value be read once, which merging brings about
         while folding.fold(model, analysis, trace) + rewrite(model, rules, analysis, trace, prover):

@@ -11,13 +11,14 @@ import math
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
-from onnxfuse.errors import first_line
+from onnxfuse.errors import ModelError
 from onnxfuse.io.onnx_file import LARGE
 from onnxfuse.normalize.structure import is_deterministic
 from onnxfuse.rewrite.analysis import Analysis, ValueInfo, is_constant, stored
 from onnxfuse.rewrite.driver import Trace, remove_dead
+from onnxfuse.rewrite.inference import opset_imports
+from onnxfuse.runtime.sessions import compute
 
 LARGEST = 1 << 22
 """Elements up to which a computed constant is stored; larger ones (a table expanded for a batch) stay computed."""
@@ -121,7 +122,7 @@ def _small(info: ValueInfo) -> bool:
 def _run(nodes: list[ir.Node], known: Tensors, analysis: Analysis, trace: Trace) -> Tensors:
     """What nodes compute, in one session; if ONNX Runtime refuses one, each in its own, and those stay that it refuses."""
     together = _try(nodes, known, analysis)
-    if not isinstance(together, Exception):
+    if not isinstance(together, ModelError):
         return together
     found: Tensors = {}
     refused: set[ir.Value | None] = set()
@@ -131,23 +132,21 @@ def _run(nodes: list[ir.Node], known: Tensors, analysis: Analysis, trace: Trace)
             refused.add(output)
             continue
         result = _try([node], known | found, analysis)
-        if isinstance(result, Exception):
+        if isinstance(result, ModelError):
             refused.add(output)
             node.meta[LEFT] = True
-            trace.unfolded[output.name or ""] = f"{node.op_type}: {first_line(result)}"
+            trace.unfolded[output.name or ""] = f"{node.op_type}: {result}"
         else:
             found |= result
     return found
 
 
-def _try(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensors | Exception:
-    """What nodes compute, or why ONNX Runtime refuses; its errors have no class in common."""
+def _try(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensors | ModelError:
+    """What nodes compute, or why ONNX Runtime refuses."""
     try:
         return _compute(nodes, known, analysis)
-    except Exception as error:
-        if type(error).__module__.startswith("onnxruntime"):
-            return error
-        raise
+    except ModelError as error:
+        return error
 
 
 def _compute(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensors:
@@ -171,12 +170,8 @@ def _compute(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensor
             shown = f"{names[value]}/wide"
             graph.node.append(onnx.helper.make_node("Cast", [names[value]], [shown], to=onnx.TensorProto.FLOAT))
         graph.output.append(onnx.ValueInfoProto(name=shown))
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", analysis.opset)], ir_version=10)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results = session.run([value.name for value in graph.output], feeds)
+    proto = onnx.helper.make_model(graph, opset_imports=opset_imports(nodes, analysis.opsets), ir_version=10)
+    results = compute(proto, feeds)
     return {value: _tensor(np.asarray(result), analysis[value].dtype) for value, result in zip(outputs, results, strict=True)}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxfuse.rewrite.inference import Inference, Size
+from onnxfuse.rewrite.inference import Infer, Inference, Size
 
 SMALL = 64
 """Integer tensors of at most this many elements are followed element by element."""
@@ -156,21 +156,23 @@ LAWS: dict[tuple[str, str], Law] = {}
 
 
 class Analysis:
-    """Analysis of every value of a graph, computed when asked for and kept; they stay true while rules rewrite the graph.
+    """What is known of every value of a graph, computed when asked for and kept; it stays true while rules rewrite the graph.
 
     Args:
-        opset: the graph's opset, for attribute defaults.
+        opsets: of each domain, as the graph's model imports them.
+        infer: what a runtime infers of operators that ONNX does not know (see ``inference``); None leaves them unknown.
     """
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self, opsets: Mapping[str, int], infer: Infer | None = None) -> None:
+        self.opsets = dict(opsets)
+        self.opset = self.opsets[""]
         self._known: dict[ir.Value, ValueInfo] = {}
         self._fresh = itertools.count()
         self._capped: dict[Dim, Dim] = {}
-        self._inference = Inference(opset)
+        self._inference = Inference(self.opsets, infer)
 
     def scan(self, graph: ir.Graph) -> None:
-        """Compute the facts of a whole graph in order, which keeps later look-ups from recursing deeply."""
+        """Analyse a whole graph in order, which keeps later look-ups from recursing deeply."""
         for node in graph:
             for output in node.outputs:
                 self[output]

@@ -1,20 +1,19 @@
-"""Shape inference for operators that have no law here: ONNX's own for standard ones, ONNX Runtime's for its own.
+"""Shape inference for operators that have no shape function here: ONNX's own for those that it knows, a runtime's for all others.
 
 A node is put into a model by itself. Sizes that are not numbers go in as named dimensions and come back under their names;
 those that inference makes up are fresh, equal to nothing else.
 
-Source: ``onnx.shape_inference``; ONNX Runtime tells the shapes of a session's outputs.
+Source: ``onnx.shape_inference``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
 import onnx.shape_inference
 import onnx_ir as ir
-import onnxruntime as ort
 
 if TYPE_CHECKING:
     from onnxfuse.rewrite.analysis import Dim, ValueInfo
@@ -22,40 +21,48 @@ if TYPE_CHECKING:
 Size = int | str | None
 """A number, a named dimension, or unknown; so is a name that was made up."""
 
-Told = tuple[ir.DataType | None, tuple[Size, ...] | None]
-"""What inference tells of an output: its type and its sizes; None is unknown."""
+Inferred = tuple[ir.DataType | None, tuple[Size, ...] | None]
+"""What inference says of an output: its type and its sizes; None is unknown."""
 
-MICROSOFT = "com.microsoft"
-"""The domain of ONNX Runtime's own operators."""
+Infer = Callable[[onnx.ModelProto], Sequence[Inferred]]
+"""What a runtime infers of each output of a model of one node; ``runtime.sessions.infer`` is one."""
 
 IR_VERSION = 10
 
 
 class Inference:
-    """Asks for the outputs of one node at a time, and remembers what it was told: equal layers ask equal questions.
+    """Infers the outputs of one node at a time, and remembers them: equal layers ask equal questions.
 
     Args:
-        opset: of the default domain.
+        opsets: of each domain, as the model imports them.
+        infer: asked about operators that ONNX does not know; None leaves their outputs unknown.
     """
 
-    def __init__(self, opset: int) -> None:
-        self._imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(MICROSOFT, 1)]
-        self._known: dict[bytes, tuple[Told, ...]] = {}
+    def __init__(self, opsets: Mapping[str, int], infer: Infer | None = None) -> None:
+        self._opsets = opsets
+        self._infer = infer
+        self._known: dict[bytes, tuple[Inferred, ...]] = {}
 
     def outputs(
         self, node: ir.Node, inputs: Sequence[tuple[ir.Value, ValueInfo, ir.TensorProtocol | None]], names: dict[Dim, str]
-    ) -> tuple[Told, ...]:
+    ) -> tuple[Inferred, ...]:
         """What is known of each output of ``node``.
 
         Args:
-            inputs: what it reads, its subgraphs included; each with its fact, and its content where that is a small constant.
+            inputs: what it reads, its subgraphs included; each with what is known of it, and its content where
+                that is a small constant.
             names: receives a name for each size that is not a number.
         """
         question = self._question(node, inputs, names)
         key = question.SerializeToString(deterministic=True)
         if key not in self._known:
-            self._known[key] = _ask(question, node.domain)
+            self._known[key] = tuple(self._ask(question, node))
         return self._known[key]
+
+    def _ask(self, question: onnx.ModelProto, node: ir.Node) -> Iterable[Inferred]:
+        if onnx.defs.has(node.op_type, node.domain) or not node.domain:
+            return _by_onnx(question)
+        return [(None, None)] * len(node.outputs) if self._infer is None else self._infer(question)
 
     def _question(
         self, node: ir.Node, inputs: Sequence[tuple[ir.Value, ValueInfo, ir.TensorProtocol | None]], names: dict[Dim, str]
@@ -81,7 +88,9 @@ class Inference:
                 tensor.name = own[value.name or ""]
                 graph.initializer.append(tensor)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in proto.output)
-        return onnx.helper.make_model(graph, opset_imports=self._imports, ir_version=IR_VERSION, producer_name="onnxfuse")
+        return onnx.helper.make_model(
+            graph, opset_imports=opset_imports([node], self._opsets), ir_version=IR_VERSION, producer_name="onnxfuse"
+        )
 
 
 def _forget_shapes(graph: onnx.GraphProto) -> None:
@@ -108,15 +117,11 @@ def _typed(name: str, info: ValueInfo, names: dict[Dim, str]) -> onnx.ValueInfoP
     return proto
 
 
-def _ask(question: onnx.ModelProto, domain: str) -> tuple[Told, ...]:
-    return tuple(_by_runtime(question)) if domain == MICROSOFT else tuple(_by_onnx(question))
-
-
-def _by_onnx(question: onnx.ModelProto) -> Iterator[Told]:
+def _by_onnx(question: onnx.ModelProto) -> Iterator[Inferred]:
     try:
         graph = onnx.shape_inference.infer_shapes(question, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        graph = question.graph  # it is the node's own fault, or of a kind that inference does not follow: nothing is told
+        graph = question.graph  # it is the node's own fault, or of a kind that inference does not follow: nothing is known
     for value in graph.output:
         kind = value.type.tensor_type
         dtype = ir.DataType(kind.elem_type) if kind.elem_type else None
@@ -124,21 +129,18 @@ def _by_onnx(question: onnx.ModelProto) -> Iterator[Told]:
         yield dtype, sizes if kind.HasField("shape") else None
 
 
-TYPES = {name.lower(): ir.DataType(kind) for name, kind in onnx.TensorProto.DataType.items() if kind}
-"""ONNX Runtime's names of types: tensor(float) and so on."""
+def opset_imports(nodes: Iterable[ir.Node], opsets: Mapping[str, int]) -> list[onnx.OperatorSetIdProto]:
+    """The imports of a model that holds these nodes alone: the standard's domain, and every other that occurs.
+
+    Args:
+        opsets: of the model that they stand in; a domain that it does not import is taken at version 1.
+    """
+    held = {node.domain for node in nodes} | {inner.domain for node in nodes for inner in _inside(node)}
+    return [onnx.helper.make_opsetid(domain, opsets.get(domain, 1)) for domain in sorted(held | {""})]
 
 
-def _by_runtime(question: onnx.ModelProto) -> Iterator[Told]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = ort.InferenceSession(question.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        yield from [(None, None)] * len(question.graph.output)
-        return
-    for value in session.get_outputs():
-        sizes = tuple(value.shape)
-        yield TYPES.get(value.type.removeprefix("tensor(").removesuffix(")")), sizes or None  # it tells scalar and unknown alike
+def _inside(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes of a node's subgraphs."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from ir.traversal.RecursiveGraphIterator(attribute.value)

@@ -8,16 +8,23 @@ not run by itself) says why, and the check of the whole model remains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
+from onnxfuse.errors import ModelError
 from onnxfuse.rewrite.analysis import Analysis, Dim, ValueInfo, constant
+from onnxfuse.rewrite.inference import IR_VERSION, opset_imports
 from onnxfuse.rewrite.rule import Op, Rule
+
+Compute = Callable[[onnx.ModelProto, Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+"""The outputs of a model on named arrays, in order, without any rewrite of its own; ``runtime.sessions.compute`` is one.
+
+Raises ModelError where the runtime cannot run it: its reason alone, in one line.
+"""
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-5, np.dtype(np.float16): 4e-3}
 """Largest difference of a region's output by type, relative to its largest value: sums in another order, some rounding steps."""
@@ -42,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why ONNX Runtime could not run a region, in its own words."""
+    """Why the runtime could not run a region, in its own words."""
 
     reason: str
 
@@ -50,8 +57,9 @@ class _Failure:
 class Prover:
     """Proves rewrites of one graph; sizes and random numbers are the same for all of them."""
 
-    def __init__(self, analysis: Analysis) -> None:
+    def __init__(self, analysis: Analysis, compute: Compute) -> None:
         self._analysis = analysis
+        self._compute = compute
         self._sizes: dict[str, int] = {}
         self._random: dict[tuple[int, tuple[int, ...], np.dtype], np.ndarray] = {}
 
@@ -121,10 +129,8 @@ class Prover:
         """What the nodes compute, or why they cannot be run."""
         try:
             return self._computed(nodes, output, feeds)
-        except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            return _Failure(str(error).splitlines()[0])
+        except ModelError as error:
+            return _Failure(str(error))
 
     def _computed(self, nodes: Sequence[ir.Node], output: ir.Value, feeds: dict[ir.Value, np.ndarray]) -> np.ndarray:
         """Run nodes, whose order is the runtime's own concern, with every value under a name of its own."""
@@ -143,13 +149,9 @@ class Prover:
         graph = onnx.helper.make_graph(protos, "region", inputs, [onnx.ValueInfoProto(name=names[output])])
         canonical = any(node.op_type in ("Attention", "Gelu") and not node.domain for node in nodes)
         opset = max(self._analysis.opset, CANONICAL_OPSET) if canonical else self._analysis.opset
-        imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.microsoft", 1)]
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return np.asarray(session.run([names[output]], {names[value]: feeds[value] for value in read})[0])
+        imports = opset_imports(nodes, self._analysis.opsets | {"": opset})
+        model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
+        return np.asarray(self._compute(model, {names[value]: feeds[value] for value in read})[0])
 
 
 def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -1,14 +1,24 @@
-"""ONNX Runtime sessions. Options are the defaults that users get, unless ``Settings`` say otherwise."""
+"""ONNX Runtime sessions: every one that onnxfuse opens is opened here.
+
+``open_session`` and ``run`` are for models as users run them: options are the defaults that they get, unless ``Settings`` say
+otherwise. ``compute`` and ``infer`` run a few nodes as they are written, for the rewriting engine, which knows no runtime.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxfuse.errors import ModelError, first_line
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
+from onnxfuse.rewrite.inference import Inferred
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.api import Feeds, Outputs, Settings, require_inputs
 
@@ -18,17 +28,29 @@ QUIET = 4
 PLAIN = Settings()
 
 
-def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True) -> ort.InferenceSession:
+def open_session(
+    model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True, libraries: Sequence[Path] = ()
+) -> ort.InferenceSession:
     """Open a model on the CPU.
 
     Args:
         model: a file, or a serialized model.
         settings: threads and the like.
         optimize: False runs the graph as it is written, without the loader's own rewrites.
+        libraries: shared libraries with operators of other domains than ONNX Runtime's own.
 
     Raises:
-        ModelError: ONNX Runtime cannot read or run it; its own words follow.
+        ModelError: ONNX Runtime cannot read or run it, or load a library; its own words follow.
     """
+    source = model if isinstance(model, bytes) else str(require_file(model))
+    try:
+        return _open(source, settings, optimize=optimize, libraries=libraries)
+    except ModelError as error:
+        name = "the model" if isinstance(model, bytes) else str(shown(model))
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}") from error
+
+
+def _open(source: str | bytes, settings: Settings, *, optimize: bool, libraries: Sequence[Path]) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     if settings.denormals_as_zero:
@@ -40,15 +62,21 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
     options.log_severity_level = QUIET
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = model if isinstance(model, bytes) else str(require_file(model))
+    with _refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
+        for library in libraries:
+            options.register_custom_ops_library(str(library))
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Raises ModelError for ONNX Runtime's errors, which have no class in common: its own words, and nothing else."""
     try:
-        with denormals.as_zero(settings.denormals_as_zero):  # what the first session of a process asks for stays otherwise
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        yield
     except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
-        name = "the model" if isinstance(model, bytes) else str(shown(model))
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {first_line(error)}") from error
+        raise ModelError(first_line(error)) from error
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -> Outputs:
@@ -64,14 +92,12 @@ def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -
     wanted = {value.name for value in session.get_inputs()}
     require_inputs(wanted, feeds)
     try:
-        outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
+        with _refusals():
+            outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
+    except ModelError as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
         raise ModelError(
-            f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: "
-            f"{first_line(error)[-300:]}{_hint(path)}"
+            f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: {str(error)[-300:]}{_hint(path)}"
         ) from error
     return dict(zip(names, outputs, strict=True))
 
@@ -80,3 +106,40 @@ def _hint(path: Path | None) -> str:
     """The next step where sizes had to be guessed."""
     guessed = path is not None and not path.with_name("config.json").is_file()
     return "; put its config.json beside it, which tells the lengths and sizes it takes" if guessed else ""
+
+
+def compute(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, libraries: Sequence[Path] = ()) -> list[np.ndarray]:
+    """A model's outputs, in its order, computed as it is written.
+
+    Args:
+        feeds: an array for each input, by name.
+        libraries: as of ``open_session``.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run it: its own words, and nothing else.
+    """
+    session = _open(model.SerializeToString(), PLAIN, optimize=False, libraries=libraries)
+    with _refusals():
+        return [np.asarray(array) for array in session.run([value.name for value in model.graph.output], dict(feeds))]
+
+
+TYPES = {name.lower(): ir.DataType(kind) for name, kind in onnx.TensorProto.DataType.items() if kind}
+"""ONNX Runtime's names of types: tensor(float) and so on."""
+
+
+def infer(model: onnx.ModelProto, *, libraries: Sequence[Path] = ()) -> list[Inferred]:
+    """Type and sizes of each of a model's outputs, as ONNX Runtime infers them; unknown ones where it cannot open the model.
+
+    Args:
+        libraries: as of ``open_session``.
+    """
+    try:
+        session = _open(model.SerializeToString(), PLAIN, optimize=False, libraries=libraries)
+    except ModelError:
+        return [(None, None)] * len(model.graph.output)
+    return [(TYPES.get(value.type.removeprefix("tensor(").removesuffix(")")), _sizes(value)) for value in session.get_outputs()]
+
+
+def _sizes(value: ort.NodeArg) -> tuple[int | str | None, ...] | None:
+    """None for a scalar as for an unknown shape: ONNX Runtime says the same of both."""
+    return tuple(value.shape) or None

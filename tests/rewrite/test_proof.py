@@ -8,6 +8,7 @@ import pytest
 
 from onnxfuse.rewrite import Prover, Rule, Trace, rewrite
 from onnxfuse.rewrite.proof import _random_array
+from onnxfuse.runtime.sessions import compute
 from tests.conftest import assert_same, facts_of, ops, parse
 
 
@@ -22,7 +23,7 @@ def agree(match):
 def apply(rule: Rule, text: str) -> tuple:
     before, model = parse(text), parse(text)
     analysis, trace = facts_of(model), Trace()
-    rewrite(model, [rule], analysis, trace, Prover(analysis))
+    rewrite(model, [rule], analysis, trace, Prover(analysis, compute))
     return before, model, trace
 
 
@@ -88,7 +89,9 @@ def test_what_cannot_be_run_is_made_and_said():
     model = parse(text)
     model.graph.inputs[0].shape = None
     analysis, trace = facts_of(model), Trace()
-    rewrite(model, [Rule("clip", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))], analysis, trace, Prover(analysis))
+    rewrite(
+        model, [Rule("clip", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))], analysis, trace, Prover(analysis, compute)
+    )
     assert ops(model) == ["Max"]
     assert "the type or shape of x is not known" in trace.unproven["clip"]
 
@@ -156,7 +159,7 @@ def verdict(before, after, text: str, opset: int = 23, **options) -> Trace:
     """The trace of one rule that is proven where it fits."""
     model = parse(text, opset)
     analysis, trace = facts_of(model), Trace()
-    rewrite(model, [Rule("rule", before, agree, after, **options)], analysis, trace, Prover(analysis))
+    rewrite(model, [Rule("rule", before, agree, after, **options)], analysis, trace, Prover(analysis, compute))
     return trace
 
 
@@ -340,7 +343,7 @@ def test_a_default_that_a_caller_may_override_proves_nothing():
         [Rule("rule", lambda op, x, w: op.Mul(x, w), agree, lambda op, x, w: op.Identity(x))],
         analysis,
         trace,
-        Prover(analysis),
+        Prover(analysis, compute),
     )
     assert outcome(trace) == "rejected"
 
@@ -350,7 +353,7 @@ def test_an_input_without_type_or_shape_is_named(unknown):
     model = parse("g (float[B,S] x) => (float[B,S] y) { y = Relu(x) }")
     setattr(model.graph.inputs[0], unknown, None)
     analysis, trace = facts_of(model), Trace()
-    rewrite(model, [Rule("rule", relu, agree, lambda op, x: op.Abs(x))], analysis, trace, Prover(analysis))
+    rewrite(model, [Rule("rule", relu, agree, lambda op, x: op.Abs(x))], analysis, trace, Prover(analysis, compute))
     assert trace.unproven == {"rule": "the type or shape of x is not known"}
 
 

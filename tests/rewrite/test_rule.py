@@ -152,7 +152,7 @@ def test_scalars_are_constants_of_one_element(name, number):
 def test_scalars_are_compared_as_their_type_holds_them(kind, seen, wanted, near):
     match = match_of()
     match["half"].const_value = ir.tensor(np.array(seen, kind))
-    match = Match(Found(match.bindings, {}), match.root, Analysis(23), 0)
+    match = Match(Found(match.bindings, {}), match.root, Analysis({"": 23}), 0)
     if near:
         match.need_scalar("half", wanted)
     else:

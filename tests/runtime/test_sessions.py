@@ -1,0 +1,98 @@
+"""The one place that opens ONNX Runtime sessions: what it gives, and what it says where it cannot."""
+
+import ctypes
+import shutil
+import subprocess
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxfuse.errors import ModelError
+from onnxfuse.runtime import sessions
+from onnxfuse.runtime.sessions import compute, infer, open_session, run
+from tests.conftest import parse
+
+ADD = "g (float[B,2] x, float[B,2] z) => (float[B,2] y, float[B,2] w) { y = Add(x, z)  w = Sub(x, z) }"
+X = np.array([[1, 2]], np.float32)
+
+
+def proto(text: str):
+    return ir.to_proto(parse(text))
+
+
+def test_outputs_come_in_the_models_order():
+    added, taken = compute(proto(ADD), {"z": X, "x": X})
+    assert added.tolist() == [[2, 4]]
+    assert taken.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("body", ["y = com.microsoft.Nothing(x)", "y = Reshape(x, five)"], ids=["not opened", "not run"])
+def test_a_model_that_cannot_be_computed_is_one_line_in_the_runtimes_words(body):
+    with pytest.raises(ModelError) as caught:
+        compute(proto(f"g (float[B,2] x) => (float[M] y) <int64[1] five = {{5}}> {{ {body} }}"), {"x": X})
+    text = str(caught.value)
+    assert "ONNXRuntimeError" in text
+    assert "\n" not in text and "cannot open" not in text and "cannot run" not in text
+
+
+@pytest.mark.parametrize("function", ["compute", "infer", "open_session", "run"])
+def test_an_error_that_is_not_the_runtimes_is_not_hidden(function, monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyError("a mistake of ours")
+
+    session = open_session(proto(ADD).SerializeToString())
+    if function == "run":
+        monkeypatch.setattr(session, "run", broken)
+    else:
+        monkeypatch.setattr(sessions.ort, "InferenceSession", broken)
+    calls = {
+        "compute": lambda: compute(proto(ADD), {"x": X, "z": X}),
+        "infer": lambda: infer(proto(ADD)),
+        "open_session": lambda: open_session(proto(ADD).SerializeToString()),
+        "run": lambda: run(session, {"x": X, "z": X}),
+    }
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        calls[function]()
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("y = com.microsoft.QuickGelu(x)", (ir.DataType.FLOAT, ("B", 2))),
+        ("y = com.microsoft.QuickGelu(half)", (ir.DataType.FLOAT, None)),
+        ("y = com.microsoft.Nothing(x)", (None, None)),
+        ("y = IsNaN(x)", (ir.DataType.BOOL, ("B", 2))),
+    ],
+)
+def test_types_and_sizes_are_those_that_the_runtime_infers(body, wanted):
+    model = proto(f"g (float[B,2] x) => (y) <float half = {{0.5}}> {{ {body} }}".replace("(y)", "(float[M] y)", 1))
+    model.graph.output[0].ClearField("type")
+    assert infer(model) == [wanted]
+
+
+REGISTER = "int called = 0; void *RegisterCustomOps(void *options, const void *api) { ++called; return 0; }"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_every_function_that_opens_a_session_registers_libraries(tmp_path):
+    source, library = tmp_path / "own.c", tmp_path / "own.so"
+    source.write_text(REGISTER)
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    called = ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "called")
+    model = proto(ADD)
+    for count, use in enumerate(
+        (
+            lambda: compute(model, {"x": X, "z": X}, libraries=(library,)),
+            lambda: infer(model, libraries=(library,)),
+            lambda: open_session(model.SerializeToString(), libraries=(library,)),
+        ),
+        start=1,
+    ):
+        use()
+        assert called.value == count
+
+
+def test_a_library_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"cannot open the model: .*gone\.so"):
+        open_session(proto(ADD).SerializeToString(), libraries=(tmp_path / "gone.so",))
