@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
-from onnxfuse.io.onnx_file import LARGE
+from onnxfuse.io.wire import LARGE
 from onnxfuse.normalize.structure import is_deterministic
 from onnxfuse.rewrite.analysis import Analysis, ValueInfo, is_constant, stored
 from onnxfuse.rewrite.driver import Trace, remove_dead

@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from onnxfuse.errors import ModelError, first_line
-from onnxfuse.io.onnx_file import name_apart
+from onnxfuse.io.names import name_apart
 from onnxfuse.io.repair import FOREIGN
 from onnxfuse.operators import is_known, is_runnable
 from onnxfuse.rewrite.analysis import constant, stored

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxfuse.errors import ModelError, ParityError
 from onnxfuse.runtime import Feeds, Outputs, Runner
 from onnxfuse.verify.inputs import Case
+from onnxfuse.verify.opened import afresh
 from onnxfuse.verify.profile import differs
 
 
@@ -187,7 +188,7 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
     for case in cases:
         outputs = _outputs(run, case.feeds)
         if not found:
-            _require_steady(outputs, _outputs(run, case.feeds))
+            _require_steady(outputs, _outputs(afresh(run), case.feeds))
         free: Mapping[str, np.ndarray] = {}
         if case.twins:
             free = _free(outputs, *(_outputs(run, feeds) for feeds in case.twins))

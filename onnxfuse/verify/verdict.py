@@ -21,13 +21,12 @@ import onnx_ir as ir
 
 from onnxfuse.architecture import MASK
 from onnxfuse.errors import ModelError, OnnxfuseError, ParityError
-from onnxfuse.io import atomic, folders, onnx_file
-from onnxfuse.runtime import Runner, Settings, open_runner
+from onnxfuse.io import onnx_file
+from onnxfuse.runtime import Runner, Settings
 from onnxfuse.verify import parity
 from onnxfuse.verify.inputs import BATCH, LENGTH, Case, Profile, grid, profile_of, understood
+from onnxfuse.verify.opened import PLAIN, Opened, opened
 from onnxfuse.verify.parity import Expected, Parity
-
-PLAIN = Settings()
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,17 @@ def judge(random: Sequence[Expected], real: Sequence[Expected], run: Runner, kin
 
 
 def compare_files(
-    first: Path, second: Path, kind: str, *, real: Real | None = None, zeros: Sequence[str] = (), settings: Settings = PLAIN
+    first: Path | Opened,
+    second: Path | Opened,
+    kind: str,
+    *,
+    real: Real | None = None,
+    zeros: Sequence[str] = (),
+    settings: Settings = PLAIN,
 ) -> Parity:
-    """Compare two files on the grid of the first's inputs, in the sizes that both take, holding one of them in memory at a time.
+    """Compare two files on the grid of the first's inputs, in the sizes that both take.
+
+    One of them is in memory at a time, where they do not ``keep`` their runners.
 
     Args:
         first: the reference.
@@ -71,23 +78,23 @@ def compare_files(
         ModelError: one of them cannot run.
         ParityError: other inputs or outputs, or see ``parity.compare``.
     """
-    model, other = onnx_file.load(first), onnx_file.load(second)
-    _require_alike(model, other, first, atomic.shown(second))
-    config = folders.read_config(first)
-    fixed = profile_of(other, config)
-    run = open_runner(first, settings)
-    profile = profile_of(model, config).fixed(fixed.only(BATCH), fixed.only(LENGTH))
-    profile = understood(profile, run)
+    first, second = opened(first), opened(second)
+    _require_alike(first, second)
+    fixed = profile_of(second.model, first.config)
+    run = first.runner(settings)
+    profile = understood(first.inputs.fixed(fixed.only(BATCH), fixed.only(LENGTH)), run)
     random = parity.reference(run, grid(profile))
-    require_numbers(random, model, str(atomic.shown(first)))
+    require_numbers(random, first.model, str(first))
     for expected in random:
         for name in zeros:
             keep, output = _tokens(profile, expected.case), expected.outputs[name]
             expected.outputs[name] = np.where(keep.reshape(keep.shape + (1,) * (output.ndim - 2)), output, 0)
     known = [] if real is None else parity.reference(run, real.cases)
     del run
-    gc.collect()
-    return judge(random, known, open_runner(second, settings), kind, "" if real is None else real.name)
+    if not first.keep:
+        first.close()
+        gc.collect()
+    return judge(random, known, second.runner(settings), kind, "" if real is None else real.name)
 
 
 def require_numbers(expected: Sequence[Expected], model: ir.Model, name: str, error: type[OnnxfuseError] = ModelError) -> None:
@@ -114,12 +121,12 @@ def _tokens(profile: Profile, case: Case) -> np.ndarray:
     return case.feeds[mask.name] != mask.meaning[1]
 
 
-def _require_alike(first: ir.Model, second: ir.Model, *names: Path) -> None:
+def _require_alike(first: Opened, second: Opened) -> None:
     """Raises ParityError when two models take or give other things by name, or inputs of another type."""
-    inputs = [
-        {value.name or "": value.dtype for value in model.graph.inputs if value.const_value is None} for model in (first, second)
-    ]
-    outputs = [{value.name or "" for value in model.graph.outputs} for model in (first, second)]
+    names = [str(first.path), str(second)]
+    graphs = [model.model.graph for model in (first, second)]
+    inputs = [{value.name or "": value.dtype for value in graph.inputs if value.const_value is None} for graph in graphs]
+    outputs = [{value.name or "" for value in graph.outputs} for graph in graphs]
     _require_same_names("input", dict(zip(names, map(set, inputs), strict=True)))
     _require_same_names("output", dict(zip(names, outputs, strict=True)))
     for name, dtype in inputs[0].items():
@@ -130,7 +137,7 @@ def _require_alike(first: ir.Model, second: ir.Model, *names: Path) -> None:
             )
 
 
-def _require_same_names(kind: str, models: Mapping[Path, set[str]]) -> None:
+def _require_same_names(kind: str, models: Mapping[str, set[str]]) -> None:
     for (owner, mine), (other, theirs) in itertools.permutations(models.items(), 2):
         if missing := sorted(mine - theirs):
             raise ParityError(

@@ -1,0 +1,89 @@
+"""Weights that lie in files: of the model itself, or beside it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxfuse.errors import ModelError
+from onnxfuse.io.repair import inner_tensors
+from onnxfuse.io.wire import LARGE
+
+
+def find_external(proto: onnx.ModelProto, path: Path) -> None:
+    """Have large initializers point to the very files that hold them, and bring all other external tensors in.
+
+    Raises:
+        ModelError: a file is missing, too short, or outside the model's folder.
+    """
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            file, offset, length = _place(tensor, path)
+            if length >= LARGE:
+                del tensor.external_data[:]
+                for key, value in (("location", file), ("offset", offset), ("length", length)):
+                    tensor.external_data.add(key=key, value=str(value))
+            else:
+                _bring_in(tensor, file, offset, length)
+    for tensor in inner_tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _bring_in(tensor, *_place(tensor, path))
+
+
+def _bring_in(tensor: onnx.TensorProto, file: Path, offset: int, length: int) -> None:
+    with file.open("rb") as content:
+        content.seek(offset)
+        tensor.raw_data = content.read(length)
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
+
+
+def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """The file that holds an external tensor, where in it, and how many bytes.
+
+    As ONNX Runtime does it, links are followed as long as they stay in the model's folder, or in that of the file which the
+    model's own name links to (the Hugging Face cache is made so).
+    """
+    entry = {pair.key: pair.value for pair in tensor.external_data}
+    name = entry.get("location", "")
+    own = path.resolve()
+    file = (path.parent / name).resolve()
+    if file != own and (
+        not name
+        or Path(name).is_absolute()
+        or not any(file.is_relative_to(folder) for folder in (path.parent.resolve(), own.parent))
+    ):
+        raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
+    if not file.is_file():
+        raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
+    try:
+        wanted = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)
+        offset, length = int(entry.get("offset", 0)), int(entry.get("length", wanted))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: weight {tensor.name} cannot lie in another file ({error}); export it again") from error
+    if length != wanted:
+        raise ModelError(f"{path}: weight {tensor.name} has {length} bytes, its shape wants {wanted}; export it again")
+    if offset < 0 or file.stat().st_size < offset + length:
+        raise ModelError(f"{path}: {name!r} ends before weight {tensor.name}; copy it again")
+    return file, offset, length
+
+
+def follow(model: ir.Model, old: Path, new: Path) -> None:
+    """Have weights that lie in ``old``'s folder lie in ``new``'s, in place: the model's files were moved there."""
+    before, after = old.resolve().parent, new.resolve().parent
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.location).parent == before:
+            place = after / Path(tensor.location).name
+            value.const_value = ir.ExternalTensor(
+                str(place), tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name
+            )
+
+
+def weight_files(model: ir.Model) -> set[Path]:
+    """The files that hold a model's weights; its own file is among them where it holds some."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return {Path(tensor.location).resolve() for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
