@@ -1,6 +1,6 @@
 """BERT: post-norm encoder over word, segment and position embeddings, with a pooler for classification."""
 
-from onnxfuse.architecture import TEXT_TASKS, TOKENS, Architecture, Count
+from onnxfuse.architecture import KERAS_LAYERS, KERAS_TEXT, TEXT_TASKS, TOKENS, Architecture, Count
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
@@ -11,6 +11,10 @@ ARCHITECTURE = Architecture(
     tasks=TEXT_TASKS,
     counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
     heads={"fill-mask": {"layer_norm": 1, "gelu": 1}},
+    shown_by=frozenset({"token_type_ids"}),
+    keras_hub={
+        "BertBackbone": KERAS_TEXT | KERAS_LAYERS | {"intermediate_dim": "intermediate_size", "num_segments": "type_vocab_size"}
+    },
     checkpoints={
         "bert-base-uncased": {},
         "bert-base-cased": {"vocab_size": 28996},

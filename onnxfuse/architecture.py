@@ -35,6 +35,10 @@ class Architecture:
         heads: what a task's head adds to ``counts``.
         checkpoints: for each hub id that ``--random-weights`` knows, the config fields that differ from the defaults.
         activation: the config field that names the feed-forward's activation function; Gelu where it is absent.
+        shown_by: inputs that tell the family where there is no config.json; None where they tell nothing (another family has
+            the same).
+        keras_hub: its backbone classes in KerasHub; of each, config.json's fields by the names in the class's own config.
+        ort_optimizer: what ONNX Runtime's own optimizer calls such models.
     """
 
     model_type: str
@@ -45,6 +49,14 @@ class Architecture:
     heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     activation: str = "hidden_act"
+    shown_by: frozenset[str] | None = None
+    keras_hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ort_optimizer: str = "bert"
+
+    @property
+    def name(self) -> str:
+        """What it is found by."""
+        return self.model_type
 
     def name_inputs(self, model: ir.Model, sizes: Mapping[str, int] | None = None) -> None:
         """Name dynamic dimensions of the inputs alike, however an exporter called them: equal names, equal sizes.
@@ -122,6 +134,10 @@ def _fix(model: ir.Model, name: str, size: int) -> None:
 BATCH_SIZE, SEQUENCE_LENGTH = "batch_size", "sequence_length"
 TOKENS = {0: BATCH_SIZE, 1: SEQUENCE_LENGTH}
 IMAGES = {0: BATCH_SIZE}
+
+KERAS_TEXT = {"vocabulary_size": "vocab_size", "max_sequence_length": "max_position_embeddings"}
+KERAS_LAYERS = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "hidden_dim": "hidden_size"}
+"""What most of KerasHub's backbones call config.json's fields."""
 
 TEXT_TASKS = {
     "feature-extraction": "AutoModel",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 import onnxfuse.fusions as fusions
-from onnxfuse import normalize
+from onnxfuse import normalize, plugins
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding, unpad
-from onnxfuse.models import ARCHITECTURES
 from onnxfuse.rewrite import Rule
 from onnxfuse.targets import Target
 
@@ -81,35 +81,43 @@ def rule_names() -> list[str]:
 
 def architecture(model_type: str) -> Architecture:
     """The family of that type. Raises ModelError, which names those that are called nearly so."""
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        near = difflib.get_close_matches(str(model_type).lower(), ARCHITECTURES, cutoff=0.5)
+    known = families()
+    if not isinstance(model_type, str) or model_type not in known:
+        near = difflib.get_close_matches(str(model_type).lower(), known, cutoff=0.5)
         beside = f" ({' and '.join(near)} {'are' if len(near) > 1 else 'is'} near)" if near else ""
-        raise ModelError(f"model type {model_type!r} is not supported{beside}; onnxfuse knows {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[model_type]
+        raise ModelError(f"model type {model_type!r} is not supported{beside}; onnxfuse knows {', '.join(known)}")
+    return known[model_type]
 
 
-def families() -> list[Architecture]:
-    """Every family that onnxfuse knows."""
-    return list(ARCHITECTURES.values())
+def families() -> dict[str, Architecture]:
+    """Every family by its model type: those of ``models/``, and those that others bring."""
+    return plugins.find(Architecture, "onnxfuse.models")
 
 
 def checkpoint(name: str) -> tuple[Architecture, dict[str, Any]]:
     """The family and config fields of a hub id that needs no download. Raises UsageError."""
-    for family in ARCHITECTURES.values():
+    known = families().values()
+    for family in known:
         if name in family.checkpoints:
             return family, dict(family.checkpoints[name])
-    known = ", ".join(name for family in ARCHITECTURES.values() for name in family.checkpoints)
-    raise UsageError(f"--random-weights knows no architecture named {name!r}; it knows {known}")
+    names = ", ".join(name for family in known for name in family.checkpoints)
+    raise UsageError(f"--random-weights knows no architecture named {name!r}; it knows {names}")
 
 
 def model_type(model: ir.Model, config: dict[str, Any], override: str | None) -> str:
-    """The family a model belongs to: as told, as config.json says, or as its inputs show.
+    """The family a model belongs to: as asked, as config.json says, or as its inputs show.
 
     Raises:
         ModelError: a family that onnxfuse does not know.
     """
     named = override or config.get("model_type")
     if named is None:
-        inputs = {value.name for value in model.graph.inputs}
-        named = "vit" if "pixel_values" in inputs else "bert" if "token_type_ids" in inputs else "distilbert"
+        return shown_by(value.name or "" for value in model.graph.inputs).model_type
     return architecture(named).model_type
+
+
+def shown_by(inputs: Iterable[str]) -> Architecture:
+    """The family whose ``shown_by`` is among the names of a model's inputs; of several the one that asks for most of them."""
+    given = set(inputs)
+    shown = [family for family in families().values() if family.shown_by is not None and family.shown_by <= given]
+    return max(shown, key=lambda family: len(family.shown_by or ()))

@@ -1,7 +1,8 @@
 """What is found by being there: what the modules of a package define, and what modules that others bring define.
 
 Others bring a module by an entry point of the group ``onnxfuse`` in their package's metadata, or a single file by the environment
-variable ``ONNXFUSE_PLUGINS``: paths of .py files, separated as those of PATH are.
+variable ``ONNXFUSE_PLUGINS``: paths of .py files, separated as those of PATH are. Importing runs their code, so that nothing that
+was downloaded with a model is ever looked into.
 
 Source: importlib.metadata (entry points), pkgutil.
 """
@@ -14,7 +15,8 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -36,13 +38,22 @@ def find(kind: type[T], package: str) -> dict[str, T]:
     Raises:
         UsageError: two of one name, or a module that others bring cannot be imported.
     """
+    return _by_name(kind, (*_own(package), *_others()))
+
+
+def find_in(kind: type[T], paths: Iterable[Path]) -> dict[str, T]:
+    """The same of .py files. Raises UsageError."""
+    return _by_name(kind, [_from_file(path.resolve()) for path in paths])
+
+
+def _by_name(kind: type[T], modules: Iterable[ModuleType]) -> dict[str, T]:
     found: dict[str, T] = {}
-    for module in (*_own(package), *_others()):
+    for module in modules:
         for item in _instances(module, kind):
             name = str(item.name)  # type: ignore[attr-defined]
             if found.setdefault(name, item) is not item:
                 raise UsageError(
-                    f"{module.__name__} brings a {kind.__name__} named {name!r}, and there is one; give it another name"
+                    f"{module.__file__} brings a {kind.__name__} named {name!r}, and there is one; give it another name"
                 )
     return found
 
@@ -71,27 +82,33 @@ def _others() -> Iterator[ModuleType]:
 
 @functools.cache
 def _installed() -> tuple[ModuleType, ...]:
-    return tuple(_guarded(entry.value, entry.load) for entry in entry_points(group=GROUP))
+    return tuple(
+        _guarded(entry.value, functools.partial(importlib.import_module, entry.module)) for entry in entry_points(group=GROUP)
+    )
 
 
 @functools.cache
 def _from_file(path: Path) -> ModuleType:
     """The module in a file. Raises UsageError: it is not there, or cannot be imported."""
-    if not path.is_file():
-        raise UsageError(f"{VARIABLE} names {path}, which is not there; correct it")
-    name = f"onnxfuse_plugin_{path.stem}"
+    if not path.is_file() or path.suffix != ".py":
+        wrong = "is no .py file" if path.exists() else "is not there"
+        raise UsageError(f"the plugin {path} {wrong}; correct {VARIABLE}")
+    name = f"onnxfuse_plugin_{zlib.crc32(str(path).encode()):08x}_{path.stem}"  # one of its own for files of one name
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{VARIABLE} names {path}, which is no Python file; give a .py file")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    _guarded(str(path), functools.partial(spec.loader.exec_module, module))
+    sys.modules[name] = module  # where dataclasses look their module up
+    try:
+        _guarded(str(path), functools.partial(spec.loader.exec_module, module))
+    except UsageError:
+        del sys.modules[name]
+        raise
     return module
 
 
 def _guarded(where: str, load: Callable[[], T]) -> T:
-    """What ``load`` gives. A stranger's module may fail in any way. Raises UsageError."""
+    """What ``load`` gives. A stranger's module may fail in any way, and may try to end the process. Raises UsageError."""
     try:
         return load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"the plugin {where} cannot be imported: {type(error).__name__}: {one_line(error)}") from error

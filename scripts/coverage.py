@@ -158,8 +158,9 @@ def _ort_optimizer(checkpoint: Checkpoint, path: Path, writer: str) -> None:
 
     plain = path.with_name("plain.onnx")
     export(checkpoint, plain, exporter=writer)
-    kind = "vit" if checkpoint.family.model_type == "vit" else "bert"
-    optimize_model(str(plain), model_type=kind, num_heads=4, hidden_size=128).save_model_to_file(str(path))
+    optimize_model(str(plain), model_type=checkpoint.family.ort_optimizer, num_heads=4, hidden_size=128).save_model_to_file(
+        str(path)
+    )
 
 
 def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folder: Path) -> Row:

@@ -15,7 +15,6 @@ from pathlib import Path
 from onnxfuse import catalog, targets
 from onnxfuse.exporters import export, open_checkpoint
 from onnxfuse.io import atomic, onnx_file
-from onnxfuse.models import ARCHITECTURES
 from onnxfuse.optimizer import fuse
 from onnxfuse.rewrite.driver import Application, Line
 
@@ -63,7 +62,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "graphs")
     folder = parser.parse_args().output
     seen: dict[str, Application] = {}
-    for family in ARCHITECTURES.values():
+    for family in catalog.families().values():
         for exporter in ("torchscript", "dynamo"):
             model = small_export(family.model_type, exporter)
             before = [Line.of(node) for node in model.graph]

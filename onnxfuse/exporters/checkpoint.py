@@ -156,7 +156,7 @@ class Described:
     @property
     def misfit(self) -> str:
         """Why the class that config.json names has none of the family's tasks, for people."""
-        others = [family.model_type for family in catalog.families() if task_of(self.saved_as, family)]
+        others = [name for name, family in catalog.families().items() if task_of(self.saved_as, family)]
         if others:
             return f"a class of {others[0]}, and its config.json has model type {self.family.model_type!r}"
         return "which onnxfuse does not export"
@@ -233,7 +233,7 @@ def family_of(fields: Mapping[str, Any], model_type: str | None, where: str) -> 
     """The family of a checkpoint, by config.json or as told. Raises ModelError."""
     named = model_type if fields.get("model_type") is None else fields["model_type"]
     if named is None:
-        known = ", ".join(family.model_type for family in catalog.families())
+        known = ", ".join(catalog.families())
         raise ModelError(f"{where}: config.json has no model_type; if it is one of {known}, say so with --model-type")
     family = catalog.architecture(model_type or named)
     if named != family.model_type:

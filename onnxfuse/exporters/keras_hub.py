@@ -6,7 +6,6 @@ Source: KerasHub 0.32 (BertBackbone, DistilBertBackbone, ViTBackbone and the cla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,6 @@ from onnxfuse.exporters.tf_function import function
 
 INPUTS = {"input_ids": "token_ids", "attention_mask": "padding_mask", "token_type_ids": "segment_ids", "pixel_values": "images"}
 """Hugging Face's names of inputs, and KerasHub's. Images are [B,H,W,C] there."""
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A backbone class of KerasHub: its family, and config.json's fields by the names in its own config."""
-
-    model_type: str
-    fields: Mapping[str, str]
-
-
-TEXT = {"vocabulary_size": "vocab_size", "max_sequence_length": "max_position_embeddings"}
-WIDE = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "hidden_dim": "hidden_size"}
-BACKBONES = {
-    "BertBackbone": Backbone("bert", TEXT | WIDE | {"intermediate_dim": "intermediate_size", "num_segments": "type_vocab_size"}),
-    "DistilBertBackbone": Backbone(
-        "distilbert",
-        TEXT | {"num_layers": "n_layers", "num_heads": "n_heads", "hidden_dim": "dim", "intermediate_dim": "hidden_dim"},
-    ),
-    "ViTBackbone": Backbone(
-        "vit", WIDE | {"mlp_dim": "intermediate_size", "patch_size": "patch_size", "layer_norm_epsilon": "layer_norm_eps"}
-    ),
-}
 
 
 def load(source: Path) -> Any:
@@ -69,14 +46,15 @@ def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
     import tensorflow as tf
 
     backbone = getattr(model, "backbone", model)
-    known = BACKBONES.get(type(backbone).__name__)
-    if known is None:
+    called = type(backbone).__name__
+    known = {kind: family for family in catalog.families().values() for kind in family.keras_hub}
+    if called not in known:
         raise ExportError(
             f"{name} is a Keras model of class {type(model).__name__}; onnxfuse exports KerasHub's "
-            f"{', '.join(BACKBONES)} and classifiers on them; save it as a SavedModel with Hugging Face's inputs"
+            f"{', '.join(known)} and classifiers on them; save it as a SavedModel with Hugging Face's inputs"
         )
-    family = catalog.architecture(known.model_type)
-    config = _config(backbone, known)
+    family = known[called]
+    config = {"model_type": family.model_type} | _config(backbone, family.keras_hub[called])
     taken = [value.name for value in model.inputs]
     if sorted(taken) != sorted(INPUTS[ours] for ours in family.inputs):
         raise ExportError(
@@ -100,11 +78,11 @@ def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
     return Checkpoint(name, module, family, chosen, config, {}, "tf", f"KerasHub's {type(model).__name__}")
 
 
-def _config(backbone: Any, known: Backbone) -> dict[str, Any]:
-    """config.json's fields of a backbone."""
+def _config(backbone: Any, fields: Mapping[str, str]) -> dict[str, Any]:
+    """config.json's fields of a backbone; ``fields``: by the names in its own config."""
     theirs = backbone.get_config()
-    config = {ours: theirs[name] for name, ours in known.fields.items() if name in theirs}
+    config = {ours: theirs[name] for name, ours in fields.items() if name in theirs}
     if "image_shape" in theirs:
         height, width, channels = theirs["image_shape"]
         config |= {"image_size": [height, width], "num_channels": channels, "patch_size": list(config["patch_size"])}
-    return {"model_type": known.model_type} | config
+    return config

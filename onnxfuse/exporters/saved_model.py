@@ -49,7 +49,7 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
     names = _hugging_face_names(specs, where)
     home = next((place for place in (folder, folder.parent.parent) if (place / "config.json").is_file()), folder)
     config = folders.read_config(home / "model")
-    family = catalog.architecture(model_type or config.get("model_type") or _family_of(names.values()))
+    family = catalog.architecture(model_type or config.get("model_type") or catalog.shown_by(names.values()).model_type)
     if set(names.values()) != set(family.inputs):
         raise ExportError(
             f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it "
@@ -82,7 +82,7 @@ def _hugging_face_names(specs: dict[str, Any], where: str) -> dict[str, str]:
         ExportError: what no encoder takes.
     """
     wanted = "input_ids, attention_mask and token_type_ids as integers [None, None], or pixel_values as float32 [None, C, H, W]"
-    known = {ours: axes for family in catalog.families() for ours, axes in family.inputs.items()}
+    known = {ours: axes for family in catalog.families().values() for ours, axes in family.inputs.items()}
     names = {name: next((ours for ours, theirs in keras_hub.INPUTS.items() if theirs == name), name) for name in specs}
     for name, ours in names.items():
         spec = specs[name]
@@ -125,10 +125,6 @@ def _outputs(given: dict[str, Any]) -> dict[str, str]:
     if list(given) == ["output_0"]:
         names = {"logits" if given["output_0"].shape.rank == 2 else "last_hidden_state": "output_0"}
     return names
-
-
-def _family_of(inputs: Any) -> str:
-    return "vit" if "pixel_values" in inputs else "bert" if "token_type_ids" in inputs else "distilbert"
 
 
 def _task_of(outputs: set[str], config: dict[str, Any], family: Architecture, where: str) -> str:

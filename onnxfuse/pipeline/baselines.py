@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnxfuse import catalog
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError, first_line
 from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.io import folders, onnx_file
@@ -100,7 +101,7 @@ def checkpoint_of(model: Path) -> Checkpoint:
 def _ort_optimized(bench: Bench, path: Path) -> None:
     from onnxruntime.transformers.optimizer import optimize_model
 
-    kind = "vit" if bench.family == "vit" else "bert"
+    kind = catalog.architecture(bench.family).ort_optimizer
     optimize_model(str(bench.model), model_type=kind).save_model_to_file(str(path))
 
 

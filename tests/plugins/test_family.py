@@ -1,0 +1,56 @@
+"""A family from one file outside the package: exported, optimized and counted as ours are."""
+
+import json
+
+import pytest
+
+from onnxfuse import plugins
+from tests.plugins.conftest import small_checkpoint
+
+ELECTRA = '''
+"""ELECTRA: BERT whose embeddings may be narrower, with a classifier of its own instead of a pooler."""
+
+from onnxfuse.architecture import TEXT_TASKS, TOKENS, Architecture, Count
+
+ELECTRA = Architecture(
+    model_type="electra",
+    inputs={"input_ids": TOKENS, "attention_mask": TOKENS, "token_type_ids": TOKENS},
+    layers="num_hidden_layers",
+    tasks=TEXT_TASKS,
+    counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
+    heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "text-classification": {"gelu": 1}},
+    checkpoints={"google/electra-small-discriminator": {}},
+)
+'''
+
+
+@pytest.fixture
+def electra(tmp_path, monkeypatch):
+    (tmp_path / "electra.py").write_text(ELECTRA)
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "electra.py"))
+
+
+def test_it_is_exported_optimized_and_counted(electra, cli, tmp_path):
+    small_checkpoint("Electra", tmp_path / "checkpoint")
+    assert cli("export", "checkpoint", "--exporter", "torchscript", "-o", "out").returncode == 0
+    result = cli("optimize", "out", "--require", "all", "--json")
+    assert result.returncode == 0, result.stderr
+    details = json.loads(result.stdout)
+    assert details["model_type"] == "electra"
+    wanted = {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 3}
+    assert details["expected"] == wanted
+    assert {name: details["fused"][name] for name in wanted} == wanted
+    assert details["fused"]["unfused"] == 0
+
+
+def test_without_its_file_it_is_refused_by_name(cli, tmp_path):
+    small_checkpoint("Electra", tmp_path / "checkpoint")
+    result = cli("export", "checkpoint")
+    assert result.returncode == 3
+    assert "model type 'electra' is not supported; onnxfuse knows bert, distilbert, vit" in result.stderr
+
+
+def test_it_is_named_among_those_known(electra, cli):
+    result = cli("export", "no-such-model", "--random-weights")
+    assert result.returncode == 2
+    assert "google/electra-small-discriminator" in result.stderr
