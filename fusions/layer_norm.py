@@ -19,7 +19,7 @@ import numpy as np
 
 from onnxfuse.rewrite import Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE, Shape
-from onnxfuse.rewrite.laws import axes_of
+from onnxfuse.rewrite.shapes.axes import axes_of
 
 
 def parts(op, x, epsilon, listed, listed2, axes, axes2):

@@ -1,4 +1,4 @@
-"""Forms for targets that lack an operator of the normal form: the same law read from right to left.
+"""Forms for targets that lack an operator of the normal form: the same equation read from right to left.
 
 Seen in:   targets ``standard`` (no Attention, below opset 20 no Gelu) and ``ort-contrib`` (com.microsoft operators).
 Computes:  what ``attention``, ``gelu`` and ``residual`` compute.

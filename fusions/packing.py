@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxfuse.fusions.padding_mask import PaddingMask
 from onnxfuse.rewrite import Analysis, Op
-from onnxfuse.rewrite.analysis import attribute
+from onnxfuse.rewrite.attributes import attribute
 
 FOLDS = (1, 2, 3, 4, 6, 8)
 """How many times fewer rows attention may run on; ties go to the first."""

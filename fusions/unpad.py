@@ -24,7 +24,8 @@ from onnxfuse.architecture import MASK
 from onnxfuse.fusions.packing import Packing
 from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of, understood
 from onnxfuse.rewrite import Analysis, pattern
-from onnxfuse.rewrite.analysis import ONE, Dim, attribute, constant, is_constant
+from onnxfuse.rewrite.analysis import ONE, Dim, constant, is_constant
+from onnxfuse.rewrite.attributes import attribute
 
 NAME = "unpad"
 

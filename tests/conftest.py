@@ -101,7 +101,7 @@ def apply(rules: Sequence[Rule], model: ir.Model, *, normal: Sequence[Rule] = NO
     return trace
 
 
-def facts_of(model: ir.Model) -> Analysis:
+def analysis_of(model: ir.Model) -> Analysis:
     analysis = Analysis(model.opset_imports, infer)
     analysis.scan(model.graph)
     return analysis

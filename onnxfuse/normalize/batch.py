@@ -20,7 +20,7 @@ def swap(op: Op, x):
 
 
 def agree(match: Match) -> None:
-    """Nothing to ask: the law always holds."""
+    """Nothing to ask: the equation always holds."""
 
 
 # f(swap(x)) = swap(f(x)) for what works on each element, or on each row

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxfuse.normalize import contrib_attention, contrib_elementwise, contrib_norms, contrib_products
 from onnxfuse.normalize.contrib_site import Parts, Site, Stays
 from onnxfuse.rewrite import Analysis, Op
-from onnxfuse.rewrite.analysis import plain
+from onnxfuse.rewrite.attributes import plain
 
 DOMAIN = "com.microsoft"
 
@@ -58,7 +58,7 @@ def take_apart(model: ir.Model, analysis: Analysis) -> int:
 
 
 def _know(node: ir.Node, analysis: Analysis) -> None:
-    """Compute the facts of a node's outputs in the order of the graph, which keeps later look-ups from recursing deeply."""
+    """Analyse a node's outputs in the order of the graph, which keeps later look-ups from recursing deeply."""
     for value in node.outputs:
         analysis[value]
 

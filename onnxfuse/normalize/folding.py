@@ -91,7 +91,7 @@ def _known_integers(analysis: Analysis, value: ir.Value) -> ir.TensorProtocol | 
     info = analysis[value]
     if info.data is None or any(item.number is None for item in info.data):
         return None
-    assert info.shape is not None and info.dtype is not None  # no law tells the content alone
+    assert info.shape is not None and info.dtype is not None  # nothing knows the content alone
     array = np.array([item.coef for item in info.data], dtype=info.dtype.numpy())
     return ir.tensor(array.reshape([dim.coef for dim in info.shape]))
 

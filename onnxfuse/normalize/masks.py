@@ -151,7 +151,7 @@ def scaled_expand(op: Op, x, shape, factor, dtype, **_):
 
 
 def agree(match: Match) -> None:
-    """Nothing to ask: the law always holds."""
+    """Nothing to ask: the equation always holds."""
 
 
 def expanded_with(name: str, *, last: bool) -> Rule:

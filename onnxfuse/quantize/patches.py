@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import Op
-from onnxfuse.rewrite.analysis import attribute, is_constant
+from onnxfuse.rewrite.analysis import is_constant
+from onnxfuse.rewrite.attributes import attribute
 from onnxfuse.rewrite.driver import replace
 
 

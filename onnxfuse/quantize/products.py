@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
 from onnxfuse.quantize.operands import is_integer
-from onnxfuse.rewrite.analysis import attribute, is_constant
+from onnxfuse.rewrite.analysis import is_constant
+from onnxfuse.rewrite.attributes import attribute
 
 SMALLEST = 1 << 14
 """Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the answer."""

@@ -1,18 +1,20 @@
-"""The rewriting engine: patterns, rules, facts about values, and the driver that applies rules.
+"""The rewriting engine: patterns, rules, what is known of values, and the driver that applies rules.
 
-pattern    what a rule looks for, and how far a failed attempt came
-rule       Rule, Match, NoMatch and the builder that ``after`` uses
-facts      symbolic shapes and shape arithmetic
-laws       what operators tell of their output where sizes are multiplied or content is followed
-inference  what ONNX's shape inference tells of every other operator
-driver     applies rules to a graph and keeps the Trace
-proof      runs the matched nodes and their replacement side by side
+pattern     what a rule looks for, and how far a failed attempt came
+rule        Rule, Match, NoMatch and the builder that ``after`` uses
+analysis    what is known of each value: type, symbolic shape, content of shape arithmetic
+shapes      shape functions: what operators make of it, where sizes are multiplied or content is followed
+inference   what ONNX's shape inference says of every other operator
+driver      applies rules to a graph and keeps the Trace
+proof       runs the matched nodes and their replacement side by side
+
+It imports no runtime: what it asks one comes as functions (``Compute``, ``Infer``).
 """
 
-from onnxfuse.rewrite import laws
 from onnxfuse.rewrite.analysis import Analysis, Dim
 from onnxfuse.rewrite.driver import Trace, rewrite
-from onnxfuse.rewrite.proof import Prover
+from onnxfuse.rewrite.inference import Infer
+from onnxfuse.rewrite.proof import Compute, Prover
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
 
-__all__ = ["Analysis", "Dim", "Match", "NoMatch", "Op", "Prover", "Rule", "Trace", "laws", "rewrite"]
+__all__ = ["Analysis", "Compute", "Dim", "Infer", "Match", "NoMatch", "Op", "Prover", "Rule", "Trace", "rewrite"]

@@ -2,23 +2,22 @@
 
 Exporters compute every Reshape target with Shape, Gather, Concat and friends, and build masks from Range and Gather.
 Evaluating those symbolically (a dimension is a number times a product of named sizes) turns them into constants or into
-plain reshapes. Annotations in the file are not trusted: they go stale. Only graph inputs, initializers and the operators'
-own laws count, and for an operator without one (or where it says nothing) ONNX's shape inference; what follows from neither gets
-a fresh name, equal to nothing else.
+plain reshapes. Annotations in the file are not trusted: they go stale. Only graph inputs, initializers and the operators' shape
+functions (``shapes``) count, and for an operator without one (or where it says nothing) ONNX's shape inference (``inference``);
+what follows from neither gets a fresh name, equal to nothing else.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
+from onnxfuse.rewrite import shapes
 from onnxfuse.rewrite.inference import Infer, Inference, Size
 
 SMALL = 64
@@ -75,6 +74,8 @@ class Dim:
 
 ONE = Dim(1)
 Shape = tuple[Dim, ...]
+Index = tuple[tuple[int, Dim], ...]
+"""For some axes, each once: what a step along it adds."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class ValueInfo:
     shape: Shape | None = None
     data: tuple[Dim, ...] | None = None
     uniform: float | bool | None = None
-    index: tuple[tuple[int, Dim], ...] | None = None
-    coordinates: tuple[tuple[tuple[int, Dim], ...], ...] | None = None
+    index: Index | None = None
+    coordinates: tuple[Index, ...] | None = None
 
     @property
     def known(self) -> bool:
@@ -121,38 +122,6 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 def is_constant(value: ir.Value | None) -> bool:
     """Whether ``constant`` would give an array, without reading it."""
     return stored(value) is not None
-
-
-_LISTS = {ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS}
-
-
-def attribute(node: ir.Node, name: str, opset: int) -> Any:
-    """An attribute's value, or the default that the operator's schema gives it (None when it has none)."""
-    given = node.attributes.get(name)
-    if given is not None:
-        return list(given.value) if given.type in _LISTS else given.value
-    return schema_default(node, name, opset)
-
-
-def schema_default(node: ir.Node, name: str, opset: int) -> Any:
-    """What the operator's schema says of an attribute that is absent; None when it says nothing."""
-    try:
-        default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
-    except (onnx.defs.SchemaError, KeyError):
-        return None
-    return onnx.helper.get_attribute_value(default)
-
-
-def plain(value: Any) -> Any:
-    """An attribute value with lists for sequences and str for bytes, for comparing."""
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
-
-
-Law = Callable[["Analysis", ir.Node, int], ValueInfo | None]
-LAWS: dict[tuple[str, str], Law] = {}
-"""For each operator (domain, type): what is known of its output number n, given the facts of its inputs. See ``laws``."""
 
 
 class Analysis:
@@ -221,13 +190,12 @@ class Analysis:
             return self._of_input(value)
         output = value.index()
         assert output is not None
-        known = LAWS.get((node.domain, node.op_type))
-        info = known(self, node, output) if known is not None else None
-        info = info or UNKNOWN
+        function = shapes.find(node.domain, node.op_type)
+        info = (None if function is None else function(self, node, output)) or UNKNOWN
         return info if info.shape is not None else self._inferred(node, output, info)
 
     def _inferred(self, node: ir.Node, output: int, info: ValueInfo) -> ValueInfo:
-        """``fact`` with what it lacks, from ONNX's shape inference."""
+        """``info`` with the shape that it lacks, from ONNX's shape inference."""
         names: dict[Dim, str] = {}
         inputs = [(value, self[value], _small_content(value)) for value in _read_by(node)]
         dtype, sizes = self._inference.outputs(node, inputs, names)[output]

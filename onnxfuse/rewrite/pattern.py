@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.rewrite.analysis import attribute, plain, schema_default
+from onnxfuse.rewrite.attributes import attribute, plain, schema_default
 
 COMMUTATIVE = {"Add", "Mul", "And", "Or", "Max", "Min", "Equal", "Sum"}
 IGNORED_ATTRIBUTES = {"LayerNormalization": {"stash_type"}}

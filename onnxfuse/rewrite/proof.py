@@ -1,9 +1,9 @@
 """Local proof: run the matched nodes and their replacement side by side on random inputs of the shapes they have.
 
 A region's inputs are what it reads from outside. Sizes get small numbers, one for each symbol; shape arithmetic, ranges and
-uniform masks take the content that their facts imply; everything else is random. A proof that fails names the difference, or that
-the replacement cannot be run where the original could. One that cannot be made (an unknown type or shape, an original that does
-not run by itself) says why, and the check of the whole model remains.
+uniform masks take the content that the analysis implies; everything else is random. A proof that fails names the difference, or
+that the replacement cannot be run where the original could. One that cannot be made (an unknown type or shape, an original that
+does not run by itself) says why, and the check of the whole model remains.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Prover:
 def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "b":
         keep = np.asarray(rng.random(shape) < 0.6)
-        if keep.ndim and shape[-1] > 1:  # a row without a token is nobody's law, whichever way the mask is meant
+        if keep.ndim and shape[-1] > 1:  # a row without a token means nothing, whichever way the mask is meant
             keep[..., 0], keep[..., -1] = True, False
         return keep
     if dtype.kind in "iu":

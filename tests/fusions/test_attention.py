@@ -5,7 +5,7 @@ import pytest
 
 from onnxfuse.fusions import attention, lowering, pooled_token, qkv
 from onnxfuse.rewrite import Trace, rewrite
-from tests.conftest import apply, assert_same, facts_of, fill, ops, parse, retype
+from tests.conftest import analysis_of, apply, assert_same, fill, ops, parse, retype
 
 WEIGHTS = dict.fromkeys(("wq", "wk", "wv"), (16, 16)) | dict.fromkeys(("bq", "bk", "bv"), (16,))
 SIZES = {"B": 2, "S": 5}
@@ -233,7 +233,7 @@ TURNED = "int64[4] split = {0, 0, 3, 4}, int64[4] other = {-1, 7, 3, 4}, int64[5
 def test_heads_of_a_model_on_sbd_are_swapped(perm):
     text = f"g (float[S,B,12] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, split)  y = Transpose<perm = [{perm}]>(h) }}"
     before, after = parse(text), parse(text)
-    rewrite(after, attention.RULES, facts_of(after), Trace())
+    rewrite(after, attention.RULES, analysis_of(after), Trace())
     assert [(node.op_type, [list(a.value) for a in node.attributes.values()]) for node in after.graph] == [
         ("Transpose", [[1, 0, 2]]),
         ("Reshape", []),
@@ -256,7 +256,7 @@ def test_other_heads_are_not_swapped(shape, target, reason):
         f"g (float[{shape}] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, {target})  y = Transpose<perm = [1, 2, 0, 3]>(h) }}"
     )
     trace = Trace()
-    assert not rewrite(model, attention.RULES, facts_of(model), trace)
+    assert not rewrite(model, attention.RULES, analysis_of(model), trace)
     assert reason in trace.misses["heads-swapped"]["seen"]
 
 
@@ -316,7 +316,7 @@ PACKED = {"width": 48, "more": "", "axis": -1, "sizes": "thirds"}
 def test_biases_after_the_split_move_before_it():
     weights = {"w": (16, 48), "bq": (16,), "bk": (16,), "bv": (16,)}
     before, after = (fill(parse(SPLIT.format(**PACKED)), **weights) for _ in range(2))
-    rewrite(after, qkv.RULES, facts_of(after), Trace())
+    rewrite(after, qkv.RULES, analysis_of(after), Trace())
     assert ops(after) == ["Add", "Attention", "MatMul", "Split"]
     assert_same(before, after, SIZES)
 
@@ -338,14 +338,14 @@ def test_biases_after_another_split_stay(parts, loose, reason):
     model = fill(parse(text), **{name: shape for name, shape in weights.items() if name not in loose})
     trace = Trace()
     packed = [rule for rule in qkv.RULES if rule.guard is qkv.guard_packed]
-    assert not rewrite(model, packed, facts_of(model), trace)
+    assert not rewrite(model, packed, analysis_of(model), trace)
     assert reason in trace.misses["merged-qkv"]["seen"]
 
 
 def test_a_bias_of_another_width_stays():
     model = fill(parse(SPLIT.format(**PACKED).replace("float[16] bk", "float[1] bk")), w=(16, 48), bq=(16,), bk=(1,), bv=(16,))
     trace = Trace()
-    assert not rewrite(model, qkv.RULES, facts_of(model), trace)
+    assert not rewrite(model, qkv.RULES, analysis_of(model), trace)
     assert "bk is not [16]" in trace.misses["merged-qkv"]["seen"]
 
 
@@ -355,7 +355,7 @@ def test_the_pick_of_an_attention_is_the_row_of_its_query(scale, mask):
     text = f"""g (float[B,S,16] x, float[S,S] m2, float[B,4,S,S] m4) => (float[B,16] z) <int64 two = {{2}}> {{
         n = Attention<q_num_heads = 4, kv_num_heads = 4{scale}>(x, x, x{mask})  z = Gather<axis = 1>(n, two) }}"""
     before, after = parse(text), parse(text)
-    rewrite(after, pooled_token.RULES, facts_of(after), Trace())
+    rewrite(after, pooled_token.RULES, analysis_of(after), Trace())
     node = next(n for n in after.graph if n.op_type == "Attention")
     assert len(node.inputs) == (4 if mask else 3)
     assert ops(after) == ["Attention", *["Gather"] * (2 if mask else 1), "Reshape"]
@@ -480,7 +480,7 @@ def _refused(rules, text: str, reason: str) -> None:
     text = text.replace("[B,S,16] y)", "[B,S,16] y, float[B,4,T,4] past)") if "y, past" in text else text
     model = parse(text)
     trace = Trace()
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     assert not rewrite(model, rules, analysis, trace)
     assert trace.misses[rules[0].name]["seen"] == reason
 
@@ -498,10 +498,10 @@ def pooled(body: str, at: str = "0", out: str = "float[B,16] z"):
 def test_the_pooled_token_moves_up_to_the_query(at):
     before, after = pooled(WHOLE + PICK, at=at), pooled(WHOLE + PICK, at=at)
     apply((*attention.RULES, *qkv.RULES), after)
-    rewrite(after, pooled_token.RULES, facts_of(after), apply((), after))
+    rewrite(after, pooled_token.RULES, analysis_of(after), apply((), after))
     node = next(n for n in after.graph if n.op_type == "Attention")
     assert node.inputs[0].producer().op_type == "Gather"
-    shapes = facts_of(after)
+    shapes = analysis_of(after)
     assert all(len(shapes[n.outputs[0]].shape) == 2 for n in after.graph if n.op_type in ("LayerNormalization", "Gelu"))
     assert_same(before, after, SIZES)
 
@@ -510,7 +510,7 @@ def test_the_pooled_token_moves_up_to_the_query(at):
 def test_the_pooled_token_moves_up_through_every_norm_of_one_row(body):
     text = f"""g (float[B,S,16] x, float[16] w, float[1,16] w1) => (float[B,16] z) <int64 one = {{1}}> {{ {body}  z = Gather<axis = 1>(n, one) }}"""
     before, after = (fill(parse(text), w=(16,), w1=(1, 16)) for _ in range(2))
-    rewrite(after, pooled_token.RULES, facts_of(after), Trace())
+    rewrite(after, pooled_token.RULES, analysis_of(after), Trace())
     assert [node.op_type for node in after.graph] == ["Gather", "LayerNormalization"]
     assert_same(before, after, SIZES)
 
@@ -564,7 +564,7 @@ def test_a_pick_that_must_stay(body, reason):
         <int64 zero = {{0}}, int64 one = {{1}}, int64[1] ones = {{1}}> {{ {body} }}"""
     model = fill(parse(text), w=(16,), b=(16,), m=(16, 16))
     trace = Trace()
-    assert not rewrite(model, pooled_token.RULES, facts_of(model), trace)
+    assert not rewrite(model, pooled_token.RULES, analysis_of(model), trace)
     assert reason.replace("x has", "x4 has") in trace.misses["pooled-token"]["seen"]
 
 
@@ -579,7 +579,7 @@ def test_a_residual_that_must_stay(body, reason):
     model = parse(f"g ({ROWS}, int64 at, float[1,S,16] row) => (float[P] z) <int64 one = {{1}}> {{ {body} }}")
     trace = Trace()
     residual = [rule for rule in pooled_token.RULES if rule.guard is pooled_token.guard_residual]
-    assert not rewrite(model, residual, facts_of(model), trace)
+    assert not rewrite(model, residual, analysis_of(model), trace)
     assert reason in trace.misses["pooled-token"]["seen"]
 
 
@@ -593,7 +593,7 @@ def test_a_residual_that_must_stay(body, reason):
 def test_tokens_that_are_read_elsewhere_stay(body, out):
     before, after = pooled(body, out=out), pooled(body, out=out)
     apply((*attention.RULES, *qkv.RULES), after)
-    rewrite(after, pooled_token.RULES, facts_of(after), apply((), after))
+    rewrite(after, pooled_token.RULES, analysis_of(after), apply((), after))
     node = next(n for n in after.graph if n.op_type == "Attention")
     assert node.inputs[0].producer().op_type == "Split"
     assert_same(before, after, SIZES)

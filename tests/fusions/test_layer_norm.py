@@ -4,7 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.fusions import layer_norm
-from tests.conftest import apply, assert_same, facts_of, fill, ops, parse, retype
+from tests.conftest import analysis_of, apply, assert_same, fill, ops, parse, retype
 
 HEAD = (
     "g (float[B,S,8] x, float[8] w, float[8] b) => (float[B,S,8] y) <int64[1] axes = {-1}, int64[1] other = {1}, "
@@ -55,7 +55,7 @@ def test_every_spelling_of_tensorflow_becomes_one_node(body, shape):
     apply(layer_norm.RULES, after)
     assert "LayerNormalization" in ops(after) and set(ops(after)) <= {"LayerNormalization", "Reshape"}
     (norm,) = (node for node in after.graph if node.op_type == "LayerNormalization")
-    assert [facts_of(after)[value].rank for value in norm.inputs[1:]] == [1, 1]  # as ONNX wants them, and the next rule
+    assert [analysis_of(after)[value].rank for value in norm.inputs[1:]] == [1, 1]  # as ONNX wants them, and the next rule
     assert_same(before, after, {"B": 2, "S": 3})
 
 

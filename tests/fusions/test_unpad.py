@@ -9,7 +9,7 @@ import pytest
 from onnxfuse.fusions.unpad import Padding, unpad
 from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.verify.inputs import MASKS, mask_of, profile_of
-from tests.conftest import assert_same, facts_of, fill, ops, parse
+from tests.conftest import analysis_of, assert_same, fill, ops, parse
 
 NODES = {
     "mask": "c = Cast<to = 9>(attention_mask)  r = Reshape(c, heads)",
@@ -42,7 +42,7 @@ def outputs(model: ir.Model, mask: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 7), (3, 7), (4, 12)])
 def test_outputs_stay(kind, batch, length):
     before, after = model(), model()
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of(kind, batch, length).astype(np.int64)
     wanted, got = outputs(before, mask)["y"], outputs(after, mask)["y"]
     assert np.isfinite(got).all()
@@ -66,7 +66,7 @@ LENGTH_CONSTANTS = CONSTANTS + ", int64[1] last = {-1}, int64 step = {1}"
 def test_booleans_that_are_no_function_of_each_element_stay(mask, constants, inputs):
     """Lengths, as ONNX Runtime's optimizer writes them: where padding stands left, they mean other tokens. Or another input."""
     before, after = (model(mask=mask, constants=constants, inputs=inputs) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     for kind in MASKS:
         given = mask_of(kind, 3, 7).astype(np.int64)
         x = np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float32)
@@ -80,14 +80,14 @@ def test_a_mean_over_other_tokens_than_attention_sees_tells():
     """A head that reads the mask itself, where attention sees lengths."""
     head = "m2 = Cast<to = 1>(attention_mask)  m3 = Unsqueeze(m2, last)  e2 = Mul(e, m3)  y = ReduceSum<keepdims = 0>(e2, one)"
     kept = model(mask=LENGTHS, constants=LENGTH_CONSTANTS, head=head)
-    assert "ReduceSum at y reads" in unpad(kept, facts_of(kept)).kept
+    assert "ReduceSum at y reads" in unpad(kept, analysis_of(kept)).kept
     gone = model(mask="c = Greater(attention_mask, first)  r = Reshape(c, heads)", constants=LENGTH_CONSTANTS, head=head)
-    assert unpad(gone, facts_of(gone)) == Padding()
+    assert unpad(gone, analysis_of(gone)) == Padding()
 
 
 def test_a_random_mask_of_any_integers_stays():
     before, after = model(), model()
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     rng = np.random.default_rng(3)
     for _ in range(20):
         mask = rng.integers(0, 3, (5, 9)) * rng.integers(0, 2, (5, 9))
@@ -98,7 +98,7 @@ def test_a_random_mask_of_any_integers_stays():
 def test_only_real_tokens_are_computed():
     """The linear layer behind attention sees one row of real tokens; attention the longest row and, in a second one, the others."""
     after = model()
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     attention = next(node for node in after.graph if node.op_type == "Attention")
     inner = {
         "s": next(node for node in after.graph if node.op_type == "Sum").outputs[0],
@@ -133,7 +133,7 @@ def test_only_real_tokens_are_computed():
 )
 def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wanted):
     before, after = model(), model()
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     attention = next(node for node in after.graph if node.op_type == "Attention").outputs[0]
     attention.type = ir.TensorType(ir.DataType.FLOAT)
     after.graph.outputs.append(attention)
@@ -145,7 +145,7 @@ def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wan
 
 def test_an_even_split_of_tokens_need_not_be_made():
     after = model()
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     (split,) = (node for node in after.graph if node.op_type == "Split")
     assert not any(output.uses() for output in split.outputs)
 
@@ -155,7 +155,7 @@ def test_a_split_into_parts_of_other_widths_is_made():
     text = ", float[8,20] u, float[4,8] o4"
     edits = {"qkv": "t = MatMul(h, u)  q, k, v = Split<axis = -1>(t, widths)", "out": "p = MatMul(a, o4)  s = Sum(p, h)"}
     before, after = (fill(model(inputs=text, constants=constants, **edits), u=(8, 20), o4=(4, 8)) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of("holes", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
@@ -171,7 +171,7 @@ def test_a_split_of_rows_is_not_taken_for_one_of_columns():
             value.shape = ir.Shape(
                 [{"B": 3, "S": 7}.get(str(dim), dim) for dim in (d if isinstance(d, int) else d.value for d in value.shape.dims)]
             )
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of("right", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
@@ -186,7 +186,7 @@ def test_the_query_of_the_first_token_alone():
     }
     constants = CONSTANTS + ", int64[1] ids = {0}, int64[2] flat = {0, 8}"
     before, after = (model(constants=constants, **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     for kind in MASKS[:-1]:
         mask = mask_of(kind, 3, 7).astype(np.int64)
         np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
@@ -413,7 +413,7 @@ def assert_same_but_zeros(before: ir.Model, after: ir.Model, zeros: tuple[str, .
 
 def test_zeros_where_outputs_show_padding():
     before, after = (model(SHOWN) for _ in range(2))
-    padding = unpad(after, facts_of(after), zeros=True)
+    padding = unpad(after, analysis_of(after), zeros=True)
     assert padding == Padding(zeros=("e",))
     assert str(padding) == "removed, e zero there"
     assert [value.name for value in after.graph.outputs] == ["y", "e"]
@@ -434,8 +434,8 @@ def test_scores_of_a_question_answerer(ends):
         + ", float[8,2] two = {0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}, int64[2] halves = {1, 1}, int64[1] flat = {-1}, int64 second = {1}"
     )
     before, after = (model("float[B,S] start, float[B,S] y", constants, **edits) for _ in range(2))
-    assert " at start reads padded" in unpad(after, facts_of(after)).kept
-    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("start", "y"))
+    assert " at start reads padded" in unpad(after, analysis_of(after)).kept
+    assert unpad(after, analysis_of(after), zeros=True) == Padding(zeros=("start", "y"))
     assert_same_but_zeros(before, after, ("start", "y"))
 
 
@@ -445,7 +445,7 @@ def test_a_masked_mean_cannot_tell():
         count = ReduceSum<keepdims = 0>(f3, one)  y = Div(total, count)"""
     }
     before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     assert_same_but_zeros(before, after, ())
 
 
@@ -456,7 +456,7 @@ def test_a_masked_mean_may_widen_the_mask_first():
         "last": NODES["last"].replace("e =", "e0 =") + "  e = Mul(e0, gain)",
     }
     before, after = (model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     assert_same_but_zeros(before, after, ())
 
 
@@ -465,14 +465,14 @@ def test_a_mean_weighted_the_other_way_can():
         "head": "f = Cast<to = 9>(attention_mask)  g0 = Not(f)  f1 = Cast<to = 1>(g0)  f3 = Unsqueeze(f1, last)  z = Mul(e, f3)  y = ReduceSum<keepdims = 0>(z, one)"
     }
     kept = model(constants=CONSTANTS + ", int64[1] last = {-1}", **edits)
-    assert "ReduceSum at y reads" in unpad(kept, facts_of(kept)).kept
+    assert "ReduceSum at y reads" in unpad(kept, analysis_of(kept)).kept
 
 
 def test_zeros_are_not_handed_to_other_operators():
     edits = {"head": "ends = MatMul(e, two)  y = Squeeze(ends, flat)  n2 = Softmax<axis = 1>(y)"}
     constants = CONSTANTS + ", float[8,1] two = {0,1,2,3,4,5,6,7}, int64[1] flat = {-1}"
     kept = model("float[B,S] y, float[B,S] n2", constants, **edits)
-    assert "shows padded positions to another operator" in unpad(kept, facts_of(kept), zeros=True).kept
+    assert "shows padded positions to another operator" in unpad(kept, analysis_of(kept), zeros=True).kept
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -480,13 +480,13 @@ def test_refused(name):
     edits, reason = REFUSED[name]
     kept = model(**edits)
     before = [node.op_type for node in kept.graph]
-    assert reason in unpad(kept, facts_of(kept)).kept
+    assert reason in unpad(kept, analysis_of(kept)).kept
     assert [node.op_type for node in kept.graph] == before
 
 
 def test_a_model_without_attention_is_left_alone():
     kept = parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }")
-    assert unpad(kept, facts_of(kept)).kept == "there is no Attention operator"
+    assert unpad(kept, analysis_of(kept)).kept == "there is no Attention operator"
 
 
 def test_a_branch_that_reads_tokens_keeps_their_padding():
@@ -496,7 +496,7 @@ def test_a_branch_that_reads_tokens_keeps_their_padding():
     for tokens in ("e", "s", "p"):
         edits = {"outputs": "float[B,8] y, float[B,S,8] z", "head": head.replace("TOKENS", tokens)}
         before, after = model(**edits), model(**edits)
-        assert unpad(after, facts_of(after), zeros=True).kept == f"a branch or a body inside another operator reads {tokens}"
+        assert unpad(after, analysis_of(after), zeros=True).kept == f"a branch or a body inside another operator reads {tokens}"
         assert ops(after) == ops(before)
 
 
@@ -516,7 +516,7 @@ def halved(edit: str = "") -> ir.Model:
 @pytest.mark.parametrize(("head", "zeros"), [("", False), ("y = Identity(e)", True)], ids=["the first token", "zeros at padding"])
 def test_padding_goes_in_the_type_of_the_model(head, zeros):
     before, after = halved(head), halved(head)
-    assert not unpad(after, facts_of(after), zeros=zeros).kept
+    assert not unpad(after, analysis_of(after), zeros=zeros).kept
     mask = mask_of("holes", 3, 9).astype(np.int64)
     feeds = {"x": np.random.default_rng(0).standard_normal((3, 9, 8)).astype(np.float16), "attention_mask": mask}
     wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds)["y"] for m in (before, after))
@@ -543,7 +543,7 @@ def of_type(kind: ir.DataType, fill: float) -> ir.Model:
 @pytest.mark.parametrize("kind", MASKS)
 def test_float16_stays_float16(kind, fill):
     before, after = of_type(ir.DataType.FLOAT16, fill), of_type(ir.DataType.FLOAT16, fill)
-    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("e",))
+    assert unpad(after, analysis_of(after), zeros=True) == Padding(zeros=("e",))
     mask = mask_of(kind, 3, 7)
     x = np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float16)
     feeds = {"x": x, "attention_mask": mask.astype(np.int64)}
@@ -559,7 +559,7 @@ def test_float16_stays_float16(kind, fill):
 def test_every_type_is_kept(kind):
     """ONNX Runtime has no products of bfloat16 on CPU: ONNX's own inference says whether the types fit."""
     after = of_type(kind, -1e4)
-    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("e",))
+    assert unpad(after, analysis_of(after), zeros=True) == Padding(zeros=("e",))
     onnx.shape_inference.infer_shapes(ir.to_proto(after), check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(ir.to_proto(after), full_check=True)
 
@@ -623,7 +623,7 @@ MIDDLE = CONSTANTS + ", int64[2] middle = {1, 2}, float half = {0.5}"
 def test_a_mask_that_is_1_at_padding_is_understood(kind, edits, padding):
     """As torch.nn's key_padding_mask is meant, and TensorFlow's padding masks."""
     before, after = (with_mask(kind, MIDDLE, **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     keep = mask_of(padding, 3, 7)
     mask = (1 - keep.astype(int)).astype(before.graph.inputs[0].dtype.numpy())
     assert_same_rows(before, after, "attention_mask", mask, keep)
@@ -633,7 +633,7 @@ def test_an_inverted_mask_of_other_numbers_keeps_what_it_lets_in():
     """-1 raises a score, 2 shuts out twice as much: only 1 is known to be padding."""
     edits = INVERTED[3][1]
     before, after = (with_mask("int32", MIDDLE, **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     rng = np.random.default_rng(1)
     for _ in range(10):
         mask = rng.integers(-1, 3, (4, 9)).astype(np.int32)
@@ -643,7 +643,7 @@ def test_an_inverted_mask_of_other_numbers_keeps_what_it_lets_in():
 
 def test_only_what_an_inverted_mask_lets_in_is_computed():
     after = with_mask("int64", MIDDLE, **INVERTED[0][1])
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     total = next(node for node in after.graph if node.op_type == "Sum").outputs[0]
     total.type = ir.TensorType(ir.DataType.FLOAT)
     after.graph.outputs.append(total)
@@ -654,7 +654,7 @@ def test_only_what_an_inverted_mask_lets_in_is_computed():
 @pytest.mark.parametrize("name", ["mask", "src_key_padding_mask", "valid"])
 def test_the_mask_may_have_another_name(name):
     before, after = (with_mask("int64", MIDDLE, name=name) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     for padding in MASKS:
         keep = mask_of(padding, 3, 7)
         assert_same_rows(before, after, name, keep.astype(np.int64), keep)
@@ -663,7 +663,7 @@ def test_the_mask_may_have_another_name(name):
 def test_a_mask_is_known_for_one_when_padding_is_gone():
     """By what reads it, where its name does not tell: who checks the optimized model feeds it as before."""
     before, after = (with_mask("int64", name="valid") for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     assert [given.role for given in profile_of(before).inputs if given.name == "valid"] == ["mask"]
     assert profile_of(before) == profile_of(after)
 
@@ -671,7 +671,7 @@ def test_a_mask_is_known_for_one_when_padding_is_gone():
 @pytest.mark.parametrize(("kind", "edits"), INVERTED)
 def test_a_mask_of_another_name_is_found_behind_every_spelling(kind, edits):
     before, after = (with_mask(kind, MIDDLE, name="drop", **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     keep = mask_of("holes", 3, 7)
     assert_same_rows(before, after, "drop", (1 - keep.astype(int)).astype(before.graph.inputs[0].dtype.numpy()), keep)
 
@@ -681,7 +681,7 @@ def test_a_mask_of_another_name_is_found_behind_every_spelling(kind, edits):
 def test_the_mask_may_have_any_type(kind, inverted):
     bias = "bias = Where(r, low, zero)  m = Expand(bias, square)" if inverted else NODES["bias"]
     before, after = (with_mask(kind, MIDDLE, bias=bias) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     keep = mask_of("right", 3, 7)
     mask = (1 - keep.astype(int) if inverted else keep).astype(before.graph.inputs[0].dtype.numpy())
     assert_same_rows(before, after, "attention_mask", mask, keep)
@@ -701,7 +701,7 @@ def test_a_mask_that_is_read_twice_is_understood_by_its_name(mask, fill):
         "bias": f"b0 = {fill}  bias = Where(r, b0, low)  m = Expand(bias, square)",
     }
     before, after = (model(constants=MIDDLE, **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     padding = mask_of("holes", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, padding)["y"], outputs(before, padding)["y"], rtol=0, atol=1e-5)
 
@@ -712,14 +712,14 @@ def test_a_boolean_mask_of_the_operator(inverted, padding):
     """As torch.onnx writes scaled_dot_product_attention from opset 23 on; padding is False."""
     mask = "c0 = Cast<to = 9>(attention_mask)  c = Not(c0)  r = Reshape(c, heads)" if inverted else NODES["mask"]
     before, after = (with_mask("int64", MIDDLE, mask=mask, bias="m = Expand(r, square)") for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     keep = mask_of(padding, 3, 7)
     assert_same_rows(before, after, "attention_mask", (1 - keep.astype(int) if inverted else keep.astype(int)), keep)
 
 
 def test_booleans_of_unknown_shape_stay():
     kept = with_mask("int64", name="valid", mask="c = other.Operator(valid)  r = Cast<to = 9>(c)")
-    assert unpad(kept, facts_of(kept)).kept == "the mask bias is not one row [B,1,1,S] for all queries"
+    assert unpad(kept, analysis_of(kept)).kept == "the mask bias is not one row [B,1,1,S] for all queries"
 
 
 def test_booleans_of_rank_4_stay():
@@ -727,7 +727,7 @@ def test_booleans_of_rank_4_stay():
         "bool", name="valid", dims="B,1,1,S", mask="", square="", bias="bias = Where(valid, zero, low)  m = Identity(bias)"
     )
     assert (
-        unpad(kept, facts_of(kept)).kept
+        unpad(kept, analysis_of(kept)).kept
         == "the mask m is not made from one input [B,S] or booleans [B,S] alone, or does not shut out padding"
     )
 
@@ -736,7 +736,7 @@ def test_booleans_of_rank_4_stay():
 def test_a_mask_of_rank_3_or_4_stays(dims):
     edits = {"mask": "", "square": "", "bias": "f = Cast<to = 9>(attention_mask)  m = Where(f, zero, low)"}
     kept = with_mask("int64", dims=dims, **edits)
-    assert unpad(kept, facts_of(kept)).kept == f"input 'attention_mask' has rank {dims.count(',') + 1}, wanted [B,S]"
+    assert unpad(kept, analysis_of(kept)).kept == f"input 'attention_mask' has rank {dims.count(',') + 1}, wanted [B,S]"
 
 
 @pytest.mark.parametrize(
@@ -748,14 +748,14 @@ def test_a_mask_of_rank_3_or_4_stays(dims):
 )
 def test_zeros_ask_for_the_mask_that_is_given(edits, where):
     kept = model(**edits)
-    assert f"outputs would show zeros where {where} says" in unpad(kept, facts_of(kept), zeros=True).kept
+    assert f"outputs would show zeros where {where} says" in unpad(kept, analysis_of(kept), zeros=True).kept
 
 
 def test_zeros_are_shown_where_a_mask_of_another_name_says():
     before, after = (with_mask("int64", name="valid", head="y = Identity(e)") for _ in range(2))
     for shown in (before.graph.outputs[0], after.graph.outputs[0]):
         shown.shape = ir.Shape(["B", "S", 8])
-    assert unpad(after, facts_of(after), zeros=True) == Padding(zeros=("y",))
+    assert unpad(after, analysis_of(after), zeros=True) == Padding(zeros=("y",))
     keep = mask_of("holes", 3, 7)
     feeds = {"x": np.random.default_rng(0).standard_normal((3, 7, 8)).astype(np.float32), "valid": keep.astype(np.int64)}
     wanted, got = (run(open_session(ir.to_proto(m).SerializeToString(), optimize=False), feeds)["y"] for m in (before, after))
@@ -764,7 +764,7 @@ def test_zeros_are_shown_where_a_mask_of_another_name_says():
 
 def test_zeros_are_not_shown_in_attentions_own_output():
     kept = model("float[B,8] y, float[B,S,8] a")
-    assert unpad(kept, facts_of(kept), zeros=True).kept == "output 'a' is attention's own"
+    assert unpad(kept, analysis_of(kept), zeros=True).kept == "output 'a' is attention's own"
 
 
 @pytest.mark.parametrize(
@@ -781,7 +781,7 @@ def test_zeros_are_not_shown_in_attentions_own_output():
 def test_other_scores_are_not_shown(scores):
     """By operators of another domain, of one token, of another rank, over other axes."""
     kept = model("float[M] y", CONSTANTS + ", int64[1] flat = {-1}, int64 second = {1}", head=f"y = {scores}")
-    assert "at y reads padded positions" in unpad(kept, facts_of(kept), zeros=True).kept
+    assert "at y reads padded positions" in unpad(kept, analysis_of(kept), zeros=True).kept
 
 
 def test_what_reads_no_token_stays():
@@ -795,7 +795,7 @@ def test_what_reads_no_token_stays():
     inputs = ", float[B,K,8] other, float[B,S,1] column, float[B,8,3] by, float[B,S,2,4] four, float[4] w4"
     for zeros in (False, True):
         before, after = (fill(model(shown, CONSTANTS + ", int64[1] flat = {-1}", inputs, head=head), w4=(4,)) for _ in range(2))
-        assert unpad(after, facts_of(after), zeros=zeros) == Padding()
+        assert unpad(after, analysis_of(after), zeros=zeros) == Padding()
         assert_same(before, after, {"B": 3, "S": 7, "K": 5}, attention_mask=mask_of("right", 3, 7).astype(np.int64))
 
 
@@ -811,7 +811,7 @@ def test_shapes_of_tokens_are_those_before():
     """What reads a size alone may stay: the sizes come from the mask."""
     head = "u = Shape(e)  u1 = Shape<start = -1>(q)  u2 = Shape<end = 2>(s)  y = Gather<axis = 1>(e, first)"
     before, after = (model("float[B,8] y, int64[3] u, int64[1] u1, int64[2] u2", head=head) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of("right", 3, 7).astype(np.int64)
     wanted, got = outputs(before, mask), outputs(after, mask)
     assert (
@@ -826,7 +826,7 @@ def test_a_linear_layer_begins_it_too():
     """A layer that norms its result (torch.nn's default) has no norm before its first attention."""
     edits = {"norm": "h = Identity(x)", "out": "p = MatMul(a, o)  s = Sum(p, x)"}
     before, after = (model(**edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     for kind in MASKS[:-1]:
         mask = mask_of(kind, 3, 7).astype(np.int64)
         np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
@@ -835,7 +835,7 @@ def test_a_linear_layer_begins_it_too():
 def test_a_norm_may_leave_out_its_bias():
     edits = {"norm": "h = LayerNormalization<axis = -1>(x, gain, )"}
     before, after = (model(**edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of("right", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
@@ -844,6 +844,6 @@ def test_a_row_with_dimensions_of_one_is_the_same_for_all():
     edits = {"out": "p0 = MatMul(a, o)  p = Add(p0, row)  s = Sum(p, h)"}
     constants = CONSTANTS + ", float[1,1,8] row = {0, 1, 2, 3, 4, 5, 6, 7}"
     before, after = (model(constants=constants, **edits) for _ in range(2))
-    assert unpad(after, facts_of(after)) == Padding()
+    assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of("left", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)

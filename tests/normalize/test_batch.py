@@ -4,7 +4,7 @@ import pytest
 
 from onnxfuse.normalize import batch
 from onnxfuse.rewrite import Trace, rewrite
-from tests.conftest import apply, assert_same, facts_of, fill, ops, parse
+from tests.conftest import analysis_of, apply, assert_same, fill, ops, parse
 
 CONSTANTS = """<int64[1] last = {-1}, int64[1] ax0 = {0}, int64[1] ax1 = {1}, int64[1] ax2 = {2}, int64[2] ax01 = {0, 1}, int64[4] four = {0, 0, 3, 4},
     int64[3] shb = {0, -1, 4}, int64[3] bns = {-1, 7, 4}, int64[3] rows = {0, 0, 12}, int64[3] rows_b = {0, -1, 12}, int64[2] flat = {-1, 7},
@@ -298,5 +298,5 @@ def test_a_guard_line_refuses(guard, body, reason):
     rules = [rule for rule in batch.RULES if rule.guard.__qualname__ == guard.__qualname__]
     trace = Trace()
     assert rules
-    assert not rewrite(model, rules, facts_of(model), trace)
+    assert not rewrite(model, rules, analysis_of(model), trace)
     assert any(reason in miss["seen"] for miss in trace.misses.values()), trace.misses

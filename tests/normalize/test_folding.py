@@ -7,7 +7,7 @@ import pytest
 from onnxfuse.normalize.folding import fold
 from onnxfuse.normalize.structure import simplify
 from onnxfuse.rewrite import Trace
-from tests.conftest import assert_same, facts_of, fill, ops, parse
+from tests.conftest import analysis_of, assert_same, fill, ops, parse
 
 W = "float[3] w = {1.5, -2, 3}"
 
@@ -16,7 +16,7 @@ def folded(text: str, opset: int = 21) -> tuple[ir.Model, Trace]:
     """A model after all folding, and the trace of it."""
     model, trace = parse(text, opset=opset), Trace()
     simplify(model)
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     while fold(model, analysis, trace):
         pass
     return model, trace
@@ -57,7 +57,7 @@ def test_what_reads_a_type_that_numpy_lacks_is_computed_too():
     wide.graph.inputs.remove(value)
     value.const_value = ir.tensor(np.array([1.5, -2, 3]).astype(ir.DataType.BFLOAT16.numpy()), name="b")
     wide.graph.register_initializer(value)
-    assert fold(wide, facts_of(wide), Trace()) == 1
+    assert fold(wide, analysis_of(wide), Trace()) == 1
     np.testing.assert_array_equal(content(wide, "k").numpy(), [1.5, -2, 3])
 
 
@@ -87,7 +87,7 @@ def test_what_the_runtime_refuses_stays_and_the_rest_is_folded(node, why):
     assert reason.startswith(f"{why}: ")
     assert len(reason.splitlines()) == 1
     again = Trace()
-    assert fold(model, facts_of(model), again) == 0
+    assert fold(model, analysis_of(model), again) == 0
     assert not again.unfolded  # it was not tried a second time
 
 
@@ -146,7 +146,7 @@ def test_what_is_no_single_constant_stays_computed(node, left):
 def test_what_constants_make_is_computed_at_once(body, count):
     text = f"g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {{1.5, -2, 3, 0}}, float low = {{-1}}, float high = {{1}}> {{ {body}  y = Add(x, k) }}"
     model = parse(text)
-    assert fold(model, facts_of(model), Trace()) == count
+    assert fold(model, analysis_of(model), Trace()) == count
     assert ops(model) == ["Add"]
     assert_same(parse(text), model, {})
 
@@ -175,7 +175,7 @@ def lazy(model: ir.Model, name: str, side: int, problem: str = "it was read") ->
 def test_a_transposed_weight_of_any_size_is_read_when_it_is_used(side):
     text = f"g (float[B,{side}] x, float[{side},{side}] w) => (float[B,{side}] y) {{ k = Transpose(w)  y = MatMul(x, k) }}"
     model = lazy(parse(text), "w", side)
-    assert fold(model, facts_of(model), Trace()) == 1
+    assert fold(model, analysis_of(model), Trace()) == 1
     assert ops(model) == ["MatMul"]
     with pytest.raises(OSError, match="it was read"):
         content(model, "k").numpy()
@@ -188,7 +188,7 @@ def test_a_weight_that_cannot_be_read_is_an_error():
         16,
         "the disk is gone",
     )
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     with pytest.raises(OSError, match="the disk is gone"):
         fold(model, analysis, trace)
     assert not trace.unfolded
@@ -210,7 +210,7 @@ def test_a_large_weight_with_other_readers_is_not_stored_twice(side, node, left)
     model = fill(parse(text), w=(side, side))
     before = ir.from_proto(ir.to_proto(model))
     simplify(model)
-    assert fold(model, facts_of(model), Trace()) == 1 - len(left)
+    assert fold(model, analysis_of(model), Trace()) == 1 - len(left)
     assert ops(model) == ["MatMul", "MatMul", *left]
     assert_same(before, model, {"B": 2}, tolerance=1e-4)
 
@@ -218,7 +218,7 @@ def test_a_large_weight_with_other_readers_is_not_stored_twice(side, node, left)
 def test_what_only_a_known_shape_read_goes_with_it():
     text = f"g (float[3] x) => (float[3] y) <{W}, int64[1] axis = {{0}}> {{ a = Exp(w)  s = Shape(a)  y = Expand(x, s) }}"
     model = parse(text)
-    fold(model, facts_of(model), Trace())
+    fold(model, analysis_of(model), Trace())
     assert ops(model) == ["Expand"]
     assert "a" not in model.graph.initializers
     assert_same(parse(text), model, {})

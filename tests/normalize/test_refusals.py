@@ -4,7 +4,7 @@ import pytest
 
 from onnxfuse.normalize import RULES, masks
 from onnxfuse.rewrite import Trace, rewrite
-from tests.conftest import facts_of, fill, parse
+from tests.conftest import analysis_of, fill, parse
 
 CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] v2 = {2}, int64[1] v3 = {3}, int64[1] v4 = {4}, int64[1] last = {-1},
     int64[2] two_ids = {0, 1}, int64[2] flat = {-1, 12}, int64[3] flat3 = {-1, 3, 4}, int64[3] back = {0, 0, 6}, int64[4] heads = {0, 0, 3, 4},
@@ -439,7 +439,7 @@ def test_a_guard_line_refuses(name, body, reason, before):
     )
     rules = [rule for rule in RULES if rule.name == name and before in (None, rule.before)]
     trace = Trace()
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     assert rules
     assert not rewrite(model, rules, analysis, trace)
     assert reason in trace.misses[name]["seen"]
@@ -452,5 +452,5 @@ def test_a_flat_product_that_the_caller_wants_stays():
         b=(6,),
     )
     trace = Trace()
-    assert not rewrite(model, [rule for rule in RULES if rule.name == "flat-linear"], facts_of(model), trace)
+    assert not rewrite(model, [rule for rule in RULES if rule.name == "flat-linear"], analysis_of(model), trace)
     assert trace.misses["flat-linear"]["seen"] == "the flat product is read elsewhere"

@@ -1,4 +1,4 @@
-"""Normal-form rules: each law fires where it holds, keeps the outputs, and refuses where it does not."""
+"""Normal-form rules: each equation is applied where it holds, keeps the outputs, and refuses where it does not."""
 
 import pytest
 

@@ -6,8 +6,9 @@ import pytest
 
 from onnxfuse.normalize.folding import fold
 from onnxfuse.rewrite import Trace
-from onnxfuse.rewrite.analysis import Dim, ValueInfo, attribute, constant, is_constant, lowest_fill, plain, stored
-from tests.conftest import facts_of, parse
+from onnxfuse.rewrite.analysis import Dim, ValueInfo, constant, is_constant, lowest_fill, stored
+from onnxfuse.rewrite.attributes import attribute, plain
+from tests.conftest import analysis_of, parse
 
 B, S = Dim(1, ("B",)), Dim(1, ("S",))
 
@@ -15,7 +16,7 @@ B, S = Dim(1, ("B",)), Dim(1, ("S",))
 def info(text: str, name: str, opset: int = 23):
     model = parse(text, opset)
     value = next(v for node in model.graph for v in node.outputs if v.name == name)
-    return facts_of(model)[value]
+    return analysis_of(model)[value]
 
 
 def test_dimensions_multiply_and_divide_exactly():
@@ -55,7 +56,7 @@ def test_sizes_that_may_differ_broadcast_to_a_fresh_one():
 def test_an_annotation_in_the_file_is_not_trusted():
     text = "g (float[B,4] x) => (float[7,7] y) { t = FancyUnknown(x)  y = Relu(t) }"
     model = parse(text.replace("FancyUnknown", "com.microsoft.FancyUnknown"))
-    assert facts_of(model)[model.graph.outputs[0]].shape is None
+    assert analysis_of(model)[model.graph.outputs[0]].shape is None
 
 
 def test_ranges_and_their_broadcasts_are_coordinates():
@@ -92,10 +93,10 @@ def test_division_by_zero_is_not_known():
 
 
 def test_what_folding_finds_is_known_to_its_readers():
-    """No law says what Mod gives: ONNX Runtime computes it, and then the Slice's size is known."""
+    """No shape function knows what Mod gives: ONNX Runtime computes it, and then the Slice's size is known."""
     model = parse("""g (float[B,12] x) => (float[P,Q] y) <int64[1] a = {16}, int64[1] b = {12}, int64[1] zero = {0}, int64[1] axis = {1}>
         { e = Mod(a, b)  c = Slice(x, zero, e, axis)  y = Relu(c) }""")
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     relu = list(model.graph)[-1].outputs[0]
     assert analysis.shape(relu)[1].number is None
     assert fold(model, analysis, Trace())
@@ -175,7 +176,7 @@ def test_content_is_known_when_each_element_has_a_value(content, known):
 
 
 def test_nothing_is_known_of_an_absent_operand():
-    analysis = facts_of(parse("g (float[B] x) => (float[B] y) { y = Relu(x) }"))
+    analysis = analysis_of(parse("g (float[B] x) => (float[B] y) { y = Relu(x) }"))
     assert analysis[None] == ValueInfo()
     assert (analysis.shape(None), ValueInfo().rank, ValueInfo(shape=(B, S)).rank) == (None, None, 2)
     assert (stored(None), constant(None), is_constant(None)) == (None, None, False)
@@ -185,8 +186,8 @@ def test_what_a_caller_may_override_is_no_constant():
     model = parse("g (float[1] x, float[1] w) => (float[1] y) <float[1] c = {3}> { a = Mul(x, w)  y = Mul(a, c) }")
     given, fixed = model.graph.inputs[1], model.graph.initializers["c"]
     given.const_value = ir.tensor(np.ones(1, np.float32))
-    assert (constant(given), is_constant(given), facts_of(model)[given].uniform) == (None, False, None)
-    assert (constant(fixed).tolist(), is_constant(fixed), facts_of(model)[fixed].uniform) == ([3.0], True, 3.0)
+    assert (constant(given), is_constant(given), analysis_of(model)[given].uniform) == (None, False, None)
+    assert (constant(fixed).tolist(), is_constant(fixed), analysis_of(model)[fixed].uniform) == ([3.0], True, 3.0)
 
 
 @pytest.mark.parametrize(("dtype", "fill"), [(None, -1e4), (ir.DataType.FLOAT, -1e4), (ir.DataType.BFLOAT16, -9984.0)])
@@ -221,7 +222,7 @@ def test_attributes_compare_as_lists_and_text():
 
 def test_sizes_without_a_name_are_equal_to_no_other():
     model = parse("g (float[?,4] x, float[?,4] z) => (float[P,4] y) { y = Add(x, z) }")
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     sizes = [analysis.shape(value)[0] for value in (*model.graph.inputs, *model.graph.outputs)]
     assert len(set(sizes)) == 3
     assert all(size.number is None for size in sizes)
@@ -229,10 +230,10 @@ def test_sizes_without_a_name_are_equal_to_no_other():
 
 
 def test_a_type_that_the_law_knows_stays_where_inference_knows_nothing():
-    """Gelu is of opset 20: below, only its law tells of it."""
+    """Gelu is of opset 20: below, only its shape function knows it."""
     model = parse("g (float[B] x) => (float[B] y) { y = Gelu(x) }", 17)
     model.graph.inputs[0].shape = None
-    assert facts_of(model)[model.graph.outputs[0]] == ValueInfo(ir.DataType.FLOAT)
+    assert analysis_of(model)[model.graph.outputs[0]] == ValueInfo(ir.DataType.FLOAT)
 
 
 def values_of(model) -> dict[str, ir.Value]:
@@ -243,7 +244,7 @@ def test_what_is_made_from_a_value_is_computed_anew_and_content_stays():
     model = parse("""g (float[B,12] x, int64[B] ids, int64[1] cut) => (float[P,Q] y) <int64 zero = {0}, int64 one = {1}, int64[1] axis = {1}, int64[1] none = {0}>
         { e = Identity(cut)  c = Slice(x, none, e, axis)  d = Relu(c)  y = Neg(d)
           s = Shape(ids)  n = Squeeze(s)  r = Range(zero, n, one)  q = Add(r, zero) }""")
-    analysis, values = facts_of(model), values_of(model)
+    analysis, values = analysis_of(model), values_of(model)
     before = {name: analysis[value] for name, value in values.items()}
     values["e"].const_value = ir.tensor(np.array([4], np.int64))
     analysis.forget([values["e"]])
@@ -257,7 +258,7 @@ def test_what_is_made_from_a_value_is_computed_anew_and_content_stays():
 def test_values_are_forgotten_once_each_however_many_ways_lead_to_them():
     body = "a0 = Relu(x)  " + "  ".join(f"a{at} = Add(a{at - 1}, a{at - 1})" for at in range(1, 60))
     model = parse(f"g (float[B] x) => (float[B] y) {{ {body}  y = Neg(a59) }}")
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     analysis.forget([model.graph.inputs[0]])
     assert analysis.shape(model.graph.outputs[0]) == (B,)
 
@@ -287,7 +288,7 @@ def ones(count: int) -> str:
 )
 def test_what_is_known_of_a_constant(given, shape, data, uniform):
     model = parse(f"g (float[B] x) => (float[B] y) <{given}> {{ y = Relu(x) }}")
-    found = facts_of(model)[model.graph.initializers["c"]]
+    found = analysis_of(model)[model.graph.initializers["c"]]
     assert [str(size) for size in found.shape] == shape
     assert (None if found.data is None else [str(item) for item in found.data]) == data
     assert (found.uniform, type(found.uniform)) == (uniform, type(uniform))
@@ -302,7 +303,7 @@ def test_large_weights_are_not_read():
     model.graph.inputs.remove(value)
     value.const_value = ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape([65]), name="w")
     model.graph.register_initializer(value)
-    assert facts_of(model).shape(model.graph.outputs[0]) == (B, Dim(65))
+    assert analysis_of(model).shape(model.graph.outputs[0]) == (B, Dim(65))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_the_shape_was_lost_where_everything_behind_is_known():
     model = parse("""g (float[B] x, bool c) => (float[P] y)
         { a = com.acme.Blend(x)  b = Relu(x)  d = Add(b, a)  e = If (c) <then_branch = t () => (float[P] p) { p = Relu(d) },
           else_branch = f () => (float[Q] q) { q = Neg(x) }>  y = Neg(e) }""")
-    analysis, values = facts_of(model), values_of(model)
+    analysis, values = analysis_of(model), values_of(model)
     assert analysis.unknown_since(values["y"]) is values["a"]
     assert analysis.unknown_since(values["a"]) is values["a"]
     assert analysis.unknown_since(model.graph.inputs[0]) is model.graph.inputs[0]
@@ -349,5 +350,5 @@ def test_what_a_body_loses_is_lost_at_its_node():
     model = parse("""g (float[B] x, bool c) => (float[P] y)
         { e = If (c) <then_branch = t () => (float[P] p) { i = com.acme.Blend(x)  p = Relu(i) },
           else_branch = f () => (float[Q] q) { q = Neg(x) }>  y = Neg(e) }""")
-    analysis, values = facts_of(model), values_of(model)
+    analysis, values = analysis_of(model), values_of(model)
     assert analysis.unknown_since(values["y"]) is values["e"]

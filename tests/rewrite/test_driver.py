@@ -5,7 +5,7 @@ import pytest
 
 from onnxfuse.rewrite import NoMatch, Rule, Trace, rewrite
 from onnxfuse.rewrite.driver import CONSENT, Line, nearest_miss
-from tests.conftest import assert_same, facts_of, ops, parse
+from tests.conftest import analysis_of, assert_same, ops, parse
 
 
 def cut(at: int) -> Rule:
@@ -27,7 +27,7 @@ TEXT = "g (float[B,6] x) => ({}) {{ a, b, c = Split<axis = 1, num_outputs = 3>(x
 def test_a_rule_replaces_the_output_that_its_pattern_names(at):
     before, after = parse(TEXT.format("float[B,2] y", "")), parse(TEXT.format("float[B,2] y", ""))
     trace = Trace()
-    assert rewrite(after, [cut(at)], facts_of(after), trace) == 1  # and not again: nobody reads that part any more
+    assert rewrite(after, [cut(at)], analysis_of(after), trace) == 1  # and not again: nobody reads that part any more
     assert [application.value for application in trace.applications] == ["ab"[at]]
     assert ops(after) == ["Slice", "Split", "Sub"]
     assert_same(before, after, {"B": 3})
@@ -35,20 +35,20 @@ def test_a_rule_replaces_the_output_that_its_pattern_names(at):
 
 def test_a_part_that_nobody_reads_is_left_alone():
     model = parse(TEXT.format("float[B,2] y", ""))
-    assert rewrite(model, [cut(2)], facts_of(model), Trace()) == 0
+    assert rewrite(model, [cut(2)], analysis_of(model), Trace()) == 0
     root = next(node for node in model.graph if node.op_type == "Split")
-    assert nearest_miss(cut(2), root, facts_of(model)) is None
+    assert nearest_miss(cut(2), root, analysis_of(model)) is None
 
 
 def test_a_part_that_is_not_there_is_left_alone():
     model = parse("g (float[B,6] x) => (float[B,3] y) { a, y = Split<axis = 1, num_outputs = 2>(x) }")
-    assert rewrite(model, [cut(2)], facts_of(model), Trace()) == 0
-    assert nearest_miss(cut(2), next(iter(model.graph)), facts_of(model)) is None
+    assert rewrite(model, [cut(2)], analysis_of(model), Trace()) == 0
+    assert nearest_miss(cut(2), next(iter(model.graph)), analysis_of(model)) is None
 
 
 def test_a_part_that_is_a_graph_output_keeps_its_name():
     before, after = (parse(TEXT.format("float[B,2] y, float[B,2] c", "")) for _ in range(2))
-    assert rewrite(after, [cut(2)], facts_of(after), Trace()) == 1
+    assert rewrite(after, [cut(2)], analysis_of(after), Trace()) == 1
     assert [value.name for value in after.graph.outputs] == ["y", "c"]
     assert_same(before, after, {"B": 3})
 
@@ -68,7 +68,7 @@ CHAIN = "g (float[B,S] x) => (float[B,S] y{}) {{ a = Relu(x)  b = Tanh(a)  y = S
 def rewritten(text: str, *rules: Rule, **options) -> tuple:
     """A model after rules, and their trace."""
     model, trace = parse(text), Trace(**options)
-    rewrite(model, rules, facts_of(model), trace)
+    rewrite(model, rules, analysis_of(model), trace)
     return model, trace
 
 
@@ -110,9 +110,9 @@ def test_a_root_that_does_not_fit_is_no_miss():
     rule = Rule("softmax", lambda op, x: op.Softmax(x), anyway, lambda op, x: op.Relu(x))
     model, trace = rewritten("g (float[2,3] x) => (float[2,3] y) { y = Softmax<axis = 0>(x) }", rule)
     assert trace.misses == {}
-    assert nearest_miss(rule, root_of(model, "Softmax"), facts_of(model)) is None
+    assert nearest_miss(rule, root_of(model, "Softmax"), analysis_of(model)) is None
     bent = Rule("bent", lambda op, x: op.Softmax(op.Abs(x), axis=0), anyway, lambda op, x: op.Relu(x))
-    miss, nodes = nearest_miss(bent, root_of(model, "Softmax"), facts_of(model))
+    miss, nodes = nearest_miss(bent, root_of(model, "Softmax"), analysis_of(model))
     assert (miss.matched, miss.wanted, miss.where, list(nodes)) == (1, "Abs", "x", [root_of(model, "Softmax")])
 
 
@@ -130,7 +130,7 @@ def test_a_guard_that_refuses_is_the_miss_where_it_looked(guard, where):
     wanted = {"matched": 1, "wanted": CONSENT, "seen": "it is too large", "where": where}
     assert trace.misses == {"relu": wanted}
     assert ops(model) == ["Relu", "Sqrt", "Tanh"]
-    miss, nodes = nearest_miss(Rule("relu", lambda op, x: op.Relu(x), guard, clipped), root_of(model, "Relu"), facts_of(model))
+    miss, nodes = nearest_miss(Rule("relu", lambda op, x: op.Relu(x), guard, clipped), root_of(model, "Relu"), analysis_of(model))
     assert (vars(miss), nodes) == (wanted, (root_of(model, "Relu"),))
 
 
@@ -144,7 +144,7 @@ def test_a_rule_that_refuses_is_asked_once():
 
 def test_where_a_rule_fires_there_is_no_miss():
     model = parse(CHAIN.format(""))
-    assert nearest_miss(RELU, root_of(model, "Relu"), facts_of(model)) is None
+    assert nearest_miss(RELU, root_of(model, "Relu"), analysis_of(model)) is None
     assert rewritten(CHAIN.format(""), RELU)[1].misses == {}
 
 
@@ -169,7 +169,7 @@ def test_what_is_read_elsewhere_refuses_a_match_unless_it_is_shared(outputs, aft
     model, trace = rewritten(text, pair())
     assert ("Erf" in ops(model)) is (reason is None)
     assert [miss["seen"] for miss in trace.misses.values()] == ([] if reason is None else [reason])
-    found = nearest_miss(PAIR, root_of(model, "Tanh"), facts_of(model)) if reason else None
+    found = nearest_miss(PAIR, root_of(model, "Tanh"), analysis_of(model)) if reason else None
     assert (found[0].seen if found else None) == reason
     shared, _ = rewritten(text, pair(shared=True))
     assert "Erf" in ops(shared)
@@ -203,7 +203,7 @@ def test_types_are_kept_and_stale_shapes_are_not():
     model = parse(CHAIN.format(""))
     for value in (root_of(model, "Relu").outputs[0], root_of(model, "Tanh").outputs[0]):
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([7, 7])
-    rewrite(model, [PAIR, Rule("root", lambda op, x: op.Sqrt(x), anyway, lambda op, x: op.Abs(x))], facts_of(model), Trace())
+    rewrite(model, [PAIR, Rule("root", lambda op, x: op.Sqrt(x), anyway, lambda op, x: op.Abs(x))], analysis_of(model), Trace())
     inner, output = root_of(model, "Erf").outputs[0], model.graph.outputs[0]
     assert (inner.dtype, inner.shape) == (ir.DataType.FLOAT, None)
     assert (output.name, output.dtype, list(output.shape)) == ("y", ir.DataType.FLOAT, ["B", "S"])
@@ -230,5 +230,5 @@ def test_a_value_that_is_an_output_and_read_stays_so():
 
 def test_a_rule_that_was_stopped_stays_out_and_the_others_go_on():
     model, trace = parse(CHAIN.format("")), Trace(endless={"pair"})
-    assert rewrite(model, [PAIR, RELU], facts_of(model), trace) == 1
+    assert rewrite(model, [PAIR, RELU], analysis_of(model), trace) == 1
     assert ops(model) == ["Max", "Sqrt", "Tanh"]

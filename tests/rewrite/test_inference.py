@@ -1,4 +1,4 @@
-"""What facts say of a value without running the model, held against what onnx's own tests of every operator give."""
+"""What is known of a value without running the model, held against what onnx's own tests of every operator give."""
 
 import itertools
 import warnings
@@ -10,13 +10,13 @@ import pytest
 from onnxfuse.rewrite import Analysis, NoMatch, inference
 from onnxfuse.rewrite.analysis import Dim, ValueInfo
 from onnxfuse.rewrite.rule import Match
-from tests.conftest import facts_of, parse
+from tests.conftest import analysis_of, parse
 
 
 def of(text: str, opset: int = 23) -> list[str] | None:
     """The shape of the last node's first output."""
     model = parse(text, opset)
-    shape = facts_of(model).shape(list(model.graph)[-1].outputs[0])
+    shape = analysis_of(model).shape(list(model.graph)[-1].outputs[0])
     return None if shape is None else [str(dim) for dim in shape]
 
 
@@ -39,7 +39,7 @@ def of(text: str, opset: int = 23) -> list[str] | None:
         ),
     ],
 )
-def test_what_has_no_law_is_inferred(body, wanted):
+def test_what_has_no_shape_function_is_inferred(body, wanted):
     text = f"""g (float[B,S,8] x, int64[B,S] ids, int64[B,T] more, int64[6] pads) => (float[M] y)
         <int64 one = {{1}}, float[5,4] table = {{{",".join("1" * 20)}}}, float[9,8] table8 = {{{",".join("1" * 72)}}}> {{ {body} }}"""
     found = of(text)
@@ -51,7 +51,7 @@ def test_what_has_no_law_is_inferred(body, wanted):
 
 def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
     model = parse("g (float[B,S,8] x) => (float[M] y) { a = com.acme.Blend(x)  b = Relu(a)  y = Neg(b) }")
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     last = list(model.graph)[-1]
     assert analysis.unknown_since(last.inputs[0]).name == "a"
     match = Match(type("Found", (), {"bindings": {"x": last.inputs[0]}, "nodes": {}})(), last, analysis, 0)
@@ -62,7 +62,7 @@ def test_an_operator_of_nobody_is_named_by_what_needs_its_shape():
 def test_an_input_without_a_shape_is_named():
     model = parse("g (float[B,S,8] x) => (float[M] y) { y = Relu(x) }")
     model.graph.inputs[0].shape = None
-    analysis, node = facts_of(model), list(model.graph)[-1]
+    analysis, node = analysis_of(model), list(model.graph)[-1]
     match = Match(type("Found", (), {"bindings": {"x": node.outputs[0]}, "nodes": {}})(), node, analysis, 0)
     with pytest.raises(NoMatch, match="the shape of y is not known: the graph input x has none"):
         match.need_shape("x")
@@ -71,7 +71,7 @@ def test_an_input_without_a_shape_is_named():
 def test_boolean_constants_are_followed():
     model = parse("""g (int64[B,S] ids) => (int64[M] y) <bool[2] keep = {1, 0}, int64[2] one = {1, 1}> {
         s = Shape(ids)  n = Not(keep)  w = Where(keep, s, one)  c = Cast<to = 7>(n)  y = Mul(w, c) }""")
-    analysis = facts_of(model)
+    analysis = analysis_of(model)
     data = {node.outputs[0].name: [str(item) for item in analysis[node.outputs[0]].data] for node in model.graph}
     assert data == {"s": ["B", "S"], "n": ["0", "1"], "w": ["B", "1"], "c": ["0", "1"], "y": ["0", "1"]}
 
@@ -90,8 +90,8 @@ def cases():
     return backend_cases()
 
 
-def _told(info: ValueInfo, sizes: dict[str, int], array: np.ndarray) -> list[str]:
-    """What a fact says that is not so."""
+def _untrue(info: ValueInfo, sizes: dict[str, int], array: np.ndarray) -> list[str]:
+    """What the analysis says that is not so."""
     wrong = []
 
     def known(dim: Dim) -> bool:
@@ -125,9 +125,9 @@ def _told(info: ValueInfo, sizes: dict[str, int], array: np.ndarray) -> list[str
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["every input open", "small integers known"])
-def test_facts_of_every_operator_are_true(cases, fixed):
-    """Sizes of inputs are named, one name for each size; what facts then say of outputs must hold for the case's own numbers."""
-    wrong, told = [], 0
+def test_what_is_known_of_every_operator_is_true(cases, fixed):
+    """Sizes of inputs are named, one name for each size; what is then known of outputs must hold for the case's own numbers."""
+    wrong, known = [], 0
     for case in cases:
         inputs, outputs = case.data_sets[0]
         if not all(isinstance(array, np.ndarray) and array.dtype.kind in "fiub" for array in (*inputs, *outputs)):
@@ -144,12 +144,12 @@ def test_facts_of_every_operator_are_true(cases, fixed):
                 model.graph.inputs.remove(value)
                 value.const_value, value.shape = ir.tensor(array), ir.Shape(array.shape)
                 model.graph.register_initializer(value)
-        analysis = facts_of(model)
+        analysis = analysis_of(model)
         for value, array in zip(model.graph.outputs, outputs, strict=True):
-            told += analysis[value].shape is not None
-            wrong += [f"{case.name}: {value.name}: {what}" for what in _told(analysis[value], sizes, array)]
+            known += analysis[value].shape is not None
+            wrong += [f"{case.name}: {value.name}: {what}" for what in _untrue(analysis[value], sizes, array)]
     assert wrong == []
-    assert told > 1000
+    assert known > 1000
 
 
 def test_equal_layers_ask_once(monkeypatch):
@@ -184,7 +184,7 @@ def test_types_and_shapes_as_far_as_somebody_knows_them(body, dtype, shape):
     model = parse(
         f"g (float[B,S,8] x, int64[6] open) => (float[M] y) <float half = {{0.5}}, int64[6] pads = {{0, 0, 1, 0, 0, 0}}> {{ {body} }}"
     )
-    info = facts_of(model)[list(model.graph)[-1].outputs[0]]
+    info = analysis_of(model)[list(model.graph)[-1].outputs[0]]
     assert (info.dtype and info.dtype.name) == dtype
     found = None if info.shape is None else ["?" if str(size).startswith("?") else str(size) for size in info.shape]
     assert found == shape

@@ -9,7 +9,7 @@ import pytest
 from onnxfuse.rewrite import Prover, Rule, Trace, rewrite
 from onnxfuse.rewrite.proof import _random_array
 from onnxfuse.runtime.sessions import compute
-from tests.conftest import assert_same, facts_of, ops, parse
+from tests.conftest import analysis_of, assert_same, ops, parse
 
 
 def relu(op, x):
@@ -22,7 +22,7 @@ def agree(match):
 
 def apply(rule: Rule, text: str) -> tuple:
     before, model = parse(text), parse(text)
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     rewrite(model, [rule], analysis, trace, Prover(analysis, compute))
     return before, model, trace
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_run_is_made_and_said():
     text = "g (x) => (float[B] y) { y = Relu(x) }".replace("(x)", "(float x_unknown)", 1).replace("float x_unknown", "float[N] x")
     model = parse(text)
     model.graph.inputs[0].shape = None
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     rewrite(
         model, [Rule("clip", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))], analysis, trace, Prover(analysis, compute)
     )
@@ -147,7 +147,7 @@ def test_rules_that_undo_each_other_are_stopped_and_named():
     there = Rule("there", relu, agree, lambda op, x: op.Max(x, op.constant(0.0)))
     back = Rule("back", lambda op, x, zero: op.Max(x, zero), agree, lambda op, x, zero: op.Relu(x))
     before, model = parse(TEXT), parse(TEXT)
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     while rewrite(model, [there, back], analysis, trace):  # as normalize does, together with folding
         pass
     assert trace.endless and trace.endless <= {"there", "back"}
@@ -158,7 +158,7 @@ def test_rules_that_undo_each_other_are_stopped_and_named():
 def verdict(before, after, text: str, opset: int = 23, **options) -> Trace:
     """The trace of one rule that is proven where it fits."""
     model = parse(text, opset)
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     rewrite(model, [Rule("rule", before, agree, after, **options)], analysis, trace, Prover(analysis, compute))
     return trace
 
@@ -231,7 +231,7 @@ NUMBERS = "<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = 
             lambda op, x, w: op.Mul(x, op.constant(np.array([1, 2, 3], np.float32))),
             "proven",
         ),
-        # content that facts imply: of shapes, fills, ranges and what GatherND reads
+        # content that is implied: of shapes, fills, ranges and what GatherND reads
         (
             "(float[B,S] x) => (float[P] y) { s = Shape(x)  a = Relu(x)  y = Reshape(a, s) }",
             lambda op, x, s: op.Reshape(x, s),
@@ -337,7 +337,7 @@ def test_what_is_not_a_number_is_equal_to_itself_where_it_must_be_to_the_bit():
 def test_a_default_that_a_caller_may_override_proves_nothing():
     model = parse("g (float[B,S] x, float w) => (float[B,S] y) { y = Mul(x, w) }")
     model.graph.inputs[1].const_value = ir.tensor(np.float32(1))
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     rewrite(
         model,
         [Rule("rule", lambda op, x, w: op.Mul(x, w), agree, lambda op, x, w: op.Identity(x))],
@@ -352,7 +352,7 @@ def test_a_default_that_a_caller_may_override_proves_nothing():
 def test_an_input_without_type_or_shape_is_named(unknown):
     model = parse("g (float[B,S] x) => (float[B,S] y) { y = Relu(x) }")
     setattr(model.graph.inputs[0], unknown, None)
-    analysis, trace = facts_of(model), Trace()
+    analysis, trace = analysis_of(model), Trace()
     rewrite(model, [Rule("rule", relu, agree, lambda op, x: op.Abs(x))], analysis, trace, Prover(analysis, compute))
     assert trace.unproven == {"rule": "the type or shape of x is not known"}
 
@@ -391,7 +391,7 @@ def test_an_error_that_is_not_the_runtimes_is_not_hidden(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_masks_keep_and_drop_in_every_row(seed):
-    """A row without a token is nobody's law, whichever way the mask is meant; indices are 0 or 1, which every axis has."""
+    """What a row without a token gives is nobody's business, whichever way the mask is meant; indices are 0 or 1, which every axis has."""
     rng = np.random.default_rng(seed)
     mask = _random_array(rng, (50, 4), np.dtype(bool))
     assert mask[:, 0].all() and not mask[:, -1].any() and len(np.unique(mask[:, 1])) == 2

@@ -7,7 +7,7 @@ import pytest
 from onnxfuse.rewrite import Analysis, Dim, NoMatch, Op, Rule
 from onnxfuse.rewrite.pattern import Found
 from onnxfuse.rewrite.rule import Match
-from tests.conftest import facts_of, parse
+from tests.conftest import analysis_of, parse
 
 TEXT = """g (float[B,S,8] x, float[1] given, int64[N] open) => (float[P] y, float[B,S,8] shown)
     <float half = {{0.5}}, float[1,1] one = {{0.1}}, float[2] pair = {{2, 2}}, float[2] two = {{1, 2}}, string word = {{"a"}}, float[1] plain = {{3}}, int64 shape = {{1}}>
@@ -19,7 +19,7 @@ def match_of(body: str = "y = Relu(x)", output: int = 0) -> Match:
     model = parse(TEXT.format(body))
     values = {value.name: value for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None}
     values |= {value.name: value for value in (*model.graph.inputs, *model.graph.initializers.values())}
-    return Match(Found(values | {"absent": None}, {}), list(model.graph)[-1], facts_of(model), output)
+    return Match(Found(values | {"absent": None}, {}), list(model.graph)[-1], analysis_of(model), output)
 
 
 @pytest.mark.parametrize(

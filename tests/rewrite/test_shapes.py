@@ -1,9 +1,14 @@
-"""What each operator's law tells: sizes, content, uniform values, ranges; and what it must leave open."""
+"""What each operator's shape function knows: sizes, content, uniform values, ranges; and what it must leave open."""
+
+from pathlib import Path
 
 import pytest
 
+from onnxfuse.errors import UsageError
+from onnxfuse.rewrite import shapes
 from onnxfuse.rewrite.analysis import Dim, ValueInfo
-from tests.conftest import facts_of, parse
+from onnxfuse.rewrite.shapes import register, shape_function
+from tests.conftest import analysis_of, parse
 
 HEAD = """g (float[B,S,12] x, float[12,B] w, int64[N] open, int64[1] one_open, int64 some, int64[2] pair, float[B,1,1] row,
            float[1,1,4] ones, float[2,3] small, float[P,Q,R] z, bool[B,S] keep, int64[3] three, float[B,S,6] half, float[S,12] flat)
@@ -20,9 +25,9 @@ UNKNOWN = "u = com.acme.Blend(x)  "  # nobody knows its type or shape
 RANGE = SHAPE + "n = Gather(s, one)  r = Range(zero, n, one)  "
 
 
-def fact_of(body: str, opset: int = 23, name: str = "y") -> ValueInfo:
+def known_of(body: str, opset: int = 23, name: str = "y") -> ValueInfo:
     model = parse(f"{HEAD} {{ {body} }}", opset)
-    return facts_of(model)[next(value for node in model.graph for value in node.outputs if value.name == name)]
+    return analysis_of(model)[next(value for node in model.graph for value in node.outputs if value.name == name)]
 
 
 def open_sizes(sizes: list[str]) -> list[str]:
@@ -145,7 +150,7 @@ def open_sizes(sizes: list[str]) -> list[str]:
     ],
 )
 def test_content_of_small_integers(body, data):
-    found = fact_of(body).data
+    found = known_of(body).data
     assert (None if found is None else open_sizes([str(item) for item in found])) == data
 
 
@@ -287,7 +292,7 @@ def test_content_of_small_integers(body, data):
     ],
 )
 def test_shapes(body, shape):
-    found = fact_of(body).shape
+    found = known_of(body).shape
     assert (None if found is None else open_sizes([str(item) for item in found])) == shape
 
 
@@ -358,7 +363,7 @@ def test_shapes(body, shape):
     ],
 )
 def test_values_that_every_element_has(body, uniform):
-    found = fact_of(body).uniform
+    found = known_of(body).uniform
     assert (found is None) == (uniform is None)
     assert found == uniform
 
@@ -406,7 +411,7 @@ def test_values_that_every_element_has(body, uniform):
     ],
 )
 def test_ranges(body, index):
-    found = fact_of(body).index
+    found = known_of(body).index
     assert (None if found is None else [(axis, str(coef)) for axis, coef in found]) == index
 
 
@@ -425,7 +430,7 @@ COORDINATES = RANGE + "i = Unsqueeze(r, v12)  k = Unsqueeze(r, v02)  "
     ],
 )
 def test_coordinates(body, coordinates):
-    found = fact_of(body).coordinates
+    found = known_of(body).coordinates
     assert (None if found is None else [[(axis, str(coef)) for axis, coef in part] for part in found]) == coordinates
 
 
@@ -469,7 +474,7 @@ def test_coordinates(body, coordinates):
     ],
 )
 def test_nothing_is_told_of_what_is_made_from_the_unknown(body):
-    assert fact_of(f"{UNKNOWN} y = {body}").shape is None
+    assert known_of(f"{UNKNOWN} y = {body}").shape is None
 
 
 @pytest.mark.parametrize(
@@ -488,7 +493,7 @@ def test_nothing_is_told_of_what_is_made_from_the_unknown(body):
     ],
 )
 def test_types(body, dtype):
-    assert fact_of(body).dtype.name == dtype
+    assert known_of(body).dtype.name == dtype
 
 
 @pytest.mark.parametrize(
@@ -508,11 +513,49 @@ def test_types(body, dtype):
 )
 def test_shapes_at_older_opsets(body, opset, shape):
     """The normal form's own operators are known before the opset that brought them."""
-    found = fact_of(body, opset).shape
+    found = known_of(body, opset).shape
     assert (None if found is None else open_sizes([str(item) for item in found])) == shape
 
 
 def test_a_split_whose_sizes_are_absent_is_even():
     model = parse(f"{HEAD} {{ y, u = Split<axis = -1, num_outputs = 2>(x) }}")
     next(iter(model.graph)).resize_inputs(2)
-    assert facts_of(model).shape(next(iter(model.graph)).outputs[0])[2] == Dim(6)
+    assert analysis_of(model).shape(next(iter(model.graph)).outputs[0])[2] == Dim(6)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What a test registers is gone behind it."""
+    shapes.find("", "Shape")
+    monkeypatch.setattr(shapes, "_FUNCTIONS", dict(shapes._FUNCTIONS))
+
+
+def test_a_domain_of_its_own_brings_shape_functions(registered):
+    @shape_function("Blend", "Mix", domain="com.acme")
+    def blend(analysis, node, output):
+        info = analysis[node.inputs[0]]
+        return ValueInfo(info.dtype, info.shape)
+
+    model = parse("g (float[B,S,12] x) => (float[M] y) { a = com.acme.Blend(x)  b = com.acme.Mix(a)  y = Relu(b) }")
+    assert analysis_of(model).shape(model.graph.outputs[0]) == (Dim(1, ("B",)), Dim(1, ("S",)), Dim(12))
+    assert shapes.find("", "Blend") is None
+
+
+def test_an_operator_has_one_shape_function(registered):
+    def other(analysis, node, output):
+        return None
+
+    with pytest.raises(
+        UsageError, match=r"test_shapes brings a shape function for Shape of domain '', and onnxfuse\.rewrite\.shapes"
+    ):
+        register("", "Shape", other)
+    register("com.acme", "Blend", other)
+    again = lambda analysis, node, output: None  # noqa: E731
+    register("com.acme", "Blend", again)  # its module is loaded again
+    assert shapes.find("com.acme", "Blend") is again
+
+
+def test_shape_functions_are_found_by_being_there():
+    modules = {path.stem for path in Path(shapes.__file__).parent.glob("*.py")} - {"__init__", "axes"}
+    shapes.find("", "Shape")
+    assert {function.__module__.rpartition(".")[2] for function in shapes._FUNCTIONS.values()} == modules
