@@ -57,7 +57,7 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
     Args:
         model: an .onnx file, or a folder; of a folder the int8 model when there is one, else the optimized one, else the export.
         threads: instead of the target's; 0 leaves the choice to the runtime.
-        runtime: instead of the target's: ort, openvino or openvino-bf16.
+        runtime: instead of the target's; a name of ``runtime.runtimes``.
 
     Raises:
         UsageError: nothing is there, or no such runtime.

@@ -20,7 +20,7 @@ from onnxfuse.model import METADATA
 from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantize.products import integer_node
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtime_of
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.inputs import Case, profile_of, understood
 from onnxfuse.verify.parity import Parity
@@ -101,15 +101,18 @@ def hold(
 
     Args:
         models: the first is the reference; peers are made from it.
-        runtimes: keys of ``runtime.RUNTIMES``.
+        runtimes: their names; a file that none of them takes runs in one that does.
         against: keys of ``peers.PEERS``.
 
     Raises:
         UsageError: they take other rows or tokens than those of the plan.
         OnnxfuseError: one of the files cannot be measured. A peer that fails is named in the result instead.
     """
-    if models[0].suffix == litert.SUFFIX:
-        raise UsageError(f"{models[0]} is a LiteRT model; give an ONNX model first, as the reference that tells the inputs")
+    first = runtime_of(models[0], runtimes[0])
+    if first.stored is not None:
+        raise UsageError(
+            f"{models[0]} is a {first.label} model; give an ONNX model first, as the reference that tells the inputs"
+        )
     config = folders.read_config(models[0])
     model = onnx_file.load(models[0])
     profile = profile_of(model, config)
@@ -117,7 +120,7 @@ def hold(
     entries = [
         from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads), models[0])
         for path in models
-        for runtime in (runtimes if path.suffix != litert.SUFFIX else ("ort",))
+        for runtime in dict.fromkeys(runtime_of(path, name).name for name in runtimes)
     ]
     peaks = {
         entry.name: memory.peak_memory(
@@ -186,7 +189,7 @@ def _only(run: Runner, names: tuple[str, ...]) -> Runner:
 
 
 def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
-    return str(path) if tuple(runtimes) == ("ort",) or path.suffix == litert.SUFFIX else f"{path} in {runtime}"
+    return str(path) if tuple(runtimes) == ("ort",) or runtime not in runtimes else f"{path} in {runtime}"
 
 
 def from_file(path: Path, name: str, settings: Settings, beside: Path | None = None) -> Candidate:
@@ -198,17 +201,16 @@ def from_file(path: Path, name: str, settings: Settings, beside: Path | None = N
     Raises:
         ModelError, MissingExtraError: see ``open_runner``.
     """
-    if path.suffix == litert.SUFFIX:
-        return Candidate(name, litert.precision(path), open_runner(path, settings), path, "litert")
+    runtime = runtime_of(path, settings.runtime)
+    if runtime.stored is not None:
+        return Candidate(name, runtime.precision(runtime.stored(path)), open_runner(path, settings), path, runtime.name)
     model = onnx_file.load(path)
-    kind = "fp32" if integer_node(model) is None else "int8"
-    if settings.runtime == "openvino-bf16" and kind == "fp32":
-        kind = "bf16"
+    kind = runtime.precision("fp32" if integer_node(model) is None else "int8")
     real, unjudged = None, ""
     try:
         real = calibrated.real_inputs(path, *([] if beside is None else [beside]))
     except UsageError as error:
         unjudged = str(error)
     return Candidate(
-        name, kind, open_runner(path, settings), path, settings.runtime, METADATA in model.metadata_props, real, unjudged
+        name, kind, open_runner(path, settings), path, runtime.name, METADATA in model.metadata_props, real, unjudged
     )

@@ -35,7 +35,7 @@ from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantize.prepare import Prepared, prepare
 from onnxfuse.quantize.write import write
-from onnxfuse.runtime import RUNTIMES, Feeds, Settings, open_runner
+from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
 from onnxfuse.targets import CHOICES, Target
 from onnxfuse.verify import verdict
 from onnxfuse.verify.inputs import profile_of
@@ -86,7 +86,8 @@ def tune(plan: TuneConfig, progress: Progress = silent) -> Tuned:
         UsageError: no precision or runtime of that name.
         OnnxfuseError: the model cannot be optimized or run.
     """
-    for name, asked, all_ in (("precision", plan.precisions, CHOICES["precision"]), ("runtime", plan.runtimes, tuple(RUNTIMES))):
+    takes = tuple(runtimes(plan.source.suffix))
+    for name, asked, all_ in (("precision", plan.precisions, CHOICES["precision"]), ("runtime", plan.runtimes, takes)):
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
     plan = fitted(plan, profile_of(onnx_file.load(plan.source), folders.read_config(plan.source)))

@@ -1,52 +1,54 @@
-"""Runtimes that execute models; to the rest of onnxfuse each is a function from feeds to outputs.
-
-ort         ONNX Runtime sessions, with the options that users get or with measured ones
-openvino    OpenVINO, in float32 or bfloat16
-litert      LiteRT, for .tflite files
-denormals   floats too small to be normal, as zero in the calling thread
-settings    how a model is opened, and what a runner takes and gives
-"""
+"""Runtimes that execute models, a file each: a file that defines a ``Runtime`` here is found (``onnxfuse.plugins``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from onnxfuse import plugins
 from onnxfuse.errors import UsageError
-from onnxfuse.runtime import litert, openvino, ort
-from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings
 from onnxfuse.runtime.probes import product_saturates, slow_factor
 from onnxfuse.runtime.sessions import open_session, run
 
-RUNTIMES: dict[str, Callable[[Path, Settings], Runner]] = {
-    "ort": ort.open_runner,
-    **dict.fromkeys(openvino.PRECISIONS, openvino.open_runner),
-}
-"""How each runtime opens a file."""
-
 __all__ = [
-    "RUNTIMES",
     "Feeds",
     "Outputs",
     "Runner",
+    "Runtime",
     "Settings",
     "open_runner",
     "open_session",
     "product_saturates",
     "run",
+    "runtime_of",
+    "runtimes",
     "slow_factor",
 ]
 
 
+def runtimes(suffix: str = "") -> dict[str, Runtime]:
+    """Every runtime by its name, or those that take files of a suffix: those of this package, and those that others bring."""
+    return {name: known for name, known in plugins.find(Runtime, "onnxfuse.runtime").items() if suffix in ("", *known.suffixes)}
+
+
+def runtime_of(path: Path, name: str) -> Runtime:
+    """What a file runs in: the runtime of that name, or where that does not take its kind of file, one that does.
+
+    Raises:
+        UsageError: no runtime of that name.
+    """
+    known = runtimes()
+    if name not in known:
+        raise UsageError(f"no runtime named {name!r}; choose one of {', '.join(runtimes(path.suffix) or known)}")
+    takes = runtimes(path.suffix)
+    return known[name] if name in takes or not takes else next(iter(takes.values()))
+
+
 def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen
-    """A model file as a function from feeds to outputs. A .tflite file runs in LiteRT, whatever the runtime.
+    """A model file as a function from feeds to outputs, in the runtime of the settings or in the one that takes such a file.
 
     Raises:
         UsageError: no runtime of that name.
         MissingExtraError, ModelError: the runtime is not installed, or cannot open the file.
     """
-    if path.suffix == litert.SUFFIX:
-        return litert.open_runner(path, settings)
-    if settings.runtime not in RUNTIMES:
-        raise UsageError(f"no runtime named {settings.runtime!r}; choose one of {', '.join(RUNTIMES)}")
-    return RUNTIMES[settings.runtime](path, settings)
+    return runtime_of(path, settings.runtime).open(path, settings)

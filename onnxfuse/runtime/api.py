@@ -1,9 +1,10 @@
-"""How a model is opened: the choices that live outside its file. And what an opened one is to the rest of onnxfuse."""
+"""What a runtime is to the rest of onnxfuse, how a model is opened, and what it then is: a function from feeds to outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Settings:
     """What to open a model with. The defaults are those that users of plain ONNX Runtime get.
 
     Args:
-        runtime: a key of ``runtime.RUNTIMES``.
+        runtime: the name of a ``Runtime``.
         threads: for one call; 0 leaves the choice to the runtime.
         denormals_as_zero: floats under 1.2e-38 count as zero. Softmax under a mask makes them, and they are slow.
         unclipped: u8 x s8 products are exact where the CPU clips them (before VNNI), as slow as u8 x u8.
@@ -38,6 +39,31 @@ class Settings:
             f"{self.runtime}, {self.threads or 'default'} threads that {'spin' if self.spinning else 'sleep'} between calls, "
             f"denormals {denormals}"
         )
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to run model files.
+
+    Args:
+        name: as ``--runtime`` takes it.
+        label: for people.
+        open: a file as a runner. Raises MissingExtraError, ModelError.
+        suffixes: of the files that it takes.
+        computes: the precision that it computes in, by the one that a file is stored in, where they differ.
+        stored: the precision that a file is stored in, where its files are not ONNX; for ONNX the graph tells.
+    """
+
+    name: str
+    label: str
+    open: Callable[[Path, Settings], Runner]
+    suffixes: tuple[str, ...] = (".onnx",)
+    computes: Mapping[str, str] = field(default_factory=dict)
+    stored: Callable[[Path], str] | None = None
+
+    def precision(self, stored: str) -> str:
+        """What it computes in when a file is stored in ``stored`` (fp32, fp16, bf16 or int8)."""
+        return self.computes.get(stored, stored)
 
 
 def require_inputs(wanted: set[str], feeds: Feeds) -> None:

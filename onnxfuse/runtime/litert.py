@@ -14,9 +14,7 @@ import numpy as np
 from onnxfuse.errors import MissingExtraError, ModelError, first_line
 from onnxfuse.io.files import require_file
 from onnxfuse.io.quiet import silent
-from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings, require_inputs
-
-SUFFIX = ".tflite"
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings, require_inputs
 
 WEIGHT = 1024
 """Elements from which a constant counts as a weight when a file's precision is read off it."""
@@ -88,3 +86,6 @@ def _open(path: Path, threads: int) -> Any:
         raise ModelError(
             f"LiteRT cannot open {path}: {first_line(error)}; convert it again with: onnxfuse export --format tflite"
         ) from error
+
+
+LITERT = Runtime("litert", "LiteRT", open_runner, suffixes=(".tflite",), stored=precision)

@@ -8,6 +8,7 @@ Source: OpenVINO's Python API (Core.read_model, compile_model) and its CPU prope
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from onnxfuse.errors import MissingExtraError, ModelError, first_line
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
 from onnxfuse.runtime import denormals
-from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings, require_inputs
-
-PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
-"""OpenVINO's inference precision by the runtime's name. int8 files are int8 in either."""
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings, require_inputs
 
 
-def open_runner(path: Path, settings: Settings) -> Runner:
+def open_runner(path: Path, settings: Settings, precision: str) -> Runner:
     """A model file as a function from feeds to outputs.
+
+    Args:
+        precision: OpenVINO's word for what float32 is computed in, f32 or bf16; int8 files are int8 in either.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -36,7 +37,6 @@ def open_runner(path: Path, settings: Settings) -> Runner:
         raise MissingExtraError("running models with OpenVINO", "openvino") from error
     require_file(path)
     core = openvino.Core()
-    precision = PRECISIONS[settings.runtime]
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ModelError(f"this CPU has no bfloat16 products, OpenVINO would run {path} in float32; choose the runtime openvino")
     options = {
@@ -78,3 +78,12 @@ def _reason(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     return (telling or [first_line(error)])[-1][-300:]
+
+
+FILES = (".onnx", ".xml")
+"""ONNX, and OpenVINO's own format."""
+
+RUNTIMES = (
+    Runtime("openvino", "OpenVINO", partial(open_runner, precision="f32"), FILES),
+    Runtime("openvino-bf16", "OpenVINO in bfloat16", partial(open_runner, precision="bf16"), FILES, computes={"fp32": "bf16"}),
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxfuse.io.atomic import shown
 from onnxfuse.runtime import denormals
-from onnxfuse.runtime.api import Feeds, Outputs, Runner, Settings
+from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings
 from onnxfuse.runtime.sessions import open_session, run
 
 
@@ -21,3 +21,6 @@ def open_runner(path: Path, settings: Settings) -> Runner:
             return run(session, feeds, path)
 
     return call
+
+
+ORT = Runtime("ort", "ONNX Runtime", open_runner)
