@@ -91,7 +91,7 @@ def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
 
 
 def attend(op: Op, product, widths, n, n_kv, scale, mask, **_):
-    q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
+    q, k, v = op.many("Split", 3, product, op.constant(widths, "widths"), axis=-1)
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
     return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
 

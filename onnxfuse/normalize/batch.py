@@ -151,7 +151,7 @@ def guard_part(at: int):
 
 
 def part_swapped(op: Op, x, num_outputs, sizes, at, count, **_):
-    return swap(op, op.Split(x, sizes, axis=-1, num_outputs=num_outputs, _outputs=count)[at])
+    return swap(op, op.many("Split", count, x, sizes, axis=-1, num_outputs=num_outputs)[at])
 
 
 # Reshape(swap(x), [S, B, N, H]) = Transpose(Reshape(x, [B, S, N, H])), and likewise through it where B and N are then merged

@@ -51,7 +51,7 @@ def attention(
     widths = qkv_hidden_sizes or [site.width(weights, "weights", 2) // 3] * 3
     product = op.MatMul(x, weights)
     product = product if bias is None else op.Add(product, bias)
-    q, k, v = op.Split(product, op.constant(widths, "widths"), axis=-1, _outputs=3)
+    q, k, v = op.many("Split", 3, product, op.constant(widths, "widths"), axis=-1)
     added = [_bias(site, mask_index, "mask_index", x, x, mask_filter_value), attention_bias]
     added += [_causal(site, x)] if unidirectional else []
     return {

@@ -131,7 +131,7 @@ def guard_packed(match: Match) -> dict:
 
 
 def split(op: Op, x, at, widths, target, **_):
-    parts = op.Split(x, op.constant(widths, "widths"), axis=-1, _outputs=len(widths))
+    parts = op.many("Split", len(widths), x, op.constant(widths, "widths"), axis=-1)
     return op.Reshape(parts[at], op.constant(target, "shape"))
 
 
@@ -306,7 +306,7 @@ def _need_one(match: Match, name: str) -> int:
 
 
 def part_of_split(op: Op, x, at, widths, **_):
-    return op.Split(x, op.constant(widths, "widths"), axis=-1, _outputs=len(widths))[at]
+    return op.many("Split", len(widths), x, op.constant(widths, "widths"), axis=-1)[at]
 
 
 PARTS = 3

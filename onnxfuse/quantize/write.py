@@ -56,7 +56,7 @@ def write(prepared: Prepared, keep: Collection[str] = (), form: str = DYNAMIC, *
         else:
             matrix = op.constant(np.ascontiguousarray(codes.codes), "int8")
         if form == DYNAMIC:
-            x, step, zero = op.DynamicQuantizeLinear(product.input, _outputs=3)
+            x, step, zero = op.many("DynamicQuantizeLinear", 3, product.input)
             result = op.Mul(op.Cast(op.MatMulInteger(x, matrix, zero), to=ir.DataType.FLOAT), op.Mul(step, scale))
         else:
             step, zero = (

@@ -14,7 +14,24 @@ It imports no runtime: what it asks one comes as functions (``Compute``, ``Infer
 from onnxfuse.rewrite.analysis import Analysis, Dim
 from onnxfuse.rewrite.driver import Trace, rewrite
 from onnxfuse.rewrite.inference import Infer
+from onnxfuse.rewrite.pattern import Pattern, Term, Var
 from onnxfuse.rewrite.proof import Compute, Prover
-from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
+from onnxfuse.rewrite.rule import Learned, Match, NoMatch, Op, Rule
 
-__all__ = ["Analysis", "Compute", "Dim", "Infer", "Match", "NoMatch", "Op", "Prover", "Rule", "Trace", "rewrite"]
+__all__ = [
+    "Analysis",
+    "Compute",
+    "Dim",
+    "Infer",
+    "Learned",
+    "Match",
+    "NoMatch",
+    "Op",
+    "Pattern",
+    "Prover",
+    "Rule",
+    "Term",
+    "Trace",
+    "Var",
+    "rewrite",
+]

@@ -35,35 +35,35 @@ class Var:
 
 
 @dataclass(frozen=True, eq=False)
-class Op:
+class Term:
     """One operator with its operands; compared by identity, so that a shared one must match a shared node."""
 
     type: str
-    inputs: tuple[Op | Var | None, ...]
+    inputs: tuple[Term | Var | None, ...]
     attributes: dict[str, Any]
     domain: str
     output: int
 
 
-class _Recorder:
-    """Stands for ``op`` while a pattern function runs."""
+class Pattern:
+    """What a pattern function builds with: ``op.Add(x, y)`` is a term of the pattern, not a node."""
 
-    def __getattr__(self, name: str) -> Callable[..., Op]:
+    def __getattr__(self, name: str) -> Callable[..., Term]:
         return functools.partial(_record, name)
 
 
-def _record(op_type: str, /, *inputs: Op | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Op:
-    return Op(op_type, inputs, attributes, _domain, _output)
+def _record(op_type: str, /, *inputs: Term | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Term:
+    return Term(op_type, inputs, attributes, _domain, _output)
 
 
-def trace(before: Callable[..., Op]) -> Op:
+def trace(before: Callable[..., Term]) -> Term:
     """Run a pattern function and return its tree."""
     parameters = list(inspect.signature(before).parameters.values())[1:]
     variables = {p.name: Var(p.name, p.default is None) for p in parameters}
-    return before(_Recorder(), **variables)
+    return before(Pattern(), **variables)
 
 
-def _other_output(pattern: Op, other: Op) -> bool:
+def _other_output(pattern: Term, other: Term) -> bool:
     """Whether two operators of a pattern stand for two outputs of one node."""
     return pattern.inputs == other.inputs and pattern.output != other.output
 
@@ -86,7 +86,7 @@ class Found:
     """A match: values and attributes by variable name, and the graph's node for each operator of the pattern."""
 
     bindings: dict[str, Any]
-    nodes: dict[Op, ir.Node]
+    nodes: dict[Term, ir.Node]
 
 
 class _Search:
@@ -97,16 +97,16 @@ class _Search:
         self.miss: Miss | None = None
         self.deepest: tuple[ir.Node, ...] = ()
 
-    def stop(self, nodes: dict[Op, ir.Node], where: str, seen: str, wanted: str) -> None:
+    def stop(self, nodes: dict[Term, ir.Node], where: str, seen: str, wanted: str) -> None:
         if self.miss is None or len(nodes) > self.miss.matched:
             self.miss = Miss(len(nodes), wanted, seen, where)
             self.deepest = tuple(nodes.values())
 
-    def solve(self, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Op, ir.Node]) -> Iterator[Found]:
+    def solve(self, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Term, ir.Node]) -> Iterator[Found]:
         """Every way to meet every goal (a pattern and the value it must match, as a linked list), over operand orders."""
         while goals:
             (pattern, value), goals = goals
-            if isinstance(pattern, Op):
+            if isinstance(pattern, Term):
                 yield from self._operator(pattern, value, goals, bindings, nodes)
                 return
             if pattern is None:
@@ -122,7 +122,7 @@ class _Search:
         yield Found(bindings, nodes)
 
     def _operator(
-        self, pattern: Op, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Op, ir.Node]
+        self, pattern: Term, value: ir.Value | None, goals: tuple[Any, ...], bindings: dict[str, Any], nodes: dict[Term, ir.Node]
     ) -> Iterator[Found]:
         if value is None or (node := value.producer()) is None:
             return self.stop(nodes, name_of(value), "a graph input or initializer", pattern.type)
@@ -143,7 +143,7 @@ class _Search:
             yield from self.solve(queue, found, nodes)
         return None
 
-    def _orders(self, pattern: Op, node: ir.Node) -> Iterator[list[tuple[Any, ir.Value | None]]]:
+    def _orders(self, pattern: Term, node: ir.Node) -> Iterator[list[tuple[Any, ir.Value | None]]]:
         given = list(node.inputs)
         width = max(len(given), len(pattern.inputs))
         wanted = list(pattern.inputs) + [None] * (width - len(pattern.inputs))
@@ -153,7 +153,7 @@ class _Search:
             yield list(zip(wanted, given[::-1], strict=True))
 
     def _attributes(
-        self, pattern: Op, node: ir.Node, bindings: dict[str, Any], nodes: dict[Op, ir.Node]
+        self, pattern: Term, node: ir.Node, bindings: dict[str, Any], nodes: dict[Term, ir.Node]
     ) -> dict[str, Any] | None:
         for name, wanted in pattern.attributes.items():
             seen = attribute(node, name, self.opset)
@@ -180,7 +180,7 @@ class _Search:
 class Attempt:
     """The search for a pattern tree whose root is at ``node``: iterate for the matches, then read ``miss``."""
 
-    def __init__(self, pattern: Op, node: ir.Node, opset: int) -> None:
+    def __init__(self, pattern: Term, node: ir.Node, opset: int) -> None:
         self._search = _Search(opset)
         self._goals = ((pattern, node.outputs[pattern.output]), ())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,9 @@ import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.analysis import Analysis, Dim, Shape, ValueInfo, constant, is_constant, stored
+
+Learned = dict[str, Any]
+"""What a guard learned, by the names of the parameters of ``after`` that receive it."""
 
 
 class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says no
@@ -37,6 +40,7 @@ class Match:
         self.analysis = analysis
 
     def __getitem__(self, name: str) -> Any:
+        """The value, or the attribute's value, that a variable of the pattern stands for."""
         return self.bindings[name]
 
     @property
@@ -83,7 +87,7 @@ class Match:
 
     def need_constant(self, name: str) -> ir.Value:
         """Refuses unless the value is an initializer that no caller can override. Does not read it."""
-        value = self.bindings[name]
+        value: ir.Value = self.bindings[name]
         if not is_constant(value):
             raise NoMatch(f"{name} is not a constant", value)
         return value
@@ -136,12 +140,16 @@ def _next_serial(graph: ir.Graph) -> int:
         names = (value.name or "" for node in graph for value in node.outputs)
         used = (re.search(rf"{MARK}\w+\.(\d+)\.", name) for name in names)
         graph.meta[SERIAL] = max((int(found[1]) for found in used if found), default=0)
-    graph.meta[SERIAL] += 1
-    return graph.meta[SERIAL]
+    serial: int = graph.meta[SERIAL] + 1
+    graph.meta[SERIAL] = serial
+    return serial
 
 
 class Op(ir.tape.Tape):
-    """What ``after`` builds with: ``op.Gelu(x, approximate="tanh")`` makes a node, ``op.constant`` an initializer."""
+    """What ``after`` builds with: ``op.Gelu(x, approximate="tanh")`` makes a node, ``op.constant`` an initializer.
+
+    ``op.many("Split", 3, x, sizes, axis=-1)`` makes a node of three outputs.
+    """
 
     def __init__(self, graph: ir.Graph, base: str) -> None:
         """``base``: the name of the value that is replaced; new values are called after it, with a number of their own."""
@@ -150,18 +158,24 @@ class Op(ir.tape.Tape):
         self._base = base.partition(MARK)[0]
         self._serial = _next_serial(graph)
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
-        return functools.partial(self._build, op_type)
+        return functools.partial(self._one, op_type)
 
-    def _build(self, op_type: str, /, *inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
+    def _one(self, op_type: str, /, *inputs: ir.Value | None, _domain: str = "", **attributes: Any) -> ir.Value:
+        return self.many(op_type, 1, *inputs, _domain=_domain, **attributes)[0]
+
+    def many(
+        self, op_type: str, outputs: int, /, *inputs: ir.Value | None, _domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """The outputs of a node that has several."""
         while inputs[-1:] == (None,):  # what is absent at the end is no input at all
             inputs = inputs[:-1]
-        values = self.op_multi_out(op_type, inputs, attributes, num_outputs=_outputs, domain=_domain)
+        values = self.op_multi_out(op_type, inputs, attributes, num_outputs=outputs, domain=_domain)
         for at, value in enumerate(values):
-            value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (_outputs > 1)
-        return values[0] if _outputs == 1 else values
+            value.name = f"{self._base}{MARK}{op_type}.{self._serial}.{len(self.nodes)}" + f".{at}" * (outputs > 1)
+        return values
 
     def constant(self, content: np.ndarray | list[int] | float | ir.TensorProtocol, name: str = "const") -> ir.Value:
         """A new initializer; lists are int64, floats are float32."""
@@ -187,12 +201,12 @@ class Rule:
     """
 
     name: str
-    before: Callable[..., pattern.Op]
-    guard: Callable[[Match], dict[str, Any] | None]
+    before: Callable[..., pattern.Term]
+    guard: Callable[[Match], Learned | None]
     after: Callable[..., ir.Value]
     shared: bool = False
     exact: bool = False
 
     @cached_property
-    def pattern(self) -> pattern.Op:
+    def pattern(self) -> pattern.Term:
         return pattern.trace(self.before)

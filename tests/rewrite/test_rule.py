@@ -167,7 +167,7 @@ def test_new_values_are_named_after_the_old_with_a_number_of_their_own():
         first.Neg(model.graph.inputs[0]).name,
         first.Exp(model.graph.inputs[0]).name,
         second.Neg(model.graph.inputs[0]).name,
-        *(value.name for value in second.Split(model.graph.inputs[0], axis=1, num_outputs=2, _outputs=2)),
+        *(value.name for value in second.many("Split", 2, model.graph.inputs[0], axis=1, num_outputs=2)),
     ]
     assert names == ["y~Neg.1.1", "y~Exp.1.2", "y~Neg.2.1", "y~Split.2.2.0", "y~Split.2.2.1"]
     assert [node.domain for node in second.nodes] == ["", ""]

@@ -33,4 +33,5 @@ def axes_of(analysis: Analysis, node: ir.Node) -> list[int] | None:
     if len(node.inputs) > 1:
         data = analysis[node.inputs[1]].data
         return [item.coef for item in data] if data is not None and all(i.number is not None for i in data) else None
-    return attribute(node, "axes", analysis.opset)
+    given: list[int] | None = attribute(node, "axes", analysis.opset)
+    return given
