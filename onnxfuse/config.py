@@ -9,7 +9,7 @@ from onnxfuse.architecture import BATCH_SIZE, SEQUENCE_LENGTH
 from onnxfuse.errors import UsageError
 
 RANGES = ("minmax", "entropy", "percentile")
-FORMS = ("auto", "operator", "qdq")
+FORMATS = ("auto", "qoperator", "qdq")
 ROUNDINGS = ("gptq", "nearest")
 
 
@@ -20,11 +20,11 @@ class Scheme:
     Args:
         static: activations get scales from calibration; else each run measures its own.
         embeddings: tables in int8 too, a scale for each row.
-        clip_safe: weights that no machine clips (see ``weights``); None measures whether this one would.
+        reduce_range: weights that no machine clips (see ``weights``); None measures whether this one would.
         smooth: "auto", "off", or SmoothQuant's alpha from 0 to 1; without calibration there is nothing to smooth with.
         rounding: of weights, one of ROUNDINGS; without calibration they are rounded to nearest.
         ranges: how static scales are read off calibration, one of RANGES.
-        form: of a static model, one of FORMS; "auto" measures both.
+        format: of a static model, one of FORMATS; "auto" measures both.
 
     Raises:
         UsageError: something else.
@@ -32,14 +32,14 @@ class Scheme:
 
     static: bool = False
     embeddings: bool = True
-    clip_safe: bool | None = None
+    reduce_range: bool | None = None
     smooth: str | float = "auto"
     rounding: str = "gptq"
     ranges: str = "minmax"
-    form: str = "auto"
+    format: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("rounding", ROUNDINGS), ("ranges", RANGES), ("form", FORMS)):
+        for name, known in (("rounding", ROUNDINGS), ("ranges", RANGES), ("format", FORMATS)):
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
         if self.smooth not in ("auto", "off") and not (isinstance(self.smooth, float) and 0 <= self.smooth <= 1):

@@ -1,4 +1,4 @@
-"""Measure full-size models with random weights against every peer. ``make bench`` runs it.
+"""Measure full-size models with random weights against every baseline. ``make bench`` runs it.
 
 BENCHMARKS.md has a section for each kind of machine; a run writes that of its own, and its plots under benchmarks/.
 """
@@ -23,7 +23,7 @@ from onnxfuse.errors import OnnxfuseError
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.measure import benchmark, machine
 from onnxfuse.pipeline import baselines, compare
-from onnxfuse.pipeline.compare import Candidate, Contest
+from onnxfuse.pipeline.compare import Candidate, Comparison
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
@@ -35,7 +35,7 @@ HOME = Path(__file__).parent.parent
 HEADER = f"""# Benchmarks
 
 Written by `make bench` (scripts/bench.py), a section for each kind of machine. Times drift: only ratios of one run mean anything.
-Models with random weights, {THREADS} threads, ONNX Runtime with default options; peers run as their own defaults have it.
+Models with random weights, {THREADS} threads, ONNX Runtime with default options; baselines run as their own defaults have it.
 """
 
 BERT, DISTILBERT, VIT = "bert-base-uncased", "distilbert-base-uncased", "google/vit-base-patch16-224"
@@ -119,7 +119,7 @@ WORKLOADS = (
 
 
 class Model:
-    """One checkpoint, its exports, what onnxfuse makes of them, and the peers' scratch folders."""
+    """One checkpoint, its exports, what onnxfuse makes of them, and the baselines' scratch folders."""
 
     def __init__(self, name: str, folder: Path, log: Console) -> None:
         log.print(f"exporting and optimizing {name}", highlight=False)
@@ -137,8 +137,10 @@ class Model:
             self.files |= {float32: (step.path, "ort"), int8: (quantized.path, "ort")}
         self.files |= {OURS_OV: (self.files[OURS][0], "openvino"), OURS_OV_BF16: (self.files[OURS][0], "openvino-bf16")}
         family = checkpoint.family.model_type
-        self.bench = baselines.Bench(source, family, folder / "peers", THREADS, checkpoint)
-        self.torchscript = baselines.Bench(exports["torchscript"].path, family, folder / "peers-torchscript", THREADS, checkpoint)
+        self.context = baselines.Context(source, family, folder / "made", THREADS, checkpoint)
+        self.torchscript = baselines.Context(
+            exports["torchscript"].path, family, folder / "made-torchscript", THREADS, checkpoint
+        )
         self.profile = profile_of(onnx_file.load(source), checkpoint.config)
 
     def candidates(self, names: Sequence[str], failed: dict[str, str], log: Console) -> list[Candidate]:
@@ -151,14 +153,16 @@ class Model:
                     path, runtime = self.files[name]
                     found.append(compare.from_file(path, name, Settings(runtime, THREADS)))
                 else:
-                    peer = baselines.PEERS[name.removesuffix(TS)]
-                    found.append(Candidate(name, peer.kind, peer.open(self.torchscript if name.endswith(TS) else self.bench)))
+                    baseline = baselines.BASELINES[name.removesuffix(TS)]
+                    found.append(
+                        Candidate(name, baseline.kind, baseline.open(self.torchscript if name.endswith(TS) else self.context))
+                    )
             except OnnxfuseError as error:
-                failed[name] = str(error).replace(str(self.bench.folder.parent), "")
+                failed[name] = str(error).replace(str(self.context.folder.parent), "")
         return found
 
 
-def table(workload: Workload, outcome: Contest, picture: str) -> str:
+def table(workload: Workload, outcome: Comparison, picture: str) -> str:
     """One workload in Markdown: every candidate, and the promises with the figure reached."""
     rows = outcome.rows
     base = rows["torch"].timing
@@ -191,7 +195,7 @@ def table(workload: Workload, outcome: Contest, picture: str) -> str:
     )
 
 
-def reached(promise: Promise, outcome: Contest) -> str:
+def reached(promise: Promise, outcome: Comparison) -> str:
     """A promise beside the figure reached against the fastest of the others."""
     theirs = [name for name in promise.theirs if name in outcome.rows]
     if promise.ours not in outcome.rows or not theirs:
@@ -230,7 +234,7 @@ def main() -> int:
                 entries = model.candidates(workload.candidates, failed, log)
                 log.print(f"measuring {workload.model}, {workload.name}", highlight=False)
                 rows = compare.measure(entries, workload.inputs(model.profile), workload.rounds, failed)
-                outcome = Contest(rows, failed)
+                outcome = Comparison(rows, failed)
                 slug = re.sub(r"\W+", "-", f"{machine.cpu()} {workload.model} {workload.name}").strip("-").lower()
                 picture = arguments.output.parent / "benchmarks" / f"{slug}.svg"
                 plots.comparison(outcome, picture, f"{workload.model}, {workload.name}")

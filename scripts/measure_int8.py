@@ -19,7 +19,7 @@ from rich.console import Console
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import RequirementError
 from onnxfuse.evaluate import embeddings
-from onnxfuse.evaluate.quality import answer, judge
+from onnxfuse.evaluate.quality import judge, predict
 from onnxfuse.evaluate.sentences import docstring_sentences, reference_sentences
 from onnxfuse.evaluate.sources import dataset_for
 from onnxfuse.evaluate.text import tokenizer
@@ -101,14 +101,14 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
             notes.append(
                 f"{name}: {step.details['matmuls']} products in int8, "
                 + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
-                + (f", form {step.details['form']}" if static else "")
+                + (f", format {step.details['format']}" if static else "")
             )
         except RequirementError as error:
             notes.append(f"{name}: {error}")
-    answers = {name: answer(run, data, BATCH) for name, (run, _) in entries.items()}
+    predictions = {name: predict(run, data, BATCH) for name, (run, _) in entries.items()}
     inputs = [feeds for feeds, _ in zip(data.batches(BATCH), range(4), strict=False)]
     timed = speeds({name: run for name, (run, _) in entries.items()}, inputs, rounds)
-    qualities = {name: judge(found, answers["PyTorch fp32"], data) for name, found in answers.items()}
+    qualities = {name: judge(found, predictions["PyTorch fp32"], data) for name, found in predictions.items()}
     first = qualities["PyTorch fp32"].accuracy or 0.0
     rows = [
         [
@@ -196,8 +196,8 @@ def outliers(folder: Path, home: Path) -> str:
             optimized, "q", scheme=scheme, calibration=str(folder / "calibration"), data=folder / "test", thresholds=thresholds
         )
         data = dataset_for(folder / "test", optimized)
-        expected = answer(open_runner(optimized), data, BATCH)
-        quality, reference = (judge(found, expected, data) for found in (answer(open_runner(path), data, BATCH), expected))
+        expected = predict(open_runner(optimized), data, BATCH)
+        quality, reference = (judge(found, expected, data) for found in (predict(open_runner(path), data, BATCH), expected))
         drop = ((reference.accuracy or 0.0) - (quality.accuracy or 0.0)) * 100
         rows.append(
             [
@@ -220,17 +220,17 @@ def full_size(home: Path, rounds: int) -> str:
         calibration = optimized.with_name("calibration.npz")
         np.savez(calibration, **profile.feeds(32, 128))
         paths = {"dynamic": quantized(optimized, "dynamic", calibration="none")[0]}
-        for form in ("qdq", "operator"):
-            paths[form] = quantized(
-                optimized, form, scheme=Scheme(static=True, form=form, rounding="nearest"), calibration=str(calibration)
+        for format in ("qdq", "qoperator"):
+            paths[format] = quantized(
+                optimized, format, scheme=Scheme(static=True, format=format, rounding="nearest"), calibration=str(calibration)
             )[0]
         timed = speeds(
-            {form: open_runner(path, Settings(denormals_as_zero=True)) for form, path in paths.items()},
+            {format: open_runner(path, Settings(denormals_as_zero=True)) for format, path in paths.items()},
             [profile.feeds(1, 128)],
             rounds,
         )
         size, small = (onnx_file.model_bytes(path) / 2**20 for path in (optimized, paths["dynamic"]))
-        rows.append([name, f"{size:.1f}", f"{small:.1f}", *(f"{timed[form][0]} ({timed[form][1]})" for form in paths)])
+        rows.append([name, f"{size:.1f}", f"{small:.1f}", *(f"{timed[format][0]} ({timed[format][1]})" for format in paths)])
     return table(["", "float32, MiB", "int8, MiB", "dynamic, ms", "static qdq (times as fast)", "static operator"], rows)
 
 

@@ -81,6 +81,9 @@ Real = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of real toke
 Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="ort, openvino or openvino-bf16; repeatable.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw the result into this .svg, .png or .pdf file.")]
 
+RENAMED = {"--clip-safe": "--reduce-range", "--no-clip-safe": "--no-reduce-range", "--form": "--format"}
+"""What options of earlier versions are called now."""
+
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
@@ -101,9 +104,15 @@ def main() -> NoReturn:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own usage errors have it
             raise
-        code = _fail(error.format_message() or "see --help", UsageError.exit_code, debug)
+        code = _fail(_renamed(error) or error.format_message() or "see --help", UsageError.exit_code, debug)
     sys.stdout.flush()
     raise SystemExit(code or 0)
+
+
+def _renamed(error: Exception) -> str:
+    """Of an option that has another name now, which; else nothing."""
+    old = str(getattr(error, "option_name", ""))
+    return f"{old} is called {RENAMED[old]} now" if old in RENAMED else ""
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
@@ -310,7 +319,7 @@ def quantize(
         ),
     ] = None,
     ranges: Annotated[str, typer.Option(help="Of static scales: minmax, percentile or entropy.")] = "minmax",
-    form: Annotated[str, typer.Option(help="Of a static model: qdq, operator, or auto, the faster one here.")] = "auto",
+    format: Annotated[str, typer.Option(help="Of a static model: qdq, qoperator, or auto, the faster one here.")] = "auto",
     smooth: Annotated[str, typer.Option(help="Move outliers into weights: auto, off, or SmoothQuant's alpha.")] = "auto",
     rounding: Annotated[str, typer.Option(help="Of weights: gptq, or nearest.")] = "gptq",
     max_drop: Annotated[str | None, typer.Option(help="Accuracy that may be lost on --data, such as 0.5%.")] = None,
@@ -319,17 +328,17 @@ def quantize(
     data: Annotated[Path | None, typer.Option(help="What those are measured on; else the calibration data.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows in a batch of that data.")] = 8,
     keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Leave embedding tables in float.")] = False,
-    clip_safe: Annotated[bool | None, typer.Option(help="Weights that no CPU clips; measured when not given.")] = None,
+    reduce_range: Annotated[bool | None, typer.Option(help="Weights that no CPU clips; measured when not given.")] = None,
     retype: Annotated[bool, typer.Option("--retype", help="Bring an int8 model to the fast types, u8 x s8.")] = False,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the thresholds."""
     if retype:
-        return _retype(model, output, clip_safe is False, as_json)
+        return _retype(model, output, reduce_range is False, as_json)
     source = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
     alpha: str | float = smooth if smooth in ("auto", "off") else _share(smooth, "--smooth", "auto, off, or a number from 0 to 1")
-    scheme = Scheme(static, not keep_embeddings, clip_safe, alpha, rounding, ranges, form)
+    scheme = Scheme(static, not keep_embeddings, reduce_range, alpha, rounding, ranges, format)
     thresholds = Thresholds(
         None if max_drop is None else _share(max_drop, "--max-drop"),
         min_cosine,
@@ -347,10 +356,10 @@ def quantize(
     with _progress() as progress:
         step = quantize(plan, progress)
     details = step.details
-    trade = details.get("gate")
-    if plot is not None and trade is not None:
-        tables.gate_plot(trade, plot, f"{step.path}, batches of {details['batch']}")
-    table = [] if trade is None else [tables.gate_table(trade, details["batch"])]
+    trade_off = details.get("gate")
+    if plot is not None and trade_off is not None:
+        tables.gate_plot(trade_off, plot, f"{step.path}, batches of {details['batch']}")
+    table = [] if trade_off is None else [tables.gate_table(trade_off, details["batch"])]
     _print(
         as_json,
         step.to_json(),
@@ -450,14 +459,14 @@ def benchmark(
         plots.require_format(plot)
     with _progress() as progress:
         plan = BenchmarkConfig(batch or 0, length or 0, threads, rounds, real)
-        outcome = compare.hold(paths, plan, runtimes=tuple(runtime or ("ort",)), against=others, progress=progress)
+        outcome = compare.compare_models(paths, plan, runtimes=tuple(runtime or ("ort",)), against=others, progress=progress)
     title = f"{outcome.shape}, {threads or os.cpu_count()} threads, {rounds} rounds"
     if plot is not None:
         plots.comparison(outcome, plot, title)
     _print(
         as_json,
         outcome.to_json(),
-        tables.contest_table(outcome, title),
+        tables.comparison_table(outcome, title),
         *(f"{name} could not take part: {why}" for name, why in outcome.failed.items()),
     )
 

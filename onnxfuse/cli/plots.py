@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from onnxfuse.pipeline.ablation import Result
-    from onnxfuse.pipeline.compare import Contest
+    from onnxfuse.pipeline.compare import Comparison
 
 OURS, OTHERS = "#c8553d", "#4878a8"
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -76,7 +76,7 @@ def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: 
         panels[-1].set_xticks(counts)
 
 
-def comparison(outcome: Contest, path: Path, title: str) -> None:
+def comparison(outcome: Comparison, path: Path, title: str) -> None:
     """Draw the median latencies with their intervals. Raises UsageError, MissingExtraError, StorageError."""
     content = [
         Bar(name, row.timing.p50, row.timing.low, row.timing.high, row.candidate.ours) for name, row in outcome.rows.items()

@@ -13,7 +13,7 @@ from onnxfuse.cli import plots
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.measure.benchmark import Timing, ratio
 from onnxfuse.pipeline.ablation import Result
-from onnxfuse.pipeline.compare import Contest, Row
+from onnxfuse.pipeline.compare import Comparison, Row
 from onnxfuse.pipeline.evaluate import Evaluated
 from onnxfuse.pipeline.explain import Finding
 from onnxfuse.pipeline.run import Run
@@ -39,7 +39,7 @@ def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
 
 def int8_text(details: Mapping[str, Any]) -> str:
     """What was quantized and how, in a line."""
-    form = "" if details["scheme"] == details["form"] else f", {details['form']}"
+    form = "" if details["scheme"] == details["format"] else f", {details['format']}"
     parts = [f"{details['scheme']}{form}: {details['matmuls']} products, {details['embeddings']} embedding tables in int8"]
     if details["float"]:
         parts.append(f"{len(details['float'])} products float")
@@ -49,37 +49,37 @@ def int8_text(details: Mapping[str, Any]) -> str:
         else f"not calibrated ({details['uncalibrated']})"
     )
     parts += details["notes"]
-    if details["clip_safe"]:
+    if details["reduce_range"]:
         parts.append("weights that no CPU clips")
     return ", ".join(parts)
 
 
-def gate_table(trade: Mapping[str, Any], batch: int) -> Table:
+def gate_table(trade_off: Mapping[str, Any], batch: int) -> Table:
     """What keeping products in float brought and cost: one row for each model that was judged."""
     table = Table(title=f"products kept in float, batches of {batch}", title_justify="left")
     for column in ("float", "cosine", "agreement", "accuracy", "p50 ms"):
         table.add_column(column, justify="right", no_wrap=True)
-    for attempt in trade["attempts"]:
-        quality = attempt["quality"]
+    for candidate in trade_off["candidates"]:
+        quality = candidate["quality"]
         table.add_row(
-            str(len(attempt["kept"])),
+            str(len(candidate["kept"])),
             f"{quality['cosine']:.5f}",
             f"{quality['agreement']:.2%}",
             "" if quality["accuracy"] is None else f"{quality['accuracy']:.2%}",
-            "" if attempt["p50"] is None else f"{attempt['p50']:.2f}",
+            "" if candidate["p50"] is None else f"{candidate['p50']:.2f}",
         )
     return table
 
 
-def gate_plot(trade: Mapping[str, Any], path: Path, title: str) -> None:
+def gate_plot(trade_off: Mapping[str, Any], path: Path, title: str) -> None:
     """Draw what keeping products in float brought and cost. Raises as ``plot.curves`` does."""
-    attempts = [attempt for attempt in trade["attempts"] if attempt["p50"] is not None]
-    if not attempts:  # it passed at once
-        attempts = [trade["attempts"][0] | {"p50": 0.0}]
-    names = [name for name in ("accuracy", "cosine") if attempts[0]["quality"][name] is not None]
-    content = {name: [attempt["quality"][name] for attempt in attempts] for name in names}
-    content["p50 ms"] = [attempt["p50"] for attempt in attempts]
-    plots.curves([len(attempt["kept"]) for attempt in attempts], content, path, title=title, label="products kept in float")
+    candidates = [candidate for candidate in trade_off["candidates"] if candidate["p50"] is not None]
+    if not candidates:  # it passed at once
+        candidates = [trade_off["candidates"][0] | {"p50": 0.0}]
+    names = [name for name in ("accuracy", "cosine") if candidates[0]["quality"][name] is not None]
+    content = {name: [candidate["quality"][name] for candidate in candidates] for name in names}
+    content["p50 ms"] = [candidate["p50"] for candidate in candidates]
+    plots.curves([len(candidate["kept"]) for candidate in candidates], content, path, title=title, label="products kept in float")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -161,7 +161,7 @@ def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, 
     return table
 
 
-def contest_table(outcome: Contest, title: str) -> Table:
+def comparison_table(outcome: Comparison, title: str) -> Table:
     """One row for each candidate: size, memory, parity with the first, latency."""
     rows = outcome.rows
     reference = next(iter(rows))

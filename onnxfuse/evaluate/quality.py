@@ -1,4 +1,4 @@
-"""How good a model's answers are: how often they are right, and how close they are to a reference's."""
+"""How good a model's predictions are: how often they are right, and how close they are to a reference's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HIDDEN = {"last_hidden_state", "token_embeddings"}
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """A model's outputs on a data set: for each batch, with the mask of its real tokens (None where there is no mask)."""
 
     batches: tuple[tuple[Outputs, np.ndarray | None], ...]
@@ -32,7 +32,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good answers are.
+    """How good predictions are.
 
     Args:
         cosine: the mean cosine of an output's rows (over its last axis, real tokens alone) with the reference's; of several
@@ -40,7 +40,7 @@ class Quality:
         agreement: the share of the rows whose largest class is the reference's; of sentence embeddings, the share whose
             nearest neighbour is.
         accuracy: the share of samples whose largest class is the label; None without labels or without logits [B, classes].
-        f1: F1 of each class, averaged without weights over the classes that occur in labels or answers; None as accuracy is.
+        f1: F1 of each class, averaged without weights over the classes that occur in labels or predictions; None as accuracy is.
         count: how many samples.
     """
 
@@ -54,7 +54,7 @@ class Quality:
         return asdict(self)
 
 
-def answer(run: Runner, data: Dataset, batch: int) -> Answers:
+def predict(run: Runner, data: Dataset, batch: int) -> Predictions:
     """Run a model over a data set, ``batch`` samples at a time."""
     found = []
     for part in data.judged(batch):
@@ -65,7 +65,7 @@ def answer(run: Runner, data: Dataset, batch: int) -> Answers:
                 None if part.keep is None else part.keep[: part.rows],
             )
         )
-    return Answers(tuple(found))
+    return Predictions(tuple(found))
 
 
 def _without_filling(output: np.ndarray, fed: int, rows: int) -> np.ndarray:
@@ -74,39 +74,39 @@ def _without_filling(output: np.ndarray, fed: int, rows: int) -> np.ndarray:
     return output[: per_row * rows] if per_row and not rest else output
 
 
-def judge(got: Answers, reference: Answers, data: Dataset) -> Quality:
-    """The quality of a model's answers beside a reference model's.
+def judge(got: Predictions, reference: Predictions, data: Dataset) -> Quality:
+    """The quality of a model's predictions beside a reference model's.
 
     Raises:
         ModelError: other outputs than the reference's, or a reference that is not finite.
         UsageError: labels that are no classes of the model.
     """
     names = list(reference.batches[0][0])
-    answers = [name for name in names if name not in HIDDEN] or names
+    predictions = [name for name in names if name not in HIDDEN] or names
     if set(names) != set(got.batches[0][0]):
         raise ModelError(f"the outputs are {sorted(got.batches[0][0])}, wanted {sorted(names)}")
     accuracy = f1 = None
     if data.labels is not None and LOGITS in names and got.batches[0][0][LOGITS].ndim == 2:
         accuracy, f1 = score(_classes(got, data.labels, data.name), np.asarray(data.labels))
-    close = [_close(name, got, reference) for name in answers]
+    close = [_close(name, got, reference) for name in predictions]
     return Quality(min(cosine for cosine, _ in close), min(same for _, same in close), accuracy, f1, len(data))
 
 
-def score(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Accuracy and F1 of answers [n] beside the true labels [n].
+def score(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Accuracy and F1 of predictions [n] beside the true labels [n].
 
-    Source: scikit-learn's f1_score(average="macro"): a class that occurs in the answers alone counts as 0.
+    Source: scikit-learn's f1_score(average="macro"): a class that occurs in the predictions alone counts as 0.
     """
-    right = answers == labels
+    right = predictions == labels
     parts = []
-    for name in np.union1d(labels, answers):
+    for name in np.union1d(labels, predictions):
         hits = int((right & (labels == name)).sum())
-        parts.append(2 * hits / (int((answers == name).sum()) + int((labels == name).sum())))
+        parts.append(2 * hits / (int((predictions == name).sum()) + int((labels == name).sum())))
     return float(right.mean()), float(np.mean(parts))
 
 
-def _classes(answers: Answers, labels: np.ndarray, name: str) -> np.ndarray:
-    logits = answers.joined(LOGITS)
+def _classes(predictions: Predictions, labels: np.ndarray, name: str) -> np.ndarray:
+    logits = predictions.joined(LOGITS)
     if labels.ndim != 1:
         raise UsageError(f"the labels of {name} have the shape {list(labels.shape)}, wanted one class for each sample")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
@@ -114,7 +114,7 @@ def _classes(answers: Answers, labels: np.ndarray, name: str) -> np.ndarray:
     return logits.argmax(axis=1)
 
 
-def _close(name: str, got: Answers, reference: Answers) -> tuple[float, float]:
+def _close(name: str, got: Predictions, reference: Predictions) -> tuple[float, float]:
     """Mean cosine and agreement of one output's rows."""
     pairs = [(wanted[name], seen[name], mask) for (wanted, mask), (seen, _) in zip(reference.batches, got.batches, strict=True)]
     for wanted, seen, _ in pairs:

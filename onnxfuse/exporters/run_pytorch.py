@@ -1,4 +1,4 @@
-"""PyTorch as a runtime: the checkpoint that everything is compared with, and a peer of its own."""
+"""PyTorch as a runtime: the checkpoint that everything is compared with, and a baseline of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What users have without onnxfuse: other tools' ways from the same checkpoint or export, as candidates for one stopwatch.
 
-Each peer runs with its own defaults. What it needs is made in a scratch folder, once for all peers that share it.
+Each baseline runs with its own defaults. What it needs is made in a scratch folder, once for all baselines that share it.
 
 Source: the tools' own documentation; ``onnxruntime.transformers.optimizer``, ``onnxruntime.quantization``,
 ``onnxscript.rewriter.ort_fusions``, ``transformers.exporters`` (transformers 5), ``torch.compile``, OpenVINO and NNCF.
@@ -31,8 +31,8 @@ CALIBRATION = (16, 32, 64, 96, 128)
 
 
 @dataclass
-class Bench:
-    """What peers are made from and with.
+class Context:
+    """What baselines are made from and with.
 
     Args:
         model: the plain export.
@@ -55,7 +55,7 @@ class Bench:
             self.checkpoint = checkpoint_of(self.model)
         return self.checkpoint
 
-    def made(self, name: str, make: Callable[[Bench, Path], None]) -> Path:
+    def made(self, name: str, make: Callable[[Context, Path], None]) -> Path:
         """The file that ``make`` writes, made once. Raises ModelError with the tool's own words when it fails."""
         if name not in self._made:
             path = self.folder / name / folders.MODEL
@@ -64,7 +64,7 @@ class Bench:
                 try:
                     make(self, path)
                 except ImportError as error:
-                    raise MissingExtraError(f"measuring against {name}", "peers") from error
+                    raise MissingExtraError(f"measuring against {name}", "baselines") from error
                 except Exception as error:
                     raise ModelError(f"{name} failed: {first_line(error)[:200]}") from error
             self._made[name] = path
@@ -98,113 +98,117 @@ def checkpoint_of(model: Path) -> Checkpoint:
 # What the tools write --------------------------------------------------------------------------------------------
 
 
-def _ort_optimized(bench: Bench, path: Path) -> None:
+def _ort_optimized(context: Context, path: Path) -> None:
     from onnxruntime.transformers.optimizer import optimize_model
 
-    kind = catalog.architecture(bench.family).ort_optimizer
-    optimize_model(str(bench.model), model_type=kind).save_model_to_file(str(path))
+    kind = catalog.architecture(context.family).ort_optimizer
+    optimize_model(str(context.model), model_type=kind).save_model_to_file(str(path))
 
 
-def _onnxscript(bench: Bench, path: Path) -> None:
+def _onnxscript(context: Context, path: Path) -> None:
     from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
-    model, _ = optimize_for_ort(ir.load(bench.model))
+    model, _ = optimize_for_ort(ir.load(context.model))
     ir.save(model, path)
 
 
-def _transformers(bench: Bench, path: Path, **options: Any) -> None:
+def _transformers(context: Context, path: Path, **options: Any) -> None:
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     from onnxfuse.exporters.torch import sample
 
-    checkpoint = bench.torch()
+    checkpoint = context.torch()
     feeds: dict[str, Any] = dict(zip(checkpoint.family.inputs, sample(checkpoint), strict=True))
     model: Any = checkpoint.module.model
     ir.save(OnnxExporter().export(model, feeds, config=OnnxConfig(dynamic=True, **options)).program, path)
 
 
-def _transformers_fused(bench: Bench, path: Path) -> None:
-    _transformers(bench, path, ort_fusions="cpu")
+def _transformers_fused(context: Context, path: Path) -> None:
+    _transformers(context, path, ort_fusions="cpu")
 
 
-def _transformers_int8(bench: Bench, path: Path) -> None:
+def _transformers_int8(context: Context, path: Path) -> None:
     from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
-    _transformers(bench, path, ort_fusions="cpu", quantizer=OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig()))
+    _transformers(context, path, ort_fusions="cpu", quantizer=OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig()))
 
 
-def _quantized(source: Callable[[Bench], Path]) -> Callable[[Bench, Path], None]:
-    def make(bench: Bench, path: Path) -> None:
+def _quantized(source: Callable[[Context], Path]) -> Callable[[Context, Path], None]:
+    def make(context: Context, path: Path) -> None:
         from onnxruntime.quantization import quantize_dynamic
 
-        quantize_dynamic(source(bench), path)
+        quantize_dynamic(source(context), path)
 
     return make
 
 
-def _nncf(bench: Bench, path: Path) -> None:
+def _nncf(context: Context, path: Path) -> None:
     import nncf
     import openvino
 
-    profile = profile_of(onnx_file.load(bench.model), folders.read_config(bench.model))
+    profile = profile_of(onnx_file.load(context.model), folders.read_config(context.model))
     rows = [profile.feeds(1, min(length, profile.longest), seed=seed) for seed in range(4) for length in CALIBRATION]
     model = nncf.quantize(
-        openvino.Core().read_model(bench.model), nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows)
+        openvino.Core().read_model(context.model),
+        nncf.Dataset(rows),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(rows),
     )
     openvino.save_model(model, path.with_suffix(".xml"))
 
 
-# The peers -------------------------------------------------------------------------------------------------------
+# The baselines -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """One way to run the model without onnxfuse; ``kind``: fp32, bf16 or int8."""
 
     kind: str
-    open: Callable[[Bench], Runner]
+    open: Callable[[Context], Runner]
 
 
-def _plain(bench: Bench) -> Path:
-    return bench.model
+def _plain(context: Context) -> Path:
+    return context.model
 
 
-def _ort_optimized_file(bench: Bench) -> Path:
-    return bench.made("ort-optimizer", _ort_optimized)
+def _ort_optimized_file(context: Context) -> Path:
+    return context.made("ort-optimizer", _ort_optimized)
 
 
-def _from_file(name: str, make: Callable[[Bench, Path], None]) -> Callable[[Bench], Runner]:
-    return lambda bench: bench.session(bench.made(name, make))
+def _from_file(name: str, make: Callable[[Context, Path], None]) -> Callable[[Context], Runner]:
+    return lambda context: context.session(context.made(name, make))
 
 
-def _from_nncf(bench: Bench) -> Runner:
-    return bench.session(bench.made("openvino-int8", _nncf).with_suffix(".xml"), "openvino")
+def _from_nncf(context: Context) -> Runner:
+    return context.session(context.made("openvino-int8", _nncf).with_suffix(".xml"), "openvino")
 
 
-PEERS: dict[str, Peer] = {
-    "torch": Peer("fp32", lambda bench: torch_runner(bench.torch(), bench.threads)),
-    "torch-compile": Peer("fp32", lambda bench: torch_runner(bench.torch(), bench.threads, compiled=True)),
-    "torch-bf16": Peer("bf16", lambda bench: torch_runner(bench.torch(), bench.threads, compiled=True, bfloat16=True)),
-    "ort": Peer("fp32", lambda bench: bench.session(bench.model)),
-    "ort-optimizer": Peer("fp32", _from_file("ort-optimizer", _ort_optimized)),
-    "onnxscript": Peer("fp32", _from_file("onnxscript", _onnxscript)),
-    "transformers": Peer("fp32", _from_file("transformers", _transformers_fused)),
-    "quantize-dynamic": Peer("int8", _from_file("quantize-dynamic", _quantized(_plain))),
-    "ort-optimizer-int8": Peer("int8", _from_file("ort-optimizer-int8", _quantized(_ort_optimized_file))),
-    "transformers-int8": Peer("int8", _from_file("transformers-int8", _transformers_int8)),
-    "openvino": Peer("fp32", lambda bench: bench.session(bench.model, "openvino")),
-    "openvino-bf16": Peer("bf16", lambda bench: bench.session(bench.model, "openvino-bf16")),
-    "openvino-int8": Peer("int8", _from_nncf),
+BASELINES: dict[str, Baseline] = {
+    "torch": Baseline("fp32", lambda context: torch_runner(context.torch(), context.threads)),
+    "torch-compile": Baseline("fp32", lambda context: torch_runner(context.torch(), context.threads, compiled=True)),
+    "torch-bf16": Baseline("bf16", lambda context: torch_runner(context.torch(), context.threads, compiled=True, bfloat16=True)),
+    "ort": Baseline("fp32", lambda context: context.session(context.model)),
+    "ort-optimizer": Baseline("fp32", _from_file("ort-optimizer", _ort_optimized)),
+    "onnxscript": Baseline("fp32", _from_file("onnxscript", _onnxscript)),
+    "transformers": Baseline("fp32", _from_file("transformers", _transformers_fused)),
+    "quantize-dynamic": Baseline("int8", _from_file("quantize-dynamic", _quantized(_plain))),
+    "ort-optimizer-int8": Baseline("int8", _from_file("ort-optimizer-int8", _quantized(_ort_optimized_file))),
+    "transformers-int8": Baseline("int8", _from_file("transformers-int8", _transformers_int8)),
+    "openvino": Baseline("fp32", lambda context: context.session(context.model, "openvino")),
+    "openvino-bf16": Baseline("bf16", lambda context: context.session(context.model, "openvino-bf16")),
+    "openvino-int8": Baseline("int8", _from_nncf),
 }
 """By the name that ``--against`` takes. Quantized ones follow what they are made from."""
 
 
 def choose(names: str) -> list[str]:
-    """The peers of a comma-separated list, or all of them. Raises UsageError."""
-    chosen = list(PEERS) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in PEERS]
+    """The baselines of a comma-separated list, or all of them. Raises UsageError."""
+    chosen = list(BASELINES) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in BASELINES]
     if unknown or not chosen:
         raise UsageError(
-            f"--against {names}: no peer named {', '.join(unknown) or repr(names)}; choose all, or some of {', '.join(PEERS)}"
+            f"--against {names}: no baseline named {', '.join(unknown) or repr(names)}; "
+            f"choose all, or some of {', '.join(BASELINES)}"
         )
     return chosen

@@ -78,7 +78,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """What came out: the rows by name, why the others could not take part, and what was measured on, for people."""
 
     rows: dict[str, Row]
@@ -89,24 +89,24 @@ class Contest:
         return {name: row.to_json() for name, row in self.rows.items()} | ({"failed": self.failed} if self.failed else {})
 
 
-def hold(
+def compare_models(
     models: Sequence[Path],
     plan: BenchmarkConfig,
     *,
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
     progress: Progress = silent,
-) -> Contest:
-    """Measure model files in each of the runtimes, and peers of the first file, in one interleaved run.
+) -> Comparison:
+    """Measure model files in each of the runtimes, and baselines of the first file, in one interleaved run.
 
     Args:
-        models: the first is the reference; peers are made from it.
+        models: the first is the reference; baselines are made from it.
         runtimes: their names; a file that none of them takes runs in one that does.
-        against: keys of ``peers.PEERS``.
+        against: keys of ``baselines.BASELINES``.
 
     Raises:
         UsageError: they take other rows or tokens than those of the plan.
-        OnnxfuseError: one of the files cannot be measured. A peer that fails is named in the result instead.
+        OnnxfuseError: one of the files cannot be measured. A baseline that fails is named in the result instead.
     """
     first = runtime_of(models[0], runtimes[0])
     if first.stored is not None:
@@ -130,18 +130,18 @@ def hold(
         if entry.path
     }
     with tempfile.TemporaryDirectory() as folder:
-        bench = baselines.Bench(models[0], catalog.model_type(model, config, None), Path(folder), plan.threads)
+        context = baselines.Context(models[0], catalog.model_type(model, config, None), Path(folder), plan.threads)
         failed = {}
         for number, name in enumerate(against):
             progress(f"making {name}", number / len(against))
             try:
-                entries.append(Candidate(name, baselines.PEERS[name].kind, baselines.PEERS[name].open(bench)))
+                entries.append(Candidate(name, baselines.BASELINES[name].kind, baselines.BASELINES[name].open(context)))
             except OnnxfuseError as error:
                 failed[name] = str(error)
         profile = understood(profile, entries[0].run)
         inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
         rows = measure(entries, inputs, plan.rounds, failed, progress)
-    return Contest({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
+    return Comparison({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
 
 
 def measure(
@@ -153,13 +153,13 @@ def measure(
         failed: receives why a candidate could not run; it is then left out.
     """
     progress("comparing outputs")
-    agrees = compare(entries, inputs, failed)
+    agrees = compare_outputs(entries, inputs, failed)
     running = [entry for entry in entries if entry.name not in failed]
     timings = benchmark.measure({entry.name: entry.run for entry in running}, inputs[:1], rounds=rounds, progress=progress)
     return {entry.name: Row(entry, timings[entry.name], agrees.get(entry.name)) for entry in running}
 
 
-def compare(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
+def compare_outputs(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
     """Parity of each candidate with the first, by name (see ``verdict``); ``failed`` receives why one could not be compared."""
     expected = parity.reference(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
     names = tuple(expected[0].outputs)
@@ -174,7 +174,7 @@ def compare(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[
             agrees[entry.name] = verdict.judge(
                 expected, known.get(name, []), _only(entry.run, names), parity.OF_PRECISION[entry.kind], name
             )
-        except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a peer's own
+        except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a baseline's own
             failed[entry.name] = first_line(error)
     return agrees
 

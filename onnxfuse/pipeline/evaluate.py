@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.config import BenchmarkConfig
-from onnxfuse.evaluate.quality import Quality, answer, judge
+from onnxfuse.evaluate.quality import Quality, judge, predict
 from onnxfuse.evaluate.sources import datasets_for
 from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import Progress, silent
@@ -23,15 +23,15 @@ def evaluate(paths: list[Path], data: Path, plan: BenchmarkConfig, progress: Pro
     """
     sets = dict(zip(map(str, paths), datasets_for(data, paths), strict=True))
     runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}
-    answers = {}
+    predictions = {}
     for number, (name, run) in enumerate(runners.items()):
-        progress(f"answering with {name}", number / len(runners))
-        answers[name] = answer(run, sets[name], plan.batch)
+        progress(f"predicting with {name}", number / len(runners))
+        predictions[name] = predict(run, sets[name], plan.batch)
     timed = {name: _on(run, next(sets[name].batches(plan.batch))) for name, run in runners.items()}
     timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
     return {
         str(path): Evaluated(
-            judge(answers[str(path)], answers[str(paths[0])], sets[str(path)]),
+            judge(predictions[str(path)], predictions[str(paths[0])], sets[str(path)]),
             timings[str(path)],
             onnx_file.model_bytes(path),
             sets[str(path)].rows(plan.batch),

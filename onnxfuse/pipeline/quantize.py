@@ -16,9 +16,9 @@ from onnxfuse.evaluate.sources import dataset_for, default_calibration
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
-from onnxfuse.quantize.forms import choose_form
+from onnxfuse.quantize.formats import choose_format
 from onnxfuse.quantize.gate import meet_thresholds
-from onnxfuse.quantize.prepare import Prepared, clip_safe, prepare
+from onnxfuse.quantize.prepare import Prepared, prepare, reduce_range
 from onnxfuse.quantize.products import find_tables
 from onnxfuse.quantize.write import write
 from onnxfuse.verify.verdict import compare_files
@@ -41,17 +41,17 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
     clock.lap("load")
     prepared = prepare(model, plan.scheme, None if calibration is None else partial(calibration.batches, plan.batch), progress)
     clock.lap("prepare")
-    form, forms = choose_form(prepared, plan.batch, calibration, progress)
-    trade = None
+    format, formats = choose_format(prepared, plan.batch, calibration, progress)
+    trade_off = None
     if plan.thresholds:
         assert data is not None
         progress("comparing with float on the data")
-        trade = meet_thresholds(prepared, plan.source, form, data, plan.batch, plan.thresholds, progress)
+        trade_off = meet_thresholds(prepared, plan.source, format, data, plan.batch, plan.thresholds, progress)
         clock.lap("gate")
-    kept = () if trade is None else trade.kept
-    details = _int8_details(plan, prepared, calibration, form, forms, kept)
+    kept = () if trade_off is None else trade_off.kept
+    details = _int8_details(plan, prepared, calibration, format, formats, kept)
     with atomic.replacing(plan.out) as staged:
-        quantized = write(prepared, kept, form)
+        quantized = write(prepared, kept, format)
         quantized.metadata_props[calibrated.METADATA] = calibrated.note(details, plan.batch)
         onnx_file.save(quantized, staged)
         del model, prepared, quantized
@@ -63,8 +63,8 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
         clock.lap("verify")
     details["uncalibrated"] = uncalibrated
     details["size_ratio"] = round(onnx_file.model_bytes(plan.out) / onnx_file.model_bytes(plan.source), 4)
-    if trade is not None:
-        details["gate"] = trade.to_json()
+    if trade_off is not None:
+        details["gate"] = trade_off.to_json()
     step = Step(plan.out, onnx_file.model_bytes(plan.out), clock.seconds, result, details)
     folders.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
@@ -85,19 +85,19 @@ def _int8_details(
     plan: QuantizeConfig,
     prepared: Prepared,
     calibration: Dataset | None,
-    form: str,
-    forms: dict[str, float],
+    format: str,
+    formats: dict[str, float],
     kept: tuple[str, ...],
 ) -> dict[str, Any]:
     """What the int8 model is, for people and for its own metadata."""
     roles = {product.name: product.role for product in prepared.products}
     return {
         "scheme": "static" if plan.scheme.static else "dynamic",
-        "form": form,
-        "forms": forms,
+        "format": format,
+        "formats": formats,
         "weights": "s8 per channel",
         "activations": "u8",
-        "clip_safe": clip_safe(plan.scheme),
+        "reduce_range": reduce_range(plan.scheme),
         "matmuls": len(roles) - len(kept),
         "embeddings": len(find_tables(prepared.model)) if plan.scheme.embeddings else 0,
         "calibration": None if calibration is None else calibration.name,

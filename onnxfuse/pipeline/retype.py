@@ -35,7 +35,7 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
         clock.lap("retype")
         progress("comparing with the original")
         result = compare_files(source, staged, "exact", settings=Settings(unclipped=elsewhere))
-        clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-clip-safe"
+        clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-reduce-range"
         result.require(clips if product_saturates() else "retyping changed the outputs", unwritten(out))
         clock.lap("verify")
         progress("measuring")

@@ -196,7 +196,7 @@ class _Workshop:
                     raise
                 refused.append(Trial(thing, name, refused=str(error).replace(str(folder), "")))
         failed: dict[str, str] = {}
-        parities = compare.compare(entries, self.inputs, failed)
+        parities = compare.compare_outputs(entries, self.inputs, failed)
         for entry in entries[1:]:
             agrees = parities.get(entry.name)
             if agrees is None or not agrees.passed:

@@ -18,7 +18,7 @@ import numpy as np
 from onnxfuse.config import Thresholds
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.quality import Answers, Quality, answer, judge
+from onnxfuse.evaluate.quality import Predictions, Quality, judge, predict
 from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
@@ -30,11 +30,11 @@ RANKED = 64
 """Samples that a product's sensitivity is measured on."""
 
 ROUNDS = 10
-"""Timed rounds of the attempts, beside each other."""
+"""Timed rounds of the candidates, beside each other."""
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Candidate:
     """A model that was judged: which products it kept float, its quality, and its speed in milliseconds for a batch."""
 
     kept: tuple[str, ...]
@@ -46,15 +46,19 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Trade:
-    """The outcome: the products that stay float, every attempt with fewer first, and each product's loss of cosine alone."""
+class TradeOff:
+    """The outcome: the products that stay float, every candidate with fewer first, and each product's loss of cosine alone."""
 
     kept: tuple[str, ...]
-    attempts: tuple[Attempt, ...]
+    candidates: tuple[Candidate, ...]
     sensitivity: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        return {"kept": self.kept, "attempts": [attempt.to_json() for attempt in self.attempts], "sensitivity": self.sensitivity}
+        return {
+            "kept": self.kept,
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "sensitivity": self.sensitivity,
+        }
 
 
 Judge = Callable[[tuple[str, ...]], Quality]
@@ -89,7 +93,7 @@ def misses(thresholds: Thresholds, quality: Quality, reference: Quality) -> list
 
 def search(
     products: Sequence[str], judge: Judge, rank: Rank, thresholds: Thresholds, reference: Quality, progress: Progress = silent
-) -> Trade:
+) -> TradeOff:
     """Find the fewest products that must stay float for the model to pass.
 
     Raises:
@@ -98,7 +102,7 @@ def search(
     """
     tried: dict[int, Quality] = {0: judge(())}
     if not misses(thresholds, tried[0], reference):
-        return Trade((), (Attempt((), tried[0]),), {})
+        return TradeOff((), (Candidate((), tried[0]),), {})
     losses = rank()
     order = sorted(products, key=lambda name: -losses[name])
 
@@ -119,52 +123,52 @@ def search(
     while enough - fails > 1:
         middle = (fails + enough) // 2
         fails, enough = (fails, middle) if passes(middle) else (middle, enough)
-    attempts = tuple(Attempt(tuple(order[:count]), tried[count]) for count in sorted(tried))
-    return Trade(tuple(order[:enough]), attempts, {name: losses[name] for name in order})
+    candidates = tuple(Candidate(tuple(order[:count]), tried[count]) for count in sorted(tried))
+    return TradeOff(tuple(order[:enough]), candidates, {name: losses[name] for name in order})
 
 
 def meet_thresholds(
-    prepared: Prepared, source: Path, form: str, data: Dataset, batch: int, thresholds: Thresholds, progress: Progress = silent
-) -> Trade:
+    prepared: Prepared, source: Path, format: str, data: Dataset, batch: int, thresholds: Thresholds, progress: Progress = silent
+) -> TradeOff:
     """Find which products of a prepared model must stay float, judged by ``data`` against the float file ``source``.
 
     Raises:
         RequirementError, UsageError: see ``search``.
     """
     names = [product.name for product in prepared.products]
-    expected = answer(open_runner(source), data, batch)
+    expected = predict(open_runner(source), data, batch)
     with tempfile.TemporaryDirectory() as folder:
         files: dict[tuple[str, ...], Path] = {}
 
         def judge_kept(kept: tuple[str, ...]) -> Quality:
             files[kept] = Path(folder) / f"{len(kept)}.onnx"
-            onnx_file.save(write(prepared, kept, form), files[kept])
-            return judge(answer(open_runner(files[kept]), data, batch), expected, data)
+            onnx_file.save(write(prepared, kept, format), files[kept])
+            return judge(predict(open_runner(files[kept]), data, batch), expected, data)
 
         def rank() -> dict[str, float]:
             path = Path(folder) / "switched.onnx"
-            onnx_file.save(write(prepared, form=form, switched=True), path)
+            onnx_file.save(write(prepared, format=format, switched=True), path)
             return sensitivity(open_runner(path), names, data.first(RANKED), batch, progress)
 
-        trade = search(names, judge_kept, rank, thresholds, judge(expected, expected, data), progress)
-        if len(trade.attempts) == 1:
-            return trade
-        runners = {str(len(attempt.kept)): open_runner(files[attempt.kept]) for attempt in trade.attempts}
+        trade_off = search(names, judge_kept, rank, thresholds, judge(expected, expected, data), progress)
+        if len(trade_off.candidates) == 1:
+            return trade_off
+        runners = {str(len(candidate.kept)): open_runner(files[candidate.kept]) for candidate in trade_off.candidates}
         timings = benchmark.measure(runners, [next(data.batches(batch))], rounds=ROUNDS, progress=progress)
-    timed = tuple(replace(attempt, p50=timings[str(len(attempt.kept))].p50) for attempt in trade.attempts)
-    return replace(trade, attempts=timed)
+    timed = tuple(replace(candidate, p50=timings[str(len(candidate.kept))].p50) for candidate in trade_off.candidates)
+    return replace(trade_off, candidates=timed)
 
 
 def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, progress: Progress = silent) -> dict[str, float]:
-    """What each product costs alone: one less the mean cosine of the answers, with it in int8 and the others in float.
+    """What each product costs alone: one less the mean cosine of the predictions, with it in int8 and the others in float.
 
     Args:
         run: a model written with ``switched``.
     """
 
-    def switched(at: int) -> Answers:
+    def switched(at: int) -> Predictions:
         switches = np.arange(len(names)) == at
-        return answer(lambda feeds: run(feeds | {SWITCHES: switches}), data, batch)
+        return predict(lambda feeds: run(feeds | {SWITCHES: switches}), data, batch)
 
     expected, losses = switched(-1), {}
     for at, name in enumerate(names):

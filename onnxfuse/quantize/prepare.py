@@ -88,9 +88,9 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
     return Prepared(model, scheme, tuple(products), codes, steps, {name: alpha for name, (alpha, _) in changed.items()})
 
 
-def clip_safe(scheme: Scheme) -> bool:
+def reduce_range(scheme: Scheme) -> bool:
     """Whether weights are held from clipping: as the scheme says, or as this machine needs."""
-    return product_saturates() if scheme.clip_safe is None else scheme.clip_safe
+    return product_saturates() if scheme.reduce_range is None else scheme.reduce_range
 
 
 def _widths(products: list[Product]) -> dict[str, int]:
@@ -99,7 +99,7 @@ def _widths(products: list[Product]) -> dict[str, int]:
 
 
 def _nearest(product: Product, scheme: Scheme) -> Codes:
-    return weights.nearest(product.matrix(), product.weight.name or "", pairs=clip_safe(scheme))
+    return weights.nearest(product.matrix(), product.weight.name or "", pairs=reduce_range(scheme))
 
 
 def _rounded(product: Product, scheme: Scheme, seen: Activations) -> Codes:
@@ -107,7 +107,7 @@ def _rounded(product: Product, scheme: Scheme, seen: Activations) -> Codes:
         return _nearest(product, scheme)
     low, high = seen.range
     noise = ((high - low) / 255) ** 2 / 12  # of x, rounded in equal steps
-    return weights.gptq(product.matrix(), seen.moments, noise, product.weight.name or "", pairs=clip_safe(scheme))
+    return weights.gptq(product.matrix(), seen.moments, noise, product.weight.name or "", pairs=reduce_range(scheme))
 
 
 def _steps(

@@ -13,7 +13,7 @@ from onnxfuse.rewrite.analysis import is_constant
 from onnxfuse.rewrite.attributes import attribute
 
 SMALLEST = 1 << 14
-"""Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the answer."""
+"""Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the result."""
 
 AROUND = {"Add", "Reshape", "Split", "Gather", "Sum", "Mul"}
 """Operators that may stand between a product and what tells its role."""

@@ -1,7 +1,7 @@
 """The int8 graph: which operators stand for a product, and for a look-up.
 
     dynamic     y = (MatMulInteger(u8(x), s8(W)) : float) * (scale_x * scale_W), scale_x measured in each run
-    operator    the same with a constant scale_x, in ONNX Runtime's own operator for it
+    qoperator   the same with a constant scale_x, in ONNX Runtime's own operator for it
     qdq         y = dequantized(u8(x)) @ dequantized(s8(W)): float operators between Quantize- and DequantizeLinear, which a
                 runtime turns into integer ones
 
@@ -27,15 +27,15 @@ from onnxfuse.rewrite import Op
 from onnxfuse.rewrite.driver import replace
 
 SWITCHES = "onnxfuse.switches"
-DYNAMIC, OPERATOR, QDQ = "dynamic", "operator", "qdq"
+DYNAMIC, QOPERATOR, QDQ = "dynamic", "qoperator", "qdq"
 
 
-def write(prepared: Prepared, keep: Collection[str] = (), form: str = DYNAMIC, *, switched: bool = False) -> ir.Model:
+def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC, *, switched: bool = False) -> ir.Model:
     """A new model with every product in int8 but those in ``keep``, and look-ups too where the scheme says so.
 
     Args:
         keep: names of products that stay float.
-        form: dynamic; of a static scheme, operator or qdq.
+        format: dynamic; of a static scheme, qdq or qoperator.
         switched: keep both forms of every product; the new input SWITCHES, bool [products], tells which take part in int8.
     """
     model = prepared.model.clone()
@@ -55,7 +55,7 @@ def write(prepared: Prepared, keep: Collection[str] = (), form: str = DYNAMIC, *
             matrix = op.Transpose(stored, perm=[1, 0])
         else:
             matrix = op.constant(np.ascontiguousarray(codes.codes), "int8")
-        if form == DYNAMIC:
+        if format == DYNAMIC:
             x, step, zero = op.many("DynamicQuantizeLinear", 3, product.input)
             result = op.Mul(op.Cast(op.MatMulInteger(x, matrix, zero), to=ir.DataType.FLOAT), op.Mul(step, scale))
         else:
@@ -64,7 +64,7 @@ def write(prepared: Prepared, keep: Collection[str] = (), form: str = DYNAMIC, *
                 for number, name in zip(prepared.steps[product.name], ("step", "zero"), strict=True)
             )
             x = op.QuantizeLinear(product.input, step, zero)
-            if form == QDQ:
+            if format == QDQ:
                 result = op.MatMul(op.DequantizeLinear(x, step, zero), op.DequantizeLinear(matrix, scale, axis=1))
             else:
                 result = op.MatMulIntegerToFloat(x, matrix, step, scale, zero, _domain="com.microsoft")

@@ -1,4 +1,4 @@
-"""Whether two models compute the same: one grid of inputs, one table of tolerances, one answer.
+"""Whether two models compute the same: one grid of inputs, one table of tolerances, one verdict.
 
 Outputs may have any rank, type and order of axes. Nothing here has a default tolerance. A comparison that could not have failed
 (no outputs, nothing compared, no output that varies) is an error, not a pass.
@@ -182,7 +182,7 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
     """Run the model that others are compared with, once for every case, and again where padding leaves something free.
 
     Raises:
-        ModelError: it cannot run, an output is not a tensor, or it answers the same inputs differently.
+        ModelError: it cannot run, an output is not a tensor, or it gives other outputs for the same inputs.
     """
     found: list[Expected] = []
     for case in cases:
@@ -199,12 +199,12 @@ def reference(run: Runner, cases: Iterable[Case]) -> list[Expected]:
 
 
 def _require_steady(first: Outputs, second: Outputs) -> None:
-    """Raises ModelError where a model's answers to the same inputs differ by more than rounding."""
+    """Raises ModelError where a model's outputs for the same inputs differ by more than rounding."""
     for name, array in first.items():
         if is_discrete(array) or array.shape != second[name].shape:
             moved = bool(differs(array, second[name]).any())
         else:
-            a, b = (np.nan_to_num(answer.astype(np.float64), posinf=0.0, neginf=0.0) for answer in (array, second[name]))
+            a, b = (np.nan_to_num(output.astype(np.float64), posinf=0.0, neginf=0.0) for output in (array, second[name]))
             moved = bool(np.abs(a - b).max(initial=0.0) > STEADY * np.abs(a).max(initial=0.0))
         if moved:
             raise ModelError(
@@ -232,12 +232,12 @@ def _free(outputs: Outputs, first: Outputs, second: Outputs) -> dict[str, np.nda
 
 
 def _without_key(outputs: Outputs, one: Outputs, other_real: Outputs, other_padding: Outputs) -> dict[str, np.ndarray]:
-    """Which numbers of ``outputs`` no real token reaches, but padding does, even in a model's answers without any padding."""
-    answers = (one, other_real, other_padding)
+    """Which numbers of ``outputs`` no real token reaches, but padding does, even in a model's outputs without any padding."""
+    unpadded = (one, other_real, other_padding)
     return {
         name: differs(one[name], other_padding[name]) & ~differs(one[name], other_real[name])
         for name, array in outputs.items()
-        if all(answer[name].shape == array.shape for answer in answers)
+        if all(outputs[name].shape == array.shape for outputs in unpadded)
     }
 
 

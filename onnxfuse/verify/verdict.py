@@ -98,20 +98,22 @@ def compare_files(
 
 
 def require_numbers(expected: Sequence[Expected], model: ir.Model, name: str, error: type[OnnxfuseError] = ModelError) -> None:
-    """Raises ``error`` where a model answers NaN and one of its weights holds some, or where it answers nothing finite at all.
+    """Raises ``error`` where a model computes NaN and one of its weights holds some, or where it computes nothing finite at all.
 
     (A row without a token may be NaN in a model that is whole.)
     """
     outputs = [array for entry in expected for array in entry.outputs.values()]
-    answers = [array.astype(np.float64) for array in outputs if not parity.is_discrete(array)]
-    if not any(np.isnan(array).any() for array in answers):
+    numbers = [array.astype(np.float64) for array in outputs if not parity.is_discrete(array)]
+    if not any(np.isnan(array).any() for array in numbers):
         return
     for weight, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and tensor.dtype.is_floating_point() and tensor.size > 1 and np.isnan(tensor.numpy()).any():
             raise error(f"{name}: weight {weight} holds NaN; save the model again")
-    if not any(np.isfinite(array).any() for array in answers):
-        raise error(f"{name} answers all random inputs with NaN or infinity; a number in its config.json or its weights is wrong")
+    if not any(np.isfinite(array).any() for array in numbers):
+        raise error(
+            f"{name} computes from all random inputs NaN or infinity; a number in its config.json or its weights is wrong"
+        )
 
 
 def _tokens(profile: Profile, case: Case) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Samples in the form that a model takes: names, types, ranks, sizes; and answers that do not depend on it."""
+"""Samples in the form that a model takes: names, types, ranks, sizes; and predictions that do not depend on it."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.form import Form, Sizes
-from onnxfuse.evaluate.quality import answer
+from onnxfuse.evaluate.quality import predict
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify.inputs import LONGEST, profile_of
 from tests.conftest import parse
@@ -24,9 +24,9 @@ def texts(model, *, keep=KEEP, ids=IDS, **form):
     return Dataset("texts", {"input_ids": ids}, keep=keep, form=form_of(model, **form))
 
 
-def answers(model, data, folder, batch=3):
+def predictions(model, data, folder, batch=3):
     """Of all samples, in order [n, 8]."""
-    return answer(open_runner(saved(model, folder / "model.onnx")), data, batch).joined("y")
+    return predict(open_runner(saved(model, folder / "model.onnx")), data, batch).joined("y")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_masks_of_any_rank_and_ids_of_any_type_give_the_same_answers(tmp_path, w
     data = texts(model)
     types = {value.name: value.dtype.numpy() for value in model.graph.inputs}
     assert {name: array.dtype for name, array in next(data.batches(3)).items()} == types
-    np.testing.assert_allclose(answers(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predictions(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_mask_may_mean_the_opposite(tmp_path, wanted):
@@ -82,7 +82,7 @@ def test_a_mask_may_mean_the_opposite(tmp_path, wanted):
         Dataset("own", own, form=form),
         Dataset("hf", theirs, form=form),
     ):
-        np.testing.assert_allclose(answers(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(predictions(model, data, tmp_path), wanted, rtol=1e-5, atol=1e-6)
         assert [feeds["input_ids"].shape for feeds in data.batches(3)] == [(3, 5), (3, 4), (1, 5)]
         longer = next(replace(data, sizes=Sizes(length=9)).batches(3))["padding_mask"]
         assert longer.tolist() == [[0, 0, 0, *[1] * 6], [*[0] * 5, *[1] * 4], [*[0] * 5, *[1] * 4]]
@@ -98,7 +98,7 @@ def test_fixed_sizes_give_the_same_answers(tmp_path, wanted, sizes):
         feeds["input_ids"].shape == (batch or len(feeds["input_ids"]), length or feeds["input_ids"].shape[1])
         for feeds in data.batches(2)
     )
-    np.testing.assert_allclose(answers(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predictions(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_that_fit_stay_where_they_are():
@@ -196,7 +196,7 @@ def test_without_a_mask_rows_of_a_batch_have_equally_many_tokens(tmp_path, wante
     for order in (slice(None), slice(None, None, -1), np.random.default_rng(1).permutation(8)):
         data = texts(model, ids=IDS[:, order], keep=KEEP[:, order])
         assert [len(feeds["input_ids"]) for feeds in data.batches(2)] == [1, 2, 1, 1, 1, 1]
-        np.testing.assert_allclose(answers(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(predictions(model, data, tmp_path, 2), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_row_without_a_token_still_has_a_column():

@@ -6,7 +6,7 @@ import pytest
 from onnxfuse.config import Thresholds
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.quality import Quality, answer, judge, score
+from onnxfuse.evaluate.quality import Quality, judge, predict, score
 from onnxfuse.quantize.gate import misses
 
 RNG = np.random.default_rng(0)
@@ -15,21 +15,21 @@ RNG = np.random.default_rng(0)
 def test_accuracy_and_f1_of_known_answers():
     accuracy, f1 = score(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0]))
     assert accuracy == 3 / 5
-    assert f1 == pytest.approx((2 * 1 / 4 + 2 * 2 / 5 + 0) / 3)  # class 2 occurs in the answers alone
+    assert f1 == pytest.approx((2 * 1 / 4 + 2 * 2 / 5 + 0) / 3)  # class 2 occurs in the predictions alone
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_f1_is_scikit_learns(seed):
-    """Few samples of many classes: some occur in the labels alone, some in the answers alone, some nowhere."""
+    """Few samples of many classes: some occur in the labels alone, some in the predictions alone, some nowhere."""
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(seed)
-    labels, answers = rng.integers(0, 4, 9), np.append(rng.integers(1, 6, 8), 6)
-    assert score(answers, labels)[0] == metrics.accuracy_score(labels, answers)
-    assert score(answers, labels)[1] == pytest.approx(metrics.f1_score(labels, answers, average="macro", zero_division=0))
+    labels, predictions = rng.integers(0, 4, 9), np.append(rng.integers(1, 6, 8), 6)
+    assert score(predictions, labels)[0] == metrics.accuracy_score(labels, predictions)
+    assert score(predictions, labels)[1] == pytest.approx(metrics.f1_score(labels, predictions, average="macro", zero_division=0))
 
 
 def both(run, other, data, batch=8):
-    return judge(answer(other, data, batch), answer(run, data, batch), data)
+    return judge(predict(other, data, batch), predict(run, data, batch), data)
 
 
 DATA = Dataset("set", {"x": RNG.standard_normal((30, 4)), "attention_mask": np.ones((30, 4), np.int64)}, RNG.integers(0, 4, 30))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from onnxfuse.errors import ModelError, UncalibratedError, UsageError
-from onnxfuse.evaluate.quality import answer
+from onnxfuse.evaluate.quality import predict
 from onnxfuse.evaluate.sources import SAID, dataset_for, datasets_for, default_calibration
 from onnxfuse.io import onnx_file
 from onnxfuse.runtime import open_runner
@@ -46,7 +46,7 @@ def test_models_of_any_form_are_calibrated(tmp_path, inputs):
     path = model(tmp_path, **inputs)
     found = calibration(tokenizer_files(tmp_path, special=True, pad_token="w9") / path.name)
     assert (found.name, len(found)) == (SAID, 512)
-    outputs = answer(open_runner(path), found, 8).joined("y")
+    outputs = predict(open_runner(path), found, 8).joined("y")
     assert outputs.shape == (512, 8)
     assert np.isfinite(outputs).all()
 
@@ -59,8 +59,8 @@ def test_a_mask_that_shuts_out_is_found_out(tmp_path):
     (tmp_path / "a.txt").write_text("w4 w5\nw6\n")
     data = dataset_for(tmp_path / "a.txt", path)
     assert next(data.batches(2))["padding_mask"].tolist() == [[0, 0], [0, 1]]
-    outputs = answer(open_runner(path), data, 2).joined("y")
-    np.testing.assert_allclose(answer(open_runner(path), data, 1).joined("y"), outputs, rtol=1e-5, atol=1e-6)
+    outputs = predict(open_runner(path), data, 2).joined("y")
+    np.testing.assert_allclose(predict(open_runner(path), data, 1).joined("y"), outputs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_graph_that_knows_padding_by_its_id_gets_that_id(tmp_path):
     (tmp_path / "config.json").write_text('{"pad_token_id": 4}')
     (tmp_path / "a.txt").write_text("w6 w7\nw8\n")
     data = dataset_for(tmp_path / "a.txt", tokenizer_files(tmp_path, pad_token="w9") / path.name)
-    together, alone = (answer(open_runner(path), data, size).joined("y") for size in (2, 1))
+    together, alone = (predict(open_runner(path), data, size).joined("y") for size in (2, 1))
     assert [feeds["input_ids"].tolist() for feeds in data.batches(2)] == [[[6, 7], [8, 3]]]
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
 
@@ -174,7 +174,7 @@ def test_several_models_answer_the_same_samples(tmp_path):
     keep = np.arange(6) < np.array([2, 6, 6, 1, 3, 3, 4])[:, None]
     np.savez(tmp_path / "set.npz", tokens=ids, input_ids=ids, attention_mask=keep * 1, labels=np.arange(7))
     found = [
-        answer(open_runner(path), data, 4).joined("y")
+        predict(open_runner(path), data, 4).joined("y")
         for path, data in zip(paths, datasets_for(tmp_path / "set.npz", paths), strict=True)
     ]
     for other in found[1:]:
@@ -184,7 +184,7 @@ def test_several_models_answer_the_same_samples(tmp_path):
     tokenizer_files(tmp_path / "b", pad_token="w9")
     sets = datasets_for(texts, paths)
     assert [data.labels.tolist() for data in sets] == [[1, 0, 1]] * 4
-    found = [answer(open_runner(path), data, 4).joined("y") for path, data in zip(paths, sets, strict=True)]
+    found = [predict(open_runner(path), data, 4).joined("y") for path, data in zip(paths, sets, strict=True)]
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=1e-5, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Side by side: every peer can be made, who fails is named, and each speed stands beside a parity that can fail."""
+"""Side by side: every baseline can be made, who fails is named, and each speed stands beside a parity that can fail."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def model(bert_export):
 
 def test_files_runtimes_and_peers(bert_export, tmp_path):
     step = optimize(OptimizeConfig(model(bert_export), tmp_path / "o.onnx"))
-    outcome = compare.hold([model(bert_export), step.path], PLAN, runtimes=("openvino",), against=("quantize-dynamic",))
+    outcome = compare.compare_models([model(bert_export), step.path], PLAN, runtimes=("openvino",), against=("quantize-dynamic",))
     assert not outcome.failed
     assert list(outcome.rows) == [f"{model(bert_export)} in openvino", f"{step.path} in openvino", "quantize-dynamic"]
     first, *others = outcome.rows.values()
@@ -37,15 +37,15 @@ def test_files_runtimes_and_peers(bert_export, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # theirs, at the first call of what torch.compile compiles
 def test_every_peer_takes_part_or_says_why(bert_export):
-    outcome = compare.hold([model(bert_export)], PLAN, against=tuple(baselines.PEERS))
+    outcome = compare.compare_models([model(bert_export)], PLAN, against=tuple(baselines.BASELINES))
     refusals = {
         "openvino-bf16": "no bfloat16 products",
         "ort-optimizer-int8": "Unable to find data type",
     }  # ONNX Runtime 1.31, on TorchScript exports
     for name, why in outcome.failed.items():
         assert refusals.get(name, "nothing") in why, (name, why)
-    assert len(outcome.rows) + len(outcome.failed) == 1 + len(baselines.PEERS)
-    for name in set(baselines.PEERS) & set(outcome.rows):
+    assert len(outcome.rows) + len(outcome.failed) == 1 + len(baselines.BASELINES)
+    for name in set(baselines.BASELINES) & set(outcome.rows):
         assert outcome.rows[name].parity.cosine > 0.9, name
 
 
@@ -102,8 +102,8 @@ def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--against", "tensorrt"), "no peer named tensorrt; choose all, or some of torch"),
-        (("--against", ","), "no peer named ','"),
+        (("--against", "tensorrt"), "no baseline named tensorrt; choose all, or some of torch"),
+        (("--against", ","), "no baseline named ','"),
         (("--runtime", "tpu"), "no runtime named 'tpu'"),
         (("--plot", "speed.gif"), "wanted a file ending in .svg, .png, .pdf"),
     ],
@@ -115,7 +115,7 @@ def test_wrong_usage(cli, bert_export, arguments, words):
 def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):
     (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
     with pytest.raises(UsageError, match=r"does not say which PyTorch checkpoint model\.onnx came from"):
-        baselines.PEERS["torch"].open(baselines.Bench(tmp_path / "model.onnx", "bert", tmp_path))
+        baselines.BASELINES["torch"].open(baselines.Context(tmp_path / "model.onnx", "bert", tmp_path))
 
 
 def test_the_record_says_the_framework_as_data(bert_export, tmp_path):
@@ -133,7 +133,7 @@ def test_the_record_says_the_framework_as_data(bert_export, tmp_path):
 
 
 def test_peers_are_chosen_by_name():
-    assert baselines.choose("all") == list(baselines.PEERS)
+    assert baselines.choose("all") == list(baselines.BASELINES)
     assert baselines.choose("torch, openvino") == ["torch", "openvino"]
     with pytest.raises(UsageError):
         baselines.choose("")

@@ -72,27 +72,32 @@ def outlier_ridden(source, path, factor=300.0):
     return path
 
 
-@pytest.mark.parametrize("form", ["qdq", "operator"])
-def test_static_models_pass_and_say_how_they_were_made(cli, optimized, data, tmp_path, form):
-    result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--static", "--calibration", data, "--form", form)
+@pytest.mark.parametrize(("old", "new"), [("--no-clip-safe", "--no-reduce-range"), ("--form=qdq", "--format")])
+def test_an_option_of_an_earlier_version_is_refused_with_its_new_name(cli, old, new):
+    expect_one_line(cli("quantize", "model.onnx", old), 2, f"onnxfuse: {old.partition('=')[0]} is called {new} now")
+
+
+@pytest.mark.parametrize("format", ["qdq", "qoperator"])
+def test_static_models_pass_and_say_how_they_were_made(cli, optimized, data, tmp_path, format):
+    result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--static", "--calibration", data, "--format", format)
     assert result.returncode == 0, result.stderr
-    assert f"static, {form}: 9 products, 1 embedding tables in int8, calibrated on {data}" in result.stdout
+    assert f"static, {format}: 9 products, 1 embedding tables in int8, calibrated on {data}" in result.stdout
     found = ops(onnx_file.load(tmp_path / "q.onnx"))
-    assert found.count("MatMulIntegerToFloat" if form == "operator" else "QuantizeLinear") > 0
+    assert found.count("MatMulIntegerToFloat" if format == "qoperator" else "QuantizeLinear") > 0
     assert not {"MatMulInteger", "DynamicQuantizeLinear"} & set(found)
     scheme = json.loads(onnx_file.load(tmp_path / "q.onnx").metadata_props["onnxfuse.int8"])
-    assert (scheme["scheme"], scheme["form"]) == ("static", form)
+    assert (scheme["scheme"], scheme["format"]) == ("static", format)
 
 
 def test_auto_measures_both_forms(optimized, data, tmp_path):
     step = quantize(QuantizeConfig(optimized, tmp_path / "q.onnx", Scheme(static=True), str(data)))
-    assert set(step.details["forms"]) == {"qdq", "operator"}
-    assert step.details["form"] in step.details["forms"]
+    assert set(step.details["formats"]) == {"qdq", "qoperator"}
+    assert step.details["format"] in step.details["formats"]
 
 
 @pytest.mark.parametrize("ranges", ["percentile", "entropy"])
 def test_other_ranges_pass_too(optimized, data, tmp_path, ranges):
-    step = quantize(QuantizeConfig(optimized, tmp_path / "q.onnx", Scheme(static=True, ranges=ranges, form="qdq"), str(data)))
+    step = quantize(QuantizeConfig(optimized, tmp_path / "q.onnx", Scheme(static=True, ranges=ranges, format="qdq"), str(data)))
     assert step.parity.passed
 
 
@@ -158,8 +163,8 @@ def test_without_smoothing_that_product_stays_float(cli, outliers, data, tmp_pat
     assert "p50 ms" in (tmp_path / "trade.svg").read_text()
     kept = json.loads((tmp_path / "onnxfuse.json").read_text())["quantize"]
     assert kept["float"][0] == "layer 0 attention out"
-    assert kept["gate"]["attempts"][0]["quality"]["cosine"] < 0.9998 <= kept["gate"]["attempts"][-1]["quality"]["cosine"]
-    assert all(attempt["p50"] > 0 for attempt in kept["gate"]["attempts"])
+    assert kept["gate"]["candidates"][0]["quality"]["cosine"] < 0.9998 <= kept["gate"]["candidates"][-1]["quality"]["cosine"]
+    assert all(candidate["p50"] > 0 for candidate in kept["gate"]["candidates"])
 
 
 def test_a_bar_that_cannot_be_met_saves_nothing(cli, optimized, data, tmp_path):
@@ -252,7 +257,7 @@ def fixed(bert_export, tmp_path_factory):
     "more",
     [
         (),
-        ("--static", "--form", "qdq"),
+        ("--static", "--format", "qdq"),
         ("--calibration", "data.csv"),
         ("--data", "data.csv", "--max-drop", "50%", "--min-cosine", "0.9"),
     ],
@@ -305,7 +310,7 @@ def test_notes_are_told(cli, fixed, tmp_path):
 def slow_int8(bert_export, tmp_path_factory):
     """The plain export in u8 x u8, as quantizers on the Hub write it; weights near their zero point, exact on every machine."""
     model = onnx_file.load(bert_export / "export" / "model.onnx")
-    prepared = prepare(model, Scheme(clip_safe=True, embeddings=False))
+    prepared = prepare(model, Scheme(reduce_range=True, embeddings=False))
     halves = {name: Codes((codes.codes // 2).astype(np.int8), codes.scale * 2) for name, codes in prepared.codes.items()}
     found = write(dataclasses.replace(prepared, codes=halves))
     for node in [node for node in found.graph if node.op_type == "MatMulInteger"]:
@@ -345,11 +350,11 @@ def test_retype_refuses_what_this_machine_would_clip(cli, slow_int8, tmp_path):
     onnx_file.save(model, tmp_path / "wide.onnx")
     result = cli("quantize", "--retype", tmp_path / "wide.onnx", "-o", tmp_path / "fast.onnx")
     if product_saturates():
-        expect_one_line(result, 5, "this machine clips sums of u8 x s8 products", "--no-clip-safe")
+        expect_one_line(result, 5, "this machine clips sums of u8 x s8 products", "--no-reduce-range")
         assert not (tmp_path / "fast.onnx").exists()
     else:
         assert result.returncode == 0, result.stderr
-    result = cli("quantize", "--retype", tmp_path / "wide.onnx", "-o", tmp_path / "elsewhere.onnx", "--no-clip-safe", "--json")
+    result = cli("quantize", "--retype", tmp_path / "wide.onnx", "-o", tmp_path / "elsewhere.onnx", "--no-reduce-range", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["parity"]["error"] == 0.0
 
@@ -364,7 +369,7 @@ def test_optimize_takes_int8_models_and_warns_of_slow_types(cli, slow_int8, tmp_
 
 def test_optimize_fuses_around_quantize_and_dequantize(bert_export, data, tmp_path):
     quantize(
-        QuantizeConfig(bert_export / "export" / "model.onnx", tmp_path / "q.onnx", Scheme(static=True, form="qdq"), str(data))
+        QuantizeConfig(bert_export / "export" / "model.onnx", tmp_path / "q.onnx", Scheme(static=True, format="qdq"), str(data))
     )
     step = optimize(OptimizeConfig(tmp_path / "q.onnx", tmp_path / "o.onnx", model_type="bert"))
     assert {name: step.details["fused"][name] for name in ("attention", "layer_norm", "gelu")} == {
@@ -421,7 +426,7 @@ from onnxfuse.config import QuantizeConfig
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.memory import peak_so_far
 from onnxfuse.config import Scheme
-quantize(QuantizeConfig(Path(sys.argv[1]), Path(sys.argv[2]), Scheme(static=True, form="qdq"), sys.argv[3]))
+quantize(QuantizeConfig(Path(sys.argv[1]), Path(sys.argv[2]), Scheme(static=True, format="qdq"), sys.argv[3]))
 print(peak_so_far())
 """
     rng, peaks = np.random.default_rng(0), []

@@ -25,7 +25,7 @@ from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.retype import retype
 from onnxfuse.pipeline.run import _compare_all, run_all
 from onnxfuse.pipeline.step import Step
-from onnxfuse.quantize.gate import Trade
+from onnxfuse.quantize.gate import TradeOff
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify import parity
 from onnxfuse.verify.inputs import Case
@@ -217,8 +217,8 @@ def test_an_int8_model_says_how_it_was_made(product, rows):
         [],
         "as asked",
     )
-    details = quantized(product, scheme=Scheme(static=True, form="qdq"), calibration=str(rows)).details
-    assert (details["scheme"], details["form"]) == ("static", "qdq")
+    details = quantized(product, scheme=Scheme(static=True, format="qdq"), calibration=str(rows)).details
+    assert (details["scheme"], details["format"]) == ("static", "qdq")
 
 
 def test_what_it_was_calibrated_with_is_what_it_is_judged_on(product, rows):
@@ -247,7 +247,7 @@ def test_products_that_the_bars_keep_float_are_told_and_stay(tmp_path, rows, mon
         v=(WIDTH, WIDTH),
     )
     monkeypatch.setattr(
-        "onnxfuse.pipeline.quantize.meet_thresholds", lambda prepared, *given: Trade((prepared.products[1].name,), (), {})
+        "onnxfuse.pipeline.quantize.meet_thresholds", lambda prepared, *given: TradeOff((prepared.products[1].name,), (), {})
     )
     details = quantized(source, calibration=str(rows), thresholds=Thresholds(min_cosine=0.9)).details
     assert (details["matmuls"], len(details["float"])) == (1, 1)

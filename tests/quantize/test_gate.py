@@ -39,10 +39,12 @@ def judge(kept, seen=None):
     ],
 )
 def test_the_fewest_and_worst_stay_float(thresholds, kept):
-    trade = search(NAMES, judge, lambda: LOSS, thresholds, FLOAT)
-    assert list(trade.kept) == kept
-    assert [len(attempt.kept) for attempt in trade.attempts] == sorted({len(attempt.kept) for attempt in trade.attempts})
-    assert not misses(thresholds, judge(trade.kept), FLOAT)
+    trade_off = search(NAMES, judge, lambda: LOSS, thresholds, FLOAT)
+    assert list(trade_off.kept) == kept
+    assert [len(candidate.kept) for candidate in trade_off.candidates] == sorted(
+        {len(candidate.kept) for candidate in trade_off.candidates}
+    )
+    assert not misses(thresholds, judge(trade_off.kept), FLOAT)
 
 
 def test_few_models_are_judged():
@@ -116,15 +118,17 @@ def chain(tmp_path):
     return prepare(model, Scheme()), tmp_path / "float.onnx"
 
 
-@pytest.mark.parametrize(("lowest", "attempts"), [(0.9, [0]), (1.0, [0, 1, 2])])
-def test_attempts_are_judged_as_files_and_timed_where_there_is_a_choice(chain, lowest, attempts):
+@pytest.mark.parametrize(("lowest", "candidates"), [(0.9, [0]), (1.0, [0, 1, 2])])
+def test_candidates_are_judged_as_files_and_timed_where_there_is_a_choice(chain, lowest, candidates):
     data = Dataset("numbers", {"x": np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)})
-    trade = meet_thresholds(*chain, "dynamic", data, 8, Thresholds(min_cosine=lowest - 1e-9))
-    assert [len(attempt.kept) for attempt in trade.attempts] == attempts
-    assert [attempt.p50 is not None for attempt in trade.attempts] == [len(attempts) > 1] * len(attempts)
-    assert len(trade.kept) == attempts[-1]
-    assert len(trade.sensitivity) == (2 if len(attempts) > 1 else 0)
-    assert [attempt.quality.cosine >= lowest - 1e-9 for attempt in trade.attempts] == [False] * (len(attempts) - 1) + [True]
+    trade_off = meet_thresholds(*chain, "dynamic", data, 8, Thresholds(min_cosine=lowest - 1e-9))
+    assert [len(candidate.kept) for candidate in trade_off.candidates] == candidates
+    assert [candidate.p50 is not None for candidate in trade_off.candidates] == [len(candidates) > 1] * len(candidates)
+    assert len(trade_off.kept) == candidates[-1]
+    assert len(trade_off.sensitivity) == (2 if len(candidates) > 1 else 0)
+    assert [candidate.quality.cosine >= lowest - 1e-9 for candidate in trade_off.candidates] == [False] * (
+        len(candidates) - 1
+    ) + [True]
 
 
 def test_sensitivity_is_measured_one_at_a_time():

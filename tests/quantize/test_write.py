@@ -8,18 +8,18 @@ from onnxfuse.config import Scheme
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.products import why_none
-from onnxfuse.quantize.write import DYNAMIC, OPERATOR, QDQ, SWITCHES, write
+from onnxfuse.quantize.write import DYNAMIC, QDQ, QOPERATOR, SWITCHES, write
 from onnxfuse.runtime.sessions import open_session, run
 from tests.conftest import fill, ops, parse
 
 LINEAR = "g (float[B,256] x, float[256,128] w, float[128] b) => (float[B,128] y) { p = MatMul(x, w)  y = Add(p, b) }"
 TIED = """g (int64[B,S] ids, float[300,64] table) => (float[B,S,300] y, float[B,S,64] e)
     { e = Gather(table, ids)  t = Transpose<perm = [1, 0]>(table)  y = MatMul(e, t) }"""
-FORMS = [(DYNAMIC, False), (OPERATOR, True), (QDQ, True)]
+FORMATS = [(DYNAMIC, False), (QOPERATOR, True), (QDQ, True)]
 
 
-def quantized(model, batches=None, form=DYNAMIC, keep=(), **scheme):
-    return write(prepare(model, Scheme(**scheme), batches), keep, form)
+def quantized(model, batches=None, format=DYNAMIC, keep=(), **scheme):
+    return write(prepare(model, Scheme(**scheme), batches), keep, format)
 
 
 def linear():
@@ -38,16 +38,16 @@ def batches():
     return [rows(16, seed) for seed in range(4)]
 
 
-@pytest.mark.parametrize(("form", "static"), FORMS)
-def test_a_product_becomes_u8_times_s8_and_stays_close(form, static):
-    after = quantized(linear(), batches, form, static=static)
+@pytest.mark.parametrize(("format", "static"), FORMATS)
+def test_a_product_becomes_u8_times_s8_and_stays_close(format, static):
+    after = quantized(linear(), batches, format, static=static)
     assert (
         ops(after)
         == {
             DYNAMIC: ["Add", "Cast", "DynamicQuantizeLinear", "MatMulInteger", "Mul", "Mul"],
-            OPERATOR: ["Add", "MatMulIntegerToFloat", "QuantizeLinear"],
+            QOPERATOR: ["Add", "MatMulIntegerToFloat", "QuantizeLinear"],
             QDQ: ["Add", "DequantizeLinear", "DequantizeLinear", "MatMul", "QuantizeLinear"],
-        }[form]
+        }[format]
     )
     types = {v.name: v.const_value.dtype for v in after.graph.initializers.values()}
     assert ir.DataType.INT8 in types.values()
@@ -144,10 +144,10 @@ def test_an_activation_that_is_not_finite_is_refused():
         quantized(linear(), lambda: [{"x": np.full((2, 256), np.inf, np.float32)}])
 
 
-@pytest.mark.parametrize(("form", "static"), FORMS)
-def test_an_int8_model_is_refused(form, static):
+@pytest.mark.parametrize(("format", "static"), FORMATS)
+def test_an_int8_model_is_refused(format, static):
     with pytest.raises(ModelError, match="int8 already"):
-        quantized(quantized(linear(), batches, form, static=static))
+        quantized(quantized(linear(), batches, format, static=static))
 
 
 def test_an_fp16_model_is_refused():
@@ -181,7 +181,9 @@ def test_static_needs_calibration():
         quantized(linear(), static=True)
 
 
-@pytest.mark.parametrize("wrong", [{"rounding": "up"}, {"ranges": "all"}, {"form": "onnx"}, {"smooth": "much"}, {"smooth": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"rounding": "up"}, {"ranges": "all"}, {"format": "onnx"}, {"smooth": "much"}, {"smooth": 1.5}]
+)
 def test_a_wrong_scheme_is_refused(wrong):
     assert Scheme(smooth=0.0).smooth == 0
     assert Scheme(smooth=1.0).smooth == 1

@@ -194,8 +194,8 @@ def test_models_that_were_not_calibrated_have_no_real_inputs(folder):
 
 
 def test_the_metadata_do_not_tell_whose_machine_it_was():
-    said = json.loads(calibrated.note({"calibration": "/home/someone/data.npz", "form": "qdq"}, 4))
-    assert said == {"calibration": "data.npz", "form": "qdq", "rows": 4}
+    said = json.loads(calibrated.note({"calibration": "/home/someone/data.npz", "format": "qdq"}, 4))
+    assert said == {"calibration": "data.npz", "format": "qdq", "rows": 4}
     assert json.loads(calibrated.note({"calibration": None}, 8))["calibration"] is None
 
 
@@ -265,13 +265,13 @@ def test_sentences_are_made_again_by_the_tokenizer(spoken, tmp_path):
 
 def test_benchmark_judges_on_real_inputs(spoken):
     files = [spoken / "model.onnx", spoken / "model_quantized.onnx"]
-    outcome = compare.hold(files, BenchmarkConfig(2, 6, threads=1, rounds=1))
+    outcome = compare.compare_models(files, BenchmarkConfig(2, 6, threads=1, rounds=1))
     row = outcome.rows[str(files[1])]
     assert (row.candidate.kind, row.parity.passed, row.parity.real) == ("int8", True, sources.SAID)
     assert tables.agreement_text(row) == f"cosine {row.parity.cosine:.4f}, real inputs"
     assert row.to_json()["parity"]["real"] == sources.SAID
     wrong = replace(row.candidate, real=None, name="random")
-    assert not compare.compare(
+    assert not compare.compare_outputs(
         [compare.from_file(files[0], "first", Settings()), wrong], [profile_of(onnx_file.load(files[0])).feeds(3, 7)], {}
     )["random"].passed
 
@@ -281,7 +281,7 @@ def test_every_operator_of_int8_makes_a_model_int8(made, tmp_path, data):
         QuantizeConfig(
             made / "model.onnx",
             tmp_path / "q.onnx",
-            QuantizeConfig(made / "model.onnx", tmp_path / "q.onnx").scheme.__class__(static=True, form="operator"),
+            QuantizeConfig(made / "model.onnx", tmp_path / "q.onnx").scheme.__class__(static=True, format="qoperator"),
             str(data),
         )
     )
@@ -423,7 +423,7 @@ def test_a_weight_that_is_not_a_number_is_named(cli, tmp_path, verb):
 
 def test_a_reference_that_answers_nothing_finite_is_told(cli, tmp_path):
     path = save(tmp_path / "m.onnx", "g (float[B,8] x) => (float[B,8] y) { n = Exp(x)  m = Neg(n)  y = Log(m) }")
-    expect_one_line(cli("optimize", path), 3, "answers all random inputs with NaN or infinity")
+    expect_one_line(cli("optimize", path), 3, "computes from all random inputs NaN or infinity")
 
 
 def test_rows_that_are_not_numbers_are_no_fault_of_the_model(cli, tmp_path):
@@ -551,6 +551,6 @@ def test_contests_hold_each_precision_to_its_own_row(kind, passes, fails):
         compare.Candidate("near", kind, scaled(passes)),
         compare.Candidate("far", kind, scaled(fails)),
     ]
-    found = compare.compare(entries, [{"x": X}], {})
+    found = compare.compare_outputs(entries, [{"x": X}], {})
     assert found["near"].passed
     assert not found["far"].passed

@@ -1,4 +1,4 @@
-"""Which static form is written: the one with standard operators, unless the other is faster beyond doubt."""
+"""Which static format is written: the one with standard operators, unless the other is faster beyond doubt."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from onnxfuse.config import Scheme
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.measure import benchmark
-from onnxfuse.quantize.forms import choose_form
+from onnxfuse.quantize.formats import choose_format
 from onnxfuse.quantize.prepare import prepare
 from tests.quantize.test_write import batches, linear, rows
 
@@ -14,36 +14,36 @@ DATA = Dataset("numbers", rows(16))
 
 
 def chosen(data=DATA, **scheme):
-    return choose_form(prepare(linear(), Scheme(smooth="off", **scheme), batches), 4, data)
+    return choose_format(prepare(linear(), Scheme(smooth="off", **scheme), batches), 4, data)
 
 
 def test_what_is_not_measured():
     assert chosen() == ("dynamic", {})
-    assert chosen(form="qdq") == ("dynamic", {})
-    assert chosen(static=True, form="qdq") == ("qdq", {})
-    assert chosen(static=True, form="operator") == ("operator", {})
+    assert chosen(format="qdq") == ("dynamic", {})
+    assert chosen(static=True, format="qdq") == ("qdq", {})
+    assert chosen(static=True, format="qoperator") == ("qoperator", {})
     assert chosen(None, static=True) == ("dynamic", {})
 
 
 @pytest.mark.parametrize(
-    ("qdq", "operator", "form"),
+    ("qdq", "operator", "format"),
     [
-        ([2.0] * 12, [1.0] * 12, "operator"),
+        ([2.0] * 12, [1.0] * 12, "qoperator"),
         ([1.0] * 12, [2.0] * 12, "qdq"),
         ([1.0] * 12, [1.0] * 12, "qdq"),
         ([1.0, 1.5] * 6, [1.2] * 12, "qdq"),
     ],
 )
-def test_the_operator_is_written_where_its_whole_interval_is_faster(monkeypatch, qdq, operator, form):
-    """Both forms are really run; only what the clock said is given."""
+def test_the_operator_is_written_where_its_whole_interval_is_faster(monkeypatch, qdq, operator, format):
+    """Both formats are really run; only what the clock said is given."""
 
     def measure(runners, inputs, rounds):
         outputs = [run(inputs[0])["y"] for run in runners.values()]
         assert len(inputs[0]["x"]) == 4
         np.testing.assert_allclose(*outputs, atol=0.05 * np.abs(outputs[0]).max())
-        return {name: benchmark.summarize(np.array({"qdq": qdq, "operator": operator}[name]) / 1e3) for name in runners}
+        return {name: benchmark.summarize(np.array({"qdq": qdq, "qoperator": operator}[name]) / 1e3) for name in runners}
 
     monkeypatch.setattr(benchmark, "measure", measure)
     found, timings = chosen(static=True)
-    assert found == form
-    assert timings == {"qdq": np.median(qdq), "operator": np.median(operator)}
+    assert found == format
+    assert timings == {"qdq": np.median(qdq), "qoperator": np.median(operator)}
