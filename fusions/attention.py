@@ -15,7 +15,7 @@ import math
 
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Fusion, Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE
 
 SCALE_ROUNDING = 1e-6
@@ -141,12 +141,20 @@ def attention(op: Op, q, k, v, n, factor, mask=None, widen=None, **_):
     return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n, scale=factor)
 
 
+SWAPPED = (swapped_heads([1, 2, 0, 3]), swapped_heads([1, 2, 3, 0]))
 RULES = (
-    swapped_heads([1, 2, 0, 3]),  # first: attention reads [B,S,D]
-    swapped_heads([1, 2, 3, 0]),
     Rule("attention", scaled_masked, guard, attention),
     Rule("attention", scaled, guard, attention),
     Rule("attention", masked, guard, attention),
     Rule("attention", bare, guard, attention),
     Rule("attention", operator, guard_operator, attention),
+)
+HEADS_SWAPPED = Fusion("heads-swapped", SWAPPED)
+FUSION = Fusion(
+    "attention",
+    RULES,
+    after=("heads-swapped",),  # attention reads [B,S,D]
+    operator="Attention",
+    anchors=("Softmax",),
+    leftovers=("Softmax", "IsNaN"),  # IsNaN: PyTorch's guard against rows without any key
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Fusion, Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE
 
 
@@ -41,3 +41,4 @@ def slice_table(op: Op, table, start, end, **_):
 
 
 RULES = (Rule("position-embeddings", positions, guard, slice_table, exact=True),)
+FUSION = Fusion("position-embeddings", RULES)

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Alone, Fusion, Match, Op, Rule
 
 INVERSE_SQRT2 = 1 / math.sqrt(2)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -177,4 +177,12 @@ RULES = (
     Rule("gelu-tanh", by_power, guard_bend, normal_bend),
     *(Rule("gelu-tanh", by_square(square, product), guard_bend, normal_bend) for square in SQUARES for product in PRODUCTS),
     *(Rule("gelu-tanh", by_tanh(halved), guard_tanh, gelu_tanh) for halved in HALVED),
+)
+FUSION = Fusion(
+    "gelu",
+    RULES,
+    operator="Gelu",
+    anchors=("Erf", "Tanh"),
+    leftovers=("Erf",),  # a pooler has a Tanh of its own
+    alone=Alone("gelu"),
 )

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Fusion, Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE, Shape
 from onnxfuse.rewrite.shapes.axes import axes_of
 
@@ -130,3 +130,4 @@ RULES = (
     Rule("layer-norm", without_gain, guard, layer_norm),
     Rule("layer-norm", bare, guard_unless("Add", "Mul"), layer_norm),
 )
+FUSION = Fusion("layer_norm", RULES, operator="LayerNormalization", anchors=("ReduceMean",), leftovers=("ReduceMean",))

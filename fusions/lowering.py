@@ -1,4 +1,4 @@
-"""Forms for targets that lack an operator of the normal form: the same equation read from right to left.
+"""Lowering for targets that lack an operator of the normal form: the same equation read from right to left.
 
 Seen in:   targets ``standard`` (no Attention, below opset 20 no Gelu) and ``ort-contrib`` (com.microsoft operators).
 Computes:  what ``attention``, ``gelu`` and ``residual`` compute.
@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.fusions.gelu import CUBIC, INVERSE_SQRT2, SQRT_2_OVER_PI
-from onnxfuse.rewrite import Dim, Match, Op, Rule
+from onnxfuse.rewrite import Alone, Dim, Lowering, Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE
 
 KERNELS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
@@ -22,7 +22,7 @@ KERNELS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 
 
 def need_kernel(match: Match, name: str, types: frozenset[ir.DataType] = KERNELS) -> None:
-    """Refuses unless the operator of the form takes the value's type."""
+    """Refuses unless the operator that is written takes the value's type."""
     dtype = match.need_type(name)
     match.need(dtype in types, f"the type is {dtype}, wanted {' or '.join(sorted(str(known) for known in types))}", match[name])
 
@@ -143,3 +143,14 @@ DECOMPOSED = (Rule("attention-decomposed", attention, guard_heads, decomposed),)
 MULTI_HEAD = (Rule("attention-multi-head", attention, guard_multi_head, multi_head),)
 ELEMENTWISE_GELU = (Rule("gelu-elementwise", gelu, guard_gelu, elementwise_gelu),)
 BIAS_GELU = (Rule("gelu-bias", biased_gelu, guard_bias, bias_gelu),)
+
+LOWERINGS = (
+    Lowering("attention", "Attention"),
+    Lowering("attention", "decomposed", DECOMPOSED, below=23),
+    Lowering("attention", "MultiHeadAttention", MULTI_HEAD),
+    Lowering("gelu", "Gelu"),
+    Lowering("gelu", "BiasGelu", BIAS_GELU),
+    Lowering("gelu", "elementwise", ELEMENTWISE_GELU, below=20),
+    Lowering("linear", "MatMul"),
+    Lowering("linear", "Gemm", BIAS_IN_LINEAR, alone=Alone("bias-in-linear", target={"linear": "Gemm"})),
+)

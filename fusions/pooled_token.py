@@ -12,8 +12,9 @@ Source:    the operators work on each row by itself; 6 % of a 12-layer encoder's
 
 from __future__ import annotations
 
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Fusion, Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE
+from onnxfuse.rewrite.fusion import HOIST
 
 
 def _need_token(match: Match) -> int:
@@ -132,3 +133,4 @@ RULES = (
     Rule("pooled-token", of_linear, guard_linear, linear),
     Rule("pooled-token", of_attention, guard_attention, attention),
 )
+FUSION = Fusion("pooled-token", RULES, HOIST)

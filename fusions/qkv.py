@@ -5,7 +5,7 @@ Computes:  q, k, v = split(x @ [Wq | Wk | Wv] + [bq | bk | bv])
 Shapes:    x [B,S,D], each W [D, D'], each b [D'], q, k, v [B,S,D'].
 Numerics:  rounding only (tolerance row "reassociate"): a wider product may sum in another order.
 Refuses:   different inputs, a weight or bias that is not a constant or is read elsewhere. A projection without a bias gets zeros.
-Source:    the sum of products is the same; systems.md S1 calls it MergeLinears.
+Source:    the sum of products is the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Alone, Fusion, Match, Op, Rule
 
 NAMES = ("q", "k", "v")
 
@@ -100,4 +100,29 @@ EACH = [frozenset(names) for count in (3, 2, 1, 0) for names in itertools.combin
 RULES = (
     *(Rule("merged-qkv", projections(biased), guard, attention) for biased in EACH),
     Rule("merged-qkv", packed, guard_packed, bias_before_split),
+)
+
+
+def one_source(attention: ir.Node) -> bool:
+    """Whether query, key and value are parts of one value: of one Split, or rows of one projection without padding."""
+    sources = {_behind_rearranging(value) for value in attention.inputs[:3]}
+    source = sources.pop() if len(sources) == 1 else None
+    return source is not None and (source.op_type == "Split" or len(set(attention.inputs[:3])) == 3)
+
+
+def _behind_rearranging(value: ir.Value | None) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in ("Gather", "Reshape", "Transpose") and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
+
+
+FUSION = Fusion(
+    "qkv",
+    RULES,
+    after=("attention",),  # it reads the operator
+    operator="Attention",
+    condition=one_source,
+    unless=("qkv", "separate"),
+    alone=Alone("merge-linears", frozenset({"attention", "attention-decomposed"}), {"attention": "decomposed"}),
 )

@@ -1,4 +1,4 @@
-"""Residual additions before a norm, in the form that the target runs fastest.
+"""Residual additions before a norm, as the target runs them fastest.
 
 Seen in:   every encoder layer, twice.
 Computes:  z = x + r, y = LayerNormalization(z)
@@ -15,7 +15,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxfuse.fusions.lowering import KERNELS, need_kernel
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Lowering, Match, Op, Rule
 from onnxfuse.rewrite.analysis import ONE, is_constant
 
 SKIP_KERNELS = KERNELS | {ir.DataType.BFLOAT16}
@@ -72,3 +72,8 @@ def skip_norm(op: Op, x, r, epsilon, width, others, **vectors):
 
 SUM = (Rule("residual-sum", addition, guard_sum, as_sum, exact=True),)
 SKIP = (Rule("residual-skip-norm", norm_of_addition, guard_skip, skip_norm),)
+LOWERINGS = (
+    Lowering("residual", "Sum", SUM),
+    Lowering("residual", "Add"),
+    Lowering("residual", "SkipLayerNormalization", SKIP),
+)

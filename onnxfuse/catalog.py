@@ -1,82 +1,30 @@
-"""The one place that knows both the rules and the architectures."""
+"""What onnxfuse knows, found by its being there: fusions, lowerings and model families."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
-import onnxfuse.fusions as fusions
-from onnxfuse import normalize, plugins
+from onnxfuse import plugins
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.fusions.unpad import NAME as UNPAD
-from onnxfuse.fusions.unpad import Padding, unpad
-from onnxfuse.rewrite import Rule
-from onnxfuse.targets import Target
-
-REMOVE_DROPOUT = "remove-dropout"
-"""The one step of ``normalize.structure`` that can be left out by name."""
-
-__all__ = ["REMOVE_DROPOUT", "UNPAD", "Padding", "Selection", "architecture", "checkpoint", "rule_names", "select", "unpad"]
+from onnxfuse.rewrite import Fusion, Lowering
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The rules to run: the normal form, the fusions, what moves work across layers, and the forms of the target.
-
-    ``dropout``: leave Dropout nodes where they are. ``unpad``: run on real tokens only, where the outputs cannot tell.
-    """
-
-    normal: tuple[Rule, ...]
-    fusions: tuple[Rule, ...]
-    whole_graph: tuple[Rule, ...]
-    forms: tuple[Rule, ...]
-    dropout: bool = False
-    unpad: bool = True
-
-    @property
-    def rewrites(self) -> tuple[Rule, ...]:
-        """Every rule beyond the normal form."""
-        return self.fusions + self.whole_graph + self.forms
-
-    def forms_at(self, opset: int) -> tuple[Rule, ...]:
-        """The form rules for a model of that opset, which take apart what it lacks and no form has taken."""
-        return self.forms + tuple(rule for first, rules in fusions.BELOW.items() if opset < first for rule in rules)
+def fusions() -> dict[str, Fusion]:
+    """Every fusion by its name: those of ``fusions/``, and those that others bring."""
+    return plugins.find(Fusion, "onnxfuse.fusions")
 
 
-def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Selection:
-    """The rules for a target, less those left out. Raises UsageError on an unknown name."""
-    known = rule_names()
-    unknown = sorted((only | without) - set(known))
-    if unknown:
-        raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
-    without |= {rule.name for rule in fusions.qkv.RULES} if target.qkv == "separate" else set()
-    without |= {UNPAD} if target.padding == "kept" else set()
-
-    def keep(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        return tuple(rule for rule in rules if rule.name not in without and (not only or rule.name in only))
-
-    normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
-    forms = tuple(rule for thing, form in target.forms.items() for rule in fusions.FORMS[thing][form])
-    return Selection(
-        normal,
-        keep(fusions.FUSIONS),
-        keep(fusions.WHOLE_GRAPH),
-        keep(forms),
-        REMOVE_DROPOUT in without,
-        UNPAD not in without and (not only or UNPAD in only),
-    )
-
-
-def rule_names() -> list[str]:
-    """Every rule's name, in order, once."""
-    forms = tuple(rule for thing in fusions.FORMS.values() for form in thing.values() for rule in form)
-    rules = (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *forms)
-    return list(dict.fromkeys([*(rule.name for rule in rules), REMOVE_DROPOUT, UNPAD]))
+def lowerings() -> dict[str, dict[str, Lowering]]:
+    """For each thing that a target chooses a variant of, the lowering to each variant."""
+    found: dict[str, dict[str, Lowering]] = {}
+    for lowering in plugins.find(Lowering, "onnxfuse.fusions").values():
+        found.setdefault(lowering.thing, {})[lowering.variant] = lowering
+    return found
 
 
 def architecture(model_type: str) -> Architecture:

@@ -15,7 +15,7 @@ from pathlib import Path
 from onnxfuse import catalog, targets
 from onnxfuse.exporters import export, open_checkpoint
 from onnxfuse.io import atomic, onnx_file
-from onnxfuse.optimizer import fuse
+from onnxfuse.optimizer import UNPAD, fuse, rule_names
 from onnxfuse.rewrite.driver import Application, Line
 
 LAYERS = {"num_hidden_layers": 1, "n_layers": 1}
@@ -66,7 +66,7 @@ def main() -> int:
         for exporter in ("torchscript", "dynamo"):
             model = small_export(family.model_type, exporter)
             before = [Line.of(node) for node in model.graph]
-            trace = fuse(model, targets.find("cpu"), without=frozenset({catalog.UNPAD})).trace
+            trace = fuse(model, targets.find("cpu"), without=frozenset({UNPAD})).trace
             for application in trace.applications:
                 seen.setdefault(application.rule, application)
             if exporter == "torchscript":
@@ -76,8 +76,8 @@ def main() -> int:
                 unpadded = small_export(family.model_type, exporter)
                 if not fuse(unpadded, targets.find("cpu")).padding.kept:
                     lines = [Line.of(node) for node in unpadded.graph]
-                    seen[catalog.UNPAD] = Application(catalog.UNPAD, "the whole graph", tuple(after), tuple(lines))
-    for name in catalog.rule_names():
+                    seen[UNPAD] = Application(UNPAD, "the whole graph", tuple(after), tuple(lines))
+    for name in rule_names():
         if name in seen:
             atomic.save_text(draw_rewrite(seen[name]), folder / f"rule-{name}.md")
     return 0

@@ -6,16 +6,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxfuse import fusions, normalize
+from onnxfuse import catalog, normalize, optimizer
 from onnxfuse.errors import ModelError
 from onnxfuse.normalize import structure
 from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
+from onnxfuse.rewrite.fusion import FUSE, HOIST
 from onnxfuse.runtime.sessions import open_session, run
 from tests.layer import LEFT, RIGHT, close
 from tests.splices import TOLERANCE, splice
 
-FORMS = tuple(rule for forms in fusions.FORMS.values() for rules in forms.values() for rule in rules)
-RULES = (*normalize.RULES, *fusions.FUSIONS, *fusions.WHOLE_GRAPH, *FORMS)
+FUSIONS = [fusion for fusion in optimizer.ordered(catalog.fusions().values()) if fusion.stage == FUSE]
+FUSING = tuple(rule for fusion in FUSIONS for rule in fusion.rules)
+HOISTING = tuple(rule for fusion in catalog.fusions().values() if fusion.stage == HOIST for rule in fusion.rules)
+LOWERING = tuple(rule for thing in catalog.lowerings().values() for lowering in thing.values() for rule in lowering.rules)
+RULES = (*normalize.RULES, *FUSING, *HOISTING, *LOWERING)
 MISREAD = {"bias-in-linear"}
 """Only ``ablate`` uses it: ONNX Runtime 1.31 infers wrong shapes from its Reshape in some graphs and does not open them."""
 
@@ -40,13 +44,7 @@ def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Analysis] | 
 @given(seed=st.integers(0, 1_000_000))
 def test_a_rule_alone_changes_nothing(name, seed):
     rules = [rule for rule in RULES if rule.name == name]
-    first = (
-        ()
-        if rules[0] in normalize.RULES
-        else normalize.RULES
-        if rules[0] in fusions.FUSIONS
-        else (*normalize.RULES, *fusions.FUSIONS)
-    )
+    first = () if rules[0] in normalize.RULES else normalize.RULES if rules[0] in FUSING else (*normalize.RULES, *FUSING)
     before, after = prepared(seed, first), prepared(seed, first)
     if before is None or after is None:
         return

@@ -119,7 +119,7 @@ def scale_reshape(op: Op, x, target, factor, dtype, **_):
 
 
 RULES = (
-    Rule("division-to-multiplication", divide, guard_divide, multiply),
+    Rule("division-to-multiplication", divide, guard_divide, multiply, measured=True),
     Rule("factors-merge", twice, guard_twice, multiply),
     Rule("scale-left", scaled_left, guard_scores, scale_scores),
     Rule("scale-right", scaled_right, guard_scores, scale_scores),

@@ -1,14 +1,14 @@
 """What each rewrite brings: none, each alone, all but each, and all; latency, error and nodes of every variant.
 
 Each variant is measured beside the original in one interleaved run, and only that ratio means anything. Alone still means in
-normal form: no fusion finds its pattern in an exporter's spelling.
+normal form: no fusion finds its pattern in the form that an exporter writes.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,14 @@ from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio, Timing
-from onnxfuse.optimizer import fuse
+from onnxfuse.optimizer import UNPAD, fuse, left_out, lowerings, normal_measured, ordered
 from onnxfuse.pipeline.step import fitted
+from onnxfuse.rewrite import Alone, Fusion, Lowering
+from onnxfuse.rewrite.fusion import BY_RULE, FUSE, HOIST
 from onnxfuse.runtime import Feeds, Settings, open_runner
 from onnxfuse.targets import Target
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.inputs import profile_of
-
-UNITS = {"merge-linears": {"merged-qkv"}, "gelu": {"gelu", "gelu-tanh"}}
-"""Rewrites that go by another name than their rules; the others are called as their rule."""
-
-NORMAL = ("division-to-multiplication", "remove-dropout")
-"""Steps of the normal form that are measured too: by the names of the field."""
-
-OTHER_FORMS = {"merge-linears": {"attention": "decomposed"}, "bias-in-linear": {"linear": "Gemm"}}
-NEEDS = {"merge-linears": frozenset({"attention", "attention-decomposed"})}
-"""Rewrites that are measured in another form than the target's: merged projections are found through attention, which is then
-taken apart again; a bias inside the product needs Gemm, which no target prefers."""
 
 
 @dataclass(frozen=True)
@@ -81,26 +72,40 @@ class Ablation:
     shape: str
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Rules that are measured as one. ``chosen``: whether the target uses them, so that they can be left out."""
+
+    name: str
+    rules: frozenset[str]
+    alone: Alone = BY_RULE
+    chosen: bool = True
+
+
+def units(target: Target) -> Iterator[Unit]:
+    """What is measured: everything beyond the normal form that the target uses, or that says how it is measured by itself."""
+    fusions = [fusion for stage in (FUSE, HOIST) for fusion in ordered(catalog.fusions().values()) if fusion.stage == stage]
+    chosen: list[Fusion | Lowering] = [fusion for fusion in fusions if not left_out(fusion, target)] + lowerings(target)
+    others = [each for thing in catalog.lowerings().values() for each in thing.values() if each.alone.name and each not in chosen]
+    for each in (*chosen, *others):
+        rules = frozenset(rule.name for rule in each.rules)
+        if each.alone.name:
+            yield Unit(each.alone.name, rules, each.alone, each in chosen)
+        else:
+            yield from (Unit(name, frozenset({name})) for name in sorted(rules))
+
+
 def variants(target: Target) -> Iterator[Variant]:
     """None, the normal form, each rewrite alone, all but each, all."""
-    rules = list(dict.fromkeys(rule.name for rule in catalog.select(target, frozenset(), frozenset()).rewrites))
-    named = {name for names in UNITS.values() for name in names}
-    units = {name: frozenset(names) for name, names in UNITS.items()}
-    units |= {name: frozenset({name}) for name in rules if name not in named}
+    measured = list(units(target))
     yield Variant("none", target, original=True)
-    yield Variant("normal form", target, without=frozenset(rules))
-    for name, unit in units.items():
-        needs = unit | NEEDS.get(name, frozenset())
-        yield Variant(f"{name} alone", _spelt(target, **OTHER_FORMS.get(name, {})), only=needs)
-    yield Variant("bias-in-linear alone", _spelt(target, **OTHER_FORMS["bias-in-linear"]), only=frozenset({"bias-in-linear"}))
-    for name, unit in (units | {name: frozenset({name}) for name in (*NORMAL, catalog.UNPAD)}).items():
-        yield Variant(f"all but {name}", target, without=unit)
+    yield Variant("normal form", target, without=frozenset(rule for unit in measured if unit.chosen for rule in unit.rules))
+    for unit in measured:
+        yield Variant(f"{unit.name} alone", Target(**{**vars(target), **unit.alone.target}), only=unit.rules | unit.alone.needs)
+    steps = [Unit(name, frozenset({name})) for name in (*normal_measured(), UNPAD)]
+    for unit in (*(unit for unit in measured if unit.chosen), *steps):
+        yield Variant(f"all but {unit.name}", target, without=unit.rules)
     yield Variant("all", target)
-
-
-def _spelt(target: Target, attention: str = "", linear: str = "") -> Target:
-    """The target with other forms."""
-    return replace(target, attention=attention or target.attention, linear=linear or target.linear)
 
 
 def ablate(source: Path, target_name: str, plan: BenchmarkConfig, progress: Progress = silent) -> Ablation:

@@ -1,14 +1,14 @@
 """Say of each layer what was fused, and where the nearest match stopped for what was not.
 
 A layer begins at its attention. A norm that only the projections of the next attention read belongs to that one (ViT's first
-norm); what comes before the first layer is the embeddings. What is not fused is found by the operator that nothing else in an
-encoder uses (its anchor): Softmax, Erf or Tanh, ReduceMean.
+norm); what comes before the first layer is the embeddings. What is not fused is found by the operators that its fusion names as
+anchors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,14 @@ from onnxfuse import catalog, targets
 from onnxfuse.catalog import model_type
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.normalize.contrib import STAYS
-from onnxfuse.optimizer import canonical, one_split, stands_for
-from onnxfuse.rewrite import Analysis, Rule, Trace
+from onnxfuse.optimizer import canonical, left_out, ordered, select, stands_for
+from onnxfuse.rewrite import Analysis, Fusion, Rule, Trace
 from onnxfuse.rewrite.driver import CONSENT, nearest_miss
 from onnxfuse.rewrite.pattern import Miss
 from onnxfuse.targets import Target
 
-DONE = {"Attention": "attention", "LayerNormalization": "layer_norm", "Gelu": "gelu"}
-ANCHORS = {"Softmax": "attention", "ReduceMean": "layer_norm", "Erf": "gelu", "Tanh": "gelu"}
-RULES = {"attention": ("attention",), "qkv": ("merged-qkv",), "layer_norm": ("layer-norm",), "gelu": ("gelu", "gelu-tanh")}
-"""The rules that make each thing."""
+LEADS, LAYER = "layer_norm", "attention"
+"""The fusions of what may stand before a layer's attention and belong to it, and of attention."""
 
 REACH = 12
 """How many nodes after its anchor the last node of a fusion may be: a norm has 6, attention 3, Gelu 4; exporters add some."""
@@ -43,7 +41,7 @@ ADVICE = (
 )
 """What to do, by the words of a refusal; the first that fits."""
 
-OTHERWISE = "if it computes the same, this spelling is not known yet: report it with this line"
+OTHERWISE = "if it computes the same, this form is not known yet: report it with this line"
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,29 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The fusions of things to count, by the operator that they make and by the anchors of what was not made."""
+
+    fusions: Mapping[str, Fusion]
+
+    def of(self, operator: str) -> list[Fusion]:
+        """The fusions that make an operator; those that ask more of it come last."""
+        made = [fusion for fusion in self.fusions.values() if fusion.operator == operator]
+        return sorted(made, key=lambda fusion: fusion.condition is not None)
+
+    def at(self, anchor: str) -> list[Fusion]:
+        """The fusions that an operator would have been part of."""
+        return [fusion for fusion in self.fusions.values() if anchor in fusion.anchors]
+
+    def shows(self, node: ir.Node) -> bool:
+        """Whether a node is of a thing, or a sign of one that was not made."""
+        return not node.domain and bool(self.of(node.op_type) or self.at(node.op_type))
+
+    def stands_for(self, node: ir.Node) -> Fusion | None:
+        return stands_for(node, self.fusions.values())
+
+
 def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Finding]:
     """Fuse ``model`` in place, up to standard operators, and say what became of each layer.
 
@@ -82,21 +103,22 @@ def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Fi
     Raises:
         UsageError, ModelError: as ``fuse``.
     """
-    chosen = catalog.select(target, frozenset(), frozenset())
-    analysis = canonical(model, target, chosen, Trace())
-    rules = {fusion: [rule for rule in chosen.fusions if rule.name in names] for fusion, names in RULES.items()}
+    analysis = canonical(model, target, select(target, frozenset(), frozenset()), Trace())
+    counted = {fusion.name: fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator}
+    known = _Known({name: fusion for name, fusion in counted.items() if not left_out(fusion, target)})
+    things = [name for name in things if name in known.fusions or name not in counted]
     findings: list[Finding] = []
-    for layer, nodes in _layers(model.graph):
-        here = [finding for node in nodes for finding in _findings(layer, node, rules, analysis)]
-        findings += [*_once(here), *_absent(layer, here, things)]
-    return [*findings, *_hidden(model.graph)]
+    for layer, nodes in _layers(model.graph, known):
+        here = [finding for node in nodes for finding in _findings(layer, node, known, analysis)]
+        findings += [*_once(here), *_absent(layer, here, things, known)]
+    return [*findings, *_hidden(model.graph, known)]
 
 
-def _hidden(graph: ir.Graph) -> Iterator[Finding]:
+def _hidden(graph: ir.Graph, known: _Known) -> Iterator[Finding]:
     """Operators with bodies that hold what would be fused outside of them."""
     for node in graph:
         bodies = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
-        inner = [each for body in bodies for each in body.all_nodes() if not each.domain and each.op_type in (*DONE, *ANCHORS)]
+        inner = [each for body in bodies for each in body.all_nodes() if known.shows(each)]
         if inner:
             name = node.outputs[0].name or ""
             more = f" and {len(inner) - 1} more" if inner[1:] else ""
@@ -104,27 +126,28 @@ def _hidden(graph: ir.Graph) -> Iterator[Finding]:
             yield Finding(f"inside {node.op_type}", "fusions", False, name, 1, seen, CONSENT, name, "export the model without it")
 
 
-def _layers(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:
+def _layers(graph: ir.Graph, known: _Known) -> Iterator[tuple[str, list[ir.Node]]]:
     """The nodes of interest, by layer."""
-    things = [node for node in graph if stands_for(node) or (not node.domain and node.op_type in (*DONE, *ANCHORS))]
+    things = [node for node in graph if known.shows(node) or known.stands_for(node)]
     layers: list[list[ir.Node]] = [[]]
     for at, node in enumerate(things):
-        led = len(layers) > 1 and len(layers[-1]) == 1 and _leads(layers[-1][0])
-        leads = at + 1 < len(things) and _attends(things[at + 1]) and _leads(node)
-        if leads or (_attends(node) and not led):
+        led = len(layers) > 1 and len(layers[-1]) == 1 and _leads(layers[-1][0], known)
+        leads = at + 1 < len(things) and _attends(things[at + 1], known) and _leads(node, known)
+        if leads or (_attends(node, known) and not led):
             layers.append([])
         layers[-1].append(node)
     for number, nodes in enumerate(layers):
         yield f"layer {number - 1}" if number else "embeddings", nodes
 
 
-def _attends(node: ir.Node) -> bool:
-    return "Attention" in (node.op_type, stands_for(node)) or node.op_type == "Softmax"
+def _attends(node: ir.Node, known: _Known) -> bool:
+    attention = known.fusions[LAYER]
+    return known.stands_for(node) is attention or node.op_type == attention.operator or node.op_type in attention.anchors
 
 
-def _leads(norm: ir.Node) -> bool:
+def _leads(norm: ir.Node, known: _Known) -> bool:
     """Whether a norm is there for projections alone, and no residual reads it."""
-    return norm.op_type == "LayerNormalization" and {user.op_type for user, _ in norm.outputs[0].uses()} == {"MatMul"}
+    return known.fusions[LEADS].made(norm) and {user.op_type for user, _ in norm.outputs[0].uses()} == {"MatMul"}
 
 
 def _once(findings: list[Finding]) -> list[Finding]:
@@ -135,24 +158,23 @@ def _once(findings: list[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _findings(layer: str, node: ir.Node, rules: Mapping[str, list[Rule]], analysis: Analysis) -> Iterator[Finding]:
+def _findings(layer: str, node: ir.Node, known: _Known, analysis: Analysis) -> Iterator[Finding]:
     name = node.outputs[0].name or ""
-    if (operator := stands_for(node)) is not None:
+    if (fusion := known.stands_for(node)) is not None:
         own = f"{node.domain}.{node.op_type}"
         why = node.metadata_props.get(STAYS, f"{own} is not taken apart")
         advice = f"{own} runs in its own runtime alone; export the model again, without that runtime's optimizer"
-        yield Finding(layer, DONE[operator], False, name, 1, why, CONSENT, name, advice)
+        yield Finding(layer, fusion.name, False, name, 1, why, CONSENT, name, advice)
         return
-    if node.op_type in DONE:
-        yield Finding(layer, DONE[node.op_type], True, name)
-        if node.op_type == "Attention":
-            near = _nearest(rules["qkv"], [node], None, analysis)
-            yield Finding(layer, "qkv", True, name) if one_split(node) else _missed(layer, "qkv", name, near)
-        return
-    fusion = ANCHORS[node.op_type]
-    near = _nearest(rules[fusion], _downstream(node), node, analysis)
-    if fusion == "attention" or (near is not None and near[1] and near[0].matched > 1):
-        yield _missed(layer, fusion, name, near)
+    for fusion in known.of(node.op_type):
+        if fusion.made(node):
+            yield Finding(layer, fusion.name, True, name)
+        else:
+            yield _missed(layer, fusion.name, name, _nearest(fusion.rules, [node], None, analysis))
+    for fusion in known.at(node.op_type):
+        near = _nearest(fusion.rules, _downstream(node), node, analysis)
+        if fusion.name == LAYER or (near is not None and near[1] and near[0].matched > 1):
+            yield _missed(layer, fusion.name, name, near)
 
 
 def _downstream(anchor: ir.Node) -> list[ir.Node]:
@@ -168,7 +190,7 @@ def _downstream(anchor: ir.Node) -> list[ir.Node]:
     return list(found)
 
 
-def _nearest(rules: list[Rule], roots: list[ir.Node], anchor: ir.Node | None, analysis: Analysis) -> tuple[Miss, bool] | None:
+def _nearest(rules: Sequence[Rule], roots: list[ir.Node], anchor: ir.Node | None, analysis: Analysis) -> tuple[Miss, bool] | None:
     """The miss that got furthest, those that reached the anchor before the others; the nearest root wins a tie."""
     best: tuple[Miss, bool] | None = None
     for root in roots:
@@ -193,13 +215,14 @@ def _missed(layer: str, fusion: str, at: str, near: tuple[Miss, bool] | None) ->
     return Finding(layer, fusion, False, at, miss.matched, miss.seen, miss.wanted, miss.where, advice)
 
 
-def _absent(layer: str, here: list[Finding], things: Collection[str]) -> Iterator[Finding]:
+def _absent(layer: str, here: list[Finding], things: Collection[str], known: _Known) -> Iterator[Finding]:
     """What every layer is expected to have, and this one does not show at all."""
     if layer == "embeddings":
         return
-    for fusion in things:
-        if not any(finding.fusion == fusion for finding in here) and fusion != "qkv":  # attention's finding tells of it
-            yield Finding(layer, fusion, False, layer, advice="the model has another kind of layer here, or it was taken apart")
+    for name in things:
+        told = name in known.fusions and known.fusions[name].condition is not None  # by the finding of its operator
+        if not told and not any(finding.fusion == name for finding in here):
+            yield Finding(layer, name, False, layer, advice="the model has another kind of layer here, or it was taken apart")
 
 
 def explain_file(source: Path, target: str = "cpu", model_type_: str | None = None) -> list[Finding]:

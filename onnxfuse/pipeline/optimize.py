@@ -15,7 +15,7 @@ from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
-from onnxfuse.optimizer import fuse
+from onnxfuse.optimizer import UNPAD, fuse
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.products import integer_node
@@ -50,7 +50,7 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent) -> Step:
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
     listener = None if plan.dump is None else Dump(model, plan.dump)
-    without = plan.without | ({catalog.UNPAD} if plan.unpad is False else set())
+    without = plan.without | ({UNPAD} if plan.unpad is False else set())
     fused = fuse(
         model, target, only=plan.only, without=without, zeros=plan.unpad is True, prove=plan.verify == "each", listener=listener
     )

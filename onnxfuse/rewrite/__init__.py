@@ -13,17 +13,21 @@ It imports no runtime: what it asks one comes as functions (``Compute``, ``Infer
 
 from onnxfuse.rewrite.analysis import Analysis, Dim
 from onnxfuse.rewrite.driver import Trace, rewrite
+from onnxfuse.rewrite.fusion import Alone, Fusion, Lowering
 from onnxfuse.rewrite.inference import Infer
 from onnxfuse.rewrite.pattern import Pattern, Term, Var
 from onnxfuse.rewrite.proof import Compute, Prover
 from onnxfuse.rewrite.rule import Learned, Match, NoMatch, Op, Rule
 
 __all__ = [
+    "Alone",
     "Analysis",
     "Compute",
     "Dim",
+    "Fusion",
     "Infer",
     "Learned",
+    "Lowering",
     "Match",
     "NoMatch",
     "Op",

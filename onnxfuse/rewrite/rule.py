@@ -198,6 +198,7 @@ class Rule:
         after: builds the replacement from the variables; returns the new value, or one for each root output.
         shared: the inner values may be read elsewhere (they then stay); otherwise that refuses the match.
         exact: results are equal to the bit, and ``proof`` asks for that.
+        measured: of the normal form, whether ``ablate`` leaves it out by itself to see what it brings.
     """
 
     name: str
@@ -206,6 +207,7 @@ class Rule:
     after: Callable[..., ir.Value]
     shared: bool = False
     exact: bool = False
+    measured: bool = False
 
     @cached_property
     def pattern(self) -> pattern.Term:

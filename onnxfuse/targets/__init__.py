@@ -23,7 +23,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "padding": ("removed", "kept"),
     "precision": ("fp32", "int8"),
 }
-"""What a target chooses for each thing; the forms are keys of ``fusions.FORMS``."""
+"""What a target chooses for each thing; ``catalog.lowerings`` has those of each variant."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Target:
     measured: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
-    def forms(self) -> dict[str, str]:
-        """The preferred form of each thing, by its key in ``fusions.FORMS``."""
+    def variants(self) -> dict[str, str]:
+        """The chosen variant of each thing that is lowered (``catalog.lowerings``)."""
         return {"attention": self.attention, "gelu": self.gelu, "residual": self.residual, "linear": self.linear}
 
     def to_json(self) -> dict[str, Any]:

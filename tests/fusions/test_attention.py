@@ -233,7 +233,7 @@ TURNED = "int64[4] split = {0, 0, 3, 4}, int64[4] other = {-1, 7, 3, 4}, int64[5
 def test_heads_of_a_model_on_sbd_are_swapped(perm):
     text = f"g (float[S,B,12] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, split)  y = Transpose<perm = [{perm}]>(h) }}"
     before, after = parse(text), parse(text)
-    rewrite(after, attention.RULES, analysis_of(after), Trace())
+    rewrite(after, attention.SWAPPED, analysis_of(after), Trace())
     assert [(node.op_type, [list(a.value) for a in node.attributes.values()]) for node in after.graph] == [
         ("Transpose", [[1, 0, 2]]),
         ("Reshape", []),
@@ -256,7 +256,7 @@ def test_other_heads_are_not_swapped(shape, target, reason):
         f"g (float[{shape}] x) => (float[P] y) <{TURNED}> {{ h = Reshape(x, {target})  y = Transpose<perm = [1, 2, 0, 3]>(h) }}"
     )
     trace = Trace()
-    assert not rewrite(model, attention.RULES, analysis_of(model), trace)
+    assert not rewrite(model, attention.SWAPPED, analysis_of(model), trace)
     assert reason in trace.misses["heads-swapped"]["seen"]
 
 

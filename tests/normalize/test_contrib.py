@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.contrib import STAYS, take_apart
-from onnxfuse.optimizer import census, fuse
+from onnxfuse.optimizer import count, fuse
 from onnxfuse.rewrite import Analysis
 from onnxfuse.runtime.sessions import infer, open_session, run
 from onnxfuse.targets import find
@@ -678,4 +678,4 @@ def test_the_command_line_optimizes_what_the_optimizer_wrote(mask, cli, tmp_path
 def test_what_stays_is_counted_as_unfused():
     model = parse(attention("x, w, b, , past", more_out=", present", out="float[B,S,6] y, float[2,B,2,Q,3] present"))
     take_apart(model, Analysis({"": 20}, infer))
-    assert census(model) == {"attention": 0, "qkv": 0, "layer_norm": 0, "gelu": 0, "unfused": 1}
+    assert count(model) == {"attention": 0, "qkv": 0, "layer_norm": 0, "gelu": 0, "unfused": 1}

@@ -8,8 +8,7 @@ import pytest
 
 from onnxfuse import catalog
 from onnxfuse.io import onnx_file
-from onnxfuse.optimizer import census as count
-from onnxfuse.optimizer import fuse
+from onnxfuse.optimizer import count, fuse
 from onnxfuse.pipeline.explain import explain
 from onnxfuse.targets import find
 from tests.conftest import fill, parse

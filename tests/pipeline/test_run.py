@@ -175,7 +175,7 @@ def test_a_requirement_that_is_not_met_names_the_nearest_miss(bert_export, tmp_p
 
 
 def test_a_rewrite_that_changes_outputs_is_never_saved(bert_export, tmp_path, monkeypatch):
-    from onnxfuse import catalog
+    from onnxfuse import optimizer
     from onnxfuse.rewrite import Rule
 
     def before(op, x):
@@ -185,8 +185,8 @@ def test_a_rewrite_that_changes_outputs_is_never_saved(bert_export, tmp_path, mo
         return op.Sigmoid(x)
 
     wrong = Rule("wrong", before, lambda match: None, after)
-    select = catalog.select
-    monkeypatch.setattr(catalog, "select", lambda *arguments: _with(select(*arguments), wrong))
+    select = optimizer.select
+    monkeypatch.setattr(optimizer, "select", lambda *arguments: _with(select(*arguments), wrong))
     source = bert_export / "export" / "model.onnx"
     with pytest.raises(ParityError, match="optimizing changed the outputs"):
         optimize(OptimizeConfig(source, tmp_path / "o.onnx", verify="final"))

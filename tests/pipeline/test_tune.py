@@ -141,7 +141,7 @@ def test_a_slower_result_is_not_kept(bert_export, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tune._Workshop, "measure", measure)
     outcome = tune.tune(plan(bert_export, tmp_path))
-    assert outcome.target.forms == targets.find("cpu").forms
+    assert outcome.target.variants == targets.find("cpu").variants
     assert outcome.target.precision == "fp32"
 
 

@@ -433,7 +433,7 @@ def test_rows_that_are_not_numbers_are_no_fault_of_the_model(cli, tmp_path):
 
 def nudge(monkeypatch, factor):
     """Make the optimizer multiply each Tanh by a factor, as a wrong rule would."""
-    from onnxfuse import catalog
+    from onnxfuse import optimizer
 
     def before(op, x):
         return op.Tanh(x)
@@ -441,9 +441,9 @@ def nudge(monkeypatch, factor):
     def after(op, x):
         return op.Mul(op.Tanh(x), op.constant(np.asarray(factor, np.float32), "factor"))
 
-    select = catalog.select
+    select = optimizer.select
     rule = Rule("nudge", before, lambda match: match.need(_reader(match) != "Mul", "once"), after)
-    monkeypatch.setattr(catalog, "select", lambda *given: replace(select(*given), forms=(rule,)))
+    monkeypatch.setattr(optimizer, "select", lambda *given: replace(select(*given), lowerings=(rule,)))
 
 
 def _reader(match):

@@ -1,0 +1,91 @@
+"""What a file in fusions/ defines: a Fusion, which makes one thing, or a Lowering, which writes one as a target runs it.
+
+Both are data. Whoever counts, explains, measures or orders fusions reads it here and keeps no list of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnxfuse.rewrite.rule import Rule
+
+FUSE, HOIST = "fuse", "hoist"
+"""Stages: from the normal form to standard operators; then moving work across layers, repeated until nothing moves."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """How ``ablate`` measures rules by themselves.
+
+    Args:
+        name: what it calls all of them together; "" takes each rule as one, by its own name.
+        needs: names of other rules without which they find nothing.
+        target: variants other than the target's that they are measured with, by thing.
+    """
+
+    name: str = ""
+    needs: frozenset[str] = frozenset()
+    target: Mapping[str, str] = field(default_factory=dict)
+
+
+BY_RULE = Alone()
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Rules that make one thing.
+
+    Args:
+        name: what models/ and reports call the thing.
+        rules: tried in this order at a node.
+        stage: FUSE or HOIST.
+        after: names of the fusions that must come before.
+        operator: the standard operator that the thing becomes; "" where it is nothing to count.
+        condition: what a node of that operator must meet besides; None asks nothing more.
+        anchors: operators by which ``explain`` finds a thing that was not fused.
+        leftovers: operators that nothing else in an encoder uses: each one left counts as not fused.
+        unless: a thing of a target and the choice that leaves this fusion out.
+        alone: how ``ablate`` measures it.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    stage: str = FUSE
+    after: tuple[str, ...] = ()
+    operator: str = ""
+    condition: Callable[[ir.Node], bool] | None = None
+    anchors: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    unless: tuple[str, str] | None = None
+    alone: Alone = BY_RULE
+
+    def made(self, node: ir.Node) -> bool:
+        """Whether a node is what this fusion makes."""
+        of_operator = bool(self.operator) and node.op_type == self.operator and not node.domain
+        return of_operator and (self.condition is None or self.condition(node))
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """Rules that write a thing as one of the variants that a target may choose.
+
+    Args:
+        thing: the field of a target that chooses.
+        variant: the choice, by the operator that it ends in or what it is called.
+        rules: none where the normal form is that already.
+        below: whatever a target chooses, a model of a lower opset than this one is written so: it lacks the operator.
+        alone: how ``ablate`` measures it.
+    """
+
+    thing: str
+    variant: str
+    rules: tuple[Rule, ...] = ()
+    below: int = 0
+    alone: Alone = BY_RULE
+
+    @property
+    def name(self) -> str:
+        return f"{self.thing} {self.variant}"
