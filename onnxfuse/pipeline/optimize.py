@@ -15,7 +15,7 @@ from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
-from onnxfuse.optimizer import UNPAD, fuse
+from onnxfuse.optimizer import UNPAD, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.products import integer_node
@@ -102,7 +102,8 @@ def _expected(family: str, config: dict[str, Any], target: Target) -> dict[str, 
     if architecture.layers not in config:
         return {}
     expected = architecture.expected(config, config.get("onnxfuse_task"))
-    return {name: count for name, count in expected.items() if name != "qkv" or target.qkv == "merged"}
+    absent = {fusion.name for fusion in catalog.fusions().values() if left_out(fusion, target)}
+    return {name: count for name, count in expected.items() if name not in absent}
 
 
 def _require(plan: OptimizeConfig, counts: dict[str, int], expected: dict[str, int]) -> None:
