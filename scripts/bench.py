@@ -28,7 +28,8 @@ from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Settings
-from onnxfuse.verify.inputs import Profile, profile_of
+from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.profile import Profile
 
 THREADS = 2
 HOME = Path(__file__).parent.parent

@@ -38,6 +38,7 @@ from onnxfuse.exporters import (  # noqa: E402
 from onnxfuse.pipeline.optimize import optimize  # noqa: E402
 from onnxfuse.runtime import open_runner  # noqa: E402
 from onnxfuse.verify import parity, verdict  # noqa: E402
+from onnxfuse.verify.expected import expect  # noqa: E402
 from tests.conftest import small_model  # noqa: E402
 
 HEADS = {
@@ -176,7 +177,7 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
     step = optimize(OptimizeConfig(path, home / "model_optimized.onnx"))
     counts, expected = step.details["fused"], step.details["expected"]
     cases = verdict.grid_of(path, checkpoint.config)
-    expected_outputs = parity.reference(checkpoint_runner(checkpoint), cases)
+    expected_outputs = expect(checkpoint_runner(checkpoint), cases)
     agrees = parity.compare(expected_outputs, open_runner(step.path), "reassociate")
     complete = counts["unfused"] == 0 and agrees.passed and all(counts[name] >= wanted for name, wanted in expected.items())
     return Row(**asdict(row) | {"fused": tables.fused_text(counts, expected), "complete": complete, "error": agrees.error})

@@ -17,7 +17,7 @@ from onnxfuse.errors import ModelError, OnnxfuseError, UsageError
 from onnxfuse.evaluate import sources
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.io import folders, onnx_file
-from onnxfuse.verify.inputs import Case
+from onnxfuse.verify.grid import Case
 from onnxfuse.verify.verdict import Real
 
 METADATA = "onnxfuse.int8"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxfuse.errors import ParityError
-from onnxfuse.runtime import Feeds
-from onnxfuse.verify.parity import Runner
+from onnxfuse.runtime import Feeds, Runner
 
 Tokenize = Callable[[Sequence[str]], Feeds]
 OUTPUT = "sentence_embedding"

@@ -15,7 +15,7 @@ import numpy as np
 from onnxfuse.architecture import IDS, MASK, PIXELS, POSITIONS, TYPES
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.runtime import Feeds
-from onnxfuse.verify.inputs import BATCH, LENGTH, Input, Profile
+from onnxfuse.verify.profile import BATCH, LENGTH, Input, Profile
 
 NAMES = {"ids": IDS, "mask": MASK, "types": TYPES, "positions": POSITIONS, "values": PIXELS}
 """What Hugging Face calls the input of each role."""

@@ -18,7 +18,9 @@ from onnxfuse.evaluate.sentences import calibration_sentences
 from onnxfuse.evaluate.text import LONGEST, Tokenizer, has_tokenizer, tokenizer
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.runtime import open_runner
-from onnxfuse.verify.inputs import Profile, profile_of, understood
+from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.meaning import understood
+from onnxfuse.verify.profile import Profile
 
 SENTENCES = 512
 """Enough for outliers to show: with half as many, int8 all-MiniLM-L6-v2 loses a tenth more."""

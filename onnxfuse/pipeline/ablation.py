@@ -27,6 +27,7 @@ from onnxfuse.rewrite.fusion import BY_RULE, FUSE, HOIST
 from onnxfuse.runtime import Feeds, Settings, open_runner
 from onnxfuse.targets import Target
 from onnxfuse.verify import parity, verdict
+from onnxfuse.verify.expected import Expected, expect
 from onnxfuse.verify.inputs import profile_of
 
 
@@ -118,7 +119,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkConfig, progress: Prog
     profile = profile_of(onnx_file.load(source), config)
     plan = fitted(plan, profile)
     family = catalog.architecture(catalog.model_type(onnx_file.load(source), config, None))
-    expected = parity.reference(open_runner(source), verdict.grid_of(source, config))
+    expected = expect(open_runner(source), verdict.grid_of(source, config))
     feeds = [profile.feeds(plan.batch, plan.length, seed=plan.seed)]
     results = []
     chosen = list(variants(targets.find(target_name)))
@@ -143,7 +144,7 @@ def _measure(
     path: Path,
     source: Path,
     rewrites: int,
-    expected: list[parity.Expected],
+    expected: list[Expected],
     feeds: list[Feeds],
     plan: BenchmarkConfig,
 ) -> Result:

@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxfuse.errors import UsageError
 from onnxfuse.evaluate import calibrated
 from onnxfuse.evaluate.sources import dataset_for
-from onnxfuse.verify import parity
+from onnxfuse.verify import tolerances
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import compare_files
 
@@ -16,14 +16,14 @@ def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Par
     """Compare two model files; the first is the reference.
 
     Args:
-        kind: a row of ``parity.TOLERANCES``.
+        kind: a row of ``tolerances.TOLERANCES``.
         data: real inputs to compare on, beside the grid; of int8 those that it was calibrated with, when None.
 
     Raises:
         UsageError: no such row, or what the second was calibrated with is gone. ModelError, ParityError: see ``compare_files``.
     """
-    if kind not in parity.TOLERANCES:
-        raise UsageError(f"no tolerance named {kind!r}; choose one of {', '.join(parity.TOLERANCES)}")
+    if kind not in tolerances.TOLERANCES:
+        raise UsageError(f"no tolerance named {kind!r}; choose one of {', '.join(tolerances.TOLERANCES)}")
     real = calibrated.real_inputs(second, first) if kind == "int8" and data is None else None
     if data is not None:
         real = calibrated.real_of(dataset_for(data, second), calibrated.ROWS)

@@ -21,8 +21,11 @@ from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantize.products import integer_node
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtime_of
-from onnxfuse.verify import parity, verdict
-from onnxfuse.verify.inputs import Case, profile_of, understood
+from onnxfuse.verify import tolerances, verdict
+from onnxfuse.verify.expected import Expected, expect
+from onnxfuse.verify.grid import Case
+from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.parity import Parity
 
 COMPARED = 8
@@ -34,7 +37,7 @@ class Candidate:
     """One way to run the model.
 
     Args:
-        kind: a key of ``parity.OF_PRECISION``.
+        kind: a key of ``tolerances.OF_PRECISION``.
         path: its file.
         ours: made by onnxfuse.
         real: what it was calibrated with, if it is int8 and was.
@@ -161,18 +164,18 @@ def measure(
 
 def compare_outputs(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
     """Parity of each candidate with the first, by name (see ``verdict``); ``failed`` receives why one could not be compared."""
-    expected = parity.reference(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
+    expected = expect(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
     names = tuple(expected[0].outputs)
-    agrees, known = {}, dict[str, list[parity.Expected]]()
+    agrees, known = {}, dict[str, list[Expected]]()
     for entry in entries[1:]:
         if entry.unjudged:
             continue
         try:
             if entry.real is not None and entry.real.name not in known:
-                known[entry.real.name] = parity.reference(entries[0].run, entry.real.cases)
+                known[entry.real.name] = expect(entries[0].run, entry.real.cases)
             name = "" if entry.real is None else entry.real.name
             agrees[entry.name] = verdict.judge(
-                expected, known.get(name, []), _only(entry.run, names), parity.OF_PRECISION[entry.kind], name
+                expected, known.get(name, []), _only(entry.run, names), tolerances.OF_PRECISION[entry.kind], name
             )
         except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a baseline's own
             failed[entry.name] = first_line(error)

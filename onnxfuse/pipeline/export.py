@@ -11,6 +11,7 @@ from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify import parity, verdict
+from onnxfuse.verify.expected import expect
 from onnxfuse.verify.verdict import grid_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None) 
         write(checkpoint, staged, exporter=exporter, opset=opset)
         clock.lap("export")
         progress(f"comparing with {LABELS[framework]}")
-        expected = parity.reference(checkpoint_runner(checkpoint), grid_of(staged, checkpoint.config))
+        expected = expect(checkpoint_runner(checkpoint), grid_of(staged, checkpoint.config))
         verdict.require_numbers(expected, onnx_file.load(staged), str(plan.source), ExportError)
         result = parity.compare(expected, open_runner(staged), "reassociate")
         result.require(f"the export differs from {LABELS[framework]}", unwritten(path))

@@ -12,8 +12,10 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.export import lay_beside
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.runtime import open_runner
-from onnxfuse.verify import parity
-from onnxfuse.verify.inputs import grid, profile_of_family
+from onnxfuse.verify import parity, tolerances
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import grid
+from onnxfuse.verify.inputs import profile_of_family
 
 
 def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Step:
@@ -50,8 +52,8 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Step:
         clock.lap("convert")
         progress(f"comparing with {LABELS['tf']}")
         profile = profile_of_family(checkpoint.family, checkpoint.config)
-        expected = parity.reference(checkpoint_runner(checkpoint), list(grid(profile)))
-        result = parity.compare(expected, open_runner(staged), parity.OF_PRECISION[plan.precision])
+        expected = expect(checkpoint_runner(checkpoint), list(grid(profile)))
+        result = parity.compare(expected, open_runner(staged), tolerances.OF_PRECISION[plan.precision])
         result.require(f"LiteRT differs from {LABELS['tf']}", unwritten(path))
         clock.lap("verify")
         details = {

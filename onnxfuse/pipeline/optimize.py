@@ -23,7 +23,7 @@ from onnxfuse.quantize.retype import slow_products
 from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor
 from onnxfuse.targets import Target
-from onnxfuse.verify import parity
+from onnxfuse.verify import tolerances
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.verdict import compare_files
 
@@ -89,11 +89,11 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent) -> Step:
 
 
 def _kind(model: ir.Model) -> str:
-    """The row of ``parity.TOLERANCES`` that a rewrite of the model is held to: by the coarsest numbers that it computes with."""
+    """The row of ``TOLERANCES`` that a rewrite of the model is held to: by the coarsest numbers that it computes with."""
     if integer_node(model) is not None:
         return "int8"  # a rounding step before int8 is a whole code behind it
     held = {value.dtype for value in (*model.graph.initializers.values(), *model.graph.inputs)}
-    return next((kind for dtype, kind in reversed(parity.OF_TYPE.items()) if dtype in held), "reassociate")
+    return next((kind for dtype, kind in reversed(tolerances.OF_TYPE.items()) if dtype in held), "reassociate")
 
 
 def _expected(family: str, config: dict[str, Any], target: Target) -> dict[str, int]:

@@ -14,7 +14,8 @@ from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
-from onnxfuse.verify import parity, verdict
+from onnxfuse.verify import verdict
+from onnxfuse.verify.expected import expect
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import grid_of
@@ -108,11 +109,11 @@ def run_all(
 
 def _compare_all(original: Runner, framework: str, paths: Mapping[str, Path], config: Mapping[str, Any]) -> dict[str, Parity]:
     """Hold the models of a run against what they were exported from. Raises ParityError."""
-    random = parity.reference(original, grid_of(paths["ONNX"], config))
+    random = expect(original, grid_of(paths["ONNX"], config))
     results = {}
     for name, path in paths.items():
         real = calibrated.real_inputs(path)
-        known = [] if real is None else parity.reference(original, real.cases)
+        known = [] if real is None else expect(original, real.cases)
         result = verdict.judge(
             random, known, open_runner(path), "int8" if name == "int8" else "reassociate", "" if real is None else real.name
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxfuse.config import BenchmarkConfig, TuneConfig
-from onnxfuse.verify.inputs import Profile
 from onnxfuse.verify.parity import Parity
+from onnxfuse.verify.profile import Profile
 
 P = TypeVar("P", BenchmarkConfig, TuneConfig)
 

@@ -13,7 +13,9 @@ import onnx_ir as ir
 
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
-from onnxfuse.verify.inputs import Profile, profile_of, understood
+from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.meaning import understood
+from onnxfuse.verify.profile import Profile
 
 PLAIN = Settings()
 

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.runtime import Feeds, Outputs, Runner
+from onnxfuse.runtime import Feeds
+from onnxfuse.verify.masks import MEANINGS, mask_of, row_lengths
 
 BATCH, LENGTH = "batch", "length"
 
 SHORT = 7
 """A sequence that is long enough for every kind of mask."""
-
-MASKS = ("none", "right", "left", "holes", "empty row")
-
-MEANINGS = ((1.0, 0.0), (0.0, 1.0))
-"""What a mask may say of a token that takes part and of one that does not, the usual first."""
-
-ADDED = (0.0, -1e4)
-"""The same of a mask that is added to the scores of attention; only floats can be meant so."""
-
-SLIGHT = 1e-4
-"""A movement that does not count, as a part of an output's largest number: what a filler of -10 lets through."""
-
-CLEAR = 2
-"""How many times as far outputs must move for another meaning than the usual one."""
 
 USUAL = 128
 """The tokens in a row that models are measured on where nobody says."""
@@ -127,12 +113,12 @@ class Input:
 class Profile:
     """What a model takes: its inputs, and the longest sequence it has positions for.
 
-    ``told``: whether the model or its config.json says that; else it is a guess.
+    ``longest_known``: whether the model or its config.json says that; else it is a guess.
     """
 
     inputs: tuple[Input, ...]
     longest: int
-    told: bool = True
+    longest_known: bool = True
 
     @property
     def sequences(self) -> bool:
@@ -184,7 +170,7 @@ class Profile:
 
     def require_length(self, length: int) -> None:
         """Raises UsageError when the model has no positions for so many tokens."""
-        if self.told and self.sequences and length > self.longest:
+        if self.longest_known and self.sequences and length > self.longest:
             raise UsageError(f"--length {length}: the model has positions for {self.longest} tokens; give at most that")
 
     def sized(self, batch: int, length: int) -> tuple[int, int]:
@@ -234,97 +220,3 @@ class Profile:
             for where in (keep, ~keep)
         ]
         return feeds, mixed[0], mixed[1]
-
-
-def row_lengths(batch: int, length: int, real: float) -> tuple[int, ...]:
-    """Rows of falling length, the first of ``length`` tokens, of which the share ``real`` is kept altogether.
-
-    Row i keeps (1 - i/batch)**k of its tokens; k is found by bisection. A single row keeps its share.
-    """
-    if batch == 1:
-        return (max(1, round(length * real)),)
-    part = 1 - np.arange(batch) / batch
-    low, high = 0.0, 64.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (part**middle).mean() > real else (low, middle)
-    return tuple(max(1, round(length * share)) for share in part**low)
-
-
-def mask_of(kind: str, batch: int, length: int) -> np.ndarray:
-    """Which tokens take part, bool [batch, length]. Every row keeps one, except the last of "empty row"."""
-    keep = np.ones((batch, length), dtype=bool)
-    for row in range(batch):
-        dropped = min(length - 1, (length * (row + 1)) // (batch + 1))
-        if kind == "right" and dropped:
-            keep[row, length - dropped :] = False
-        if kind == "left":
-            keep[row, :dropped] = False
-        if kind == "holes":
-            keep[row, 1 + row % 2 : length - 1 : 2] = False
-    if kind == "empty row":
-        keep[-1] = False
-    return keep
-
-
-def understood(profile: Profile, run: Runner) -> Profile:
-    """The profile with every mask meant as the model means it: 1 may let a token in or shut it out, or be added to scores.
-
-    Found by changing a token: the last of those let in, it moves outputs that it does not reach as the first of those shut out.
-    Where nothing tells, 1 lets in.
-    """
-    masks = [value for value in profile.inputs if value.role == "mask"]
-    choices = itertools.product(*(MEANINGS if value.dtype.kind in "iub" else (*MEANINGS, ADDED) for value in masks))
-    meant = [_meaning(profile, dict(zip((value.name for value in masks), choice, strict=True))) for choice in choices]
-    if len(meant) == 1:
-        return profile
-    found = [_let_in(candidate, run) for candidate in meant]
-    return next(candidate for candidate, moved in zip(meant, found, strict=True) if moved >= max(found) / CLEAR)
-
-
-def _meaning(profile: Profile, meanings: dict[str, tuple[float, float]]) -> Profile:
-    inputs = (replace(value, meaning=meanings.get(value.name, value.meaning)) for value in profile.inputs)
-    return replace(profile, inputs=tuple(inputs))
-
-
-def _let_in(profile: Profile, run: Runner) -> float:
-    """How far the last token that is let in moves outputs that it does not reach as the first that is shut out.
-
-    So a mask that the model counts (lengths, as ONNX Runtime's optimizer writes them) tells as well as one that it reads.
-    """
-    rows, columns = profile.sized(1, SHORT)
-    token = columns // 2
-    ends = (np.tile(np.arange(columns) < end, (rows, 1)) for end in (token + 1, token))
-    try:
-        (before, after), (out_before, out_after) = (_changed(profile, run, keep, token) for keep in ends)
-    except ModelError:
-        return 0.0
-    moved = 0.0
-    for name in before:
-        if not isinstance(before[name], np.ndarray):  # a sequence, which cannot be judged
-            continue
-        if len({outputs[name].shape for outputs in (before, after, out_before, out_after)}) == 1:
-            moved += float((_moved(before[name], after[name]) * (_moved(out_before[name], out_after[name]) <= SLIGHT)).sum())
-    return moved
-
-
-def _changed(profile: Profile, run: Runner, keep: np.ndarray, token: int) -> tuple[Outputs, Outputs]:
-    """The outputs with these tokens let in, before and after a token changes."""
-    masks = {value.name: value.content(keep, np.random.default_rng(0)) for value in profile.inputs if value.role == "mask"}
-    feeds = profile.filled(np.ones_like(keep), np.random.default_rng(0)) | masks
-    return run(feeds), run(profile.changed(feeds, LENGTH, slice(token, token + 1)))
-
-
-def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How far each number of an output moved, as a part of its largest; of texts, whether it did."""
-    if before.dtype.kind in "OSU":
-        return differs(before, after).astype(np.float64)
-    a, b = (np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0) for array in (before, after))
-    return np.asarray(np.abs(a - b) / (np.abs(a).max(initial=0.0) or 1.0))
-
-
-def differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where two arrays of one shape differ, bool; all of ``a`` where the shapes do. NaN equals NaN."""
-    if a.shape != b.shape:
-        return np.ones(a.shape, dtype=bool)
-    return np.asarray((a != b) & ~((a != a) & (b != b)))  # NaN is not itself

@@ -1,6 +1,6 @@
 """How models are held against each other: the one rule, for every verb.
 
-    float     on the grid of random inputs, by the row of ``parity.TOLERANCES`` that is asked
+    float     on the grid of random inputs, by the row of ``tolerances.TOLERANCES`` that is asked
     int8      where it was calibrated with real inputs: on those, since random ids lie outside the ranges that it was made for;
               on the grid it must only be finite. Where it was not calibrated: on the grid
 
@@ -24,9 +24,14 @@ from onnxfuse.errors import ModelError, OnnxfuseError, ParityError
 from onnxfuse.io import onnx_file
 from onnxfuse.runtime import Runner, Settings
 from onnxfuse.verify import parity
-from onnxfuse.verify.inputs import BATCH, LENGTH, Case, Profile, grid, profile_of, understood
+from onnxfuse.verify.arrays import is_discrete
+from onnxfuse.verify.expected import Expected, expect
+from onnxfuse.verify.grid import Case, grid
+from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.opened import PLAIN, Opened, opened
-from onnxfuse.verify.parity import Expected, Parity
+from onnxfuse.verify.parity import Parity
+from onnxfuse.verify.profile import BATCH, LENGTH, Profile
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def judge(random: Sequence[Expected], real: Sequence[Expected], run: Runner, kin
     Args:
         random: the reference's outputs on the grid.
         real: the same on the real inputs that the model was calibrated with; empty where it was not.
-        kind: a row of ``parity.TOLERANCES``.
+        kind: a row of ``tolerances.TOLERANCES``.
         name: what the real inputs are.
 
     Raises:
@@ -70,7 +75,7 @@ def compare_files(
 
     Args:
         first: the reference.
-        kind: a row of ``parity.TOLERANCES``.
+        kind: a row of ``tolerances.TOLERANCES``.
         real: what the second was calibrated with.
         zeros: outputs that are wanted to be zero at padding.
 
@@ -83,13 +88,13 @@ def compare_files(
     fixed = profile_of(second.model, first.config)
     run = first.runner(settings)
     profile = understood(first.inputs.fixed(fixed.only(BATCH), fixed.only(LENGTH)), run)
-    random = parity.reference(run, grid(profile))
+    random = expect(run, grid(profile))
     require_numbers(random, first.model, str(first))
     for expected in random:
         for name in zeros:
             keep, output = _tokens(profile, expected.case), expected.outputs[name]
             expected.outputs[name] = np.where(keep.reshape(keep.shape + (1,) * (output.ndim - 2)), output, 0)
-    known = [] if real is None else parity.reference(run, real.cases)
+    known = [] if real is None else expect(run, real.cases)
     del run
     if not first.keep:
         first.close()
@@ -103,7 +108,7 @@ def require_numbers(expected: Sequence[Expected], model: ir.Model, name: str, er
     (A row without a token may be NaN in a model that is whole.)
     """
     outputs = [array for entry in expected for array in entry.outputs.values()]
-    numbers = [array.astype(np.float64) for array in outputs if not parity.is_discrete(array)]
+    numbers = [array.astype(np.float64) for array in outputs if not is_discrete(array)]
     if not any(np.isnan(array).any() for array in numbers):
         return
     for weight, value in model.graph.initializers.items():

@@ -8,7 +8,8 @@ import pytest
 
 from onnxfuse.fusions.unpad import Padding, unpad
 from onnxfuse.runtime.sessions import open_session, run
-from onnxfuse.verify.inputs import MASKS, mask_of, profile_of
+from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.masks import MASKS, mask_of
 from tests.conftest import analysis_of, assert_same, fill, ops, parse
 
 NODES = {

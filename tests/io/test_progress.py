@@ -8,6 +8,7 @@ from rich.console import Console
 from onnxfuse.cli import app, tables
 from onnxfuse.io.progress import Lines, silent
 from onnxfuse.verify import parity
+from onnxfuse.verify.difference import Difference
 
 
 def test_a_log_gets_a_line_for_each_phase():
@@ -31,9 +32,9 @@ def test_a_terminal_gets_a_bar_with_the_step(monkeypatch):
 
 
 def test_what_check_says():
-    numbers = parity.Difference("y", 1e-6, 2e-6, 0.99999, 0.75, 0.5, "batch 1", 20, True, discrete=False, free=0)
-    items = parity.Difference("label", 0.25, 0.25, 0.75, 0.75, 0.75, "batch 2", 8, True, discrete=True, free=0)
-    steady = parity.Difference("scale", 0.0, 0.0, 1.0, 1.0, 1.0, "", 1, False, discrete=False, free=0)
+    numbers = Difference("y", 1e-6, 2e-6, 0.99999, 0.75, 0.5, "batch 1", 20, True, discrete=False, free=0)
+    items = Difference("label", 0.25, 0.25, 0.75, 0.75, 0.75, "batch 2", 8, True, discrete=True, free=0)
+    steady = Difference("scale", 0.0, 0.0, 1.0, 1.0, 1.0, "", 1, False, discrete=False, free=0)
     assert tables.parity_lines(parity.Parity((numbers, items, steady), 12, "int8")) == [
         "y: max diff 1.00e-06 (worst on batch 1), cosine 0.99999, largest class kept 75.0%, 20 numbers",
         "label: 75.00% equal (worst on batch 2), 8 values",
@@ -51,7 +52,7 @@ def test_what_check_says():
 
 
 def test_where_an_int8_model_was_judged_stands_in_tables():
-    near = parity.Difference("y", 1e-6, 2e-6, 0.98765, 1.0, 1.0, "", 20, True, discrete=False, free=0)
+    near = Difference("y", 1e-6, 2e-6, 0.98765, 1.0, 1.0, "", 20, True, discrete=False, free=0)
     assert tables.parity_text(parity.Parity((near,), 8, "int8", real="data.npz")) == "cosine 0.9877, real inputs"
     assert tables.parity_text(parity.Parity((near,), 8, "finite")) == "cosine 0.9877"
     assert tables.parity_text(parity.Parity((near,), 8, "reassociate")) == "max diff 1.0e-06"

@@ -11,7 +11,7 @@ from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.pipeline import baselines, compare
 from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.optimize import optimize
-from onnxfuse.verify.inputs import row_lengths
+from onnxfuse.verify.masks import row_lengths
 from tests.cli.test_cli import expect_one_line
 
 PLAN = BenchmarkConfig(batch=2, length=8, threads=1, rounds=1)

@@ -20,7 +20,9 @@ from onnxfuse.pipeline.run import run_all
 from onnxfuse.runtime import open_runner
 from onnxfuse.targets import NAMES, find
 from onnxfuse.verify import parity
-from onnxfuse.verify.inputs import grid, profile_of
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import grid
+from onnxfuse.verify.inputs import profile_of
 from tests.conftest import small_model
 
 HEADS = {
@@ -39,7 +41,7 @@ def chain(tmp_path: Path, model, exporter: str, target: str = "cpu"):
 
 def agrees_with_torch(path: Path, checkpoint) -> parity.Parity:
     cases = list(grid(profile_of(onnx_file.load(path), checkpoint.config)))
-    return parity.compare(parity.reference(torch_runner(checkpoint), cases), open_runner(path), "reassociate")
+    return parity.compare(expect(torch_runner(checkpoint), cases), open_runner(path), "reassociate")
 
 
 @pytest.mark.parametrize(("exporter", "layers"), [("dynamo", 2), ("torchscript", None)])

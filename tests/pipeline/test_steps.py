@@ -28,7 +28,8 @@ from onnxfuse.pipeline.step import Step
 from onnxfuse.quantize.gate import TradeOff
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify import parity
-from onnxfuse.verify.inputs import Case
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import Case
 from tests.conftest import fill, ops, parse
 from tests.fusions.test_unpad import model as attention
 from tests.verify.test_verdict import FLOAT, nudge, nudged
@@ -310,7 +311,7 @@ def unlike(monkeypatch):
     def compare(first, second, kind, **options):
         asked.update(options, kind=kind)
         case = Case("one", {"x": np.arange(8, dtype=np.float32)})
-        return parity.compare(parity.reference(lambda feeds: feeds, [case]), lambda feeds: {"x": feeds["x"][::-1]}, kind)
+        return parity.compare(expect(lambda feeds: feeds, [case]), lambda feeds: {"x": feeds["x"][::-1]}, kind)
 
     monkeypatch.setattr("onnxfuse.pipeline.retype.compare_files", compare)
     monkeypatch.setattr("onnxfuse.pipeline.optimize.compare_files", compare)

@@ -16,7 +16,9 @@ from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify import parity
-from onnxfuse.verify.inputs import grid, profile_of
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import grid
+from onnxfuse.verify.inputs import profile_of
 from tests.conftest import SMALL
 from tests.tensorflow.conftest import keras_model, tf_model
 
@@ -138,7 +140,7 @@ def test_pytorch_and_tensorflow_from_the_same_weights(checkpoints, tmp_path, fam
         runs |= {framework: checkpoint_runner(checkpoint), f"{framework} export": open_runner(step.path)}
     assert "TensorFlow's weights" in step.details["from"]
     cases = list(grid(profile_of(onnx_file.load(step.path), checkpoint.config)))
-    expected = parity.reference(runs.pop("tf"), cases)
+    expected = expect(runs.pop("tf"), cases)
     for name, run in runs.items():
         parity.compare(expected, run, "reassociate").require(f"{name} differs from TensorFlow")
     assert (

@@ -8,8 +8,12 @@ import pytest
 from onnxfuse import catalog
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.runtime.sessions import open_session, run
-from onnxfuse.verify.inputs import LONGEST, TRIED, grid, profile_of, profile_of_family, understood
-from onnxfuse.verify.profile import ADDED, BATCH, LENGTH, LIMIT, MASKS, MEANINGS, Input, Profile, differs, mask_of, row_lengths
+from onnxfuse.verify.arrays import differs
+from onnxfuse.verify.grid import TRIED, grid
+from onnxfuse.verify.inputs import LONGEST, profile_of, profile_of_family
+from onnxfuse.verify.masks import ADDED, MASKS, MEANINGS, mask_of, row_lengths
+from onnxfuse.verify.meaning import understood
+from onnxfuse.verify.profile import BATCH, LENGTH, LIMIT, Input, Profile
 from tests.conftest import fill, parse
 
 
@@ -74,16 +78,16 @@ def test_a_model_without_a_mask_gets_no_padding_and_one_of_one_size_no_case_twic
 
 
 @pytest.mark.parametrize(
-    ("family", "config", "longest", "told"),
+    ("family", "config", "longest", "known"),
     [
         ("bert", {"max_position_embeddings": 40, "vocab_size": 90}, 40, True),
         ("bert", {}, LONGEST, False),
         ("vit", {"image_size": 32}, LONGEST, False),
     ],
 )
-def test_a_family_has_a_profile_without_any_graph(family, config, longest, told):
+def test_a_family_has_a_profile_without_any_graph(family, config, longest, known):
     found = profile_of_family(catalog.architecture(family), config)
-    assert (found.longest, found.told) == (longest, told)
+    assert (found.longest, found.longest_known) == (longest, known)
     made = found.feeds(2, 5)
     if family == "vit":
         assert {name: (array.shape, array.dtype.name) for name, array in made.items()} == {
@@ -455,7 +459,7 @@ def test_a_stored_range_or_a_sliced_table_tells_the_longest():
 )
 def test_a_range_in_a_constant_node_tells_too(body, longest):
     found = profile_of(parse(f"g (int64[B,S] input_ids) => (int64[B,S] y) {{ {body} }}"))
-    assert (found.longest, found.told) == (longest or LONGEST, longest is not None)
+    assert (found.longest, found.longest_known) == (longest or LONGEST, longest is not None)
 
 
 @pytest.mark.parametrize(
@@ -470,7 +474,7 @@ def test_a_range_in_a_constant_node_tells_too(body, longest):
 )
 def test_a_stored_range_is_one_row_of_whole_numbers(stored, longest):
     found = profile(f"g (int64[B,S] input_ids) => (int64[B,S] y) <{stored}> {{ y = Neg(input_ids) }}")
-    assert (found.longest, found.told) == (longest or LONGEST, longest is not None)
+    assert (found.longest, found.longest_known) == (longest or LONGEST, longest is not None)
 
 
 @pytest.mark.parametrize(
@@ -495,7 +499,7 @@ def test_a_table_whose_first_rows_are_taken_tells_the_longest(shape, axis, longe
     assert profile(text, t=sizes).longest == (longest or LONGEST)
     for other in ("Slice(t, a, three, at)", "Slice(t, a, n)", "Pad(t, a, v, at)  v = Cast<to = 1>(n)"):
         assert profile(text.replace("Slice(t, a, n, at)", other), t=sizes).longest == LONGEST
-    assert profile(text, t=sizes).told == (longest is not None)
+    assert profile(text, t=sizes).longest_known == (longest is not None)
 
 
 def test_a_table_that_could_be_overridden_tells_the_longest():

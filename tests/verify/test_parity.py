@@ -7,8 +7,9 @@ import pytest
 from onnxfuse.errors import ModelError, ParityError
 from onnxfuse.pipeline.optimize import _kind
 from onnxfuse.verify import parity
-from onnxfuse.verify.inputs import Case
-from onnxfuse.verify.parity import TOLERANCES
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import Case
+from onnxfuse.verify.tolerances import TOLERANCES
 from onnxfuse.verify.verdict import compare_files
 from tests.conftest import fill, parse
 
@@ -20,7 +21,7 @@ def model(weight=2.0, offset=0.0):
 
 
 def compare(run, kind="reassociate", cases=CASES):
-    return parity.compare(parity.reference(model(), cases), run, kind)
+    return parity.compare(expect(model(), cases), run, kind)
 
 
 def of(*arrays):
@@ -32,7 +33,7 @@ def of(*arrays):
 def against(wanted, got, kind="reassociate", cases=1):
     """The parity of outputs with a reference's: arrays, or lists of one for each case."""
     wanted, got = (side if isinstance(side, list) else [side] for side in (wanted, got))
-    return parity.compare(parity.reference(of(*wanted), CASES[: len(wanted)]), of(*got), kind)
+    return parity.compare(expect(of(*wanted), CASES[: len(wanted)]), of(*got), kind)
 
 
 # Numbers ---------------------------------------------------------------------------------------------------------
@@ -266,13 +267,13 @@ def test_scalars_are_compared(dtype):
     wanted = [np.asarray(3, dtype), np.asarray(5, dtype)]
     assert against(wanted, wanted).passed
     assert not against(wanted, [np.asarray(3, dtype), np.asarray(6, dtype)]).passed
-    assert parity.reference(lambda feeds: {"y": np.float32(3)}, CASES[:1])[0].outputs["y"].shape == ()
+    assert expect(lambda feeds: {"y": np.float32(3)}, CASES[:1])[0].outputs["y"].shape == ()
 
 
 @pytest.mark.parametrize("answer", [[np.ones(3)], {"a": 1}])
 def test_sequences_and_maps_are_refused(answer):
     with pytest.raises(ModelError, match=f"output 'y' is a {type(answer).__name__}, wanted a tensor"):
-        parity.reference(lambda feeds: {"y": answer}, CASES)
+        expect(lambda feeds: {"y": answer}, CASES)
 
 
 def test_agreement_counts_rows_whose_largest_number_stays():
@@ -310,20 +311,20 @@ def both(constant):
     ],
 )
 def test_an_output_that_does_not_vary_passes_when_it_is_equal(kind, constant):
-    expected = parity.reference(both(constant), CASES)
+    expected = expect(both(constant), CASES)
     assert parity.compare(expected, both(constant), kind).passed
 
 
 @pytest.mark.parametrize("kind", ["exact", "reassociate", "int8"])
 @pytest.mark.parametrize(("constant", "other"), [(2.6, 2.61), (0.0, 1e-4), (np.nan, 1.0), (1.0, np.nan), (np.inf, -np.inf)])
 def test_and_fails_when_it_is_not(kind, constant, other):
-    expected = parity.reference(both(np.float32(constant)), CASES)
+    expected = expect(both(np.float32(constant)), CASES)
     result = parity.compare(expected, both(np.float32(other)), kind)
     assert "output 'scale' " in result.failures[0]
 
 
 def test_bars_ask_an_output_that_does_not_vary_only_to_be_finite():
-    expected = parity.reference(both(np.float32(2)), CASES)
+    expected = expect(both(np.float32(2)), CASES)
     assert parity.compare(expected, both(np.float32(3)), "finite").passed
     assert not parity.compare(expected, both(np.float32(np.inf)), "finite").passed
 
@@ -356,7 +357,7 @@ def test_nothing_to_compare_is_an_error():
     with pytest.raises(ParityError, match="the grid is empty"):
         parity.compare([], model(), "reassociate")
     with pytest.raises(ParityError, match="the reference has no outputs"):
-        parity.compare(parity.reference(lambda feeds: {}, CASES), lambda feeds: {}, "reassociate")
+        parity.compare(expect(lambda feeds: {}, CASES), lambda feeds: {}, "reassociate")
 
 
 def test_other_outputs_or_shapes_are_an_error():
@@ -401,13 +402,13 @@ def test_a_reference_that_is_another_each_time_is_refused(kind):
     with pytest.raises(
         ModelError, match=r"output 'y' of the original is another each time for the same inputs.*random operators"
     ):
-        parity.reference(lambda feeds: {"y": (feeds["x"] + 9 * rng.random(feeds["x"].shape)).astype(kind)}, CASES)
+        expect(lambda feeds: {"y": (feeds["x"] + 9 * rng.random(feeds["x"].shape)).astype(kind)}, CASES)
 
 
 def test_a_reference_of_another_size_each_time_is_refused():
     sizes = iter(range(1, 9))
     with pytest.raises(ModelError, match="output 'y' of the original is another each time"):
-        parity.reference(lambda feeds: {"y": np.ones(next(sizes) + 1, np.float32)}, CASES)
+        expect(lambda feeds: {"y": np.ones(next(sizes) + 1, np.float32)}, CASES)
 
 
 @pytest.mark.parametrize("noise", [1e-7, 9e-6])
@@ -417,12 +418,12 @@ def test_rounding_of_the_reference_is_no_other_answer(noise):
     def noisy(feeds):
         return {"y": feeds["x"] * (1 + noise * rng.random(feeds["x"].shape)).astype(np.float32), "z": np.array([np.nan])}
 
-    assert len(parity.reference(noisy, CASES)) == 2
+    assert len(expect(noisy, CASES)) == 2
 
 
 def test_the_reference_runs_once_for_each_case_and_the_first_again():
     seen = []
-    parity.reference(lambda feeds: seen.append(len(feeds["x"])) or {"y": feeds["x"]}, CASES)
+    expect(lambda feeds: seen.append(len(feeds["x"])) or {"y": feeds["x"]}, CASES)
     assert seen == [3, 3, 2]
 
 
@@ -460,7 +461,7 @@ def laid_out(layout, of_empty=None):
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_row_without_tokens_must_be_finite_but_not_equal(layout):
-    expected = parity.reference(laid_out(layout), [EMPTY])
+    expected = expect(laid_out(layout), [EMPTY])
     result = parity.compare(expected, laid_out(layout, 99.0), "reassociate")
     assert result.passed, result.failures
     assert 0 < result.differences[0].compared < layout(ROWS).size
@@ -470,7 +471,7 @@ def test_a_row_without_tokens_must_be_finite_but_not_equal(layout):
 
 
 def test_a_row_without_tokens_may_stay_not_a_number():
-    expected = parity.reference(laid_out(lambda x: x, np.nan), [EMPTY])
+    expected = expect(laid_out(lambda x: x, np.nan), [EMPTY])
     for value in (np.nan, 99.0):
         assert parity.compare(expected, laid_out(lambda x: x, value), "reassociate").passed
 
@@ -481,7 +482,7 @@ def test_what_does_not_depend_on_the_row_is_compared():
     def run(feeds):
         return {"all": feeds["x"].sum(), "others": feeds["x"][:2]}
 
-    expected = parity.reference(run, [EMPTY, Case("full", {"x": LAST})])
+    expected = expect(run, [EMPTY, Case("full", {"x": LAST})])
     assert expected[0].free["all"].all()
     assert not expected[0].free["others"].any()
     assert expected[1].free == {}
@@ -494,13 +495,13 @@ def test_an_output_whose_size_depends_on_the_tokens_is_free_in_that_case():
     def run(feeds):
         return {"y": feeds["x"][feeds["mask"][:, 0] > 0]}
 
-    expected = parity.reference(run, [EMPTY, Case("full", EMPTY.twins[0])])
+    expected = expect(run, [EMPTY, Case("full", EMPTY.twins[0])])
     assert expected[0].free["y"].all()
     assert parity.compare(expected, run, "reassociate").passed
 
 
 def test_free_items_are_not_compared():
-    expected = parity.reference(lambda feeds: {"y": feeds["x"].astype(np.int64)}, [EMPTY])
+    expected = expect(lambda feeds: {"y": feeds["x"].astype(np.int64)}, [EMPTY])
     result = parity.compare(expected, lambda feeds: {"y": laid_out(lambda x: x, 5)(feeds)["y"].astype(np.int64)}, "exact")
     assert result.passed
     assert result.differences[0].compared == 16
@@ -511,7 +512,7 @@ def test_free_items_are_not_compared():
 )
 def test_items_of_which_only_a_part_of_the_row_differs_are_all_free(of):
     """The others may be equal by chance."""
-    expected = parity.reference(lambda feeds: {"y": of(feeds["x"])}, [EMPTY])
+    expected = expect(lambda feeds: {"y": of(feeds["x"])}, [EMPTY])
     assert expected[0].free["y"].all()
 
 
@@ -528,7 +529,7 @@ def test_what_may_hang_on_the_row_without_tokens_is_free(reduce):
         return lambda feeds: found(feeds) | {"x": feeds["x"]}
 
     falling = np.arange(8, 0, -1, dtype=np.float32)
-    expected = parity.reference(run(100 + falling), [EMPTY, Case("full", EMPTY.twins[0])])
+    expected = expect(run(100 + falling), [EMPTY, Case("full", EMPTY.twins[0])])
     assert parity.compare(expected, run(-falling), "exact").passed
     assert not parity.compare(expected, run(-falling, sign=-1), "exact").passed
 
@@ -569,7 +570,7 @@ def test_an_output_of_another_size_without_padding_is_compared():
         "left", {"x": ROWS, "mask": np.array([[1], [1], [0]])}, sides=(side, side, {"x": ROWS + 1, "mask": np.ones((3, 1))})
     )
     run = lambda feeds: {"y": feeds["x"][feeds["mask"][:, 0] > 0]}  # noqa: E731
-    expected = parity.reference(run, [left])
+    expected = expect(run, [left])
     assert parity.compare(expected, run, "reassociate").differences[0].compared == 16
     assert not parity.compare(expected, lambda feeds: {"y": run(feeds)["y"] + 1}, "reassociate").passed
 

@@ -24,7 +24,9 @@ from onnxfuse.pipeline.run import _compare_all
 from onnxfuse.rewrite import Rule
 from onnxfuse.runtime import Settings, open_runner
 from onnxfuse.verify import parity, verdict
-from onnxfuse.verify.inputs import Case, grid, profile_of
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import Case, grid
+from onnxfuse.verify.inputs import profile_of
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import fill, parse, save_tokenizer
 
@@ -215,7 +217,7 @@ def test_the_rows_of_a_batch_are_those_of_the_calibration(folder, data):
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 RANDOM, REAL = (
-    parity.reference(lambda feeds: {"y": feeds["x"]}, [Case(name, {"x": X + at})]) for at, name in enumerate(("random", "real"))
+    expect(lambda feeds: {"y": feeds["x"]}, [Case(name, {"x": X + at})]) for at, name in enumerate(("random", "real"))
 )
 
 
@@ -378,7 +380,7 @@ def test_a_mask_that_shuts_out_where_others_let_in(tmp_path):
     result = check(*files, "reassociate")
     assert result.passed, result.failures
     profile = profile_of(onnx_file.load(files[0]))
-    misread = parity.reference(open_runner(files[0]), grid(profile))
+    misread = expect(open_runner(files[0]), grid(profile))
     assert not parity.compare(misread, open_runner(files[1]), "reassociate").passed
 
 
