@@ -20,8 +20,9 @@ from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.exporters import Checkpoint, checkpoint_runner, open_checkpoint
-from onnxfuse.exporters.checkpoint import classification
-from onnxfuse.exporters.tensorflow import random_model, require_tensorflow
+from onnxfuse.exporters.tasks import classification
+from onnxfuse.exporters.tensorflow import require_tensorflow
+from onnxfuse.exporters.tf_transformers import random_model
 from onnxfuse.exporters.torch import sample
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.quiet import quiet, silent

@@ -11,7 +11,8 @@ from typing import Any
 
 from onnxfuse import catalog
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, first_line
-from onnxfuse.exporters.checkpoint import Checkpoint, checked, classification
+from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.exporters.tasks import checked, classification
 from onnxfuse.exporters.tf_function import function
 
 INPUTS = {"input_ids": "token_ids", "attention_mask": "padding_mask", "token_type_ids": "segment_ids", "pixel_values": "images"}

@@ -14,54 +14,45 @@ from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
 from onnxfuse.exporters import pooling, weights
-from onnxfuse.exporters.checkpoint import (
-    Checkpoint,
-    Described,
-    auto_classes,
-    cannot_load,
-    checked,
-    classification,
-    describe,
-    family_of,
-    homes,
-    require_there,
-    task_of,
-)
-from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Checker, Output
+from onnxfuse.exporters.api import Framework, Opening
+from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.exporters.description import Description, cannot_load, describe, family_of, homes, require_there
+from onnxfuse.exporters.faithful import Checker
+from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output
+from onnxfuse.exporters.run_pytorch import torch_runner
+from onnxfuse.exporters.tasks import auto_classes, checked, classification, task_of
 from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:
     import torch
 
 
-def open_pytorch(
-    source: str | Path | torch.nn.Module,
-    *,
-    task: str | None = None,
-    model_type: str | None = None,
-    random_weights: bool = False,
-    attention: str = "sdpa",
-    seed: int = 0,
-) -> Checkpoint:
+def recognizes(source: Any) -> bool:
+    """Nothing has to tell: what no other framework takes is PyTorch's."""
+    return False
+
+
+def open_pytorch(source: str | Path | torch.nn.Module, opening: Opening) -> Checkpoint:
     """Load ``source`` for export. Weights come from safetensors or tf_model.h5; no code from the checkpoint runs.
 
-    Arguments as of ``sources.open_checkpoint``; ``source``: a folder, a hub id, or a ``transformers`` model.
+    Args:
+        source: a folder, a hub id, or a ``transformers`` model.
 
     Raises:
         MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).
     """
-    if random_weights:
+    if opening.random_weights:
         family, _ = catalog.checkpoint(str(source))
-        checked(task or next(iter(family.tasks)), family)
+        checked(opening.task or next(iter(family.tasks)), family)
     elif isinstance(source, (str, Path)):
-        _require_checkpoint(str(source), task, model_type)
+        _require_checkpoint(str(source), opening.task, opening.model_type)
     transformers = require_torch()
     with _quiet(transformers):
         if not isinstance(source, (str, Path)):
-            return _from_object(source, task)
-        if random_weights:
-            return _random(str(source), task, attention, seed)
-        return _pretrained(str(source), task, model_type, attention)
+            return _from_object(source, opening.task)
+        if opening.random_weights:
+            return _random(str(source), opening)
+        return _pretrained(str(source), opening)
 
 
 def require_torch() -> Any:
@@ -118,15 +109,15 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, config, {})
 
 
-def _random(name: str, task: str | None, attention: str, seed: int) -> Checkpoint:
+def _random(name: str, opening: Opening) -> Checkpoint:
     import torch
     import transformers
 
     family, fields = catalog.checkpoint(name)
-    chosen = checked(task or classification(family), family)
+    chosen = checked(opening.task or classification(family), family)
     config = transformers.AutoConfig.for_model(family.model_type, **fields)
-    torch.manual_seed(seed)
-    model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=attention)
+    torch.manual_seed(opening.seed)
+    model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=opening.attention)
     _disturb(model)
     as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
     return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, as_dict, {})
@@ -142,31 +133,31 @@ def _disturb(model: torch.nn.Module) -> None:
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
 
 
-def _pretrained(source: str, task: str | None, model_type: str | None, attention: str) -> Checkpoint:
-    told = describe(source, task, model_type)
-    found = weights.require(told.home)
+def _pretrained(source: str, opening: Opening) -> Checkpoint:
+    description = describe(source, opening.task, opening.model_type)
+    found = weights.require(description.home)
     stored = weights.read(found)
 
     def load(kind: Any) -> _Loaded:
-        return _Loaded(_model(kind, told, stored, attention), told.family)
+        return _Loaded(_model(kind, description, stored, opening.attention), description.family)
 
-    model = Checker(told, stored, auto_classes(told.config, "AutoModel"), load).faithful().model
+    model = Checker(description, stored, auto_classes(description.config, "AutoModel"), load).faithful().model
     origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
-    chosen = told.task or ""
-    module = pooling.wrap(model, told.family, chosen, told.pooling)
+    chosen = description.task or ""
+    module = pooling.wrap(model, description.family, chosen, description.pooling)
     return Checkpoint(
         source,
         module,
-        told.family,
+        description.family,
         chosen,
-        told.config.to_dict(),
-        told.files,
-        origin=", ".join([*origin, *told.assumed]),
-        texts=told.texts,
+        description.config.to_dict(),
+        description.files,
+        origin=", ".join([*origin, *description.assumed]),
+        texts=description.texts,
     )
 
 
-def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
+def _model(kind: Any, description: Description, stored: Arrays, attention: str) -> Any:
     """A model of a class, with every stored weight in it that transformers finds a place for; the others are random."""
     import torch
     import transformers
@@ -175,14 +166,14 @@ def _model(kind: Any, told: Described, stored: Arrays, attention: str) -> Any:
     try:
         return kind.from_pretrained(
             None,
-            config=told.config,
+            config=description.config,
             state_dict=tensors,
             ignore_mismatched_sizes=True,
             attn_implementation=attention,
             dtype=torch.float32,
         ).eval()
     except Exception as error:
-        raise cannot_load(told, f"transformers {transformers.__version__}", kind, error) from error
+        raise cannot_load(description, f"transformers {transformers.__version__}", kind, error) from error
 
 
 @dataclass
@@ -268,3 +259,6 @@ def _require_checkpoint(source: str, task: str | None, model_type: str | None) -
     if task is not None:
         checked(task, family)
     weights.require(home)
+
+
+PYTORCH = Framework("pt", "PyTorch", recognizes, open_pytorch, torch_runner, default=True)

@@ -13,10 +13,15 @@ from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, first_line
 from onnxfuse.exporters import keras_hub
-from onnxfuse.exporters.checkpoint import Checkpoint, checked, classification, processor_files, task_of
+from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.exporters.description import processor_files
 from onnxfuse.exporters.home import Home
+from onnxfuse.exporters.tasks import checked, classification, task_of
 from onnxfuse.exporters.tf_function import Tensors, function
 from onnxfuse.io import folders
+
+FILE = "saved_model.pb"
+"""The file that makes a folder a SavedModel."""
 
 SIGNATURE = "serving_default"
 """The signature that is exported, where there are several."""

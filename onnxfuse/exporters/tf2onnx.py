@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ExportError, MissingExtraError
+from onnxfuse.exporters.api import Exporter
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.io import onnx_file
 from onnxfuse.io.quiet import silent
@@ -132,3 +133,6 @@ def _require_known(proto: onnx.ModelProto, name: str) -> None:
                 f"{name} uses TensorFlow's operator {node.op_type} (at {node.name.split('__')[0]}), which "
                 f"tf2onnx cannot write at opset {opset}; replace it in the model"
             )
+
+
+TF2ONNX = Exporter("tf2onnx", "tf", 18, range(14, 19), write, default=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxfuse.architecture import OUTPUTS
+from onnxfuse.exporters.api import Exporter
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.io import onnx_file
 
@@ -37,6 +38,7 @@ def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
 
 
 def dynamo(checkpoint: Checkpoint, path: Path, opset: int) -> None:
+    """Write a checkpoint to ``path`` with torch.export; weights beyond protobuf's limit in a file of their own."""
     import torch
 
     longest = checkpoint.config.get("max_position_embeddings")
@@ -57,6 +59,7 @@ def dynamo(checkpoint: Checkpoint, path: Path, opset: int) -> None:
 
 
 def torchscript(checkpoint: Checkpoint, path: Path, opset: int) -> None:
+    """Write a checkpoint to ``path`` by tracing it with TorchScript."""
     import torch
 
     axes = {name: dict(dims) for name, dims in checkpoint.family.inputs.items()}
@@ -76,3 +79,7 @@ def torchscript(checkpoint: Checkpoint, path: Path, opset: int) -> None:
 def _is_large(checkpoint: Checkpoint) -> bool:
     size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.module.state_dict().values())
     return size > onnx_file.PROTOBUF_LIMIT - (1 << 24)
+
+
+DYNAMO = Exporter("dynamo", "pt", 20, range(14, 24), dynamo, default=True)  # writes opset 18, and converts it down where it can
+TORCHSCRIPT = Exporter("torchscript", "pt", 17, range(14, 21), torchscript)

@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxfuse.architecture import TOKENS
 from onnxfuse.errors import ExportError, OnnxfuseError, UsageError, first_line
-from onnxfuse.exporters import tf2onnx, torch
-from onnxfuse.exporters.checkpoint import LABELS, Checkpoint
+from onnxfuse.exporters.api import exporters, frameworks
+from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.io import atomic, onnx_file
 from onnxfuse.io.quiet import quiet
 from onnxfuse.normalize.structure import forget_origins
-
-
-@dataclass(frozen=True)
-class Exporter:
-    """One way to ONNX.
-
-    Args:
-        framework: whose models it takes, ``pt`` or ``tf``.
-        opset: what it writes unless told otherwise: the newest that all runtimes of 2025 read, or that it knows.
-        opsets: what may be asked for.
-        write: writes a checkpoint to a path at an opset.
-    """
-
-    framework: str
-    opset: int
-    opsets: range
-    write: Callable[[Checkpoint, Path, int], None]
-
-
-EXPORTERS = {
-    "dynamo": Exporter("pt", 20, range(14, 24), torch.dynamo),  # it writes opset 18 and converts it down where it can
-    "torchscript": Exporter("pt", 17, range(14, 21), torch.torchscript),
-    "tf2onnx": Exporter("tf", 18, range(14, 19), tf2onnx.write),
-}
-"""The exporters by name; a framework's first one is its default."""
 
 
 def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, opset: int | None = None) -> None:
     """Write ``checkpoint`` to ``path`` as an ONNX model with dynamic batch and length.
 
     Args:
-        exporter: a key of ``EXPORTERS``; None takes the first of the checkpoint's framework.
+        exporter: a name of ``exporters``; None takes the default one of the checkpoint's framework.
         opset: None takes the exporter's own.
 
     Raises:
@@ -61,12 +35,13 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         raw.parent.mkdir()
         with quiet():
             try:
-                EXPORTERS[exporter].write(checkpoint, raw, opset)
+                exporters()[exporter].write(checkpoint, raw, opset)
             except (OnnxfuseError, OSError):  # a full disk is no fault of the exporter
                 raise
             except Exception as error:
-                others = [name for name in _of_framework(checkpoint.framework) if name != exporter]
-                advice = f"try --exporter {others[0]}" if others else f"export it with {LABELS['pt']} instead"
+                others = [name for name in exporters(checkpoint.framework) if name != exporter]
+                elsewhere = next(iter(frameworks().values())).label
+                advice = f"try --exporter {others[0]}" if others else f"export it with {elsewhere} instead"
                 raise ExportError(
                     f"the {exporter} exporter failed on {checkpoint.name}: {first_line(error)}; {advice}"
                 ) from error
@@ -93,26 +68,23 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
 
 def choose_exporter(exporter: str | None, framework: str) -> str:
     """The exporter to use for a framework. Raises UsageError for one that does not exist or takes another framework's models."""
-    fitting = _of_framework(framework)
-    if exporter is None:
-        return fitting[0]
-    if exporter not in EXPORTERS:
-        raise UsageError(f"no exporter named {exporter!r}; choose one of {', '.join(EXPORTERS)}")
+    known, fitting, labels = exporters(), exporters(framework), frameworks()
+    if exporter is None and fitting:
+        return next(iter(fitting))
+    if exporter is None or exporter not in known:
+        wrong = f"{labels[framework].label} has no exporter" if exporter is None else f"no exporter named {exporter!r}"
+        raise UsageError(f"{wrong}; choose one of {', '.join(known)}")
     if exporter not in fitting:
         raise UsageError(
-            f"--exporter {exporter} takes {LABELS[EXPORTERS[exporter].framework]} models, this one is "
-            f"{LABELS[framework]}'s; choose {' or '.join(fitting)}"
+            f"--exporter {exporter} takes {labels[known[exporter].framework].label} models, this one is "
+            f"{labels[framework].label}'s; choose {' or '.join(fitting)}"
         )
     return exporter
 
 
-def _of_framework(framework: str) -> list[str]:
-    return [name for name, exporter in EXPORTERS.items() if exporter.framework == framework]
-
-
 def choose_opset(exporter: str, opset: int | None) -> int:
     """The opset to export with. Raises UsageError for an opset that the exporter does not write."""
-    chosen = EXPORTERS[exporter]
+    chosen = exporters()[exporter]
     if opset is not None and opset not in chosen.opsets:
         raise UsageError(f"the {exporter} exporter writes opset {chosen.opsets[0]} to {chosen.opsets[-1]}, not {opset}")
     return opset or chosen.opset

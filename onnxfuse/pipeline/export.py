@@ -28,7 +28,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None) 
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what the framework does.
     """
-    from onnxfuse.exporters import LABELS, checkpoint_runner, choose_exporter, choose_opset, framework_of, open_checkpoint
+    from onnxfuse.exporters import checkpoint_runner, choose_exporter, choose_opset, framework_of, frameworks, open_checkpoint
     from onnxfuse.exporters import export as write
 
     source = source or plan.source
@@ -51,11 +51,12 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None) 
     with atomic.replacing(path) as staged:
         write(checkpoint, staged, exporter=exporter, opset=opset)
         clock.lap("export")
-        progress(f"comparing with {LABELS[framework]}")
+        label = frameworks()[framework].label
+        progress(f"comparing with {label}")
         expected = expect(checkpoint_runner(checkpoint), grid_of(staged, checkpoint.config))
         verdict.require_numbers(expected, onnx_file.load(staged), str(plan.source), ExportError)
         result = parity.compare(expected, open_runner(staged), "reassociate")
-        result.require(f"the export differs from {LABELS[framework]}", unwritten(path))
+        result.require(f"the export differs from {label}", unwritten(path))
         clock.lap("verify")
         details = {"task": checkpoint.task, "framework": framework, "from": str(checkpoint), "exporter": exporter}
         step = Step(path, onnx_file.model_bytes(staged), clock.seconds, result, details)

@@ -24,14 +24,16 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Step:
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when LiteRT does not compute what TensorFlow does.
     """
-    from onnxfuse.exporters import LABELS, checkpoint_runner, framework_of, open_checkpoint
+    from onnxfuse.exporters import checkpoint_runner, framework_of, frameworks, open_checkpoint
     from onnxfuse.exporters.tflite import FILES, convert
 
     if plan.precision not in FILES:
         raise UsageError(f"--precision {plan.precision}: wanted one of {', '.join(FILES)}")
-    if framework_of(plan.source, plan.framework) != "tf":
+    known, framework = frameworks(), framework_of(plan.source, plan.framework)
+    label = known["tf"].label
+    if framework != "tf":
         raise UsageError(
-            f"--format tflite converts {LABELS['tf']} models; {plan.source} is {LABELS['pt']}'s; "
+            f"--format tflite converts {label} models; {plan.source} is {known[framework].label}'s; "
             "give one of the other's, or --framework tf where the tf extra is installed"
         )
     clock = Clock()
@@ -50,11 +52,11 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Step:
     with atomic.replacing(path) as staged, tempfile.TemporaryDirectory(dir=staged.parent.parent) as scratch:
         convert(checkpoint, staged, plan.precision, Path(scratch))
         clock.lap("convert")
-        progress(f"comparing with {LABELS['tf']}")
+        progress(f"comparing with {label}")
         profile = profile_of_family(checkpoint.family, checkpoint.config)
         expected = expect(checkpoint_runner(checkpoint), list(grid(profile)))
         result = parity.compare(expected, open_runner(staged), tolerances.OF_PRECISION[plan.precision])
-        result.require(f"LiteRT differs from {LABELS['tf']}", unwritten(path))
+        result.require(f"LiteRT differs from {label}", unwritten(path))
         clock.lap("verify")
         details = {
             "task": checkpoint.task,

@@ -78,7 +78,7 @@ def run_all(
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
-    from onnxfuse.exporters import LABELS, checkpoint_runner, limit_threads
+    from onnxfuse.exporters import checkpoint_runner, frameworks, limit_threads
 
     if measure.threads:
         limit_threads(measure.threads)
@@ -91,7 +91,7 @@ def run_all(
     except NothingToQuantizeError as error:
         stale = plan.out / folders.QUANTIZED
         why = str(error) + (f"; {stale} is of an earlier run" if stale.exists() else "")
-    framework = LABELS[checkpoint.framework]
+    framework = frameworks()[checkpoint.framework].label
     progress(f"comparing all with {framework}")
     original = checkpoint_runner(checkpoint, measure.threads)
     results = _compare_all(original, framework, _paths(exported, optimized, quantized), checkpoint.config)

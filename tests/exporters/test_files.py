@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError, ModelError, StorageError
 from onnxfuse.exporters import open_checkpoint
-from onnxfuse.exporters.checkpoint import PROCESSOR_FILES
+from onnxfuse.exporters.description import PROCESSOR_FILES
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline.export import export
 from tests.cli.test_cli import expect_one_line

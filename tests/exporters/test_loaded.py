@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from onnxfuse.errors import ExportError
 from onnxfuse.exporters import open_checkpoint
-from onnxfuse.exporters.loaded import fit, forms
+from onnxfuse.exporters.pairing import aliases, fit
 from onnxfuse.exporters.pytorch import _disturb
 from tests.conftest import SMALL
 
@@ -334,7 +334,7 @@ def test_pairs_of_weights():
 
 
 def test_forms_of_a_name():
-    assert forms("LayerNorm.gamma", "bert.") == (
+    assert aliases("LayerNorm.gamma", "bert.") == (
         "LayerNorm.gamma",
         "bert.LayerNorm.gamma",
         "LayerNorm.gamma",
@@ -342,7 +342,7 @@ def test_forms_of_a_name():
         "bert.LayerNorm.weight",
         "LayerNorm.weight",
     )
-    assert "x.weight" in forms("bert.x.weight", "bert.")
+    assert "x.weight" in aliases("bert.x.weight", "bert.")
 
 
 def test_a_weight_that_is_not_a_number_is_named(tmp_path):

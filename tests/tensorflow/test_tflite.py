@@ -8,7 +8,7 @@ import pytest
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ModelError
 from onnxfuse.io.quiet import silent
-from onnxfuse.pipeline.export import export_tflite
+from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.runtime import Settings, litert, open_runner
 from tests.conftest import SMALL
 from tests.tensorflow.conftest import keras_model

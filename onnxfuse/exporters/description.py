@@ -1,0 +1,232 @@
+"""What a ``transformers`` checkpoint says of itself: config.json and what lies beside it, read before any weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import catalog
+from onnxfuse.architecture import Architecture
+from onnxfuse.errors import ExportError, ModelError, UsageError, one_line
+from onnxfuse.exporters import pooling
+from onnxfuse.exporters.home import ADAPTER, MERGE, Home
+from onnxfuse.exporters.tasks import checked, task_of
+from onnxfuse.io import files
+
+PROCESSOR_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentence_bert_config.json",
+)
+"""Files beside a model that a user of the exported one needs."""
+
+RETURNED = ("output_attentions", "output_hidden_states", "return_dict", "torchscript", "chunk_size_feed_forward")
+"""config.json's fields of how a class returns what it computes, or in which pieces: an export asks for its outputs by name."""
+
+POSITIONS = "position_embedding_type"
+"""config.json's field for how positions are counted: transformers 5 computes absolute ones whatever it says."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a ``transformers`` checkpoint says of itself, and what follows from it and from what is asked.
+
+    Args:
+        home: where its model lies.
+        config: its config object, and ``fields``: config.json.
+        family: its architecture.
+        task: the one to export; None when config.json names a class that has none of the family's.
+        asked: whether the user, or modules.json, asked for that task.
+        saved_as: the class that config.json names; empty when it names none.
+        pooling: what modules.json asks for; None where it does not matter.
+        files, texts: as of ``Checkpoint``.
+    """
+
+    home: Home
+    config: Any
+    fields: Mapping[str, Any]
+    family: Architecture
+    task: str | None
+    asked: bool
+    saved_as: str
+    pooling: pooling.Pooling | None
+    files: dict[str, Path]
+    texts: dict[str, str]
+
+    @property
+    def assumed(self) -> list[str]:
+        """What nothing in the checkpoint says, for people."""
+        unsaid = self.task == "sentence-similarity" and self.pooling is None
+        return ["pooled by mean as no modules.json says how"] if unsaid else []
+
+    @property
+    def unknown(self) -> str:
+        """What config.json asks for that ``transformers`` does not know, for people; empty when there is nothing."""
+        known = {*type(self.config)().to_dict(), *RETURNED, "torch_dtype"}
+        odd = [
+            f"{name} {value!r}"
+            for name, value in self.fields.items()
+            if name not in known and isinstance(value, (str, list)) and not name.startswith("_")
+        ]
+        if not odd:
+            return ""
+        return _unknown(odd, self.config)
+
+    @property
+    def misfit(self) -> str:
+        """Why the class that config.json names has none of the family's tasks, for people."""
+        others = [name for name, family in catalog.families().items() if task_of(self.saved_as, family)]
+        if others:
+            return f"a class of {others[0]}, and its config.json has model type {self.family.model_type!r}"
+        return "which onnxfuse does not export"
+
+
+def describe(source: str, task: str | None, model_type: str | None) -> Description:
+    """Read config.json and what lies beside it.
+
+    Args:
+        task: None takes the one that the checkpoint was saved for.
+        model_type: overrides config.json.
+
+    Raises:
+        ExportError, ModelError (another architecture, a broken file), UsageError (unknown task).
+    """
+    top, home, modules = homes(source)
+    fields = home.config()
+    family = family_of(fields, model_type, str(home))
+    if task is not None:
+        checked(task, family)
+    if fields.get("quantization_config"):
+        raise ExportError(
+            f"{home} has quantized weights (quantization_config in config.json); give the checkpoint that it was quantized from"
+        )
+    if home.has(ADAPTER):
+        raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
+    asked, asked_pooling = pooling.read_asked(top, modules) if modules and task in (None, "sentence-similarity") else (task, None)
+    saved_as = _saved_as(fields, home)
+    chosen = task or asked or (task_of(saved_as, family) if saved_as else "feature-extraction")
+    return Description(
+        home,
+        config_object(fields, family, home),
+        fields,
+        family,
+        chosen and checked(chosen, family),
+        asked is not None,
+        saved_as,
+        asked_pooling,
+        *_beside(top, home, modules),
+    )
+
+
+def homes(source: str) -> tuple[Home, Home, tuple[pooling.Module, ...]]:
+    """A checkpoint's home, where in there its model lies, and the modules that modules.json names. Raises as ``read_modules``."""
+    top = Home(source)
+    modules = pooling.read_modules(top)
+    return top, top.inner(modules[0].folder) if modules and modules[0].kind == "Transformer" else top, modules
+
+
+def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
+    """The class that config.json names, as PyTorch's is called; empty when it names none. Raises ModelError."""
+    named = fields.get("architectures") or []
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{home}: config.json has {named!r} as architectures, wanted a list with the name of a class")
+    return str(next(iter(names), "")).removeprefix("TF")
+
+
+def _beside(top: Home, home: Home, modules: tuple[pooling.Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top."""
+    found, texts = processor_files(home), {}
+    inner = [f"{module.folder}/config.json" for module in modules[1:] if module.folder]
+    for name in (pooling.MODULES, "config_sentence_transformers.json", *inner):
+        path = top.find(name)
+        if path is not None:
+            found[name] = path
+    if home != top and pooling.MODULES in found:
+        named = files.read_json(found.pop(pooling.MODULES))
+        texts[pooling.MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
+    return found, texts
+
+
+def processor_files(home: Home) -> dict[str, Path]:
+    """The processor files of a checkpoint, by their names. Raises ModelError for one that is broken."""
+    found = {name: home.find(name) for name in PROCESSOR_FILES}
+    for path in found.values():
+        if path is not None and path.suffix == ".json":
+            files.read_json(path)
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def family_of(fields: Mapping[str, Any], model_type: str | None, where: str) -> Architecture:
+    """The family of a checkpoint, by config.json or as asked. Raises ModelError."""
+    named = model_type if fields.get("model_type") is None else fields["model_type"]
+    if named is None:
+        known = ", ".join(catalog.families())
+        raise ModelError(f"{where}: config.json has no model_type; if it is one of {known}, say so with --model-type")
+    family = catalog.architecture(model_type or named)
+    if named != family.model_type:
+        raise ModelError(f"{where} has model type {named!r} in config.json, --model-type says {family.model_type!r}")
+    return family
+
+
+def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -> Any:
+    """config.json as ``transformers`` reads it, whatever it says of how outputs are returned. Raises ExportError."""
+    import transformers
+
+    read = {name: value for name, value in fields.items() if name not in RETURNED} | {"model_type": family.model_type}
+    try:
+        config = transformers.CONFIG_MAPPING[family.model_type].from_dict(read)
+    except Exception as error:
+        raise ExportError(
+            f"transformers {transformers.__version__} cannot read config.json of {home}: {one_line(error)}; correct it"
+        ) from error
+    kind = fields.get(POSITIONS, "absolute")
+    if kind != "absolute" and POSITIONS not in type(config)().to_dict():
+        raise ExportError(f"{home}: {_unknown([f'{POSITIONS} {kind!r}'], config)}; transformers 4 does")
+    return config
+
+
+def _unknown(odd: list[str], config: Any) -> str:
+    import transformers
+
+    return (
+        f"config.json asks for {', '.join(odd)}, which {type(config).__name__} of transformers {transformers.__version__} "
+        "does not know"
+    )
+
+
+def cannot_load(description: Description, library: str, kind: Any, error: Exception) -> ExportError:
+    """The error for a checkpoint that a library cannot make a model of class ``kind`` from."""
+    said = one_line(error)
+    if isinstance(error, KeyError):  # its text is the key alone
+        fields = [name for name, value in description.fields.items() if error.args and value == error.args[0]]
+        said = f"it does not know {' '.join([*fields[:1], said])}"
+    return ExportError(
+        f"{library} cannot load {description.home} as {kind.__name__}: {said}; correct config.json, or save it anew "
+        "with its weights"
+    )
+
+
+def require_there(source: str) -> None:
+    """Refuse a path that is not there; what may be a hub id passes. Raises UsageError."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if Path(source).exists():
+        return
+    try:
+        validate_repo_id(source)
+    except HFValidationError as error:
+        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id") from error

@@ -1,0 +1,227 @@
+"""Load transformers' TensorFlow classes: a folder, random weights, or a model that is already in memory.
+
+Source: transformers 4.57 (5 has no TensorFlow classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxfuse import catalog
+from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.errors import ExportError, MissingExtraError, one_line
+from onnxfuse.exporters import pooling, tf_weights, weights
+from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.exporters.description import Description, cannot_load, describe, family_of
+from onnxfuse.exporters.faithful import Checker
+from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output
+from onnxfuse.exporters.pairing import aliases
+from onnxfuse.exporters.tasks import auto_classes, checked, classification, task_of
+from onnxfuse.exporters.tf_function import Tensors, function
+from onnxfuse.verify.inputs import profile_of_family
+
+
+def require_transformers() -> Any:
+    """``transformers`` with its TensorFlow classes. Raises MissingExtraError for 5, which has none."""
+    try:
+        import tf_keras  # noqa: F401 - what they are made of
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("exporting transformers' TensorFlow classes", "tf") from error
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        raise MissingExtraError(f"transformers {transformers.__version__} has no TensorFlow classes; exporting them", "tf")
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+def from_object(model: Any, task: str | None) -> Checkpoint:
+    """A model of ``transformers`` that has the task's outputs. Raises ExportError, ModelError, UsageError (unknown task)."""
+    config = model.config.to_dict()
+    family = family_of(config, None, type(model).__name__)
+    known = [found for base in type(model).__mro__ if (found := task_of(base.__name__.removeprefix("TF"), family))]
+    if not known and task is None:
+        raise ExportError(
+            f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
+            f"has: {', '.join(family.tasks)}"
+        )
+    chosen = checked(task or known[0], family)
+    given = _Loaded(model, family).run(model)
+    lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
+    if lacking:
+        raise ExportError(
+            f"{type(model).__name__} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}"
+        )
+    return _of_transformers(type(model).__name__, model, family, chosen, config)
+
+
+def random_checkpoint(name: str, task: str | None, seed: int) -> Checkpoint:
+    """A known architecture with random weights. Raises UsageError, MissingExtraError."""
+    family, _ = catalog.checkpoint(name)
+    chosen = checked(task or classification(family), family)
+    model = random_model(name, chosen, seed)
+    architecture = type(model).__name__.removeprefix("TF")
+    return _of_transformers(name, model, family, chosen, model.config.to_dict() | {"architectures": [architecture]})
+
+
+def random_model(name: str, task: str, seed: int = 0) -> Any:
+    """A TensorFlow model of ``transformers`` of a known architecture, random in every weight; nothing is downloaded."""
+    import tensorflow
+
+    family, fields = catalog.checkpoint(name)
+    transformers = require_transformers()
+    config = transformers.AutoConfig.for_model(family.model_type, **fields)
+    tensorflow.random.set_seed(seed)
+    model = getattr(transformers, f"TF{family.tasks[task]}").from_config(config)
+    model.build_in_name_scope()
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:  # zeros and ones would hide a bias that a rewrite drops or swaps
+        if weight.shape.rank == 1:
+            weight.assign_add(rng.normal(0, 0.02, weight.shape).astype(np.float32))
+    return model
+
+
+def pretrained(source: str, task: str | None, model_type: str | None) -> Checkpoint:
+    """A checkpoint's folder or hub id. Raises ExportError, ModelError, UsageError, MissingExtraError."""
+    require_transformers()
+    description = describe(source, task, model_type)
+    stored = weights.read(weights.require(description.home))
+
+    def load(kind: Any) -> _Loaded:
+        return _Loaded(_model(kind, description, stored), description.family)
+
+    classes = {name.removeprefix("TF"): kind for name, kind in auto_classes(description.config, "TFAutoModel").items()}
+    model = Checker(description, stored, classes, load).faithful().model
+    return _of_transformers(source, model, description.family, description.task or "", description.config.to_dict(), description)
+
+
+def _model(kind: Any, description: Description, stored: Arrays) -> Any:
+    """A model of a class, with every stored weight in it that has a place of its name; the others are random."""
+    try:
+        model = kind(description.config)
+        model.build_in_name_scope()
+        places = {_torch_name(variable): variable for variable in model.weights}
+        for name, array in stored.items():
+            place = next((places[alias] for alias in aliases(name, f"{model.base_model_prefix}.") if alias in places), None)
+            if place is not None:
+                laid_out = tf_weights.in_tensorflow(place.name, array)
+                if tuple(place.shape) == laid_out.shape:
+                    place.assign(laid_out)
+        return model
+    except Exception as error:
+        raise cannot_load(description, "TensorFlow", kind, error) from error
+
+
+def _torch_name(variable: Any) -> str:
+    """A variable's name in PyTorch: behind the model's own (tf_bert_model/bert/...)."""
+    return tf_weights.torch_name(variable.name.split("/", 1)[1])
+
+
+@dataclass
+class _Loaded:
+    """A model of ``transformers`` in TensorFlow, as ``loaded.Loaded``."""
+
+    model: Any
+    family: Architecture
+
+    @property
+    def kind(self) -> str:
+        return type(self.model).__name__.removeprefix("TF")
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.model.base_model_prefix}."
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(map(_torch_name, self.model.weights))
+
+    @property
+    def vocabulary(self) -> int:
+        return int(getattr(self.model.config, "vocab_size", 0))
+
+    def own(self) -> Arrays:
+        found = {_torch_name(weight): tf_weights.laid_out(weight.name, weight.numpy()) for weight in self.model.weights}
+        positions = getattr(self.model.config, "max_position_embeddings", 0)  # counted by the class; PyTorch's stored them once
+        return found | {f"{self.prefix}embeddings.position_ids": np.arange(positions)[None]}
+
+    def outputs(self) -> Mapping[str, Output]:
+        return self._outputs
+
+    @cached_property
+    def _outputs(self) -> dict[str, Output]:
+        import tensorflow as tf
+
+        variables = self.model.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            encoder = self.run(getattr(self.model, self.model.base_model_prefix))
+            results = self.run(self.model) | {HIDDEN: encoder[HIDDEN]}
+        reached = {
+            name: [
+                variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True) if found is not None
+            ]
+            for name, tensor in results.items()
+        }
+        return {name: Output(tensor.numpy(), frozenset(map(_torch_name, reached[name]))) for name, tensor in results.items()}
+
+    def run(self, layer: Any) -> dict[str, Any]:
+        """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
+        import tensorflow as tf
+
+        profile = profile_of_family(self.family, self.model.config.to_dict())
+        feeds = {name: tf.constant(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
+        try:
+            results = layer(feeds, training=False, return_dict=True)
+            return {name: tensor for name, tensor in results.items() if tf.is_tensor(tensor)}
+        except Exception as error:
+            raise ExportError(f"TensorFlow cannot run {self.kind} on {', '.join(feeds)}: {one_line(error)}") from error
+
+
+def _of_transformers(
+    name: str, model: Any, family: Architecture, task: str, config: dict[str, Any], description: Description | None = None
+) -> Checkpoint:
+    """A model of ``transformers``, ready to export; ``description``: what its checkpoint says, where it has one."""
+    asked = description.pooling if description else None
+
+    def call(inputs: Tensors) -> Tensors:
+        result = model(inputs, training=False, return_dict=True)
+        if task != "sentence-similarity":
+            return dict(result)
+        tokens = result["last_hidden_state"]
+        sentence = _pool(tokens, inputs["attention_mask"], asked or pooling.Pooling())
+        return {"token_embeddings": tokens, "sentence_embedding": sentence}
+
+    module = function(call, family, task, config)
+    origin = ", ".join([type(model).__name__, *(description.assumed if description else [])])
+    return Checkpoint(
+        name,
+        module,
+        family,
+        task,
+        config,
+        description.files if description else {},
+        "tf",
+        origin,
+        description.texts if description else {},
+    )
+
+
+def _pool(tokens: Any, mask: Any, how: pooling.Pooling) -> Any:
+    """``pooling.pool`` in TensorFlow."""
+    import tensorflow as tf
+
+    if how.mode == "cls":
+        pooled = tokens[:, 0]
+    else:
+        kept = tf.cast(mask, tokens.dtype)[:, :, None]
+        if how.mode == "max":
+            pooled = tf.reduce_max(tf.where(kept > 0, tokens, tokens.dtype.min), axis=1)
+        else:
+            pooled = tf.reduce_sum(tokens * kept, axis=1) / tf.maximum(tf.reduce_sum(kept, axis=1), 1e-9)
+    if not how.normalize:
+        return pooled
+    return pooled / tf.maximum(tf.norm(pooled, axis=-1, keepdims=True), 1e-12)
