@@ -29,7 +29,8 @@ from onnxfuse.io.quiet import quiet, silent
 from onnxfuse.measure import benchmark, machine
 from onnxfuse.pipeline import compare
 from onnxfuse.pipeline.compare import Candidate, Row
-from onnxfuse.pipeline.export import export, export_tflite
+from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
