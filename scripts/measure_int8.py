@@ -99,7 +99,7 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
             entries[name] = open_runner(path), onnx_file.model_bytes(path)
             kept = step.details["float"]
             notes.append(
-                f"{name}: {step.details['matmuls']} products in int8, "
+                f"{name}: {step.details['matmuls']} linear layers in int8, "
                 + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
                 + (f", format {step.details['format']}" if static else "")
             )

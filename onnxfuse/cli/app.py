@@ -275,7 +275,7 @@ def _slow_lines(details: dict[str, Any], path: Path) -> list[str]:
     if slow is None:
         return []
     return [
-        f"{slow['products']} products have u8 weights, which take {slow['factor']:.2f} times as long here as s8; make them "
+        f"{slow['matmuls']} matmuls have u8 weights, which take {slow['factor']:.2f} times as long here as s8; make them "
         f"s8 with: onnxfuse quantize --retype {path}"
     ]
 

@@ -40,11 +40,11 @@ def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
 def int8_text(details: Mapping[str, Any]) -> str:
     """What was quantized and how, in a line."""
     form = "" if details["scheme"] == details["format"] else f", {details['format']}"
-    parts = [f"{details['scheme']}{form}: {details['matmuls']} products, {details['embeddings']} embedding tables in int8"]
+    parts = [f"{details['scheme']}{form}: {details['matmuls']} linear layers, {details['embeddings']} embedding tables in int8"]
     if details["float"]:
-        parts.append(f"{len(details['float'])} products float")
+        parts.append(f"{len(details['float'])} linear layers float")
     parts.append(
-        f"calibrated on {details['calibration']}, {len(details['smoothed'])} products smoothed"
+        f"calibrated on {details['calibration']}, {len(details['smoothed'])} linear layers smoothed"
         if details["calibration"]
         else f"not calibrated ({details['uncalibrated']})"
     )
@@ -55,8 +55,8 @@ def int8_text(details: Mapping[str, Any]) -> str:
 
 
 def gate_table(trade_off: Mapping[str, Any], batch: int) -> Table:
-    """What keeping products in float brought and cost: one row for each model that was judged."""
-    table = Table(title=f"products kept in float, batches of {batch}", title_justify="left")
+    """What keeping linear layers in float brought and cost: one row for each model that was judged."""
+    table = Table(title=f"linear layers kept in float, batches of {batch}", title_justify="left")
     for column in ("float", "cosine", "agreement", "accuracy", "p50 ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for candidate in trade_off["candidates"]:
@@ -72,14 +72,15 @@ def gate_table(trade_off: Mapping[str, Any], batch: int) -> Table:
 
 
 def gate_plot(trade_off: Mapping[str, Any], path: Path, title: str) -> None:
-    """Draw what keeping products in float brought and cost. Raises as ``plot.curves`` does."""
+    """Draw what keeping linear layers in float brought and cost. Raises as ``plot.curves`` does."""
     candidates = [candidate for candidate in trade_off["candidates"] if candidate["p50"] is not None]
     if not candidates:  # it passed at once
         candidates = [trade_off["candidates"][0] | {"p50": 0.0}]
     names = [name for name in ("accuracy", "cosine") if candidates[0]["quality"][name] is not None]
     content = {name: [candidate["quality"][name] for candidate in candidates] for name in names}
     content["p50 ms"] = [candidate["p50"] for candidate in candidates]
-    plots.curves([len(candidate["kept"]) for candidate in candidates], content, path, title=title, label="products kept in float")
+    counts = [len(candidate["kept"]) for candidate in candidates]
+    plots.curves(counts, content, path, title=title, label="linear layers kept in float")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

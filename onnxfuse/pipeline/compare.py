@@ -19,7 +19,7 @@ from onnxfuse.measure.benchmark import Timing
 from onnxfuse.model import METADATA
 from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.step import fitted
-from onnxfuse.quantize.products import integer_node
+from onnxfuse.quantize.linears import integer_node
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtime_of
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import Expected, expect

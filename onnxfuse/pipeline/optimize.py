@@ -18,8 +18,8 @@ from onnxfuse.model import METADATA
 from onnxfuse.optimizer import UNPAD, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten
-from onnxfuse.quantize.products import integer_node
-from onnxfuse.quantize.retype import slow_products
+from onnxfuse.quantize.linears import integer_node
+from onnxfuse.quantize.retype import slow_matmuls
 from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor
 from onnxfuse.targets import Target
@@ -41,7 +41,7 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent) -> Step:
     config = folders.read_config(plan.source)
     model = onnx_file.load(plan.source)
     kind = _kind(model)
-    slow = slow_products(model)
+    slow = slow_matmuls(model)
     profile_of(model, config).require_length(plan.length or 0)
     family = model_type(model, config, plan.model_type)
     catalog.architecture(family).name_inputs(model, plan.sizes)
@@ -70,7 +70,7 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent) -> Step:
         "trace": fused.trace.to_json(),
     }
     if slow:
-        details["slow_types"] = {"products": slow, "factor": round(slow_factor(), 2)}
+        details["slow_types"] = {"matmuls": slow, "factor": round(slow_factor(), 2)}
     model.metadata_props[METADATA] = json.dumps(
         {"target": target.name, "session": asdict(target.session), "fused": fused.counts, "versions": folders.versions()}
     )

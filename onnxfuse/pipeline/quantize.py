@@ -18,8 +18,8 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.formats import choose_format
 from onnxfuse.quantize.gate import meet_thresholds
+from onnxfuse.quantize.linears import find_embeddings
 from onnxfuse.quantize.prepare import Prepared, prepare, reduce_range
-from onnxfuse.quantize.products import find_tables
 from onnxfuse.quantize.write import write
 from onnxfuse.verify.verdict import compare_files
 
@@ -90,7 +90,7 @@ def _int8_details(
     kept: tuple[str, ...],
 ) -> dict[str, Any]:
     """What the int8 model is, for people and for its own metadata."""
-    roles = {product.name: product.role for product in prepared.products}
+    roles = {linear.name: linear.role for linear in prepared.linears}
     return {
         "scheme": "static" if plan.scheme.static else "dynamic",
         "format": format,
@@ -99,7 +99,7 @@ def _int8_details(
         "activations": "u8",
         "reduce_range": reduce_range(plan.scheme),
         "matmuls": len(roles) - len(kept),
-        "embeddings": len(find_tables(prepared.model)) if plan.scheme.embeddings else 0,
+        "embeddings": len(find_embeddings(prepared.model)) if plan.scheme.embeddings else 0,
         "calibration": None if calibration is None else calibration.name,
         "batch": plan.batch if calibration is None else calibration.rows(plan.batch),
         "notes": [] if calibration is None else list(calibration.notes),

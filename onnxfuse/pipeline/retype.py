@@ -10,7 +10,7 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.retype import retype as retype_weights
-from onnxfuse.quantize.retype import slow_products
+from onnxfuse.quantize.retype import slow_matmuls
 from onnxfuse.runtime import Settings, open_runner
 from onnxfuse.runtime.probes import product_saturates
 from onnxfuse.verify import verdict
@@ -28,7 +28,7 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
     """
     clock = Clock()
     model = onnx_file.load(source)
-    slow = slow_products(model)
+    slow = slow_matmuls(model)
     counts = retype_weights(model)
     with atomic.replacing(out) as staged:
         onnx_file.save(model, staged)

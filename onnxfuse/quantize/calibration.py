@@ -1,4 +1,4 @@
-"""What activations look like on real inputs: run the float model, watch the inputs of its products, keep summaries only.
+"""What activations look like on real inputs: run the float model, watch the inputs of its linear layers, keep summaries only.
 
 Memory does not grow with the number of samples: of each watched value stay its range by channel, the ranges of at most
 ``BATCHES`` batches, and, where they are asked for, second moments [K, K] or a histogram.

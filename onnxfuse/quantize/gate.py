@@ -1,8 +1,8 @@
-"""The thresholds that an int8 model must pass, and what is given up where it does not: the products that lose most stay float.
+"""The thresholds that an int8 model must meet, and what is given up where it does not: the layers that lose most stay float.
 
-Each product's sensitivity is measured by itself: one file holds every product in both forms, with a switch for each, and runs
-once for each product with that one alone in int8. The worst k stay float, with k doubled until the model passes and then halved
-back to the fewest that do. What is judged each time is a file as it would be saved.
+Each linear layer's sensitivity is measured by itself: one file holds every layer in both forms, with a switch for each, and runs
+once for each with that one alone in int8. The worst k stay float: k is doubled until the model passes, then the fewest that do
+are found by bisection. What is judged each time is a file as it would be saved.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onnxfuse.quantize.write import SWITCHES, write
 from onnxfuse.runtime import Runner, open_runner
 
 RANKED = 64
-"""Samples that a product's sensitivity is measured on."""
+"""Samples that a linear layer's sensitivity is measured on."""
 
 ROUNDS = 10
 """Timed rounds of the candidates, beside each other."""
@@ -35,7 +35,7 @@ ROUNDS = 10
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that was judged: which products it kept float, its quality, and its speed in milliseconds for a batch."""
+    """A model that was judged: which linear layers it kept float, its quality, and its speed in milliseconds for a batch."""
 
     kept: tuple[str, ...]
     quality: Quality
@@ -47,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """The outcome: the products that stay float, every candidate with fewer first, and each product's loss of cosine alone."""
+    """The outcome: the linear layers that stay float, every candidate with fewer first, and each layer's loss alone."""
 
     kept: tuple[str, ...]
     candidates: tuple[Candidate, ...]
@@ -62,10 +62,10 @@ class TradeOff:
 
 
 Judge = Callable[[tuple[str, ...]], Quality]
-"""The quality of the model that keeps these products float."""
+"""The quality of the model that keeps these linear layers float."""
 
 Rank = Callable[[], dict[str, float]]
-"""Each product's loss when it alone is int8."""
+"""Each linear layer's loss when it alone is int8."""
 
 
 def misses(thresholds: Thresholds, quality: Quality, reference: Quality) -> list[str]:
@@ -92,22 +92,22 @@ def misses(thresholds: Thresholds, quality: Quality, reference: Quality) -> list
 
 
 def search(
-    products: Sequence[str], judge: Judge, rank: Rank, thresholds: Thresholds, reference: Quality, progress: Progress = silent
+    linears: Sequence[str], judge: Judge, rank: Rank, thresholds: Thresholds, reference: Quality, progress: Progress = silent
 ) -> TradeOff:
-    """Find the fewest products that must stay float for the model to pass.
+    """Find the fewest linear layers that must stay float for the model to pass.
 
     Raises:
-        RequirementError: it does not pass with every product in float; the text tells the best found.
+        RequirementError: it does not pass with every linear layer in float; the text tells the best found.
         UsageError: see ``misses``.
     """
     tried: dict[int, Quality] = {0: judge(())}
     if not misses(thresholds, tried[0], reference):
         return TradeOff((), (Candidate((), tried[0]),), {})
     losses = rank()
-    order = sorted(products, key=lambda name: -losses[name])
+    order = sorted(linears, key=lambda name: -losses[name])
 
     def passes(count: int) -> bool:
-        progress("finding how few products must stay float", step=f"{count} of {len(order)}")
+        progress("finding how few linear layers must stay float", step=f"{count} of {len(order)}")
         tried[count] = judge(tuple(order[:count]))
         return not misses(thresholds, tried[count], reference)
 
@@ -116,7 +116,7 @@ def search(
         if enough == len(order):
             best = max(tried.values(), key=lambda quality: (-len(misses(thresholds, quality, reference)), quality.cosine))
             raise RequirementError(
-                f"int8 does not pass, with every product in float either: {misses(thresholds, best, reference)[0]}; "
+                f"int8 does not pass, with every linear layer in float either: {misses(thresholds, best, reference)[0]}; "
                 f"the best found has a cosine of {best.cosine:.4f}; nothing was saved"
             )
         fails, enough = enough, min(2 * enough, len(order))
@@ -130,12 +130,12 @@ def search(
 def meet_thresholds(
     prepared: Prepared, source: Path, format: str, data: Dataset, batch: int, thresholds: Thresholds, progress: Progress = silent
 ) -> TradeOff:
-    """Find which products of a prepared model must stay float, judged by ``data`` against the float file ``source``.
+    """Find which linear layers of a prepared model must stay float, judged by ``data`` against the float file ``source``.
 
     Raises:
         RequirementError, UsageError: see ``search``.
     """
-    names = [product.name for product in prepared.products]
+    names = [linear.name for linear in prepared.linears]
     expected = predict(open_runner(source), data, batch)
     with tempfile.TemporaryDirectory() as folder:
         files: dict[tuple[str, ...], Path] = {}
@@ -160,7 +160,7 @@ def meet_thresholds(
 
 
 def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, progress: Progress = silent) -> dict[str, float]:
-    """What each product costs alone: one less the mean cosine of the predictions, with it in int8 and the others in float.
+    """What each linear layer costs alone: one less the mean cosine of the predictions, with it in int8 and the others in float.
 
     Args:
         run: a model written with ``switched``.
@@ -172,6 +172,6 @@ def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, pr
 
     expected, losses = switched(-1), {}
     for at, name in enumerate(names):
-        progress("measuring the sensitivity of products", at / len(names), f"{at + 1} of {len(names)}")
+        progress("measuring the sensitivity of linear layers", at / len(names), f"{at + 1} of {len(names)}")
         losses[name] = 1 - judge(switched(at), expected, data).cosine
     return losses

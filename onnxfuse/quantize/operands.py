@@ -3,7 +3,7 @@
 A code is an input or output that may be int8 or uint8 and may not be a float or int64. An operand is a code with its zero point,
 as ``b`` with ``b_zero_point``, whose type nothing else of the operator shares: it can change without the rest.
 
-A product multiplies an activation with a weight: by itself, as MatMulInteger does, or as a float product that reads both through
+A matmul multiplies an activation with a weight: by itself, as MatMulInteger does, or as a float one that reads both through
 DequantizeLinear, which a runtime makes one of integers.
 """
 
@@ -21,8 +21,8 @@ from onnxfuse.operators import newest_schema
 NARROW = {"tensor(int8)", "tensor(uint8)"}
 WIDE = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)", "tensor(int64)"}
 
-FLOAT_PRODUCTS = {"MatMul", "Gemm", "Conv"}
-"""The standard's products of an activation, input 0, and a weight, input 1, that runtimes make products of integers."""
+FLOAT_MATMULS = {"MatMul", "Gemm", "Conv"}
+"""The standard's matmuls of an activation, input 0, and a weight, input 1, that runtimes make integer matmuls."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def operands(node: ir.Node) -> tuple[Operand, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerProduct:
+class IntegerMatMul:
     """A node that multiplies, and where its weight's and its activation's codes are read: by itself or by DequantizeLinear.
 
     ``activation`` is None where it is quantized inside the operator.
@@ -84,16 +84,16 @@ class IntegerProduct:
     activation: tuple[ir.Node, Operand] | None
 
 
-def integer_products(graph: ir.Graph) -> Iterator[IntegerProduct]:
-    """The products of integers in a graph, in its order."""
+def integer_matmuls(graph: ir.Graph) -> Iterator[IntegerMatMul]:
+    """The integer matmuls in a graph, in its order."""
     for node in graph:
         found = operands(node)
         if found and found[-1].value > 0:
-            yield IntegerProduct(node, (node, found[-1]), (node, found[0]) if len(found) > 1 else None)
-        elif node.op_type in FLOAT_PRODUCTS and not node.domain:
+            yield IntegerMatMul(node, (node, found[-1]), (node, found[0]) if len(found) > 1 else None)
+        elif node.op_type in FLOAT_MATMULS and not node.domain:
             activation, weight = (_dequantized(value) for value in node.inputs[:2])
             if activation is not None and weight is not None:
-                yield IntegerProduct(node, weight, activation)
+                yield IntegerMatMul(node, weight, activation)
 
 
 def _dequantized(value: ir.Value | None) -> tuple[ir.Node, Operand] | None:

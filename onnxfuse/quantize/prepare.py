@@ -1,4 +1,4 @@
-"""Everything about a model's int8 form that does not depend on which products take part: measured and rounded once."""
+"""Everything about a model's int8 form that does not depend on which linear layers take part: measured and rounded once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from onnxfuse.errors import ModelError, NothingToQuantizeError, UsageError
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.quantize import weights
 from onnxfuse.quantize.calibration import Activations, Batches, histograms, observe
+from onnxfuse.quantize.linears import Linear, find_linears, require_float, why_none
 from onnxfuse.quantize.patches import patches_to_products
-from onnxfuse.quantize.products import Product, find_products, require_float, why_none
 from onnxfuse.quantize.ranges import narrowed, scale_and_zero
 from onnxfuse.quantize.smooth import smooth
 from onnxfuse.quantize.weights import Codes
@@ -27,15 +27,15 @@ class Prepared:
 
     Args:
         model: the float model, smoothed; what it computes is unchanged.
-        products: what can be quantized in it.
-        codes: the products' weights, by product.
-        steps: of a static model, the activations' scale and zero point, by product.
-        smoothed: the alpha of each product that was smoothed.
+        linear layers: what can be quantized in it.
+        codes: the linear layers' weights, by linear layer.
+        steps: of a static model, the activations' scale and zero point, by linear layer.
+        smoothed: the alpha of each linear layer that was smoothed.
     """
 
     model: ir.Model
     scheme: Scheme
-    products: tuple[Product, ...]
+    linears: tuple[Linear, ...]
     codes: Mapping[str, Codes]
     steps: Mapping[str, tuple[np.float32, np.uint8]] = field(default_factory=dict)
     smoothed: Mapping[str, float] = field(default_factory=dict)
@@ -53,39 +53,39 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
     """
     require_float(model)
     patches_to_products(model)
-    products = find_products(model.graph)
-    if not products:
+    linears = find_linears(model.graph)
+    if not linears:
         raise NothingToQuantizeError(f"nothing in the model {model.graph.name!r} is worth quantizing: {why_none(model)}")
-    for product in products:
-        if not np.isfinite(product.matrix()).all():
-            raise ModelError(f"weight {product.weight.name} holds NaN or infinity; the checkpoint is broken, export it again")
+    for linear in linears:
+        if not np.isfinite(linear.matrix()).all():
+            raise ModelError(f"weight {linear.weight.name} holds NaN or infinity; the checkpoint is broken, export it again")
     if batches is None:
         if scheme.static:
             raise UsageError("static int8 needs calibration data; give --calibration FILE, or leave --static out")
         progress("rounding weights")
-        return Prepared(model, scheme, tuple(products), {p.name: _nearest(p, scheme) for p in products})
+        return Prepared(model, scheme, tuple(linears), {p.name: _nearest(p, scheme) for p in linears})
     compensated = scheme.rounding == "gptq"
-    seen = observe(model, _widths(products), batches, moments=compensated, progress=progress)
-    of_product = {product.name: seen[product.input.name or ""] for product in products}
+    seen = observe(model, _widths(linears), batches, moments=compensated, progress=progress)
+    of_linear = {linear.name: seen[linear.input.name or ""] for linear in linears}
     changed = {}
     if scheme.smooth != "off":
         progress("smoothing outliers")
         changed = smooth(
             model.graph,
-            products,
+            linears,
             seen,
             levels=weights.LARGEST,
             compensated=compensated,
             alpha=None if scheme.smooth == "auto" else float(scheme.smooth),
         )
     codes = {}
-    for number, product in enumerate(products):
-        progress("rounding weights", number / len(products), product.role)
-        if product.name in changed:
-            of_product[product.name] = of_product[product.name].divided(changed[product.name][1])
-        codes[product.name] = _rounded(product, scheme, of_product[product.name])
-    steps = _steps(model, scheme, products, of_product, batches, progress) if scheme.static else {}
-    return Prepared(model, scheme, tuple(products), codes, steps, {name: alpha for name, (alpha, _) in changed.items()})
+    for number, linear in enumerate(linears):
+        progress("rounding weights", number / len(linears), linear.role)
+        if linear.name in changed:
+            of_linear[linear.name] = of_linear[linear.name].divided(changed[linear.name][1])
+        codes[linear.name] = _rounded(linear, scheme, of_linear[linear.name])
+    steps = _steps(model, scheme, linears, of_linear, batches, progress) if scheme.static else {}
+    return Prepared(model, scheme, tuple(linears), codes, steps, {name: alpha for name, (alpha, _) in changed.items()})
 
 
 def reduce_range(scheme: Scheme) -> bool:
@@ -93,35 +93,35 @@ def reduce_range(scheme: Scheme) -> bool:
     return product_saturates() if scheme.reduce_range is None else scheme.reduce_range
 
 
-def _widths(products: list[Product]) -> dict[str, int]:
-    """The inputs of products by name, with their K."""
-    return {product.input.name or "": len(product.matrix()) for product in products}
+def _widths(linears: list[Linear]) -> dict[str, int]:
+    """The inputs of linear layers by name, with their K."""
+    return {linear.input.name or "": len(linear.matrix()) for linear in linears}
 
 
-def _nearest(product: Product, scheme: Scheme) -> Codes:
-    return weights.nearest(product.matrix(), product.weight.name or "", pairs=reduce_range(scheme))
+def _nearest(linear: Linear, scheme: Scheme) -> Codes:
+    return weights.nearest(linear.matrix(), linear.weight.name or "", pairs=reduce_range(scheme))
 
 
-def _rounded(product: Product, scheme: Scheme, seen: Activations) -> Codes:
-    if seen.moments is None or product.shared:  # a shared weight has one form for all that read it
-        return _nearest(product, scheme)
+def _rounded(linear: Linear, scheme: Scheme, seen: Activations) -> Codes:
+    if seen.moments is None or linear.shared:  # a shared weight has one form for all that read it
+        return _nearest(linear, scheme)
     low, high = seen.range
     noise = ((high - low) / 255) ** 2 / 12  # of x, rounded in equal steps
-    return weights.gptq(product.matrix(), seen.moments, noise, product.weight.name or "", pairs=reduce_range(scheme))
+    return weights.gptq(linear.matrix(), seen.moments, noise, linear.weight.name or "", pairs=reduce_range(scheme))
 
 
 def _steps(
     model: ir.Model,
     scheme: Scheme,
-    products: list[Product],
+    linears: list[Linear],
     seen: Mapping[str, Activations],
     batches: Batches,
     progress: Progress,
 ) -> dict[str, tuple[np.float32, np.uint8]]:
-    """Scale and zero point of each product's activations."""
-    ranges = {product.input.name or "": seen[product.name].range for product in products}
+    """Scale and zero point of each linear layer's activations."""
+    ranges = {linear.input.name or "": seen[linear.name].range for linear in linears}
     if scheme.ranges != "minmax":
         progress(f"finding ranges by {scheme.ranges}")
-        counts = histograms(model, _widths(products), ranges, batches)
+        counts = histograms(model, _widths(linears), ranges, batches)
         ranges = {name: narrowed(counts[name], *ranges[name], scheme.ranges) for name in ranges}
-    return {product.name: scale_and_zero(*ranges[product.input.name or ""]) for product in products}
+    return {linear.name: scale_and_zero(*ranges[linear.input.name or ""]) for linear in linears}

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError
-from onnxfuse.quantize.operands import IntegerProduct, integer_products, operands
+from onnxfuse.quantize.operands import IntegerMatMul, integer_matmuls, operands
 from onnxfuse.rewrite.analysis import is_constant
 
 
@@ -31,19 +31,19 @@ class Retyped:
 def retype(model: ir.Model) -> Retyped:
     """Make the weights of an int8 model s8 and its activations u8, in place.
 
-    Only what products multiply counts. Where an activation of theirs changes, all change that can, since operators between want
+    Only what matmuls multiply counts. Where an activation of theirs changes, all change that can, since operators between want
     theirs to be of one type.
 
     Raises:
         ModelError: there is nothing to retype.
     """
-    products = list(integer_products(model.graph))
-    read = {(node, operand.value) for node, operand in (product.activation for product in products if product.activation)}
+    matmuls = list(integer_matmuls(model.graph))
+    read = {(node, operand.value) for node, operand in (matmul.activation for matmul in matmuls if matmul.activation)}
     quantizers = [node for node in model.graph if _is_s8_activation(node)]
     multiplied = [node for node in quantizers if read & set(_uses(node.outputs[0]))]
-    weights = _u8_weights(products)
+    weights = _u8_weights(matmuls)
     if not weights and not multiplied:
-        raise ModelError(f"the model {model.graph.name!r} {_why_nothing(products)}; there is nothing to retype")
+        raise ModelError(f"the model {model.graph.name!r} {_why_nothing(matmuls)}; there is nothing to retype")
     for node in quantizers if multiplied else ():
         _retype_activation(model.graph, node)
     for value, slots in weights.items():
@@ -52,19 +52,19 @@ def retype(model: ir.Model) -> Retyped:
     return Retyped(len(weights), len(multiplied))
 
 
-def slow_products(model: ir.Model) -> int:
-    """How many products of integers take a u8 weight that could be s8: x86 multiplies it slowly."""
-    products = list(integer_products(model.graph))
-    weights = _u8_weights(products)
-    return sum(_weight(product) in weights for product in products)
+def slow_matmuls(model: ir.Model) -> int:
+    """How many integer matmuls take a u8 weight that could be s8: x86 multiplies it slowly."""
+    matmuls = list(integer_matmuls(model.graph))
+    weights = _u8_weights(matmuls)
+    return sum(_weight(matmul) in weights for matmul in matmuls)
 
 
 def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
     return [(user, at) for user, at in value.uses()]
 
 
-def _weight(product: IntegerProduct) -> ir.Value | None:
-    node, operand = product.weight
+def _weight(matmul: IntegerMatMul) -> ir.Value | None:
+    node, operand = matmul.weight
     return node.inputs[operand.value]
 
 
@@ -72,11 +72,11 @@ Slots = list[tuple[ir.Node, int]]
 """Inputs of nodes."""
 
 
-def _u8_weights(products: Sequence[IntegerProduct]) -> dict[ir.Value, Slots]:
-    """The u8 weights that can be s8, each with the zero points beside it: only products read it, and all of it is constant."""
-    known = {(node, operand.value): operand.zero for node, operand in (product.weight for product in products)}
+def _u8_weights(matmuls: Sequence[IntegerMatMul]) -> dict[ir.Value, Slots]:
+    """The u8 weights that can be s8, each with the zero points beside it: only matmuls read it, and all of it is constant."""
+    known = {(node, operand.value): operand.zero for node, operand in (matmul.weight for matmul in matmuls)}
     found = {}
-    for value in dict.fromkeys(map(_weight, products)):
+    for value in dict.fromkeys(map(_weight, matmuls)):
         if value is None or not is_constant(value) or value.dtype != ir.DataType.UINT8 or value.is_graph_output():
             continue
         uses = _uses(value)
@@ -87,16 +87,16 @@ def _u8_weights(products: Sequence[IntegerProduct]) -> dict[ir.Value, Slots]:
     return found
 
 
-def _why_nothing(products: Sequence[IntegerProduct]) -> str:
-    """What the model's products have, where none can be retyped."""
-    zeros = [_input(node, operand.zero) for node, operand in (product.activation for product in products if product.activation)]
+def _why_nothing(matmuls: Sequence[IntegerMatMul]) -> str:
+    """What the model's matmuls have, where none can be retyped."""
+    zeros = [_input(node, operand.zero) for node, operand in (matmul.activation for matmul in matmuls if matmul.activation)]
     signed = sum(zero is not None and zero.dtype == ir.DataType.INT8 for zero in zeros)
-    unsigned = sum(value is not None and value.dtype == ir.DataType.UINT8 for value in map(_weight, products))
-    if not products:
-        return "has no product of integers"
+    unsigned = sum(value is not None and value.dtype == ir.DataType.UINT8 for value in map(_weight, matmuls))
+    if not matmuls:
+        return "has no integer matmul"
     if not signed and not unsigned:
         return "multiplies u8 activations with s8 weights already"
-    return f"has {signed} products of s8 activations and {unsigned} of u8 weights, whose type other operators share"
+    return f"has {signed} matmuls of s8 activations and {unsigned} of u8 weights, whose type other operators share"
 
 
 def _retype_weight(graph: ir.Graph, value: ir.Value, slots: Slots) -> None:

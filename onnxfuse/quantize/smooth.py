@@ -3,10 +3,10 @@
     x @ W  =  (x / s) @ (s * W)          s [K] > 0
 
 is exact in real numbers and changes what 8 bits lose: one channel of x that is fifty times as large as the others sets the step
-for all. Where the product alone reads a LayerNormalization, 1/s goes into the norm's scale and bias and costs nothing; elsewhere
+for all. Where linear layers alone read a LayerNormalization, 1/s goes into the norm's scale and bias and costs nothing; elsewhere
 it is one multiplication.
 
-s_j = max|x_j| ** alpha. ``auto`` takes for each product the alpha whose predicted error is lowest: x rounded in steps of its
+s_j = max|x_j| ** alpha. ``auto`` takes for each linear layer the alpha whose predicted error is lowest: x rounded in steps of its
 range / 255 against every row of W, and W rounded in steps of its columns' largest / levels against every channel of x. Ranges and
 s come from different halves of the calibration batches, so that a channel that was quiet by chance is not trusted.
 
@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.quantize.calibration import Activations
-from onnxfuse.quantize.products import Product
+from onnxfuse.quantize.linears import Linear
 from onnxfuse.rewrite import Op
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -35,42 +35,42 @@ QUIET = 0.01
 
 def smooth(
     graph: ir.Graph,
-    products: list[Product],
+    linears: list[Linear],
     seen: Mapping[str, Activations],
     *,
     levels: int,
     compensated: bool,
     alpha: float | None,
 ) -> dict[str, tuple[float, np.ndarray]]:
-    """Rescale the inputs of products in place. The function stays the same; only rounding differs.
+    """Rescale the inputs of linear layers in place. The function stays the same; only rounding differs.
 
     Args:
-        seen: what calibration saw of the products' inputs, by name.
+        seen: what calibration saw of the linear layers' inputs, by name.
         levels: the largest code of a weight.
         compensated: weights will be rounded by GPTQ, which leaves about a quarter of the error.
         alpha: 0 to 1 for all; None chooses for each.
 
     Returns:
-        For each product that changed, by name: alpha, and the s [K] that its input was divided by.
+        For each linear layer that changed, by name: alpha, and the s [K] that its input was divided by.
     """
     changed: dict[str, tuple[float, np.ndarray]] = {}
-    for value, group in _by_input(products).items():
+    for value, group in _by_input(linears).items():
         activations = seen.get(value.name or "")
-        if activations is None or any(product.shared for product in group):
+        if activations is None or any(linear.shared for linear in group):
             continue
-        weight = np.concatenate([product.matrix() for product in group], axis=1)
+        weight = np.concatenate([linear.matrix() for linear in group], axis=1)
         norm = _private_norm(value, group)
         before, after, chosen = choose(weight, activations, levels, 0.25 if compensated else 1.0, alpha)
         if alpha is None and after > before * (1.0 if norm is not None else WORTH):
             continue
         scale = scale_of(activations.largest, chosen)
-        for product in group:
-            _scale_weight(graph, product, scale)
+        for linear in group:
+            _scale_weight(graph, linear, scale)
         if norm is not None:
             _scale_norm(graph, norm, scale)
         else:
             _insert_division(graph, value, group, scale)
-        changed |= {product.name: (chosen, scale) for product in group}
+        changed |= {linear.name: (chosen, scale) for linear in group}
     return changed
 
 
@@ -84,7 +84,7 @@ def scale_of(largest: np.ndarray, alpha: float) -> np.ndarray:
 def choose(
     weight: np.ndarray, seen: Activations, levels: int, rounding: float, alpha: float | None
 ) -> tuple[float, float, float]:
-    """(error without, error with, alpha): predicted mean squares of a product's error, for the best alpha or the given one."""
+    """(error without, error with, alpha): predicted mean squares of a layer's error, for the best alpha or the given one."""
     candidates = ALPHAS if alpha is None else (alpha,)
     errors = {candidate: predicted(weight, seen, levels, rounding, candidate) for candidate in (0.0, *candidates)}
     best = min(candidates, key=errors.__getitem__)
@@ -111,28 +111,28 @@ def predicted(weight: np.ndarray, seen: Activations, levels: int, rounding: floa
     return total
 
 
-def _by_input(products: list[Product]) -> dict[ir.Value, list[Product]]:
-    groups: dict[ir.Value, list[Product]] = {}
-    for product in products:
-        groups.setdefault(product.input, []).append(product)
+def _by_input(linears: list[Linear]) -> dict[ir.Value, list[Linear]]:
+    groups: dict[ir.Value, list[Linear]] = {}
+    for linear in linears:
+        groups.setdefault(linear.input, []).append(linear)
     return groups
 
 
-def _private_norm(value: ir.Value, group: list[Product]) -> ir.Node | None:
-    """The LayerNormalization that computes ``value``, when these products alone read it."""
+def _private_norm(value: ir.Value, group: list[Linear]) -> ir.Node | None:
+    """The LayerNormalization that computes ``value``, when these linear layers alone read it."""
     node = value.producer()
     if node is None or node.op_type != "LayerNormalization" or value.is_graph_output() or len(node.inputs) < 3:
         return None
     readers = {user for user, _ in value.uses()}
     constants = all(part is not None and part.const_value is not None and not part.is_graph_input() for part in node.inputs[1:3])
-    return node if constants and readers == {product.node for product in group} else None
+    return node if constants and readers == {linear.node for linear in group} else None
 
 
-def _scale_weight(graph: ir.Graph, product: Product, scale: np.ndarray) -> None:
-    """s * W in the stored order; the stored matrix keeps its place, so that ``product`` stays true."""
-    weight = product.matrix() * scale[:, None]
-    stored = np.ascontiguousarray(weight.T if product.swapped else weight)
-    product.weight.const_value = ir.tensor(stored, name=product.weight.name)
+def _scale_weight(graph: ir.Graph, linear: Linear, scale: np.ndarray) -> None:
+    """s * W in the stored order; the stored matrix keeps its place, so that ``linear`` stays true."""
+    weight = linear.matrix() * scale[:, None]
+    stored = np.ascontiguousarray(weight.T if linear.swapped else weight)
+    linear.weight.const_value = ir.tensor(stored, name=linear.weight.name)
 
 
 def _scale_norm(graph: ir.Graph, node: ir.Node, scale: np.ndarray) -> None:
@@ -144,12 +144,12 @@ def _scale_norm(graph: ir.Graph, node: ir.Node, scale: np.ndarray) -> None:
         node.replace_input_with(at, smoothed)
 
 
-def _insert_division(graph: ir.Graph, value: ir.Value, group: list[Product], scale: np.ndarray) -> None:
+def _insert_division(graph: ir.Graph, value: ir.Value, group: list[Linear], scale: np.ndarray) -> None:
     op = Op(graph, value.name or "smooth")
     factor = op.constant((1 / scale).astype(np.float32), "smoothing")
     graph.register_initializer(factor)
     smoothed = op.Mul(value, factor)
     graph.insert_before(group[0].node, op.nodes)
     smoothed.type = value.type
-    for product in group:
-        product.node.replace_input_with(0, smoothed)
+    for linear in group:
+        linear.node.replace_input_with(0, smoothed)

@@ -1,7 +1,7 @@
 """Float weights as s8 codes with a scale for each output channel.
 
 ``nearest`` rounds each weight by itself. ``gptq`` rounds one input channel after another and lets the channels still to come make
-up for what is lost, as far as calibration shows that they vary together: the product stays closer, the file the same size.
+up for what is lost, as far as calibration shows that they vary together: the output stays closer, the file the same size.
 
 Two kinds of machine: where u8 x s8 products are summed in 32 bits (VNNI, AMX, NEON), codes run to 127. Before VNNI, x86 sums
 two neighbouring products in 16 bits and clips: 255 * (a + b) must stay under 2**15. There, codes are held such that it does:

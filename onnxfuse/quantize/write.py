@@ -1,4 +1,4 @@
-"""The int8 graph: which operators stand for a product, and for a look-up.
+"""The int8 graph: which operators stand for a linear layer, and for an embedding.
 
     dynamic     y = (MatMulInteger(u8(x), s8(W)) : float) * (scale_x * scale_W), scale_x measured in each run
     qoperator   the same with a constant scale_x, in ONNX Runtime's own operator for it
@@ -21,8 +21,8 @@ import onnx_ir as ir
 
 from onnxfuse.normalize import structure
 from onnxfuse.quantize import weights
+from onnxfuse.quantize.linears import find_embeddings, find_linears
 from onnxfuse.quantize.prepare import Prepared
-from onnxfuse.quantize.products import find_products, find_tables
 from onnxfuse.rewrite import Op
 from onnxfuse.rewrite.driver import replace
 
@@ -31,50 +31,50 @@ DYNAMIC, QOPERATOR, QDQ = "dynamic", "qoperator", "qdq"
 
 
 def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC, *, switched: bool = False) -> ir.Model:
-    """A new model with every product in int8 but those in ``keep``, and look-ups too where the scheme says so.
+    """A new model with every linear layer in int8 but those in ``keep``, and embeddings too where the scheme says so.
 
     Args:
-        keep: names of products that stay float.
+        keep: names of linear layers that stay float.
         format: dynamic; of a static scheme, qdq or qoperator.
-        switched: keep both forms of every product; the new input SWITCHES, bool [products], tells which take part in int8.
+        switched: keep both forms of every linear layer; the new input SWITCHES, bool [linears], tells which take part in int8.
     """
     model = prepared.model.clone()
     graph = model.graph
     tied: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
-    switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(prepared.products)]))
+    switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(prepared.linears)]))
     if switched:
         graph.inputs.append(switches)
-    for number, product in enumerate(find_products(graph)):
-        if product.name in keep:
+    for number, linear in enumerate(find_linears(graph)):
+        if linear.name in keep:
             continue
-        op = Op(graph, product.name)
-        codes = prepared.codes[product.name]
+        op = Op(graph, linear.name)
+        codes = prepared.codes[linear.name]
         scale = op.constant(codes.scale, "scale")
-        if product.swapped and product.shared:  # a table too: kept in its order
-            stored, scale = tied.setdefault(product.weight, (_constant(graph, product.weight, codes.codes.T, "int8"), scale))
+        if linear.swapped and linear.shared:  # a table too: kept in its order
+            stored, scale = tied.setdefault(linear.weight, (_constant(graph, linear.weight, codes.codes.T, "int8"), scale))
             matrix = op.Transpose(stored, perm=[1, 0])
         else:
             matrix = op.constant(np.ascontiguousarray(codes.codes), "int8")
         if format == DYNAMIC:
-            x, step, zero = op.many("DynamicQuantizeLinear", 3, product.input)
+            x, step, zero = op.many("DynamicQuantizeLinear", 3, linear.input)
             result = op.Mul(op.Cast(op.MatMulInteger(x, matrix, zero), to=ir.DataType.FLOAT), op.Mul(step, scale))
         else:
             step, zero = (
                 op.constant(np.asarray(number), name)
-                for number, name in zip(prepared.steps[product.name], ("step", "zero"), strict=True)
+                for number, name in zip(prepared.steps[linear.name], ("step", "zero"), strict=True)
             )
-            x = op.QuantizeLinear(product.input, step, zero)
+            x = op.QuantizeLinear(linear.input, step, zero)
             if format == QDQ:
                 result = op.MatMul(op.DequantizeLinear(x, step, zero), op.DequantizeLinear(matrix, scale, axis=1))
             else:
                 result = op.MatMulIntegerToFloat(x, matrix, step, scale, zero, _domain="com.microsoft")
         if switched:
             choice = op.Gather(switches, op.constant(np.array(number), "number"))
-            result = op.Where(choice, result, op.MatMul(*product.node.inputs))
-        replace(graph, product.node, op, result)
+            result = op.Where(choice, result, op.MatMul(*linear.node.inputs))
+        replace(graph, linear.node, op, result)
     if prepared.scheme.embeddings:
-        for node in find_tables(model):
-            _quantize_lookup(graph, node, tied)
+        for node in find_embeddings(model):
+            _quantize_embedding(graph, node, tied)
     structure.merge_duplicates(model)
     structure.tidy(model)
     return model
@@ -87,7 +87,7 @@ def _constant(graph: ir.Graph, of: ir.Value, content: np.ndarray, name: str) -> 
     return value
 
 
-def _quantize_lookup(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, tuple[ir.Value, ir.Value]]) -> None:
+def _quantize_embedding(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, tuple[ir.Value, ir.Value]]) -> None:
     table, ids = node.inputs
     assert table is not None and table.const_value is not None
     if table not in known:

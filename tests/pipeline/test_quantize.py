@@ -18,8 +18,8 @@ from onnxfuse.pipeline.evaluate import evaluate
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.quantize.linears import find_linears
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.products import find_products
 from onnxfuse.quantize.weights import Codes
 from onnxfuse.quantize.write import write
 from onnxfuse.runtime.probes import product_saturates
@@ -54,7 +54,7 @@ def data(optimized, tmp_path_factory):
 def outlier_ridden(source, path, factor=300.0):
     """The same function, with two channels of layer 0's values and context made ``factor`` times as large."""
     model = onnx_file.load(source)
-    into, out = (node for node in list(find_products(model.graph))[:2])
+    into, out = (node for node in list(find_linears(model.graph))[:2])
     assert (into.role, out.role) == ("layer 0 queries, keys, values", "layer 0 attention out")
     add = next(user for user, _ in into.node.outputs[0].uses())
     bias = next(value for value in add.inputs if value.const_value is not None)
@@ -81,7 +81,7 @@ def test_an_option_of_an_earlier_version_is_refused_with_its_new_name(cli, old, 
 def test_static_models_pass_and_say_how_they_were_made(cli, optimized, data, tmp_path, format):
     result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--static", "--calibration", data, "--format", format)
     assert result.returncode == 0, result.stderr
-    assert f"static, {format}: 9 products, 1 embedding tables in int8, calibrated on {data}" in result.stdout
+    assert f"static, {format}: 9 linear layers, 1 embedding tables in int8, calibrated on {data}" in result.stdout
     found = ops(onnx_file.load(tmp_path / "q.onnx"))
     assert found.count("MatMulIntegerToFloat" if format == "qoperator" else "QuantizeLinear") > 0
     assert not {"MatMulInteger", "DynamicQuantizeLinear"} & set(found)
@@ -159,7 +159,7 @@ def test_without_smoothing_that_product_stays_float(cli, outliers, data, tmp_pat
     )
     assert result.returncode == 0, result.stderr
     assert "kept in float: layer 0 attention out" in result.stdout
-    assert "products kept in float, batches of 8" in result.stdout
+    assert "linear layers kept in float, batches of 8" in result.stdout
     assert "p50 ms" in (tmp_path / "trade.svg").read_text()
     kept = json.loads((tmp_path / "onnxfuse.json").read_text())["quantize"]
     assert kept["float"][0] == "layer 0 attention out"
@@ -267,7 +267,7 @@ def test_a_model_of_fixed_sizes_is_quantized(cli, fixed, tmp_path, more):
     result = cli("quantize", fixed, "-o", tmp_path / "q.onnx", "--batch", 8, *more)
     assert result.returncode == 0, result.stderr
     assert "calibrated on" in result.stdout
-    assert ("products kept in float, batches of 1 " in result.stdout) == ("--data" in more)
+    assert ("linear layers kept in float, batches of 1 " in result.stdout) == ("--data" in more)
     assert json.loads(onnx_file.load(tmp_path / "q.onnx").metadata_props["onnxfuse.int8"])["batch"] == 1
 
 
@@ -363,7 +363,7 @@ def test_optimize_takes_int8_models_and_warns_of_slow_types(cli, slow_int8, tmp_
     result = cli("optimize", slow_int8, "-o", tmp_path / "o.onnx", "--model-type", "bert")
     assert result.returncode == 0, result.stderr
     assert "attention 2, qkv 0, layer_norm 5, gelu 2" in result.stdout  # each projection has its own scale
-    assert "12 products have u8 weights, which take" in result.stdout
+    assert "12 matmuls have u8 weights, which take" in result.stdout
     assert "onnxfuse quantize --retype" in result.stdout
 
 

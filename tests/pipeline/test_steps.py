@@ -129,7 +129,7 @@ def test_int8_is_held_to_a_code_and_products_of_slow_types_are_told(tmp_path, te
     assert step.parity.kind == ("int8" if slow else "reassociate")
     assert ("slow_types" in details) == (slow is not None)
     if slow:
-        assert details["slow_types"]["products"] == slow
+        assert details["slow_types"]["matmuls"] == slow
 
 
 def test_what_is_required_and_missing_is_not_written(tmp_path):
@@ -248,7 +248,7 @@ def test_products_that_the_bars_keep_float_are_told_and_stay(tmp_path, rows, mon
         v=(WIDTH, WIDTH),
     )
     monkeypatch.setattr(
-        "onnxfuse.pipeline.quantize.meet_thresholds", lambda prepared, *given: TradeOff((prepared.products[1].name,), (), {})
+        "onnxfuse.pipeline.quantize.meet_thresholds", lambda prepared, *given: TradeOff((prepared.linears[1].name,), (), {})
     )
     details = quantized(source, calibration=str(rows), thresholds=Thresholds(min_cosine=0.9)).details
     assert (details["matmuls"], len(details["float"])) == (1, 1)

@@ -68,7 +68,7 @@ def test_what_cannot_be_met_tells_the_best():
 
 
 def test_the_best_misses_the_fewest_bars():
-    """With 2 products float both thresholds are missed by less, with all of them one is met."""
+    """With 2 linear layers float both thresholds are missed by less, with all of them one is met."""
 
     def of(kept):
         return {0: Quality(0.5, 0.5, None, None, 9), 1: Quality(0.99, 0.5, None, None, 9), 2: Quality(0.7, 0.9, None, None, 9)}[
@@ -86,7 +86,7 @@ def test_progress_tells_how_many_stay_float():
     search(
         NAMES, judge, lambda: LOSS, Thresholds(min_cosine=0.98), FLOAT, lambda text, done=None, step="": told.append((text, step))
     )
-    assert told == [("finding how few products must stay float", f"{count} of 12") for count in (1, 2, 4, 3)]
+    assert told == [("finding how few linear layers must stay float", f"{count} of 12") for count in (1, 2, 4, 3)]
 
 
 def test_a_drop_needs_labels():
@@ -111,7 +111,7 @@ def test_bars_say_what_they_miss():
 
 @pytest.fixture
 def chain(tmp_path):
-    """Two products, prepared, beside the float model in a file."""
+    """Two linear layers, prepared, beside the float model in a file."""
     text = "g (float[B,256] x, float[256,256] w, float[256,128] u) => (float[B,128] logits) { h = MatMul(x, w)  logits = MatMul(h, u) }"
     model = fill(parse(text), w=(256, 256), u=(256, 128))
     onnx.save(ir.to_proto(model), tmp_path / "float.onnx")

@@ -3,8 +3,8 @@
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.quantize.operands import Operand, integer_products, is_integer, operands
-from onnxfuse.quantize.products import integer_node
+from onnxfuse.quantize.linears import integer_node
+from onnxfuse.quantize.operands import Operand, integer_matmuls, is_integer, operands
 from tests.conftest import parse
 
 ACTIVATION_WEIGHT = {
@@ -86,16 +86,16 @@ def test_products_are_integer_operators_and_float_ones_between_dequantized_value
         d = DequantizeLinear(a, s, z)  w = DequantizeLinear(b, s, t)  v = Transpose(w)  p = MatMul(d, w)  q = Gemm(p, v)  r = Gemm(d, v)
         i = MatMulInteger(a, b)  f = com.microsoft.DynamicQuantizeMatMul(x, b, s)  l = MatMul(x, w)
         m = MatMul(f, w)  n = com.microsoft.MatMulIntegerToFloat(a, b, s, s)  o = MatMul(n, w)  y = Sum(q, r, l, m, o) }"""
-    found = list(integer_products(parse(text).graph))
-    assert [product.node.outputs[0].name for product in found] == [
+    found = list(integer_matmuls(parse(text).graph))
+    assert [matmul.node.outputs[0].name for matmul in found] == [
         "p",
         "r",
         "i",
         "f",
         "n",
     ]  # what reads a float is a float product
-    assert [product.weight[0].outputs[0].name for product in found] == ["w", "w", "i", "f", "n"]
-    assert [None if product.activation is None else product.activation[0].outputs[0].name for product in found] == [
+    assert [matmul.weight[0].outputs[0].name for matmul in found] == ["w", "w", "i", "f", "n"]
+    assert [None if matmul.activation is None else matmul.activation[0].outputs[0].name for matmul in found] == [
         "d",
         "d",
         "i",

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.errors import ModelError
-from onnxfuse.quantize.retype import retype, slow_products
+from onnxfuse.quantize.retype import retype, slow_matmuls
 from tests.conftest import ops, parse
 from tests.quantize.test_write import outputs
 
@@ -49,8 +49,8 @@ def test_outputs_are_equal_to_the_bit(text, activations):
     after = model(text)
     counts = retype(after)
     assert (counts.weights, counts.activations) == (1, activations)
-    assert slow_products(model(text)) == 1
-    assert slow_products(after) == 0
+    assert slow_matmuls(model(text)) == 1
+    assert slow_matmuls(after) == 0
     types = {v.const_value.dtype for v in after.graph.initializers.values()}
     assert ir.DataType.INT8 in types
     assert not any(
@@ -71,8 +71,8 @@ def test_codes_that_use_all_eight_bits_only_move():
     after = model(MAIN, 0, 256)
     before = model(MAIN, 0, 256)
     retype(after)
-    product = next(node for node in after.graph if node.op_type == "MatMulInteger")
-    moved = product.inputs[1].const_value.numpy().astype(int) - int(product.inputs[3].const_value.numpy())
+    matmul = next(node for node in after.graph if node.op_type == "MatMulInteger")
+    moved = matmul.inputs[1].const_value.numpy().astype(int) - int(matmul.inputs[3].const_value.numpy())
     np.testing.assert_array_equal(moved, before.graph.initializers["w"].const_value.numpy().astype(int) - 128)
 
 
@@ -140,7 +140,7 @@ def stocked(text: str) -> ir.Model:
 )
 def test_codes_that_no_product_multiplies_are_no_slow_weights(reader):
     found = stocked(qdq("int8", reader))
-    assert slow_products(found) == 0
+    assert slow_matmuls(found) == 0
     with pytest.raises(ModelError, match="nothing to retype"):
         retype(found)
     assert found.graph.initializers["w"].dtype == ir.DataType.UINT8
@@ -154,15 +154,15 @@ def test_a_weight_that_a_table_shares_is_neither_moved_nor_called_slow():
             "  b = Gather(u, i)  y = Add(a, b)",
         )
     )
-    assert slow_products(found) == 0
-    with pytest.raises(ModelError, match="0 products of s8 activations and 1 of u8 weights, whose type other operators share"):
+    assert slow_matmuls(found) == 0
+    with pytest.raises(ModelError, match="0 matmuls of s8 activations and 1 of u8 weights, whose type other operators share"):
         retype(found)
 
 
 def test_of_two_u8_operands_the_products_weight_alone_moves():
     text = qdq("uint8", TABLE + "  f = DequantizeLinear(k, one, t)  y = MatMul(s, f)")
     before, after = stocked(text), stocked(text)
-    assert slow_products(before) == 1
+    assert slow_matmuls(before) == 1
     assert retype(after).weights == 1
     assert {name: after.graph.initializers[name].dtype for name in ("w", "k")} == {"w": ir.DataType.UINT8, "k": ir.DataType.INT8}
     np.testing.assert_array_equal(outputs(after, FEEDS)["y"], outputs(before, FEEDS)["y"])
@@ -181,7 +181,7 @@ def test_a_weight_behind_a_transpose_moves():
 
 def test_s8_activations_that_no_product_reads_stay():
     found = stocked(qdq("int8", "y = MatMul(x, v)  a = Relu(d)", activation="int8"))
-    with pytest.raises(ModelError, match="has no product of integers"):
+    with pytest.raises(ModelError, match="has no integer matmul"):
         retype(found)
 
 

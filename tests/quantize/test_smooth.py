@@ -7,8 +7,8 @@ import pytest
 from onnxfuse.config import Scheme
 from onnxfuse.quantize import smooth as smoothing
 from onnxfuse.quantize.calibration import Activations, observe
+from onnxfuse.quantize.linears import find_linears
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.products import find_products
 from onnxfuse.quantize.smooth import ALPHAS, choose, predicted, scale_of, smooth
 from onnxfuse.quantize.write import write
 from tests.conftest import assert_same, fill, ops, parse
@@ -39,10 +39,10 @@ def batches():
 
 def smoothed(after, alpha=None, *, compensated=False, seen=None):
     """Smooth in place; what changed."""
-    products = find_products(after.graph)
-    widths = {product.input.name: len(product.matrix()) for product in products}
+    linears = find_linears(after.graph)
+    widths = {linear.input.name: len(linear.matrix()) for linear in linears}
     seen = observe(after, widths, batches, moments=False) if seen is None else seen
-    return smooth(after.graph, products, seen, levels=127, compensated=compensated, alpha=alpha)
+    return smooth(after.graph, linears, seen, levels=127, compensated=compensated, alpha=alpha)
 
 
 @pytest.mark.parametrize("alpha", [None, 0.5])
@@ -176,9 +176,9 @@ def test_scales_have_a_median_of_one_and_quiet_channels_a_floor():
 
 def gain_of(after):
     """What of the error is predicted to be left."""
-    (product,) = find_products(after.graph)
-    seen = observe(after, {product.input.name: 256}, batches, moments=False)[product.input.name]
-    before, left, _ = choose(product.matrix(), seen, 127, 1.0, None)
+    (linear,) = find_linears(after.graph)
+    seen = observe(after, {linear.input.name: 256}, batches, moments=False)[linear.input.name]
+    before, left, _ = choose(linear.matrix(), seen, 127, 1.0, None)
     return left / before
 
 
@@ -205,9 +205,9 @@ def test_rounding_that_makes_up_for_itself_counts_a_quarter():
     chosen = {}
     for compensated in (False, True):
         after = model(READ, 10.0)
-        (product,) = find_products(after.graph)
+        (linear,) = find_linears(after.graph)
         seen = observe(after, {"n": 256}, batches, moments=False)
-        wanted = choose(product.matrix(), seen["n"], 127, 0.25 if compensated else 1.0, None)[2]
+        wanted = choose(linear.matrix(), seen["n"], 127, 0.25 if compensated else 1.0, None)[2]
         ((alpha, _),) = smoothed(after, compensated=compensated).values()
         assert alpha == wanted
         chosen[compensated] = alpha

@@ -6,8 +6,8 @@ import pytest
 
 from onnxfuse.config import Scheme
 from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.quantize.linears import why_none
 from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.products import why_none
 from onnxfuse.quantize.write import DYNAMIC, QDQ, QOPERATOR, SWITCHES, write
 from onnxfuse.runtime.sessions import open_session, run
 from tests.conftest import fill, ops, parse
@@ -88,7 +88,7 @@ def test_switches_choose_each_product():
         for flags in ([True, True], [True, False], [False, False])
     )
     np.testing.assert_allclose(both, outputs(write(prepared), rows(3))["y"], rtol=1e-5)
-    np.testing.assert_allclose(first, outputs(write(prepared, (prepared.products[1].name,)), rows(3))["y"], rtol=1e-5)
+    np.testing.assert_allclose(first, outputs(write(prepared, (prepared.linears[1].name,)), rows(3))["y"], rtol=1e-5)
     np.testing.assert_array_equal(none, outputs(model(), rows(3))["y"])
 
 

@@ -1,4 +1,4 @@
-"""What can be quantized in a graph: matrix products with a constant weight, and embedding tables."""
+"""What can be quantized in a graph: linear layers (matrix products with a constant weight), and embedding tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SMALLEST = 1 << 14
 """Weights with fewer elements stay float: a classifier's few columns cost nothing and decide the result."""
 
 AROUND = {"Add", "Reshape", "Split", "Gather", "Sum", "Mul"}
-"""Operators that may stand between a product and what tells its role."""
+"""Operators that may stand between a linear layer and what tells its role."""
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
+class Linear:
     """``node`` computes y [..., N] = x [..., K] @ W [K, N]; ``weight`` is W as it is stored, or W transposed (``swapped``).
 
-    ``role`` says which product of which layer it is, for people.
+    ``role`` says which linear layer of which layer it is, for people.
     """
 
     node: ir.Node
@@ -72,19 +72,19 @@ def require_float(model: ir.Model) -> None:
             raise ModelError(f"weight {value.name} is {value.dtype.name}, wanted FLOAT; export the model in float32")
 
 
-def find_products(graph: ir.Graph) -> list[Product]:
-    """The products worth quantizing, in the graph's order."""
+def find_linears(graph: ir.Graph) -> list[Linear]:
+    """The linear layers worth quantizing, in the graph's order."""
     found, layer = [], 0
     for node in graph:
         if node.op_type in ("Attention", "MultiHeadAttention", "Softmax"):
             layer += 1
         if node.op_type == "MatMul" and not node.domain and (stored := _weight_of(node)) is not None:
-            found.append(Product(node, *stored, _role(node, layer)))
+            found.append(Linear(node, *stored, _role(node, layer)))
     return found
 
 
 def why_none(model: ir.Model) -> str:
-    """Why a model has no product worth quantizing, for people."""
+    """Why a model has no linear layer worth quantizing, for people."""
     big = [node for node in model.graph.all_nodes() if node.op_type == "MatMul" and not node.domain and _is_big(node.inputs[1])]
     inside = [node for node in big if node.graph is not model.graph]
     if inside:
@@ -101,15 +101,17 @@ def _is_big(weight: ir.Value | None) -> bool:
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2 and tensor.size >= SMALLEST
 
 
-def find_tables(model: ir.Model) -> list[ir.Node]:
-    """The look-ups of embedding tables."""
+def find_embeddings(model: ir.Model) -> list[ir.Node]:
+    """The look-ups in embedding tables."""
     return [
-        node for node in model.graph if node.op_type == "Gather" and not node.domain and _is_table(node, model.opset_imports[""])
+        node
+        for node in model.graph
+        if node.op_type == "Gather" and not node.domain and _is_embedding(node, model.opset_imports[""])
     ]
 
 
 def _weight_of(node: ir.Node) -> tuple[ir.Value, bool] | None:
-    """The constant matrix of a product and whether it stands transposed; None when there is none worth it."""
+    """The constant matrix of a linear layer and whether it stands transposed; None when there is none worth it."""
     value, swapped = node.inputs[1], False
     producer = value.producer() if value is not None else None
     if producer is not None and producer.op_type == "Transpose" and list(producer.attributes.get_ints("perm", [1, 0])) == [1, 0]:
@@ -117,7 +119,7 @@ def _weight_of(node: ir.Node) -> tuple[ir.Value, bool] | None:
     return (value, swapped) if value is not None and _is_matrix(value) else None
 
 
-def _is_table(node: ir.Node, opset: int) -> bool:
+def _is_embedding(node: ir.Node, opset: int) -> bool:
     value = node.inputs[0]
     return value is not None and _is_matrix(value) and attribute(node, "axis", opset) == 0
 
