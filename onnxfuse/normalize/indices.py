@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import need_target, reshape
 from onnxfuse.rewrite import Match, NoMatch, Op, Rule
-from onnxfuse.rewrite.analysis import ONE, constant
+from onnxfuse.rewrite.analysis import ONE
 
 # GatherND(x, coordinates of every element in order) = Reshape(x)
 
@@ -20,7 +20,7 @@ def gather_coordinates(op, x, where):
 
 def guard_coordinates(match: Match) -> dict:
     source, where = match.need_shape("x"), match.need_shape("where")
-    if (array := constant(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
+    if (array := match.array(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
         sizes = [match.need_number(dim, "a size") for dim in source[: array.shape[-1]]]
         every = np.indices(sizes).reshape(len(sizes), -1).T
         match.need(np.array_equal(array.reshape(-1, array.shape[-1]), every), "the indices are not every element in order")
@@ -45,7 +45,7 @@ def gather_row_major(op, x, where, axis):
 
 def guard_row_major(match: Match) -> dict:
     flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Flatten"))
-    if (array := constant(match["where"])) is not None:
+    if (array := match.array(match["where"])) is not None:
         every = np.arange(match.need_number(flat[0], "a size"))
         match.need(np.array_equal(array.reshape(-1), every), "the indices are not every element in order")
         return {"target": need_target(match, match["x"])}

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxfuse.normalize.scale import FLOATS, need_float, scalar_like
 from onnxfuse.rewrite import Match, Op, Rule
-from onnxfuse.rewrite.analysis import ONE, Analysis, constant, lowest_fill
+from onnxfuse.rewrite.analysis import ONE, Analysis, lowest_fill
 
 # And(x, true) = x, expanded to the common shape
 
@@ -330,7 +330,7 @@ def nan_repair(op, scores, zero, axis):
 def guard_nan_repair(match: Match) -> None:
     """A softmax row is NaN only when it holds nothing but -inf (or a NaN that was there before)."""
     match.need_scalar("zero", 0.0)
-    finite = _finite(match.analysis, match["scores"])
+    finite = _finite(match, match["scores"])
     match.need(finite, "the mask may be -inf, so that a row without tokens is NaN", match["scores"])
 
 
@@ -338,16 +338,16 @@ PASSING = {"Add", "Mul", "Sub", "Expand", "Reshape", "Unsqueeze", "Transpose", "
 """Operators that give finite numbers for such."""
 
 
-def _finite(analysis: Analysis, value: ir.Value) -> bool:
+def _finite(match: Match, value: ir.Value) -> bool:
     """Whether scores are finite for finite activations: products of them, with at most finite constants added."""
     node = value.producer()
     if node is None:
-        array = constant(value)
+        array = match.array(value)
         return array is not None and bool(abs(array).max() < math.inf)
     if node.op_type in ("MatMul", "Gemm"):
         return True
-    floats = (v for v in filter(None, node.inputs) if not _integral(analysis, v))
-    return node.op_type in PASSING and all(_finite(analysis, v) for v in floats)
+    floats = (v for v in filter(None, node.inputs) if not _integral(match.analysis, v))
+    return node.op_type in PASSING and all(_finite(match, v) for v in floats)
 
 
 def _integral(analysis: Analysis, value: ir.Value) -> bool:

@@ -197,7 +197,7 @@ def _read(rule: Rule, root: ir.Node) -> bool:
 def _proven(prover: Prover, rule: Rule, match: Match, op: Op, built: ir.Value, trace: Trace) -> bool:
     """Whether the rewrite may be made: its proof held, or could not be run."""
     start = time.perf_counter()
-    verdict = prover.prove(rule, match.nodes, match.output, op, built)
+    verdict = prover.prove(rule, match.nodes, match.output, op, built, match.read)
     trace.proof_seconds += time.perf_counter() - start
     if verdict.proven:
         trace.proven += 1

@@ -3,12 +3,12 @@
 A region's inputs are what it reads from outside. Sizes get small numbers, one for each symbol; shape arithmetic, ranges and
 uniform masks take the content that the analysis implies; everything else is random. A proof that fails names the difference, or
 that the replacement cannot be run where the original could. One that cannot be made (an unknown type or shape, an original that
-does not run by itself) says why, and the check of the whole model remains.
+does not run by itself) says why, and the check of the whole model remains. Regions that are alike share a proof (``proof_key``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxfuse.errors import ModelError
 from onnxfuse.rewrite.analysis import Analysis, Dim, ValueInfo, constant
 from onnxfuse.rewrite.inference import IR_VERSION, opset_imports
+from onnxfuse.rewrite.proof_key import may_be_weight, region_key
 from onnxfuse.rewrite.rule import Op, Rule
 
 Compute = Callable[[onnx.ModelProto, Mapping[str, np.ndarray]], Sequence[np.ndarray]]
@@ -55,16 +56,35 @@ class _Failure:
 
 
 class Prover:
-    """Proves rewrites of one graph; sizes and random numbers are the same for all of them."""
+    """Proves rewrites of one graph; sizes and random numbers are the same for all of them.
+
+    Args:
+        analysis: of that graph.
+        compute: runs a region.
+    """
 
     def __init__(self, analysis: Analysis, compute: Compute) -> None:
         self._analysis = analysis
         self._compute = compute
         self._sizes: dict[str, int] = {}
         self._random: dict[tuple[int, tuple[int, ...], np.dtype], np.ndarray] = {}
+        self._proven: set[Hashable] = set()
 
-    def prove(self, rule: Rule, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value) -> Verdict:
-        """Compare ``old``, computed by the nodes ``before``, with ``new``, computed by the nodes of ``op``."""
+    def prove(
+        self,
+        rule: Rule,
+        before: Sequence[ir.Node],
+        old: ir.Value,
+        op: Op,
+        new: ir.Value,
+        looked_at: Collection[ir.Value] | None = None,
+    ) -> Verdict:
+        """Whether ``old``, computed by the nodes ``before``, is ``new``, computed by the nodes of ``op``.
+
+        Args:
+            looked_at: the values whose numbers decided that the rule applies (``Match.read``); None when that is not known, and
+                all that is constant may have. The proof of a region that differs in no others holds for this one.
+        """
         made = {value for node in (*before, *op.nodes) for value in node.outputs}
         read = [value for node in (*before, *op.nodes) for value in node.inputs if value is not None and value not in made]
         try:
@@ -72,10 +92,23 @@ class Prover:
             feeds = {value: self._content(value, at) for at, value in enumerate(outside)}
         except ValueError as reason:
             return Verdict(None, str(reason))
+        fixed = set(outside if looked_at is None else looked_at) | set(op.initializers)
+        weights = {value for value in outside if value not in fixed and may_be_weight(value)}
+        key = rule.name, rule.exact, region_key([*before, *op.nodes], (old, new), feeds, weights)
+        if key in self._proven:
+            return Verdict(True)
+        verdict = self._compare(rule, before, old, op, new, feeds)
+        if verdict.proven:
+            self._proven.add(key)
+        return verdict
+
+    def _compare(
+        self, rule: Rule, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value, feeds: dict[ir.Value, np.ndarray]
+    ) -> Verdict:
         wanted = self._run(before, old, feeds)
         if isinstance(wanted, _Failure):
             return Verdict(None, f"ONNX Runtime cannot run the region: {wanted.reason}")
-        got = feeds[new] if new not in made else self._run(op.nodes, new, feeds)
+        got = feeds[new] if new in feeds else self._run(op.nodes, new, feeds)
         if isinstance(got, _Failure):
             return Verdict(False, f"ONNX Runtime cannot run the replacement: {got.reason}")
         return _judge(wanted, got, exact=rule.exact)

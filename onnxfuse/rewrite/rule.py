@@ -30,7 +30,10 @@ class NoMatch(Exception):  # noqa: N818 - not an error: it is how a guard says n
 
 
 class Match:
-    """What a guard sees: the matched values by name, the root, and the analysis. It reads only."""
+    """What a guard sees: the matched values by name, the root, and the analysis. It reads only.
+
+    ``read``: the constants whose content it read; a guard reads them here, and nowhere else.
+    """
 
     def __init__(self, found: pattern.Found, root: ir.Node, analysis: Analysis, output: int) -> None:
         self._output = output
@@ -38,6 +41,7 @@ class Match:
         self.nodes = list(dict.fromkeys(found.nodes.values()))
         self.root = root
         self.analysis = analysis
+        self.read: set[ir.Value] = set()
 
     def __getitem__(self, name: str) -> Any:
         """The value, or the attribute's value, that a variable of the pattern stands for."""
@@ -94,10 +98,16 @@ class Match:
 
     def need_array(self, name: str) -> np.ndarray:
         """The content of a constant; refuses anything else."""
-        array = constant(self.bindings[name])
+        array = self.array(self.bindings[name])
         if array is None:
             raise NoMatch(f"{name} is not a constant", self.bindings[name])
         return array
+
+    def array(self, value: ir.Value | None) -> np.ndarray | None:
+        """The content of a constant; None for anything else."""
+        if value is not None:
+            self.read.add(value)
+        return constant(value)
 
     def scalar(self, name: str) -> float:
         """The one element of a constant; refuses anything else."""
