@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,6 @@ def real_of(data: Dataset, rows: int) -> Real:
     return Real(data.name, tuple(Case(f"batch {at} of {data.name}", feeds) for at, feeds in enumerate(batches)))
 
 
-def note(details: Mapping[str, Any], rows: int) -> str:
-    """The metadata of an int8 model. Data go by their last name: a path would tell whose machine it was.
-
-    Args:
-        rows: in a batch of the calibration data.
-    """
-    said = details["calibration"]
-    return json.dumps({**details, "calibration": None if said is None else Path(said).name, "rows": rows})
-
-
 def real_inputs(path: Path, *beside: Path) -> Real | None:
     """The real inputs that the int8 model in ``path`` was calibrated with; None where it is no int8 model, or was not calibrated.
 
@@ -51,7 +40,7 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
 
     Raises:
         UsageError: it was, and the inputs cannot be had again.
-        ModelError: its metadata is not what ``note`` writes.
+        ModelError: its metadata is not what onnxfuse writes.
     """
     model = onnx_file.load(path)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -16,10 +15,10 @@ from onnxfuse.evaluate.sources import dataset_for, default_calibration
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
+from onnxfuse.quantize.description import Description
 from onnxfuse.quantize.formats import choose_format
 from onnxfuse.quantize.gate import meet_thresholds
-from onnxfuse.quantize.linears import find_embeddings
-from onnxfuse.quantize.prepare import Prepared, prepare, reduce_range
+from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.write import write
 from onnxfuse.verify.verdict import compare_files
 
@@ -41,18 +40,19 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
     clock.lap("load")
     prepared = prepare(model, plan.scheme, None if calibration is None else partial(calibration.batches, plan.batch), progress)
     clock.lap("prepare")
-    format, formats = choose_format(prepared, plan.batch, calibration, progress)
+    choice = choose_format(prepared, plan.batch, calibration, progress)
     trade_off = None
     if plan.thresholds:
         assert data is not None
         progress("comparing with float on the data")
-        trade_off = meet_thresholds(prepared, plan.source, format, data, plan.batch, plan.thresholds, progress)
+        trade_off = meet_thresholds(prepared, plan.source, choice.format, data, plan.batch, plan.thresholds, progress)
         clock.lap("gate")
     kept = () if trade_off is None else trade_off.kept
-    details = _int8_details(plan, prepared, calibration, format, formats, kept)
+    description = Description.of(prepared, choice, kept, calibration, plan.batch)
+    details = description.to_json()
     with atomic.replacing(plan.out) as staged:
-        quantized = write(prepared, kept, format)
-        quantized.metadata_props[calibrated.METADATA] = calibrated.note(details, plan.batch)
+        quantized = write(prepared, kept, choice.format)
+        quantized.metadata_props[calibrated.METADATA] = description.metadata()
         onnx_file.save(quantized, staged)
         del model, prepared, quantized
         clock.lap("save")
@@ -79,30 +79,3 @@ def _calibration(plan: QuantizeConfig, model: ir.Model) -> tuple[Dataset | None,
         return default_calibration(plan.source, model), ""
     except UncalibratedError as error:
         return None, str(error)
-
-
-def _int8_details(
-    plan: QuantizeConfig,
-    prepared: Prepared,
-    calibration: Dataset | None,
-    format: str,
-    formats: dict[str, float],
-    kept: tuple[str, ...],
-) -> dict[str, Any]:
-    """What the int8 model is, for people and for its own metadata."""
-    roles = {linear.name: linear.role for linear in prepared.linears}
-    return {
-        "scheme": "static" if plan.scheme.static else "dynamic",
-        "format": format,
-        "formats": formats,
-        "weights": "s8 per channel",
-        "activations": "u8",
-        "reduce_range": reduce_range(plan.scheme),
-        "matmuls": len(roles) - len(kept),
-        "embeddings": len(find_embeddings(prepared.model)) if plan.scheme.embeddings else 0,
-        "calibration": None if calibration is None else calibration.name,
-        "batch": plan.batch if calibration is None else calibration.rows(plan.batch),
-        "notes": [] if calibration is None else list(calibration.notes),
-        "smoothed": {roles[name]: alpha for name, alpha in prepared.smoothed.items()},
-        "float": [roles[name] for name in kept],
-    }

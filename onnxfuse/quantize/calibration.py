@@ -1,7 +1,7 @@
 """What activations look like on real inputs: run the float model, watch the inputs of its linear layers, keep summaries only.
 
 Memory does not grow with the number of samples: of each watched value stay its range by channel, the ranges of at most
-``BATCHES`` batches, and, where they are asked for, second moments [K, K] or a histogram.
+``BATCHES`` batches, and, where they are asked for, Hessians [K, K] or a histogram.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ROWS = 1024
 
 BINS = 2048
 
-MOMENT_BYTES = 1 << 30
-"""Second moments held at a time; a model with more of them is run again for the rest."""
+HESSIAN_BYTES = 1 << 30
+"""Hessians held at a time; a model with more of them is run again for the rest."""
 
 Batches = Callable[[], Iterable[Feeds]]
 """Gives the calibration batches, from the start, each time it is called."""
@@ -44,7 +44,7 @@ class Activations:
         low, high: by channel [K].
         batch_low, batch_high: the same of single batches [at most BATCHES, K].
         square: the mean of x_j**2 [K].
-        moments: the mean of x_i * x_j [K, K], or None.
+        hessian: the mean of x_i * x_j [K, K], or None: of a linear layer's squared error the Hessian, up to a factor.
     """
 
     low: np.ndarray
@@ -52,7 +52,7 @@ class Activations:
     batch_low: np.ndarray
     batch_high: np.ndarray
     square: np.ndarray
-    moments: np.ndarray | None
+    hessian: np.ndarray | None
 
     @property
     def largest(self) -> np.ndarray:
@@ -66,23 +66,23 @@ class Activations:
 
     def divided(self, scale: np.ndarray) -> Activations:
         """The same of x / scale, scale [K] > 0."""
-        moments = None if self.moments is None else self.moments / scale[:, None] / scale
+        hessian = None if self.hessian is None else self.hessian / scale[:, None] / scale
         return Activations(
-            self.low / scale, self.high / scale, self.batch_low / scale, self.batch_high / scale, self.square / scale**2, moments
+            self.low / scale, self.high / scale, self.batch_low / scale, self.batch_high / scale, self.square / scale**2, hessian
         )
 
 
 class _Watched:
     """The running summary of one value."""
 
-    def __init__(self, moments: bool) -> None:
+    def __init__(self, hessian: bool) -> None:
         self.waiting: list[np.ndarray] = []
         self.lows: list[np.ndarray] = []
         self.highs: list[np.ndarray] = []
         self.low: np.ndarray | None = None
         self.high: np.ndarray | None = None
         self.total: np.ndarray | None = None  # of products x_i * x_j, or of squares alone
-        self.wanted, self.count = moments, 0
+        self.wanted, self.count = hessian, 0
 
     def add(self, rows: np.ndarray) -> None:
         low, high = rows.min(axis=0), rows.max(axis=0)
@@ -115,7 +115,7 @@ class _Watched:
 
 
 def observe(
-    model: ir.Model, widths: Mapping[str, int], batches: Batches, *, moments: bool, progress: Progress = silent
+    model: ir.Model, widths: Mapping[str, int], batches: Batches, *, hessian: bool, progress: Progress = silent
 ) -> dict[str, Activations]:
     """Run ``model`` over the calibration batches and summarize the values named in ``widths``, which holds their K.
 
@@ -123,8 +123,8 @@ def observe(
         ModelError: an activation is not finite, or the model cannot run on the data.
     """
     found: dict[str, Activations] = {}
-    for part in _parts(widths, moments):
-        watched = {name: _Watched(moments) for name in part}
+    for part in _parts(widths, hessian):
+        watched = {name: _Watched(hessian) for name in part}
         for outputs in _watch(model, {name: widths[name] for name in part}, batches):
             progress("calibrating", step=f"batch {len(next(iter(watched.values())).lows) + 1}")
             for name, array in outputs.items():
@@ -170,13 +170,13 @@ def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iter
             yield {name: outputs[rows] for name, rows in shown.items()}
 
 
-def _parts(widths: Mapping[str, int], moments: bool) -> Iterator[list[str]]:
-    """The names in groups whose second moments fit into MOMENT_BYTES."""
+def _parts(widths: Mapping[str, int], hessian: bool) -> Iterator[list[str]]:
+    """The names in groups whose Hessians fit into HESSIAN_BYTES."""
     part: list[str] = []
     held = 0
     for name, width in widths.items():
-        size = 4 * width**2 if moments else 0
-        if part and held + size > MOMENT_BYTES:
+        size = 4 * width**2 if hessian else 0
+        if part and held + size > HESSIAN_BYTES:
             yield part
             part, held = [], 0
         part.append(name)

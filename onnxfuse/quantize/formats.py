@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxfuse.evaluate.dataset import Dataset
@@ -16,19 +18,25 @@ from onnxfuse.runtime import open_runner
 ROUNDS = 12
 
 
-def choose_format(
-    prepared: Prepared, batch: int, data: Dataset | None, progress: Progress = silent
-) -> tuple[str, dict[str, float]]:
-    """The format to write, and the milliseconds of each that was measured on ``data``'s first batch to choose it.
+@dataclass(frozen=True)
+class FormatChoice:
+    """The format to write, and the milliseconds of each that was measured to choose it."""
+
+    format: str
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def choose_format(prepared: Prepared, batch: int, data: Dataset | None, progress: Progress = silent) -> FormatChoice:
+    """Choose by what the scheme says, or by speed on ``data``'s first batch.
 
     QDQ is written in standard operators, which every runtime reads; the other replaces it only where its whole 95 % interval is
     faster.
     """
     scheme = prepared.scheme
     if not scheme.static or data is None:
-        return DYNAMIC, {}
+        return FormatChoice(DYNAMIC)
     if scheme.format != "auto":
-        return scheme.format, {}
+        return FormatChoice(scheme.format)
     progress("measuring both static formats")
     with tempfile.TemporaryDirectory() as folder:
         runners = {}
@@ -38,4 +46,4 @@ def choose_format(
             runners[format] = open_runner(path)
         timings = benchmark.measure(runners, [next(data.batches(batch))], rounds=ROUNDS)
     faster = benchmark.ratio(timings[QDQ], timings[QOPERATOR]).low > 1
-    return QOPERATOR if faster else QDQ, {format: timing.p50 for format, timing in timings.items()}
+    return FormatChoice(QOPERATOR if faster else QDQ, {format: timing.p50 for format, timing in timings.items()})

@@ -8,7 +8,7 @@ are found by bisection. What is judged each time is a file as it would be saved.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.quantize.prepare import Prepared
 from onnxfuse.quantize.write import SWITCHES, write
-from onnxfuse.runtime import Runner, open_runner
+from onnxfuse.runtime import Feeds, Runner, open_runner
 
 RANKED = 64
 """Samples that a linear layer's sensitivity is measured on."""
@@ -100,31 +100,50 @@ def search(
         RequirementError: it does not pass with every linear layer in float; the text tells the best found.
         UsageError: see ``misses``.
     """
-    tried: dict[int, Quality] = {0: judge(())}
-    if not misses(thresholds, tried[0], reference):
-        return TradeOff((), (Candidate((), tried[0]),), {})
+    judged = {0: judge(())}  # by how many layers stay float
+    if not misses(thresholds, judged[0], reference):
+        return TradeOff((), (Candidate((), judged[0]),), {})
     losses = rank()
-    order = sorted(linears, key=lambda name: -losses[name])
+    worst_first = sorted(linears, key=lambda name: -losses[name])
 
     def passes(count: int) -> bool:
-        progress("finding how few linear layers must stay float", step=f"{count} of {len(order)}")
-        tried[count] = judge(tuple(order[:count]))
-        return not misses(thresholds, tried[count], reference)
+        progress("finding how few linear layers must stay float", step=f"{count} of {len(worst_first)}")
+        judged[count] = judge(tuple(worst_first[:count]))
+        return not misses(thresholds, judged[count], reference)
 
+    count = _fewest(passes, len(worst_first))
+    if count is None:
+        raise _failure(thresholds, judged.values(), reference)
+    candidates = tuple(Candidate(tuple(worst_first[:kept]), judged[kept]) for kept in sorted(judged))
+    return TradeOff(tuple(worst_first[:count]), candidates, {name: losses[name] for name in worst_first})
+
+
+def _fewest(passes: Callable[[int], bool], most: int) -> int | None:
+    """The smallest count from 1 to ``most`` that passes, where more pass if fewer do; None where not even ``most`` does.
+
+    0 is known to fail. Counts are doubled until one passes; then the smallest is found by bisection.
+    """
     fails, enough = 0, 1
     while not passes(enough):
-        if enough == len(order):
-            best = max(tried.values(), key=lambda quality: (-len(misses(thresholds, quality, reference)), quality.cosine))
-            raise RequirementError(
-                f"int8 does not pass, with every linear layer in float either: {misses(thresholds, best, reference)[0]}; "
-                f"the best found has a cosine of {best.cosine:.4f}; nothing was saved"
-            )
-        fails, enough = enough, min(2 * enough, len(order))
+        if enough == most:
+            return None
+        fails, enough = enough, min(2 * enough, most)
     while enough - fails > 1:
         middle = (fails + enough) // 2
-        fails, enough = (fails, middle) if passes(middle) else (middle, enough)
-    candidates = tuple(Candidate(tuple(order[:count]), tried[count]) for count in sorted(tried))
-    return TradeOff(tuple(order[:enough]), candidates, {name: losses[name] for name in order})
+        if passes(middle):
+            enough = middle
+        else:
+            fails = middle
+    return enough
+
+
+def _failure(thresholds: Thresholds, judged: Iterable[Quality], reference: Quality) -> RequirementError:
+    """What to say where nothing passes: how near the best came, which misses the fewest thresholds at the highest cosine."""
+    best = min(judged, key=lambda quality: (len(misses(thresholds, quality, reference)), -quality.cosine))
+    return RequirementError(
+        f"int8 does not pass, with every linear layer in float either: {misses(thresholds, best, reference)[0]}; "
+        f"the best found has a cosine of {best.cosine:.4f}; nothing was saved"
+    )
 
 
 def meet_thresholds(
@@ -138,12 +157,13 @@ def meet_thresholds(
     names = [linear.name for linear in prepared.linears]
     expected = predict(open_runner(source), data, batch)
     with tempfile.TemporaryDirectory() as folder:
-        files: dict[tuple[str, ...], Path] = {}
+
+        def file_of(kept: tuple[str, ...]) -> Path:
+            return Path(folder) / f"{len(kept)}.onnx"
 
         def judge_kept(kept: tuple[str, ...]) -> Quality:
-            files[kept] = Path(folder) / f"{len(kept)}.onnx"
-            onnx_file.save(write(prepared, kept, format), files[kept])
-            return judge(predict(open_runner(files[kept]), data, batch), expected, data)
+            onnx_file.save(write(prepared, kept, format), file_of(kept))
+            return judge(predict(open_runner(file_of(kept)), data, batch), expected, data)
 
         def rank() -> dict[str, float]:
             path = Path(folder) / "switched.onnx"
@@ -153,10 +173,16 @@ def meet_thresholds(
         trade_off = search(names, judge_kept, rank, thresholds, judge(expected, expected, data), progress)
         if len(trade_off.candidates) == 1:
             return trade_off
-        runners = {str(len(candidate.kept)): open_runner(files[candidate.kept]) for candidate in trade_off.candidates}
-        timings = benchmark.measure(runners, [next(data.batches(batch))], rounds=ROUNDS, progress=progress)
-    timed = tuple(replace(candidate, p50=timings[str(len(candidate.kept))].p50) for candidate in trade_off.candidates)
-    return replace(trade_off, candidates=timed)
+        files = {candidate.kept: file_of(candidate.kept) for candidate in trade_off.candidates}
+        return _timed(trade_off, files, next(data.batches(batch)), progress)
+
+
+def _timed(trade_off: TradeOff, files: Mapping[tuple[str, ...], Path], feeds: Feeds, progress: Progress) -> TradeOff:
+    """The same with the speed of every candidate, measured beside each other."""
+    runners = {str(len(kept)): open_runner(path) for kept, path in files.items()}
+    timings = benchmark.measure(runners, [feeds], rounds=ROUNDS, progress=progress)
+    timed = (replace(candidate, p50=timings[str(len(candidate.kept))].p50) for candidate in trade_off.candidates)
+    return replace(trade_off, candidates=tuple(timed))
 
 
 def sensitivity(run: Runner, names: Sequence[str], data: Dataset, batch: int, progress: Progress = silent) -> dict[str, float]:

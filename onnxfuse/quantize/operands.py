@@ -1,7 +1,7 @@
 """Which operators are of int8 models, and what of their inputs is int8: read off ONNX Runtime's schemas, for all verbs alike.
 
-A code is an input or output that may be int8 or uint8 and may not be a float or int64. An operand is a code with its zero point,
-as ``b`` with ``b_zero_point``, whose type nothing else of the operator shares: it can change without the rest.
+An operand is an input that may be int8 or uint8, may not be a float or int64, and has a zero point beside it, as ``b`` with
+``b_zero_point``, whose type nothing else of the operator shares: it can change without the rest.
 
 A matmul multiplies an activation with a weight: by itself, as MatMulInteger does, or as a float one that reads both through
 DequantizeLinear, which a runtime makes one of integers.
@@ -27,7 +27,7 @@ FLOAT_MATMULS = {"MatMul", "Gemm", "Conv"}
 
 @dataclass(frozen=True)
 class Operand:
-    """The numbers of the inputs that hold an operand's codes and their zero point."""
+    """The numbers of the inputs that hold an operand's numbers and their zero point."""
 
     value: int
     zero: int
@@ -49,7 +49,7 @@ def _types(domain: str, operator: str) -> _Types:
     allowed = {one.type_param_str: set(one.allowed_type_strs) for one in schema.type_constraints}
     inputs = [(value.name.lower(), value.typeStr, allowed.get(value.typeStr, {value.typeStr})) for value in schema.inputs]
     outputs = [(value.name.lower(), value.typeStr, allowed.get(value.typeStr, {value.typeStr})) for value in schema.outputs]
-    codes = [types for _, _, types in (*inputs, *outputs) if types & NARROW and not types & WIDE]
+    narrow = [types for _, _, types in (*inputs, *outputs) if types & NARROW and not types & WIDE]
     scaled = any("tensor(float)" in types for _, _, types in inputs)
     readers = Counter(kind for _, kind, _ in (*inputs, *outputs))
     numbers = {name: at for at, (name, _, _) in enumerate(inputs)}
@@ -58,8 +58,8 @@ def _types(domain: str, operator: str) -> _Types:
         for at, (name, kind, types) in enumerate(inputs)
         if types & NARROW and f"{name}_zero_point" in numbers and readers[kind] == 2
     )
-    image = not scaled and not any("tensor(int8)" in types for types in codes)  # bytes with no scale beside them
-    return _Types(bool(codes) and not image, operands)
+    image = not scaled and not any("tensor(int8)" in types for types in narrow)  # bytes with no scale beside them
+    return _Types(bool(narrow) and not image, operands)
 
 
 def is_integer(node: ir.Node) -> bool:
@@ -74,7 +74,7 @@ def operands(node: ir.Node) -> tuple[Operand, ...]:
 
 @dataclass(frozen=True, eq=False)
 class IntegerMatMul:
-    """A node that multiplies, and where its weight's and its activation's codes are read: by itself or by DequantizeLinear.
+    """A node that multiplies, and where its weight's and its activation's numbers are read: by itself or by DequantizeLinear.
 
     ``activation`` is None where it is quantized inside the operator.
     """

@@ -1,6 +1,6 @@
 """Int8 models whose types x86 multiplies slowly, in the types that it multiplies fast: u8 activations, s8 weights.
 
-A code and its zero point move together, q - z = (q - 128) - (z - 128), so that nothing is lost: outputs are equal to the bit,
+A number and its zero point move together, q - z = (q - 128) - (z - 128), so that nothing is lost: outputs are equal to the bit,
 where the machine does not clip sums of u8 x s8 products.
 
 Source: ONNX operators MatMulInteger, QLinearMatMul, QuantizeLinear and DequantizeLinear; ONNX Runtime's contrib operators.
@@ -104,8 +104,8 @@ def _retype_weight(graph: ir.Graph, value: ir.Value, slots: Slots) -> None:
     assert value.const_value is not None
     for user, at in slots:
         zero = _input(user, at)
-        codes = np.zeros((), np.uint8) if zero is None or zero.const_value is None else zero.const_value.numpy()
-        _set_input(graph, user, at, (codes.astype(np.int16) - 128).astype(np.int8))
+        values = np.zeros((), np.uint8) if zero is None or zero.const_value is None else zero.const_value.numpy()
+        _set_input(graph, user, at, (values.astype(np.int16) - 128).astype(np.int8))
     value.const_value = ir.tensor((value.const_value.numpy().astype(np.int16) - 128).astype(np.int8), name=value.name)
     value.type = ir.TensorType(ir.DataType.INT8)
 

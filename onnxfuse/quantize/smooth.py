@@ -16,6 +16,7 @@ Source: Xiao et al., SmoothQuant, 2023 (without its weight term: a second expone
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -33,6 +34,13 @@ QUIET = 0.01
 """A channel counts as at least this part of the median channel."""
 
 
+class Smoothing(NamedTuple):
+    """What an input was divided by: s [K] = max|x| ** alpha, with a median of one."""
+
+    alpha: float
+    scale: np.ndarray
+
+
 def smooth(
     graph: ir.Graph,
     linears: list[Linear],
@@ -41,19 +49,19 @@ def smooth(
     levels: int,
     compensated: bool,
     alpha: float | None,
-) -> dict[str, tuple[float, np.ndarray]]:
+) -> dict[str, Smoothing]:
     """Rescale the inputs of linear layers in place. The function stays the same; only rounding differs.
 
     Args:
         seen: what calibration saw of the linear layers' inputs, by name.
-        levels: the largest code of a weight.
+        levels: the largest int8 value of a weight.
         compensated: weights will be rounded by GPTQ, which leaves about a quarter of the error.
         alpha: 0 to 1 for all; None chooses for each.
 
     Returns:
-        For each linear layer that changed, by name: alpha, and the s [K] that its input was divided by.
+        For each linear layer that changed, by name, what its input was divided by.
     """
-    changed: dict[str, tuple[float, np.ndarray]] = {}
+    changed: dict[str, Smoothing] = {}
     for value, group in _by_input(linears).items():
         activations = seen.get(value.name or "")
         if activations is None or any(linear.shared for linear in group):
@@ -70,7 +78,7 @@ def smooth(
             _scale_norm(graph, norm, scale)
         else:
             _insert_division(graph, value, group, scale)
-        changed |= {linear.name: (chosen, scale) for linear in group}
+        changed |= {linear.name: Smoothing(chosen, scale) for linear in group}
     return changed
 
 

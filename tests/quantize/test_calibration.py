@@ -27,17 +27,17 @@ def everything(count):
 
 
 def test_the_summary_is_that_of_all_rows():
-    both = observe(model(), {"h": 8, "x": 8}, batches(5), moments=True)
+    both = observe(model(), {"h": 8, "x": 8}, batches(5), hessian=True)
     given = np.concatenate([feeds["x"].reshape(-1, 8) for feeds in batches(5)()])
     np.testing.assert_array_equal(both["x"].low, given.min(axis=0))
     seen, rows = both["h"], everything(5)
     np.testing.assert_array_equal(seen.low, rows.min(axis=0))
     np.testing.assert_array_equal(seen.high, rows.max(axis=0))
-    np.testing.assert_allclose(seen.moments, rows.T @ rows / len(rows), rtol=1e-5)
+    np.testing.assert_allclose(seen.hessian, rows.T @ rows / len(rows), rtol=1e-5)
     np.testing.assert_allclose(seen.square, np.square(rows).mean(axis=0), rtol=1e-5)
     assert seen.batch_high.shape == (5, 8)
     scale = np.arange(1, 9, dtype=np.float32)
-    np.testing.assert_allclose(seen.divided(scale).moments, (rows / scale).T @ (rows / scale) / len(rows), rtol=1e-5)
+    np.testing.assert_allclose(seen.divided(scale).hessian, (rows / scale).T @ (rows / scale) / len(rows), rtol=1e-5)
 
 
 def test_ranges_hold_zero_and_the_largest_is_absolute():
@@ -51,7 +51,7 @@ def test_ranges_hold_zero_and_the_largest_is_absolute():
     assert of([2], [3]).range == (0, 3)
     assert of([-3], [-2]).range == (-3, 0)
     halves = seen.divided(np.array([1, 2, 4], np.float32))
-    assert halves.moments is None
+    assert halves.hessian is None
     assert (halves.low.tolist(), halves.high.tolist(), halves.batch_low.tolist(), halves.batch_high.tolist()) == (
         [-3, 0.5, -1.25],
         [2, 2, -0.25],
@@ -61,14 +61,14 @@ def test_ranges_hold_zero_and_the_largest_is_absolute():
     assert halves.square.tolist() == [2, 1, -1 / 16]
 
 
-@pytest.mark.parametrize("moments", [True, False])
-def test_ranges_of_single_batches_are_kept_up_to_a_number(moments):
-    seen, rows = observe(model(), {"h": 8}, batches(BATCHES + 9), moments=moments)["h"], everything(BATCHES + 9)
+@pytest.mark.parametrize("hessian", [True, False])
+def test_ranges_of_single_batches_are_kept_up_to_a_number(hessian):
+    seen, rows = observe(model(), {"h": 8}, batches(BATCHES + 9), hessian=hessian)["h"], everything(BATCHES + 9)
     assert seen.batch_low.shape == seen.batch_high.shape == (BATCHES, 8)
     np.testing.assert_array_equal(seen.batch_high[3], rows.reshape(-1, 64, 8)[3].max(axis=0))
     np.testing.assert_array_equal(seen.high, rows.max(axis=0))
     np.testing.assert_allclose(seen.square, np.square(rows).mean(axis=0), rtol=1e-5)
-    assert (seen.moments is not None) == moments
+    assert (seen.hessian is not None) == hessian
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -79,30 +79,30 @@ def test_one_number_that_is_not_finite_is_enough(broken):
             yield each
 
     with pytest.raises(ModelError, match="activation x is not finite on the calibration data"):
-        observe(model(), {"x": 8}, feeds, moments=False)
+        observe(model(), {"x": 8}, feeds, hessian=False)
 
 
-@pytest.mark.parametrize(("limit", "moments", "passes"), [(512, True, 1), (511, True, 2), (1, True, 2), (1, False, 1)])
-def test_a_value_whose_moments_do_not_fit_takes_a_pass_of_its_own(monkeypatch, limit, moments, passes):
-    monkeypatch.setattr(calibration, "MOMENT_BYTES", limit)
+@pytest.mark.parametrize(("limit", "hessian", "passes"), [(512, True, 1), (511, True, 2), (1, True, 2), (1, False, 1)])
+def test_a_value_whose_hessian_does_not_fit_takes_a_pass_of_its_own(monkeypatch, limit, hessian, passes):
+    monkeypatch.setattr(calibration, "HESSIAN_BYTES", limit)
     given = []
-    found = observe(model(), {"h": 8, "x": 8}, lambda: given.append(1) or batches(2)(), moments=moments)
+    found = observe(model(), {"h": 8, "x": 8}, lambda: given.append(1) or batches(2)(), hessian=hessian)
     assert (len(given), list(found)) == (passes, ["h", "x"])
-    assert observe(model(), {}, batches(2), moments=moments) == {}
+    assert observe(model(), {}, batches(2), hessian=hessian) == {}
 
 
 def test_values_are_watched_in_parts_when_their_moments_are_large(monkeypatch):
-    whole = observe(model(), {"h": 8, "x": 8}, batches(3), moments=True)
-    monkeypatch.setattr(calibration, "MOMENT_BYTES", 300)
-    parts = observe(model(), {"h": 8, "x": 8}, batches(3), moments=True)
+    whole = observe(model(), {"h": 8, "x": 8}, batches(3), hessian=True)
+    monkeypatch.setattr(calibration, "HESSIAN_BYTES", 300)
+    parts = observe(model(), {"h": 8, "x": 8}, batches(3), hessian=True)
     assert list(parts) == list(whole)
-    np.testing.assert_array_equal(parts["h"].moments, whole["h"].moments)
+    np.testing.assert_array_equal(parts["h"].hessian, whole["h"].hessian)
 
 
 def test_memory_does_not_grow_with_the_samples():
     def peak(count):
         tracemalloc.start()
-        observe(model(), {"h": 8}, batches(count), moments=True)
+        observe(model(), {"h": 8}, batches(count), hessian=True)
         histograms(model(), {"h": 8}, {"h": (0.0, 5.0)}, batches(count))
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -122,10 +122,10 @@ def test_a_histogram_counts_every_number():
 def test_zero_is_exact():
     for low, high in ((-1.0, 3.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)):
         step, zero = scale_and_zero(low, high)
-        codes = [(code - int(zero)) * float(step) for code in (0, 255)]  # the values that the outermost codes stand for
+        ends = [(value - int(zero)) * float(step) for value in (0, 255)]  # what the outermost u8 stand for
         assert step > 0
-        assert codes[0] <= min(low, 0) + step / 2
-        assert codes[1] >= max(high, 0) - step / 2
+        assert ends[0] <= min(low, 0) + step / 2
+        assert ends[1] >= max(high, 0) - step / 2
     assert scale_and_zero(-1.0, 1.55)[1] == 100
 
 

@@ -6,7 +6,7 @@ import pytest
 from onnxfuse.config import Scheme
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.measure import benchmark
-from onnxfuse.quantize.formats import choose_format
+from onnxfuse.quantize.formats import FormatChoice, choose_format
 from onnxfuse.quantize.prepare import prepare
 from tests.quantize.test_write import batches, linear, rows
 
@@ -18,11 +18,11 @@ def chosen(data=DATA, **scheme):
 
 
 def test_what_is_not_measured():
-    assert chosen() == ("dynamic", {})
-    assert chosen(format="qdq") == ("dynamic", {})
-    assert chosen(static=True, format="qdq") == ("qdq", {})
-    assert chosen(static=True, format="qoperator") == ("qoperator", {})
-    assert chosen(None, static=True) == ("dynamic", {})
+    assert chosen() == FormatChoice("dynamic")
+    assert chosen(format="qdq") == FormatChoice("dynamic")
+    assert chosen(static=True, format="qdq") == FormatChoice("qdq")
+    assert chosen(static=True, format="qoperator") == FormatChoice("qoperator")
+    assert chosen(None, static=True) == FormatChoice("dynamic")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,6 @@ def test_the_operator_is_written_where_its_whole_interval_is_faster(monkeypatch,
         return {name: benchmark.summarize(np.array({"qdq": qdq, "qoperator": operator}[name]) / 1e3) for name in runners}
 
     monkeypatch.setattr(benchmark, "measure", measure)
-    found, timings = chosen(static=True)
-    assert found == format
-    assert timings == {"qdq": np.median(qdq), "qoperator": np.median(operator)}
+    found = chosen(static=True)
+    assert found.format == format
+    assert found.milliseconds == {"qdq": np.median(qdq), "qoperator": np.median(operator)}

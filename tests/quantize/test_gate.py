@@ -1,4 +1,4 @@
-"""The thresholds, and the search for the fewest products that must stay float."""
+"""The thresholds, and the search for the fewest linear layers that must stay float."""
 
 import numpy as np
 import onnx

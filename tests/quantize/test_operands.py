@@ -33,7 +33,7 @@ def node(operator: str, domain: str = "") -> ir.Node:
 
 @pytest.mark.parametrize(("domain", "table"), [("", ACTIVATION_WEIGHT), ("com.microsoft", CONTRIB)])
 def test_operands_are_those_of_the_documentation(domain, table):
-    """Where two codes share a type, or an output has it too, neither can change alone: no operand."""
+    """Where two such inputs share a type, or an output has it too, neither can change alone: no operand."""
     for operator, wanted in table.items():
         assert operands(node(operator, domain)) == tuple(Operand(*numbers) for numbers in wanted), operator
         assert is_integer(node(operator, domain)), operator

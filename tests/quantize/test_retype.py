@@ -100,7 +100,7 @@ def test_a_zero_point_that_only_a_run_knows_stays():
 
 
 def qdq(weight: str, reader: str, activation: str = "uint8") -> str:
-    """u8 codes w for ``reader`` to use, others k of type ``weight``, and an activation of type ``activation``."""
+    """u8 w for ``reader`` to use, others k of type ``weight``, and an activation of type ``activation``."""
     return f"""g (float[B,64] x, uint8[64,8] w, float step, {activation} zero, float one, uint8 z, {weight}[8,8] k, {weight} t) => (float[C,8] y)
         {{ q = QuantizeLinear(x, step, zero)  d = DequantizeLinear(q, step, zero)  v = DequantizeLinear(w, one, z)  {reader} }}"""
 
@@ -112,14 +112,14 @@ TABLE = (
 
 def stocked(text: str) -> ir.Model:
     rng = np.random.default_rng(0)
-    signed, codes = "int8[8,8] k" in text, rng.integers(100, 156, (8, 8))
+    signed, values = "int8[8,8] k" in text, rng.integers(100, 156, (8, 8))
     content = {
         "w": rng.integers(96, 160, (64, 8)).astype(np.uint8),
         "z": np.array(128, np.uint8),
         "step": np.array(0.05, np.float32),
         "one": np.array(0.01, np.float32),
         "zero": np.array(-3, np.int8) if " int8 zero" in text else np.array(125, np.uint8),
-        "k": (codes - 128).astype(np.int8) if signed and "uint8[8,8] k" not in text else codes.astype(np.uint8),
+        "k": (values - 128).astype(np.int8) if signed and "uint8[8,8] k" not in text else values.astype(np.uint8),
         "t": np.array(0, np.int8) if "uint8[8,8] k" not in text else np.array(128, np.uint8),
     }
     found = parse(text)

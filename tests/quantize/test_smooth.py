@@ -41,7 +41,7 @@ def smoothed(after, alpha=None, *, compensated=False, seen=None):
     """Smooth in place; what changed."""
     linears = find_linears(after.graph)
     widths = {linear.input.name: len(linear.matrix()) for linear in linears}
-    seen = observe(after, widths, batches, moments=False) if seen is None else seen
+    seen = observe(after, widths, batches, hessian=False) if seen is None else seen
     return smooth(after.graph, linears, seen, levels=127, compensated=compensated, alpha=alpha)
 
 
@@ -177,7 +177,7 @@ def test_scales_have_a_median_of_one_and_quiet_channels_a_floor():
 def gain_of(after):
     """What of the error is predicted to be left."""
     (linear,) = find_linears(after.graph)
-    seen = observe(after, {linear.input.name: 256}, batches, moments=False)[linear.input.name]
+    seen = observe(after, {linear.input.name: 256}, batches, hessian=False)[linear.input.name]
     before, left, _ = choose(linear.matrix(), seen, 127, 1.0, None)
     return left / before
 
@@ -206,7 +206,7 @@ def test_rounding_that_makes_up_for_itself_counts_a_quarter():
     for compensated in (False, True):
         after = model(READ, 10.0)
         (linear,) = find_linears(after.graph)
-        seen = observe(after, {"n": 256}, batches, moments=False)
+        seen = observe(after, {"n": 256}, batches, hessian=False)
         wanted = choose(linear.matrix(), seen["n"], 127, 0.25 if compensated else 1.0, None)[2]
         ((alpha, _),) = smoothed(after, compensated=compensated).values()
         assert alpha == wanted

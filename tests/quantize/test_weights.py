@@ -1,4 +1,4 @@
-"""Weights as codes: how close, and never clipped where they must not be."""
+"""Weights in int8: how close, and never clipped where they must not be."""
 
 import numpy as np
 import onnx.parser
@@ -13,26 +13,26 @@ RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((64, 8)).astype(np.float32) * np.logspace(-3, 3, 8, dtype=np.float32)
 
 
-def moments_of(x):
+def hessian_of(x):
     return (x.T @ x / len(x)).astype(np.float32)
 
 
-def test_codes_are_symmetric_per_channel_and_close():
+def test_values_are_symmetric_per_channel_and_close():
     found = nearest(WEIGHT, "w")
-    assert found.codes.dtype == np.int8
-    assert (np.abs(found.codes).max(axis=0) == 127).all()
-    assert (np.abs(found.codes * found.scale - WEIGHT) <= found.scale / 2 * 1.0001).all()
+    assert found.values.dtype == np.int8
+    assert (np.abs(found.values).max(axis=0) == 127).all()
+    assert (np.abs(found.values * found.scale - WEIGHT) <= found.scale / 2 * 1.0001).all()
 
 
 def test_a_column_of_zeros_stays_zero():
     found = nearest(np.zeros((4, 2), np.float32), "w")
-    assert not found.codes.any()
+    assert not found.values.any()
     assert (found.scale == 1).all()
 
 
-def pair_sums(codes):
+def pair_sums(values):
     """The largest sum of two neighbours of one sign."""
-    both = codes.astype(int).reshape(len(codes) // 2, 2, -1)
+    both = values.astype(int).reshape(len(values) // 2, 2, -1)
     return max(np.maximum(both * sign, 0).sum(axis=1).max() for sign in (1, -1))
 
 
@@ -40,7 +40,8 @@ CORRELATED = (RNG.standard_normal((500, 64)) @ RNG.standard_normal((64, 64))).as
 
 
 @pytest.mark.parametrize(
-    "rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, moments_of(CORRELATED), 0.0, "w", pairs=True)]
+    "rounded",
+    [lambda w: nearest(w, "w", reduce_range=True), lambda w: gptq(w, hessian_of(CORRELATED), 0.0, "w", reduce_range=True)],
 )
 @pytest.mark.parametrize("kind", ["normal", "equal", "alternating"])
 def test_neighbours_never_clip_and_run_exactly(rounded, kind):
@@ -49,79 +50,88 @@ def test_neighbours_never_clip_and_run_exactly(rounded, kind):
         "equal": np.ones((64, 8), np.float32),
         "alternating": np.tile([[1.0], [-1.0]], (32, 8)).astype(np.float32),
     }[kind]
-    codes = rounded(weight).codes
-    assert pair_sums(codes) <= PAIR
-    assert 255 * pair_sums(codes) < 2**15  # what 16 bits hold
+    values = rounded(weight).values
+    assert pair_sums(values) <= PAIR
+    assert 255 * pair_sums(values) < 2**15  # what 16 bits hold
     text = """<ir_version: 8, opset_import: ["": 17]> g (uint8[1,64] x, int8[64,8] w) => (int32[1,8] y) { y = MatMulInteger(x, w) }"""
     got = run(
-        open_session(onnx.parser.parse_model(text).SerializeToString()), {"x": np.full((1, 64), 255, np.uint8), "w": codes}
+        open_session(onnx.parser.parse_model(text).SerializeToString()), {"x": np.full((1, 64), 255, np.uint8), "w": values}
     )["y"]
-    np.testing.assert_array_equal(got[0], 255 * codes.astype(np.int32).sum(axis=0))
+    np.testing.assert_array_equal(got[0], 255 * values.astype(np.int32).sum(axis=0))
 
 
 @pytest.mark.parametrize(
-    "rounded", [lambda w: nearest(w, "w", pairs=True), lambda w: gptq(w, np.eye(len(w), dtype=np.float32), 0.0, "w", pairs=True)]
+    "rounded",
+    [
+        lambda w: nearest(w, "w", reduce_range=True),
+        lambda w: gptq(w, np.eye(len(w), dtype=np.float32), 0.0, "w", reduce_range=True),
+    ],
 )
-def test_a_last_channel_without_a_neighbour_uses_all_codes(rounded):
+def test_a_last_channel_without_a_neighbour_uses_all_values(rounded):
     weight = np.ones((5, 2), np.float32)
     weight[:4] = 0.25
-    codes = rounded(weight).codes
-    assert (codes[4] == LARGEST).all()
-    assert pair_sums(codes[:4]) <= PAIR
+    values = rounded(weight).values
+    assert (values[4] == LARGEST).all()
+    assert pair_sums(values[:4]) <= PAIR
 
 
 def test_only_neighbours_share_a_limit():
-    """Channels 1 and 2 are none: both may use all codes."""
+    """Channels 1 and 2 are none: both may use all values."""
     weight = np.zeros((4, 1), np.float32)
     weight[1:3] = 1
-    assert nearest(weight, "w", pairs=True).codes[:, 0].tolist() == [0, LARGEST, LARGEST, 0]
-    assert gptq(weight, np.eye(4, dtype=np.float32), 0.0, "w", pairs=True).codes[:, 0].tolist() == [0, LARGEST, LARGEST, 0]
+    assert nearest(weight, "w", reduce_range=True).values[:, 0].tolist() == [0, LARGEST, LARGEST, 0]
+    assert gptq(weight, np.eye(4, dtype=np.float32), 0.0, "w", reduce_range=True).values[:, 0].tolist() == [
+        0,
+        LARGEST,
+        LARGEST,
+        0,
+    ]
 
 
 def test_neighbours_of_two_signs_share_no_limit():
     weight = np.array([[1], [-1]], np.float32)
-    assert nearest(weight, "w", pairs=True).codes[:, 0].tolist() == [LARGEST, -LARGEST]
+    assert nearest(weight, "w", reduce_range=True).values[:, 0].tolist() == [LARGEST, -LARGEST]
 
 
 def test_without_the_limit_neighbours_would_clip():
-    assert pair_sums(nearest(np.ones((64, 8), np.float32), "w").codes) == 2 * LARGEST
+    assert pair_sums(nearest(np.ones((64, 8), np.float32), "w").values) == 2 * LARGEST
 
 
 def test_gptq_keeps_the_product_closer_than_nearest():
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
     errors = []
-    for found in (nearest(weight, "w"), gptq(weight, moments_of(CORRELATED), 0.0, "w")):
-        errors.append(np.square(CORRELATED @ (found.codes * found.scale - weight)).mean())
+    for found in (nearest(weight, "w"), gptq(weight, hessian_of(CORRELATED), 0.0, "w")):
+        errors.append(np.square(CORRELATED @ (found.values * found.scale - weight)).mean())
     assert errors[1] < errors[0] / 2
 
 
 def test_gptq_does_not_depend_on_its_blocks(monkeypatch):
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
-    whole = gptq(weight, moments_of(CORRELATED), 0.0, "w").codes
+    whole = gptq(weight, hessian_of(CORRELATED), 0.0, "w").values
     monkeypatch.setattr(weights, "BLOCK", 10)
-    parts = gptq(weight, moments_of(CORRELATED), 0.0, "w").codes
-    assert (whole == parts).mean() > 0.99  # sums in another order may round a code the other way
+    parts = gptq(weight, hessian_of(CORRELATED), 0.0, "w").values
+    assert (whole == parts).mean() > 0.99  # sums in another order may round a weight the other way
 
 
 def test_gptq_of_independent_channels_is_nearest():
     weight = RNG.standard_normal((16, 4)).astype(np.float32)
-    np.testing.assert_array_equal(gptq(weight, np.eye(16, dtype=np.float32), 0.0, "w").codes, nearest(weight, "w").codes)
+    np.testing.assert_array_equal(gptq(weight, np.eye(16, dtype=np.float32), 0.0, "w").values, nearest(weight, "w").values)
 
 
 def test_gptq_of_a_channel_that_is_always_zero():
-    moments = np.eye(16, dtype=np.float32)
-    moments[3, 3] = 0
+    hessian = np.eye(16, dtype=np.float32)
+    hessian[3, 3] = 0
     weight = RNG.standard_normal((16, 4)).astype(np.float32)
-    found = gptq(weight, moments, 0.0, "w")
-    assert np.abs(found.codes * found.scale - weight).max() <= found.scale.max() / 2 * 1.0001
+    found = gptq(weight, hessian, 0.0, "w")
+    assert np.abs(found.values * found.scale - weight).max() <= found.scale.max() / 2 * 1.0001
 
 
 def test_rounding_of_x_counts_like_a_channel_that_varies_alone():
-    """The noise is added to each channel's moment: much of it makes channels independent, and rounding nearest."""
+    """The noise is added to the Hessian's diagonal: much of it makes channels independent, and rounding nearest."""
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
-    moments = moments_of(CORRELATED)
+    hessian = hessian_of(CORRELATED)
     same = [
-        (gptq(weight, moments, noise, "w").codes == nearest(weight, "w").codes).mean() for noise in (0.0, moments.max() * 1e4)
+        (gptq(weight, hessian, noise, "w").values == nearest(weight, "w").values).mean() for noise in (0.0, hessian.max() * 1e4)
     ]
     assert same[0] < 0.9
     assert same[1] == 1

@@ -63,7 +63,7 @@ def test_a_product_becomes_u8_times_s8_and_stays_close(format, static):
 def test_a_static_answer_does_not_depend_on_its_neighbours():
     alone, loud = rows(1), {"x": np.concatenate([rows(1)["x"], 50 * rows(3)["x"]])}
     static, dynamic = quantized(linear(), batches, QDQ, static=True), quantized(linear(), batches)
-    # the same codes; only the order of float32 products differs with the number of rows
+    # the same int8; only the order of float32 products differs with the number of rows
     np.testing.assert_allclose(outputs(static, alone)["y"][0], outputs(static, loud)["y"][0], atol=2e-5)
     assert np.abs(outputs(dynamic, alone)["y"][0] - outputs(dynamic, loud)["y"][0]).max() > 0.1
 
