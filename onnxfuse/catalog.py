@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -52,7 +52,7 @@ def checkpoint(name: str) -> tuple[Architecture, dict[str, Any]]:
     raise UsageError(f"--random-weights knows no architecture named {name!r}; it knows {names}")
 
 
-def model_type(model: ir.Model, config: dict[str, Any], override: str | None) -> str:
+def model_type(model: ir.Model, config: Mapping[str, Any], override: str | None) -> str:
     """The family a model belongs to: as asked, as config.json says, or as its inputs show.
 
     Raises:

@@ -127,7 +127,8 @@ class Model:
         exports = {}
         for exporter in ("torchscript", "dynamo"):
             plan = ExportConfig(name, folder / exporter, task=TASKS[name], exporter=exporter, random_weights=True)
-            exports[exporter], checkpoint = export(plan)
+            exports[exporter] = export(plan)
+            checkpoint = exports[exporter].checkpoint
         source = exports["dynamo"].path
         self.files: dict[str, tuple[Path, str]] = {}
         for unpad, float32, int8 in ((None, OURS, OURS_INT8), (False, PADDED, PADDED_INT8)):

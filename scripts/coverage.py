@@ -175,7 +175,7 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
     except OnnxfuseError as error:
         return Row(**asdict(row) | {"refused": str(error).replace(checkpoint.name, "the model")})
     step = optimize(OptimizeConfig(path, home / "model_optimized.onnx"))
-    counts, expected = step.details["fused"], step.details["expected"]
+    counts, expected = step.fused, step.expected
     cases = verdict.grid_of(path, checkpoint.config)
     expected_outputs = expect(checkpoint_runner(checkpoint), cases)
     agrees = parity.compare(expected_outputs, open_runner(step.path), "reassociate")

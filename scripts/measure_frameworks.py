@@ -84,7 +84,7 @@ def _torch_runner(checkpoint: Checkpoint, module: Any) -> Runner:
 def onnx_forms(source: Path, framework: str, home: Path, threads: int) -> tuple[dict[tuple[str, str], tuple[Runner, int]], dict]:
     """The export of a framework, plain, optimized and int8, and what was fused."""
     exporter = "torchscript" if framework == "pt" else "tf2onnx"
-    step, _ = export(ExportConfig(str(source), home, exporter=exporter, framework=framework))
+    step = export(ExportConfig(str(source), home, exporter=exporter, framework=framework))
     optimized = optimize(OptimizeConfig(step.path, home / folders.OPTIMIZED, require=("all",)))
     quantized = quantize(QuantizeConfig(optimized.path, home / folders.QUANTIZED))
     label = {"pt": "PyTorch", "tf": "TensorFlow"}[framework]
@@ -95,7 +95,7 @@ def onnx_forms(source: Path, framework: str, home: Path, threads: int) -> tuple[
     }
     settings = Settings(threads=threads)
     made = {key: (open_runner(path, settings), onnx_file.model_bytes(path)) for key, path in paths.items()}
-    return made, optimized.details["fused"]
+    return made, optimized.fused
 
 
 def measure(name: str, rounds: int, threads: int, folder: Path, tell: Callable[[str], None]) -> str:

@@ -70,7 +70,7 @@ def quantized(source: Path, name: str, **plan) -> tuple[Path, Step]:
 
 def float_models(checkpoint: str, home: Path, **plan) -> tuple[Path, Path]:
     """model.onnx and model_optimized.onnx in ``home``."""
-    step, _ = export(ExportConfig(checkpoint, home, **plan))
+    step = export(ExportConfig(checkpoint, home, **plan))
     return step.path, optimize(OptimizeConfig(step.path, home / folders.OPTIMIZED)).path
 
 
@@ -97,11 +97,11 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
                 thresholds=DROP,
             )
             entries[name] = open_runner(path), onnx_file.model_bytes(path)
-            kept = step.details["float"]
+            kept = step.description.kept
             notes.append(
-                f"{name}: {step.details['matmuls']} linear layers in int8, "
+                f"{name}: {step.description.matmuls} linear layers in int8, "
                 + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
-                + (f", format {step.details['format']}" if static else "")
+                + (f", format {step.description.format}" if static else "")
             )
         except RequirementError as error:
             notes.append(f"{name}: {error}")
@@ -204,8 +204,8 @@ def outliers(folder: Path, home: Path) -> str:
                 name,
                 f"{quality.cosine:.5f}",
                 f"{drop:.2f}",
-                ", ".join(step.details["float"]) or "none",
-                "yes" if "layer 2 attention out" in step.details["smoothed"] else "no",
+                ", ".join(step.description.kept) or "none",
+                "yes" if "layer 2 attention out" in step.description.smoothed else "no",
             ]
         )
     return table(["", "cosine", "drop, points", "kept in float", "layer 2 attention out smoothed"], rows)

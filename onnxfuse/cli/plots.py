@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from onnxfuse.pipeline.ablation import Result
     from onnxfuse.pipeline.compare import Comparison
+    from onnxfuse.quantize.gate import TradeOff
 
 OURS, OTHERS = "#c8553d", "#4878a8"
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -88,6 +89,17 @@ def ablation(results: Sequence[Result], path: Path, title: str) -> None:
     """Draw the speed of every variant with its interval. Raises as ``bars`` does."""
     speeds = [Bar(result.name, result.speed.value, result.speed.low, result.speed.high) for result in results]
     bars(speeds, path, title=title, label="times as fast as the original, with the 95 % interval", mark=1)
+
+
+def gate(trade_off: TradeOff, path: Path, title: str) -> None:
+    """Draw what keeping linear layers in float brought and cost. Raises as ``bars`` does."""
+    timed = [candidate for candidate in trade_off.candidates if candidate.p50 is not None]
+    candidates = timed or list(trade_off.candidates[:1])  # it passed at once
+    accuracies = [candidate.quality.accuracy for candidate in candidates]
+    content = {"accuracy": [accuracy for accuracy in accuracies if accuracy is not None]} if accuracies[0] is not None else {}
+    content["cosine"] = [candidate.quality.cosine for candidate in candidates]
+    content["p50 ms"] = [candidate.p50 or 0.0 for candidate in candidates]
+    curves([len(candidate.kept) for candidate in candidates], content, path, title=title, label="linear layers kept in float")
 
 
 @contextmanager

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from onnxfuse.cli import plots
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import folders
 from onnxfuse.measure.benchmark import Timing, ratio
 from onnxfuse.pipeline.ablation import Result
 from onnxfuse.pipeline.compare import Comparison, Row
 from onnxfuse.pipeline.evaluate import Evaluated
 from onnxfuse.pipeline.explain import Finding
+from onnxfuse.pipeline.quantize import Quantized
 from onnxfuse.pipeline.run import Run
 from onnxfuse.pipeline.tune import Tuned
+from onnxfuse.quantize.gate import TradeOff
 from onnxfuse.targets import CHOICES
 from onnxfuse.verify.parity import Parity
 
@@ -37,50 +36,39 @@ def fused_text(counts: Mapping[str, int], expected: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-def int8_text(details: Mapping[str, Any]) -> str:
+def int8_text(step: Quantized) -> str:
     """What was quantized and how, in a line."""
-    form = "" if details["scheme"] == details["format"] else f", {details['format']}"
-    parts = [f"{details['scheme']}{form}: {details['matmuls']} linear layers, {details['embeddings']} embedding tables in int8"]
-    if details["float"]:
-        parts.append(f"{len(details['float'])} linear layers float")
+    int8 = step.description
+    form = "" if int8.scheme == int8.format else f", {int8.format}"
+    parts = [f"{int8.scheme}{form}: {int8.matmuls} linear layers, {int8.embeddings} embedding tables in int8"]
+    if int8.kept:
+        parts.append(f"{len(int8.kept)} linear layers float")
     parts.append(
-        f"calibrated on {details['calibration']}, {len(details['smoothed'])} linear layers smoothed"
-        if details["calibration"]
-        else f"not calibrated ({details['uncalibrated']})"
+        f"calibrated on {int8.calibration}, {len(int8.smoothed)} linear layers smoothed"
+        if int8.calibration
+        else f"not calibrated ({step.uncalibrated})"
     )
-    parts += details["notes"]
-    if details["reduce_range"]:
+    parts += int8.notes
+    if int8.reduce_range:
         parts.append("weights that no CPU clips")
     return ", ".join(parts)
 
 
-def gate_table(trade_off: Mapping[str, Any], batch: int) -> Table:
+def gate_table(trade_off: TradeOff, batch: int) -> Table:
     """What keeping linear layers in float brought and cost: one row for each model that was judged."""
     table = Table(title=f"linear layers kept in float, batches of {batch}", title_justify="left")
     for column in ("float", "cosine", "agreement", "accuracy", "p50 ms"):
         table.add_column(column, justify="right", no_wrap=True)
-    for candidate in trade_off["candidates"]:
-        quality = candidate["quality"]
+    for candidate in trade_off.candidates:
+        quality = candidate.quality
         table.add_row(
-            str(len(candidate["kept"])),
-            f"{quality['cosine']:.5f}",
-            f"{quality['agreement']:.2%}",
-            "" if quality["accuracy"] is None else f"{quality['accuracy']:.2%}",
-            "" if candidate["p50"] is None else f"{candidate['p50']:.2f}",
+            str(len(candidate.kept)),
+            f"{quality.cosine:.5f}",
+            f"{quality.agreement:.2%}",
+            "" if quality.accuracy is None else f"{quality.accuracy:.2%}",
+            "" if candidate.p50 is None else f"{candidate.p50:.2f}",
         )
     return table
-
-
-def gate_plot(trade_off: Mapping[str, Any], path: Path, title: str) -> None:
-    """Draw what keeping linear layers in float brought and cost. Raises as ``plot.curves`` does."""
-    candidates = [candidate for candidate in trade_off["candidates"] if candidate["p50"] is not None]
-    if not candidates:  # it passed at once
-        candidates = [trade_off["candidates"][0] | {"p50": 0.0}]
-    names = [name for name in ("accuracy", "cosine") if candidates[0]["quality"][name] is not None]
-    content = {name: [candidate["quality"][name] for candidate in candidates] for name in names}
-    content["p50 ms"] = [candidate["p50"] for candidate in candidates]
-    counts = [len(candidate["kept"]) for candidate in candidates]
-    plots.curves(counts, content, path, title=title, label="linear layers kept in float")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -232,10 +220,10 @@ def made_with() -> str:
 def run_table(outcome: Run, title: str) -> Table:
     """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
-    sizes = {name: megabytes(onnx_file.model_bytes(path)) for name, path in outcome.paths.items()}
+    sizes = {name: megabytes(step.size) for name, step in outcome.steps.items()}
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
-    fused = fused_text(outcome.optimize.details["fused"], outcome.optimize.details["expected"])
-    int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize.details)
+    fused = fused_text(outcome.optimize.fused, outcome.optimize.expected)
+    int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize)
     steps = {"optimized": fused, "int8": int8}
     table = timing_table(outcome.timings, title, {"size": sizes, f"against {outcome.framework}": agrees})
     lines = [f"{name}: {text}" for name, text in steps.items()]

@@ -12,17 +12,20 @@ from onnxfuse.architecture import TOKENS
 from onnxfuse.errors import ExportError, OnnxfuseError, UsageError, first_line
 from onnxfuse.exporters.api import exporters, frameworks
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.io import atomic, onnx_file
+from onnxfuse.io import atomic, external, onnx_file
 from onnxfuse.io.quiet import quiet
 from onnxfuse.normalize.structure import forget_origins
 
 
-def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, opset: int | None = None) -> None:
+def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, opset: int | None = None) -> ir.Model:
     """Write ``checkpoint`` to ``path`` as an ONNX model with dynamic batch and length.
 
     Args:
         exporter: a name of ``exporters``; None takes the default one of the checkpoint's framework.
         opset: None takes the exporter's own.
+
+    Returns:
+        The model as it was read back, its weights in ``path``.
 
     Raises:
         UsageError: an exporter or opset that does not exist.
@@ -62,8 +65,10 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
-        onnx_file.save(model, staged)
+        saved = onnx_file.save(model, staged)
         shutil.rmtree(raw.parent)
+    external.follow(saved, staged, path)
+    return saved
 
 
 def choose_exporter(exporter: str | None, framework: str) -> str:

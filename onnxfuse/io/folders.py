@@ -55,6 +55,14 @@ def source_file(model: Path | None, *names: str) -> Path:
     raise UsageError(f"{where} no {' and no '.join(names)}; give an .onnx file or a folder, or run: onnxfuse export NAME")
 
 
+def export_folder(source: str, out: Path | None) -> Path:
+    """Where an export goes: ``out``, or a folder of the source's name under ``EXPORTS``. Raises as ``output_folder``."""
+    if out is not None:
+        return output_folder(out)
+    path = Path(source)
+    return EXPORTS / (path.stem if path.suffix == ".keras" else path.resolve().name if path.is_dir() else source)
+
+
 def _newest_exports() -> list[Path]:
     return sorted((path.parent for path in EXPORTS.rglob(MODEL)), key=lambda folder: -(folder / MODEL).stat().st_mtime)
 

@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError
-from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.runtime import open_runner
+from onnxfuse.pipeline.step import Clock, Step, unwritten
+from onnxfuse.runtime import Runner
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.expected import expect
-from onnxfuse.verify.verdict import grid_of
+from onnxfuse.verify.grid import grid
+from onnxfuse.verify.opened import Opened, Remembered
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
-from onnxfuse.pipeline.step import Clock, Step, unwritten
+
+FORMATS = ("onnx", "tflite")
 
 
-def export(plan: ExportConfig, progress: Progress = silent, source: Any = None) -> tuple[Step, Checkpoint]:
+@dataclass(frozen=True)
+class Exported(Step):
+    """An exported model.
+
+    Args:
+        task: what its outputs are for.
+        framework: ``pt`` or ``tf``.
+        origin: how the checkpoint was read, for people.
+        exporter: what wrote it.
+        precision: of a LiteRT model.
+        checkpoint: what it came from, loaded.
+        original: the checkpoint in its own framework, as a function from feeds to outputs.
+    """
+
+    task: str
+    framework: str
+    origin: str
+    exporter: str
+    checkpoint: Checkpoint = field(repr=False, compare=False)
+    original: Runner = field(repr=False, compare=False)
+    precision: str = ""
+
+    def details(self) -> dict[str, Any]:
+        precision = {"precision": self.precision} if self.precision else {}
+        return {"task": self.task, "framework": self.framework, "from": self.origin, "exporter": self.exporter, **precision}
+
+
+def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, *, keep: bool = False) -> Exported:
     """Export a checkpoint to ``plan.out/model.onnx`` and compare it with its own framework.
 
     Args:
         source: a ``transformers`` or KerasHub model to export instead of ``plan.source``.
+        keep: whether both stay open, and remember what they computed, in the result.
 
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what the framework does.
     """
-    from onnxfuse.exporters import checkpoint_runner, choose_exporter, choose_opset, framework_of, frameworks, open_checkpoint
+    from onnxfuse.exporters import checkpoint_runner, choose_exporter, choose_opset, framework_of, frameworks
     from onnxfuse.exporters import export as write
 
     source = source or plan.source
@@ -36,8 +68,46 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None) 
     exporter = choose_exporter(plan.exporter, framework)
     opset = choose_opset(exporter, plan.opset)
     clock = Clock()
+    checkpoint = load_checkpoint(plan, source, framework, progress)
+    clock.lap("load")
+    progress(f"exporting with {exporter}")
+    path = plan.out / folders.MODEL
+    with atomic.replacing(path) as staged:
+        model = Opened(staged, write(checkpoint, staged, exporter=exporter, opset=opset), checkpoint.config, keep=keep)
+        clock.lap("export")
+        label = frameworks()[framework].label
+        progress(f"comparing with {label}")
+        run = checkpoint_runner(checkpoint)
+        original = Remembered(run) if keep else run
+        expected = expect(original, grid(model.inputs))
+        verdict.require_numbers(expected, model.model, str(plan.source), ExportError)
+        result = parity.compare(expected, model.runner(), "reassociate")
+        result.require(f"the export differs from {label}", unwritten(path))
+        clock.lap("verify")
+        step = Exported(
+            path,
+            model.size,
+            clock.seconds,
+            result,
+            model,
+            checkpoint.task,
+            framework,
+            str(checkpoint),
+            exporter,
+            checkpoint,
+            original,
+        )
+        lay_beside(staged, checkpoint, plan, "export", step)
+    model.move(path)
+    return step
+
+
+def load_checkpoint(plan: ExportConfig, source: Any, framework: str, progress: Progress) -> Checkpoint:
+    """The checkpoint that a plan asks for. Raises OnnxfuseError: see ``exporters``."""
+    from onnxfuse.exporters import open_checkpoint
+
     progress(f"loading {plan.source}")
-    checkpoint = open_checkpoint(
+    return open_checkpoint(
         source,
         framework=framework,
         task=plan.task,
@@ -45,29 +115,9 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None) 
         random_weights=plan.random_weights,
         seed=plan.seed,
     )
-    clock.lap("load")
-    progress(f"exporting with {exporter}")
-    path = plan.out / folders.MODEL
-    with atomic.replacing(path) as staged:
-        write(checkpoint, staged, exporter=exporter, opset=opset)
-        clock.lap("export")
-        label = frameworks()[framework].label
-        progress(f"comparing with {label}")
-        expected = expect(checkpoint_runner(checkpoint), grid_of(staged, checkpoint.config))
-        verdict.require_numbers(expected, onnx_file.load(staged), str(plan.source), ExportError)
-        result = parity.compare(expected, open_runner(staged), "reassociate")
-        result.require(f"the export differs from {label}", unwritten(path))
-        clock.lap("verify")
-        details = {"task": checkpoint.task, "framework": framework, "from": str(checkpoint), "exporter": exporter}
-        step = Step(path, onnx_file.model_bytes(staged), clock.seconds, result, details)
-        lay_beside(staged, checkpoint, plan, "export", step)
-    return step, checkpoint
 
 
 def lay_beside(staged: Path, checkpoint: Checkpoint, plan: ExportConfig, name: str, step: Step) -> None:
     """What belongs to an exported model, beside it while it is staged: all of it takes its place, or nothing."""
     checkpoint.save_beside(staged.parent)
     folders.record(plan.out, name, plan, step.to_json(), staged=staged.parent)
-
-
-FORMATS = ("onnx", "tflite")

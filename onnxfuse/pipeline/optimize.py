@@ -3,89 +3,152 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxfuse import catalog, targets
-from onnxfuse.catalog import model_type
 from onnxfuse.config import OptimizeConfig
 from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
-from onnxfuse.optimizer import UNPAD, fuse, left_out
+from onnxfuse.optimizer import UNPAD, Fused, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.linears import integer_node
 from onnxfuse.quantize.retype import slow_matmuls
+from onnxfuse.rewrite import Trace
 from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor
 from onnxfuse.targets import Target
 from onnxfuse.verify import tolerances
-from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.verdict import compare_files
 
 VERIFY = ("off", "final", "each")
 
 
-def optimize(plan: OptimizeConfig, progress: Progress = silent) -> Step:
+@dataclass(frozen=True)
+class SlowTypes:
+    """8-bit matmuls whose weights are u8: how many, and how many times as long each takes here as one with s8 weights."""
+
+    matmuls: int
+    factor: float
+
+
+@dataclass(frozen=True)
+class Optimized(Step):
+    """An optimized model.
+
+    Args:
+        model_type: the family it was taken for.
+        target: the name of its target.
+        fused: how many of each fused thing it holds.
+        expected: how many it should hold; empty where nothing says how many layers it has.
+        padding: what became of padding.
+        nodes: how many nodes its graph has.
+        trace: every rewrite.
+        slow_types: 8-bit matmuls that would run faster in other types.
+    """
+
+    model_type: str
+    target: str
+    fused: Mapping[str, int]
+    expected: Mapping[str, int]
+    padding: Padding
+    nodes: int
+    trace: Trace = field(repr=False)
+    slow_types: SlowTypes | None = None
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "model_type": self.model_type,
+            "target": self.target,
+            "fused": dict(self.fused),
+            "expected": dict(self.expected),
+            "padding": str(self.padding),
+            "nodes": self.nodes,
+            "trace": self.trace.to_json(),
+            **({} if self.slow_types is None else {"slow_types": asdict(self.slow_types)}),
+        }
+
+
+def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened | None = None) -> Optimized:
     """Fuse a model for its target, check the counts and the outputs, and save it.
+
+    Args:
+        source: ``plan.source``, where it is opened already; the result is kept open as it is.
 
     Raises:
         UsageError, ModelError, ParityError; RequirementError when ``plan.require`` is not met.
     """
+    if plan.verify not in VERIFY:
+        raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
     clock = Clock()
     target = targets.find(plan.target)
-    config = folders.read_config(plan.source)
-    model = onnx_file.load(plan.source)
-    kind = _kind(model)
+    source = source or Opened(plan.source)
+    source.inputs.require_length(plan.length or 0)
+    model = source.model.clone()
     slow = slow_matmuls(model)
-    profile_of(model, config).require_length(plan.length or 0)
-    family = model_type(model, config, plan.model_type)
+    family = catalog.model_type(model, source.config, plan.model_type)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
     progress(f"fusing for {target.name}")
-    if plan.verify not in VERIFY:
-        raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
-    listener = None if plan.dump is None else Dump(model, plan.dump)
-    without = plan.without | ({UNPAD} if plan.unpad is False else set())
-    fused = fuse(
-        model, target, only=plan.only, without=without, zeros=plan.unpad is True, prove=plan.verify == "each", listener=listener
-    )
-    if plan.unpad and fused.padding.kept:
-        raise RequirementError(f"--unpad: padding stays, {fused.padding.kept}; leave --unpad out to optimize with padding")
+    fused = _fused(model, target, plan)
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
-    expected = _expected(family, config, target)
+    expected = _expected(family, source.config, target)
     _require(plan, fused.counts, expected)
-    details = {
-        "model_type": family,
-        "target": target.name,
-        "fused": fused.counts,
-        "expected": expected,
-        "padding": str(fused.padding),
-        "nodes": len(model.graph),
-        "trace": fused.trace.to_json(),
-    }
-    if slow:
-        details["slow_types"] = {"matmuls": slow, "factor": round(slow_factor(), 2)}
-    model.metadata_props[METADATA] = json.dumps(
-        {"target": target.name, "session": asdict(target.session), "fused": fused.counts, "versions": folders.versions()}
-    )
-    result = None
+    model.metadata_props[METADATA] = _note(target, fused.counts)
+    nodes, result = len(model.graph), None
     with atomic.replacing(plan.out) as staged:
-        onnx_file.save(model, staged)
+        saved = Opened(staged, onnx_file.save(model, staged), keep=source.keep)
         clock.lap("save")
         if plan.verify != "off":
             progress("comparing with the original")
-            result = compare_files(plan.source, staged, kind, zeros=fused.padding.zeros)
+            result = compare_files(source, saved, _kind(source.model), zeros=fused.padding.zeros)
             result.require("optimizing changed the outputs", unwritten(plan.out))
             clock.lap("verify")
-    step = Step(plan.out, onnx_file.model_bytes(plan.out), clock.seconds, result, details)
+    saved.move(plan.out)
+    slow_types = SlowTypes(slow, round(slow_factor(), 2)) if slow else None
+    step = Optimized(
+        plan.out,
+        saved.size,
+        clock.seconds,
+        result,
+        saved,
+        family,
+        target.name,
+        fused.counts,
+        expected,
+        fused.padding,
+        nodes,
+        fused.trace,
+        slow_types,
+    )
     folders.record(plan.out.parent, "optimize", plan, step.to_json())
     return step
+
+
+def _fused(model: ir.Model, target: Target, plan: OptimizeConfig) -> Fused:
+    """The model fused in place. Raises UsageError, ModelError; RequirementError when padding was to go and stays."""
+    listener = None if plan.dump is None else Dump(model, plan.dump)
+    without = plan.without | ({UNPAD} if plan.unpad is False else set())
+    prove = plan.verify == "each"
+    fused = fuse(model, target, only=plan.only, without=without, zeros=plan.unpad is True, prove=prove, listener=listener)
+    if plan.unpad and fused.padding.kept:
+        raise RequirementError(f"--unpad: padding stays, {fused.padding.kept}; leave --unpad out to optimize with padding")
+    return fused
+
+
+def _note(target: Target, counts: Mapping[str, int]) -> str:
+    """The metadata of an optimized model: what ``load`` opens it with, and how it was made."""
+    session = asdict(target.session)
+    return json.dumps({"target": target.name, "session": session, "fused": counts, "versions": folders.versions()})
 
 
 def _kind(model: ir.Model) -> str:
@@ -96,7 +159,7 @@ def _kind(model: ir.Model) -> str:
     return next((kind for dtype, kind in reversed(tolerances.OF_TYPE.items()) if dtype in held), "reassociate")
 
 
-def _expected(family: str, config: dict[str, Any], target: Target) -> dict[str, int]:
+def _expected(family: str, config: Mapping[str, Any], target: Target) -> dict[str, int]:
     """What ``models/`` says the model must hold for a target; empty when there is no config.json to say how many layers."""
     architecture = catalog.architecture(family)
     if architecture.layers not in config:
@@ -106,7 +169,7 @@ def _expected(family: str, config: dict[str, Any], target: Target) -> dict[str, 
     return {name: count for name, count in expected.items() if name not in absent}
 
 
-def _require(plan: OptimizeConfig, counts: dict[str, int], expected: dict[str, int]) -> None:
+def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[str, int]) -> None:
     """Hold the counts against ``--require``: "all", or NAME=NUMBER. What is missing is explained."""
     needs: dict[str, int] = {}
     for item in plan.require:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -17,55 +19,80 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.description import Description
 from onnxfuse.quantize.formats import choose_format
-from onnxfuse.quantize.gate import meet_thresholds
+from onnxfuse.quantize.gate import TradeOff, meet_thresholds
 from onnxfuse.quantize.prepare import prepare
 from onnxfuse.quantize.write import write
-from onnxfuse.verify.verdict import compare_files
+from onnxfuse.verify.opened import Opened
+from onnxfuse.verify.verdict import Real, compare_files
 
 
-def quantize(plan: QuantizeConfig, progress: Progress = silent) -> Step:
+@dataclass(frozen=True)
+class Quantized(Step):
+    """An int8 model.
+
+    Args:
+        description: what it is, for people and for its own metadata.
+        uncalibrated: why it was not calibrated; empty when it was.
+        size_ratio: its size, as a part of the float model's.
+        gate: what it took to meet the thresholds; None where none were set.
+        real: the calibration inputs that it is judged on.
+    """
+
+    description: Description
+    uncalibrated: str
+    size_ratio: float
+    gate: TradeOff | None = None
+    real: Real | None = field(default=None, repr=False, compare=False)
+
+    def details(self) -> dict[str, Any]:
+        gate = {} if self.gate is None else {"gate": self.gate.to_json()}
+        return {**self.description.to_json(), "uncalibrated": self.uncalibrated, "size_ratio": self.size_ratio, **gate}
+
+
+def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened | None = None) -> Quantized:
     """Quantize a float model to int8 and save it if it passes the int8 tolerance, and the thresholds that the plan sets.
+
+    Args:
+        source: ``plan.source``, where it is opened already; the result is kept open as it is.
 
     Raises:
         UsageError, ModelError; ParityError when the outputs are too far away; RequirementError when thresholds cannot be met.
     """
     clock = Clock()
-    model = onnx_file.load(plan.source)
-    calibration, uncalibrated = _calibration(plan, model)
-    data = calibration if plan.data is None else dataset_for(plan.data, plan.source, model)
+    source = source or Opened(plan.source)
+    calibration, uncalibrated = _calibration(plan, source.model)
+    data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)
     if plan.thresholds and data is None:
         raise UsageError(f"the thresholds need inputs to be measured on; give --data FILE ({uncalibrated})")
     if plan.scheme.static and calibration is None:
         raise UsageError(f"static int8 needs calibration data; give --calibration FILE, or leave --static out ({uncalibrated})")
     clock.lap("load")
-    prepared = prepare(model, plan.scheme, None if calibration is None else partial(calibration.batches, plan.batch), progress)
+    batches = None if calibration is None else partial(calibration.batches, plan.batch)
+    prepared = prepare(source.model.clone(), plan.scheme, batches, progress)
     clock.lap("prepare")
     choice = choose_format(prepared, plan.batch, calibration, progress)
-    trade_off = None
+    gate = None
     if plan.thresholds:
         assert data is not None
         progress("comparing with float on the data")
-        trade_off = meet_thresholds(prepared, plan.source, choice.format, data, plan.batch, plan.thresholds, progress)
+        gate = meet_thresholds(prepared, plan.source, choice.format, data, plan.batch, plan.thresholds, progress)
         clock.lap("gate")
-    kept = () if trade_off is None else trade_off.kept
+    kept = () if gate is None else gate.kept
     description = Description.of(prepared, choice, kept, calibration, plan.batch)
-    details = description.to_json()
+    real = None if calibration is None else calibrated.real_of(calibration, plan.batch)
     with atomic.replacing(plan.out) as staged:
         quantized = write(prepared, kept, choice.format)
         quantized.metadata_props[calibrated.METADATA] = description.metadata()
-        onnx_file.save(quantized, staged)
-        del model, prepared, quantized
+        saved = Opened(staged, onnx_file.save(quantized, staged), keep=source.keep)
+        del prepared, quantized
         clock.lap("save")
         progress("comparing with float")
-        real = None if calibration is None else calibrated.real_of(calibration, plan.batch)
-        result = compare_files(plan.source, staged, "finite" if plan.thresholds else "int8", real=real)
+        result = compare_files(source, saved, "finite" if plan.thresholds else "int8", real=real)
         result.require("the int8 model is not close enough to float", unwritten(plan.out))
         clock.lap("verify")
-    details["uncalibrated"] = uncalibrated
-    details["size_ratio"] = round(onnx_file.model_bytes(plan.out) / onnx_file.model_bytes(plan.source), 4)
-    if trade_off is not None:
-        details["gate"] = trade_off.to_json()
-    step = Step(plan.out, onnx_file.model_bytes(plan.out), clock.seconds, result, details)
+    saved.move(plan.out)
+    ratio = round(saved.size / source.size, 4)
+    step = Quantized(plan.out, saved.size, clock.seconds, result, saved, description, uncalibrated, ratio, gate, real)
     folders.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
+from onnxfuse.measure.benchmark import Ratio
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantize.retype import retype as retype_weights
 from onnxfuse.quantize.retype import slow_matmuls
-from onnxfuse.runtime import Settings, open_runner
+from onnxfuse.runtime import Settings
 from onnxfuse.runtime.probes import product_saturates
-from onnxfuse.verify import verdict
+from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.verdict import compare_files
 
+CLIPS = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-reduce-range"
 
-def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: bool = False) -> Step:
+ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Retyped(Step):
+    """An int8 model of other types.
+
+    Args:
+        weights, activations: how many were changed.
+        slow: how many matmuls had slow types.
+        speed: how many times as fast it is as before.
+    """
+
+    weights: int
+    activations: int
+    slow: int
+    speed: Ratio
+
+    def details(self) -> dict[str, Any]:
+        return {"weights": self.weights, "activations": self.activations, "slow": self.slow, "speed": asdict(self.speed)}
+
+
+def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: bool = False) -> Retyped:
     """Bring an int8 model to u8 activations and s8 weights, and save it if its outputs are equal to the bit.
 
     Args:
@@ -27,27 +52,23 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
         UsageError, ModelError; ParityError when they are not, as on a machine that clips sums of u8 x s8 products.
     """
     clock = Clock()
-    model = onnx_file.load(source)
+    before = Opened(source)
+    model = before.model.clone()
     slow = slow_matmuls(model)
     counts = retype_weights(model)
     with atomic.replacing(out) as staged:
-        onnx_file.save(model, staged)
+        after = Opened(staged, onnx_file.save(model, staged))
         clock.lap("retype")
         progress("comparing with the original")
-        result = compare_files(source, staged, "exact", settings=Settings(unclipped=elsewhere))
-        clips = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-reduce-range"
-        result.require(clips if product_saturates() else "retyping changed the outputs", unwritten(out))
+        result = compare_files(before, after, "exact", settings=Settings(unclipped=elsewhere))
+        result.require(CLIPS if product_saturates() else "retyping changed the outputs", unwritten(out))
         clock.lap("verify")
         progress("measuring")
-        runners = {"before": open_runner(source), "after": open_runner(staged)}
-        profile = verdict.profile_of_file(source, folders.read_config(source), runners["before"])
-        timings = benchmark.measure(runners, [profile.feeds(1, min(128, profile.longest))], rounds=10, progress=progress)
-    details = {
-        "weights": counts.weights,
-        "activations": counts.activations,
-        "slow": slow,
-        "speed": asdict(benchmark.ratio(timings["before"], timings["after"])),
-    }
-    step = Step(out, onnx_file.model_bytes(out), clock.seconds, result, details)
+        feeds = before.profile.feeds(1, min(128, before.profile.longest))
+        runners = {"before": before.runner(), "after": after.runner()}
+        timings = benchmark.measure(runners, [feeds], rounds=ROUNDS, progress=progress)
+    after.move(out)
+    speed = benchmark.ratio(timings["before"], timings["after"])
+    step = Retyped(out, after.size, clock.seconds, result, after, counts.weights, counts.activations, slow, speed)
     folders.record(out.parent, "retype", {"source": source, "out": out}, step.to_json())
     return step

@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import NothingToQuantizeError
-from onnxfuse.evaluate import calibrated
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
-from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
+from onnxfuse.pipeline.export import Exported, export
+from onnxfuse.pipeline.optimize import Optimized, optimize
+from onnxfuse.pipeline.quantize import Quantized, quantize
+from onnxfuse.pipeline.step import Step, fitted
+from onnxfuse.runtime import Feeds, Runner, Settings
 from onnxfuse.verify import verdict
 from onnxfuse.verify.expected import expect
-from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.grid import grid
+from onnxfuse.verify.opened import Opened, afresh
 from onnxfuse.verify.parity import Parity
-from onnxfuse.verify.verdict import grid_of
+from onnxfuse.verify.verdict import Real
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
-from onnxfuse.pipeline.export import export
-from onnxfuse.pipeline.optimize import optimize
-from onnxfuse.pipeline.quantize import quantize
-from onnxfuse.pipeline.step import Step, fitted
+
+INT8 = "int8"
+"""The row of the int8 model."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,24 @@ class Run:
     ``quantize`` is None where nothing was worth quantizing; ``unquantized`` says why.
     """
 
-    export: Step
-    optimize: Step
-    quantize: Step | None
-    parity: dict[str, Parity]
-    timings: dict[str, benchmark.Timing]
+    export: Exported
+    optimize: Optimized
+    quantize: Quantized | None
+    parity: Mapping[str, Parity]
+    timings: Mapping[str, benchmark.Timing]
     plan: BenchmarkConfig
     framework: str
     unquantized: str = ""
 
     @property
+    def steps(self) -> dict[str, Step]:
+        """What was made, by the names of its rows."""
+        return _steps(self.export, self.optimize, self.quantize)
+
+    @property
     def paths(self) -> dict[str, Path]:
         """The models by the names of their rows."""
-        return _paths(self.export, self.optimize, self.quantize)
+        return {name: step.path for name, step in self.steps.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,8 +67,8 @@ class Run:
         }
 
 
-def _paths(*steps: Step | None) -> dict[str, Path]:
-    return {name: step.path for name, step in zip(("ONNX", "optimized", "int8"), steps, strict=True) if step is not None}
+def _steps(*steps: Step | None) -> dict[str, Step]:
+    return {name: step for name, step in zip(("ONNX", "optimized", INT8), steps, strict=True) if step is not None}
 
 
 def run_all(
@@ -82,41 +90,44 @@ def run_all(
 
     if measure.threads:
         limit_threads(measure.threads)
-    exported, checkpoint = export(plan, progress)
-    measure = fitted(measure, profile_of(onnx_file.load(exported.path), checkpoint.config))
-    optimized = optimize(OptimizeConfig(exported.path, plan.out / folders.OPTIMIZED, target), progress)
-    quantized, why = None, ""
-    try:
-        quantized = quantize(QuantizeConfig(optimized.path, plan.out / folders.QUANTIZED), progress)
-    except NothingToQuantizeError as error:
-        stale = plan.out / folders.QUANTIZED
-        why = str(error) + (f"; {stale} is of an earlier run" if stale.exists() else "")
-    framework = frameworks()[checkpoint.framework].label
+    exported = export(plan, progress, keep=True)
+    measure = fitted(measure, exported.model.inputs)
+    optimized = optimize(OptimizeConfig(exported.path, plan.out / folders.OPTIMIZED, target), progress, exported.model)
+    quantized, why = _quantized(optimized, plan.out / folders.QUANTIZED, progress)
+    framework, models = frameworks()[exported.framework].label, _steps(exported, optimized, quantized)
     progress(f"comparing all with {framework}")
-    original = checkpoint_runner(checkpoint, measure.threads)
-    results = _compare_all(original, framework, _paths(exported, optimized, quantized), checkpoint.config)
-
+    real = None if quantized is None else quantized.real
+    results = _compare_all(exported.original, framework, {name: step.model for name, step in models.items()}, real)
     progress("measuring")
     settings = Settings(threads=measure.threads)
-    runners = {name: open_runner(path, settings) for name, path in _paths(exported, optimized, quantized).items()}
-    profile = verdict.profile_of_file(exported.path, checkpoint.config, runners["ONNX"])
-    inputs = feeds(checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
-    timings = benchmark.measure({framework: original} | runners, inputs, rounds=measure.rounds, progress=progress)
+    runners = {framework: checkpoint_runner(exported.checkpoint, measure.threads)}
+    runners |= {name: afresh(step.model.runner(settings)) for name, step in models.items()}
+    profile = exported.model.profile
+    inputs = feeds(exported.checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
+    timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
     outcome = Run(exported, optimized, quantized, results, timings, measure, framework, why)
     folders.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
     return outcome
 
 
-def _compare_all(original: Runner, framework: str, paths: Mapping[str, Path], config: Mapping[str, Any]) -> dict[str, Parity]:
+def _quantized(optimized: Optimized, out: Path, progress: Progress) -> tuple[Quantized | None, str]:
+    """The int8 model; or None, and why nothing was worth quantizing."""
+    try:
+        return quantize(QuantizeConfig(optimized.path, out), progress, optimized.model), ""
+    except NothingToQuantizeError as error:
+        return None, str(error) + (f"; {out} is of an earlier run" if out.exists() else "")
+
+
+def _compare_all(original: Runner, framework: str, models: Mapping[str, Opened], real: Real | None) -> dict[str, Parity]:
     """Hold the models of a run against what they were exported from. Raises ParityError."""
-    random = expect(original, grid_of(paths["ONNX"], config))
+    random = expect(original, grid(models["ONNX"].inputs))
+    known = [] if real is None else expect(original, real.cases)
     results = {}
-    for name, path in paths.items():
-        real = calibrated.real_inputs(path)
-        known = [] if real is None else expect(original, real.cases)
-        result = verdict.judge(
-            random, known, open_runner(path), "int8" if name == "int8" else "reassociate", "" if real is None else real.name
-        )
-        there = f"{', '.join(file.name for file in paths.values())} are in {path.parent}"
-        results[name] = result.require(f"{path} differs from {framework}", there)
+    for name, model in models.items():
+        if name == INT8:
+            result = verdict.judge(random, known, model.runner(), "int8", "" if real is None else real.name)
+        else:
+            result = verdict.judge(random, [], model.runner(), "reassociate")
+        there = f"{', '.join(each.path.name for each in models.values())} are in {model.path.parent}"
+        results[name] = result.require(f"{model} differs from {framework}", there)
     return results

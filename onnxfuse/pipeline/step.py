@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxfuse.config import BenchmarkConfig, TuneConfig
+from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
 
@@ -16,13 +17,28 @@ P = TypeVar("P", BenchmarkConfig, TuneConfig)
 
 @dataclass(frozen=True)
 class Step:
-    """What a step made: the file, its size in bytes, seconds spent on each part, and parity with what it came from."""
+    """What a verb made; usable as the path of its file.
+
+    Args:
+        path: the file.
+        size: in bytes, with the files that hold its weights.
+        seconds: spent on each part.
+        parity: with what it came from; None where that was not asked.
+        model: the file as it was read back when it was saved.
+    """
 
     path: Path
     size: int
     seconds: dict[str, float]
     parity: Parity | None
-    details: dict[str, Any] = field(default_factory=dict)
+    model: Opened = field(repr=False, compare=False)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def details(self) -> dict[str, Any]:
+        """What else JSON tells of it."""
+        return {}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -30,7 +46,7 @@ class Step:
             "size": self.size,
             "seconds": self.seconds,
             "parity": None if self.parity is None else self.parity.to_json(),
-            **self.details,
+            **self.details(),
         }
 
 

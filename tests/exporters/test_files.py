@@ -201,7 +201,7 @@ def test_a_config_without_a_model_type_that_is_told(cli, copy):
 def test_how_a_class_returns_is_no_matter(copy, tmp_path, fields):
     folder = copy()
     write(folder / "config.json", json.loads((folder / "config.json").read_text()) | fields)
-    step, _ = export(ExportConfig(str(folder), tmp_path / "out", exporter="torchscript"))
+    step = export(ExportConfig(str(folder), tmp_path / "out", exporter="torchscript"))
     assert step.parity.passed
     assert [value.name for value in onnx_file.load(step.path).graph.outputs] == ["logits"]
 
@@ -252,7 +252,8 @@ def test_pooling_where_modules_json_names_it(copy, tmp_path, folder, config, mod
             f"{folder}/config.json": config,
         },
     )
-    step, checkpoint = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
+    step = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
+    checkpoint = step.checkpoint
     assert checkpoint.task == "sentence-similarity"
     assert [value.name for value in onnx_file.load(step.path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
     assert json.loads((tmp_path / "out" / folder / "config.json").read_text()) == config
@@ -268,7 +269,8 @@ def test_an_encoder_in_a_folder_of_its_own(copy, tmp_path):
     source = tmp_path / "source"
     write(source / "modules.json", modules(("0_Transformer", "Transformer"), ("1_Pooling", "Pooling")))
     write(source / "1_Pooling" / "config.json", MEAN)
-    step, checkpoint = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
+    step = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
+    checkpoint = step.checkpoint
     assert checkpoint.task == "sentence-similarity"
     assert step.parity.passed
     laid = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -281,7 +283,7 @@ def test_an_encoder_in_a_folder_of_its_own(copy, tmp_path):
         "tokenizer_config.json",
     }
     assert [module["path"] for module in json.loads((tmp_path / "out" / "modules.json").read_text())] == ["", "1_Pooling"]
-    again, _ = export(ExportConfig(str(source), tmp_path / "tokens", task="feature-extraction", exporter="torchscript"))
+    again = export(ExportConfig(str(source), tmp_path / "tokens", task="feature-extraction", exporter="torchscript"))
     assert [value.name for value in onnx_file.load(again.path).graph.outputs] == ["last_hidden_state"]
 
 
@@ -450,7 +452,7 @@ def test_all_files_take_their_places_or_none(copy, tmp_path):
 
 def test_export_into_its_own_folder(copy):
     source = copy(**{"tokenizer_config.json": {"a": 1}})
-    step, _ = export(ExportConfig(str(source), source, exporter="torchscript"))
+    step = export(ExportConfig(str(source), source, exporter="torchscript"))
     assert step.parity.passed
     assert open_checkpoint(source).task == "text-classification"
 
@@ -461,7 +463,7 @@ def test_fewer_positions_than_the_sample_has_tokens(tmp_path, exporter):
         transformers.BertConfig(**BERT | {"max_position_embeddings": 5}, type_vocab_size=1, num_hidden_layers=1)
     )
     model.save_pretrained(tmp_path / "source")
-    step, _ = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out", exporter=exporter))
+    step = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out", exporter=exporter))
     assert step.parity.passed
 
 
@@ -503,5 +505,6 @@ def test_a_class_made_from_one_that_is_known(tmp_path):
     model = small_model("bert", "AutoModelForSequenceClassification", layers=1)
     model.config.return_dict = False
     model.__class__ = type("Mine", (type(model),), {})
-    step, checkpoint = export(ExportConfig("mine", tmp_path, exporter="torchscript"), source=model)
+    step = export(ExportConfig("mine", tmp_path, exporter="torchscript"), source=model)
+    checkpoint = step.checkpoint
     assert (checkpoint.task, step.parity.passed) == ("text-classification", True)

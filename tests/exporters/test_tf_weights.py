@@ -55,8 +55,9 @@ def save_h5(model, folder, skip=()):
 def test_weights_of_h5_give_the_same_model(tmp_path, family):
     model = small_model(family, CLASSIFIER[family], layers=2)
     save_h5(model, tmp_path / "source")
-    step, checkpoint = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out", exporter="torchscript"))
-    assert step.details["from"] == "PyTorch, with TensorFlow's weights from tf_model.h5, read without TensorFlow"
+    step = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out", exporter="torchscript"))
+    checkpoint = step.checkpoint
+    assert step.origin == "PyTorch, with TensorFlow's weights from tf_model.h5, read without TensorFlow"
     assert checkpoint.framework == "pt"
     shape = (2, 3, 32, 32) if family == "vit" else (2, 5)
     feeds = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from onnxfuse.cli import app, tables
+from onnxfuse.cli import console, tables
 from onnxfuse.io.progress import Lines, silent
 from onnxfuse.verify import parity
 from onnxfuse.verify.difference import Difference
@@ -25,8 +25,8 @@ def test_a_log_gets_a_line_for_each_phase():
 
 def test_a_terminal_gets_a_bar_with_the_step(monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(app, "err", Console(file=screen, force_terminal=True, width=100))
-    with app._progress() as tell:
+    monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=100))
+    with console.progress() as tell:
         tell("calibrating", 0.5, "batch 3")
     assert "calibrating, batch 3" in screen.getvalue()
 

@@ -91,8 +91,8 @@ def test_static_models_pass_and_say_how_they_were_made(cli, optimized, data, tmp
 
 def test_auto_measures_both_forms(optimized, data, tmp_path):
     step = quantize(QuantizeConfig(optimized, tmp_path / "q.onnx", Scheme(static=True), str(data)))
-    assert set(step.details["formats"]) == {"qdq", "qoperator"}
-    assert step.details["format"] in step.details["formats"]
+    assert set(step.description.formats) == {"qdq", "qoperator"}
+    assert step.description.format in step.description.formats
 
 
 @pytest.mark.parametrize("ranges", ["percentile", "entropy"])
@@ -136,8 +136,8 @@ def test_outliers_are_smoothed_away(outliers, data, tmp_path):
     step = quantize(
         QuantizeConfig(outliers, tmp_path / "q.onnx", calibration=str(data), thresholds=Thresholds(min_cosine=0.9998))
     )
-    assert "layer 0 attention out" in step.details["smoothed"]
-    assert not step.details["float"]
+    assert "layer 0 attention out" in step.description.smoothed
+    assert not step.description.kept
 
 
 def test_without_smoothing_that_product_stays_float(cli, outliers, data, tmp_path):
@@ -372,7 +372,7 @@ def test_optimize_fuses_around_quantize_and_dequantize(bert_export, data, tmp_pa
         QuantizeConfig(bert_export / "export" / "model.onnx", tmp_path / "q.onnx", Scheme(static=True, format="qdq"), str(data))
     )
     step = optimize(OptimizeConfig(tmp_path / "q.onnx", tmp_path / "o.onnx", model_type="bert"))
-    assert {name: step.details["fused"][name] for name in ("attention", "layer_norm", "gelu")} == {
+    assert {name: step.fused[name] for name in ("attention", "layer_norm", "gelu")} == {
         "attention": 2,
         "layer_norm": 5,
         "gelu": 2,
@@ -394,7 +394,7 @@ def test_weights_above_two_gigabytes_go_through_the_whole_chain(tmp_path):
     torch.manual_seed(0)
     config = transformers.BertConfig(hidden_size=1024, num_attention_heads=16, intermediate_size=4096, num_hidden_layers=48)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    exported, _ = export(ExportConfig("large", tmp_path), source=model)
+    exported = export(ExportConfig("large", tmp_path), source=model)
     del model
     assert exported.size > 2**31
     optimized = optimize(OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
@@ -412,7 +412,7 @@ def test_weights_above_two_gigabytes_go_through_the_whole_chain(tmp_path):
         )
     )  # 48 untrained layers
     assert quantized.size < 0.27 * exported.size
-    assert not quantized.details["float"]
+    assert not quantized.description.kept
     assert check(optimized.path, quantized.path, "int8").cosine > 0.9
 
 

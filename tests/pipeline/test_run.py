@@ -34,7 +34,8 @@ ATTENTIONS = {"bert": 12, "distilbert": 6, "vit": 12}
 
 
 def chain(tmp_path: Path, model, exporter: str, target: str = "cpu"):
-    exported, checkpoint = export(ExportConfig("test", tmp_path, exporter=exporter), source=model)
+    exported = export(ExportConfig("test", tmp_path, exporter=exporter), source=model)
+    checkpoint = exported.checkpoint
     plan = OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", target, require=("all",))
     return exported, optimize(plan), checkpoint
 
@@ -49,11 +50,11 @@ def agrees_with_torch(path: Path, checkpoint) -> parity.Parity:
 def test_every_family_fuses_completely_from_both_exporters(tmp_path, family, exporter, layers):
     """At full depth through TorchScript; torch.export takes seconds a layer, so at full depth only in the slow tests."""
     _, optimized, checkpoint = chain(tmp_path, small_model(family, HEADS[family], layers), exporter)
-    fused = optimized.details["fused"]
+    fused = optimized.fused
     assert fused["attention"] == fused["qkv"] == (layers or ATTENTIONS[family])
     assert fused["unfused"] == 0
-    assert optimized.details["padding"] == ("removed" if family != "vit" else "kept: attention has no mask")
-    assert {name: fused[name] for name in optimized.details["expected"]} == optimized.details["expected"]
+    assert str(optimized.padding) == ("removed" if family != "vit" else "kept: attention has no mask")
+    assert {name: fused[name] for name in optimized.expected} == optimized.expected
     assert agrees_with_torch(optimized.path, checkpoint).require("torch").error <= 1e-5
     graph = onnx.load(optimized.path).graph
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
@@ -67,7 +68,7 @@ def test_every_family_fuses_completely_from_both_exporters(tmp_path, family, exp
 def test_every_target_runs_and_agrees(tmp_path, family, target):
     _, optimized, checkpoint = chain(tmp_path, small_model(family, HEADS[family], layers=2), "torchscript", target)
     assert agrees_with_torch(optimized.path, checkpoint).require("torch").passed
-    trace = optimized.details["trace"]
+    trace = optimized.trace.to_json()
     assert (trace["proven"], trace["unproven"], trace["rejected"]) == (sum(trace["rules"].values()), {}, {})
     model = onnx.load(optimized.path)
     opset = {entry.domain: entry.version for entry in model.opset_import}
@@ -91,7 +92,8 @@ def test_every_target_runs_and_agrees(tmp_path, family, target):
 )
 def test_every_task_has_optimums_names_and_agrees(tmp_path, family, head, task, outputs):
     model = small_model(family, head, layers=2)
-    exported, checkpoint = export(ExportConfig("test", tmp_path, task=task, exporter="torchscript"), source=model)
+    exported = export(ExportConfig("test", tmp_path, task=task, exporter="torchscript"), source=model)
+    checkpoint = exported.checkpoint
     graph = onnx.load(exported.path).graph
     assert [value.name for value in graph.output] == outputs
     assert [value.name for value in graph.input] == list(checkpoint.family.inputs)
@@ -103,7 +105,7 @@ def test_every_task_has_optimums_names_and_agrees(tmp_path, family, head, task, 
     if family != "vit":
         shown = [name for name in outputs if name != "sentence_embedding"]
         unpadded = optimize(OptimizeConfig(exported.path, tmp_path / "u.onnx", unpad=True))
-        assert unpadded.details["padding"] == f"removed, {', '.join(shown)} zero there"
+        assert str(unpadded.padding) == f"removed, {', '.join(shown)} zero there"
         assert unpadded.parity.passed
         assert unpadded.parity.cases == optimized.parity.cases
 
@@ -111,7 +113,7 @@ def test_every_task_has_optimums_names_and_agrees(tmp_path, family, head, task, 
 def test_padding_stays_when_told_to_or_when_it_must(bert_export, tmp_path):
     source = bert_export / "export" / "model.onnx"
     kept = optimize(OptimizeConfig(source, tmp_path / "kept.onnx", unpad=False))
-    assert kept.details["padding"] == "kept: left out"
+    assert str(kept.padding) == "kept: left out"
     assert b"NonZero" not in (tmp_path / "kept.onnx").read_bytes()
     with pytest.raises(RequirementError, match="--unpad: padding stays, there is no Attention operator"):
         optimize(OptimizeConfig(source, tmp_path / "no.onnx", "standard", unpad=True))
@@ -194,8 +196,8 @@ def test_a_rewrite_that_changes_outputs_is_never_saved(bert_export, tmp_path, mo
         optimize(OptimizeConfig(source, tmp_path / "o.onnx", verify="final"))
     assert not list(tmp_path.iterdir())
     step = optimize(OptimizeConfig(source, tmp_path / "o.onnx"))  # proven one by one, the wrong rule alone is left out
-    assert "off by" in step.details["trace"]["rejected"]["wrong"]
-    assert step.details["fused"]["attention"] == 2
+    assert "off by" in step.trace.to_json()["rejected"]["wrong"]
+    assert step.fused["attention"] == 2
     assert step.parity.passed
 
 
@@ -255,9 +257,10 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
 def test_old_and_new_opsets_fuse(tmp_path, exporter, opset):
     """Norms from their parts below opset 17, the Attention operator from 23 on. All cells: scripts/coverage.py."""
     small_model("distilbert", "AutoModelForSequenceClassification", layers=1).save_pretrained(tmp_path / "checkpoint")
-    exported, checkpoint = export(ExportConfig(str(tmp_path / "checkpoint"), tmp_path, exporter=exporter, opset=opset))
+    exported = export(ExportConfig(str(tmp_path / "checkpoint"), tmp_path, exporter=exporter, opset=opset))
+    checkpoint = exported.checkpoint
     optimized = optimize(OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
-    assert optimized.details["fused"]["unfused"] == 0
+    assert optimized.fused["unfused"] == 0
     assert agrees_with_torch(optimized.path, checkpoint).passed
 
 
@@ -276,7 +279,7 @@ def test_a_graph_of_orts_optimizer_fuses(bert_export, tmp_path):
     optimize_model(str(source), model_type="bert", num_heads=4, hidden_size=128).save_model_to_file(str(tmp_path / "model.onnx"))
     (tmp_path / "config.json").write_bytes((bert_export / "export" / "config.json").read_bytes())
     optimized = optimize(OptimizeConfig(tmp_path / "model.onnx", tmp_path / "model_optimized.onnx", require=("all",)))
-    assert optimized.details["fused"]["attention"] == 2
+    assert optimized.fused["attention"] == 2
     assert "SkipLayerNormalization" in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
 
 
@@ -284,9 +287,10 @@ def test_a_graph_of_orts_optimizer_fuses(bert_export, tmp_path):
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 @pytest.mark.parametrize("name", ["bert-base-uncased", "distilbert-base-uncased", "google/vit-base-patch16-224"])
 def test_full_size_models(tmp_path, name, exporter):
-    exported, checkpoint = export(ExportConfig(name, tmp_path, random_weights=True, exporter=exporter))
+    exported = export(ExportConfig(name, tmp_path, random_weights=True, exporter=exporter))
+    checkpoint = exported.checkpoint
     optimized = optimize(OptimizeConfig(exported.path, tmp_path / "o.onnx", require=("all",)))
-    assert optimized.details["fused"]["attention"] == ATTENTIONS[checkpoint.family.model_type]
+    assert optimized.fused["attention"] == ATTENTIONS[checkpoint.family.model_type]
     assert agrees_with_torch(optimized.path, checkpoint).require("torch").error <= 1e-5
     quantized = quantize(QuantizeConfig(optimized.path, tmp_path / "q.onnx"))
     assert quantized.size <= 0.27 * exported.size

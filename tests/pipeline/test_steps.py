@@ -14,22 +14,25 @@ from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, Quant
 from onnxfuse.errors import ExportError, NothingToQuantizeError, ParityError, RequirementError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.exporters import tflite
+from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import onnx_file
 from onnxfuse.measure import benchmark
 from onnxfuse.pipeline.check import check
 from onnxfuse.pipeline.explain import Finding
-from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.export import Exported, export
 from onnxfuse.pipeline.export_tflite import export_tflite
-from onnxfuse.pipeline.optimize import VERIFY, _expected, _require, optimize
-from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.pipeline.optimize import VERIFY, Optimized, _expected, _require, optimize
+from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.retype import retype
 from onnxfuse.pipeline.run import _compare_all, run_all
-from onnxfuse.pipeline.step import Step
+from onnxfuse.quantize.description import Description
 from onnxfuse.quantize.gate import TradeOff
+from onnxfuse.rewrite import Trace
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import Case
+from onnxfuse.verify.opened import Opened
 from tests.conftest import fill, ops, parse
 from tests.fusions.test_unpad import model as attention
 from tests.verify.test_verdict import FLOAT, nudge, nudged
@@ -107,7 +110,7 @@ def test_a_length_beyond_the_positions_is_refused_and_none_is_any(tmp_path):
 
 @pytest.mark.parametrize(("unpad", "padding"), [(None, "kept: there is no Attention operator"), (False, "kept: left out")])
 def test_padding_that_stays_says_why(tmp_path, unpad, padding):
-    assert optimized(tmp_path, unpad=unpad).details["padding"].startswith(padding)
+    assert str(optimized(tmp_path, unpad=unpad).padding).startswith(padding)
 
 
 def test_padding_that_must_go_and_stays_is_refused(tmp_path):
@@ -118,14 +121,14 @@ def test_padding_that_must_go_and_stays_is_refused(tmp_path):
 def test_padding_that_must_go_goes(tmp_path):
     onnx_file.save(attention(), tmp_path / "model.onnx")
     step = optimize(OptimizeConfig(tmp_path / "model.onnx", tmp_path / "o.onnx", unpad=True))
-    assert step.details["padding"] == "removed"
+    assert str(step.padding) == "removed"
     assert step.parity.passed
 
 
 @pytest.mark.parametrize(("text", "slow"), [(FLOAT, None), (OLD_INT8, 1)])
 def test_int8_is_held_to_a_code_and_products_of_slow_types_are_told(tmp_path, text, slow):
     step = optimized(tmp_path, text)
-    details = step.details
+    details = step.details()
     assert step.parity.kind == ("int8" if slow else "reassociate")
     assert ("slow_types" in details) == (slow is not None)
     if slow:
@@ -136,7 +139,7 @@ def test_what_is_required_and_missing_is_not_written(tmp_path):
     with pytest.raises(RequirementError, match=r"^gelu fused 0 times, required 3$"):
         optimized(tmp_path, require=("gelu=3",))
     assert not (tmp_path / "o.onnx").exists()
-    assert optimized(tmp_path, require=("gelu=0",)).details["fused"]["gelu"] == 0
+    assert optimized(tmp_path, require=("gelu=0",)).fused["gelu"] == 0
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def quantized(source, **options):
 
 
 def test_an_int8_model_says_how_it_was_made(product, rows):
-    details = quantized(product, calibration=str(rows), batch=4).details
+    details = quantized(product, calibration=str(rows), batch=4).details()
     assert (details["scheme"], details["calibration"], details["batch"], details["notes"], details["uncalibrated"]) == (
         "dynamic",
         str(rows),
@@ -210,7 +213,7 @@ def test_an_int8_model_says_how_it_was_made(product, rows):
         "",
     )
     assert "gate" not in details
-    details = quantized(product, calibration="none", batch=4).details
+    details = quantized(product, calibration="none", batch=4).details()
     assert (details["scheme"], details["calibration"], details["batch"], details["notes"], details["uncalibrated"]) == (
         "dynamic",
         None,
@@ -218,7 +221,7 @@ def test_an_int8_model_says_how_it_was_made(product, rows):
         [],
         "as asked",
     )
-    details = quantized(product, scheme=Scheme(static=True, format="qdq"), calibration=str(rows)).details
+    details = quantized(product, scheme=Scheme(static=True, format="qdq"), calibration=str(rows)).details()
     assert (details["scheme"], details["format"]) == ("static", "qdq")
 
 
@@ -228,7 +231,7 @@ def test_what_it_was_calibrated_with_is_what_it_is_judged_on(product, rows):
 
 
 def test_without_data_and_tokenizer_it_is_not_calibrated_and_says_why(product):
-    details = quantized(product).details
+    details = quantized(product).details()
     assert details["calibration"] is None
     assert details["uncalibrated"] == "sentences do not give its x; give --calibration DATA"
 
@@ -236,7 +239,7 @@ def test_without_data_and_tokenizer_it_is_not_calibrated_and_says_why(product):
 def test_what_was_done_to_the_data_is_told(product, monkeypatch):
     data = Dataset("mine", {"x": np.ones((8, WIDTH), np.float32) * np.arange(WIDTH, dtype=np.float32)}, notes=("cut",))
     monkeypatch.setattr("onnxfuse.pipeline.quantize.dataset_for", lambda *given: data)
-    assert quantized(product, calibration="mine").details["notes"] == ["cut"]
+    assert quantized(product, calibration="mine").description.notes == ("cut",)
 
 
 def test_products_that_the_bars_keep_float_are_told_and_stay(tmp_path, rows, monkeypatch):
@@ -250,7 +253,7 @@ def test_products_that_the_bars_keep_float_are_told_and_stay(tmp_path, rows, mon
     monkeypatch.setattr(
         "onnxfuse.pipeline.quantize.meet_thresholds", lambda prepared, *given: TradeOff((prepared.linears[1].name,), (), {})
     )
-    details = quantized(source, calibration=str(rows), thresholds=Thresholds(min_cosine=0.9)).details
+    details = quantized(source, calibration=str(rows), thresholds=Thresholds(min_cosine=0.9)).details()
     assert (details["matmuls"], len(details["float"])) == (1, 1)
     assert len(details["gate"]["kept"]) == 1
     found = ops(onnx_file.load(tmp_path / "q.onnx"))
@@ -259,7 +262,7 @@ def test_products_that_the_bars_keep_float_are_told_and_stay(tmp_path, rows, mon
 
 def test_a_model_of_two_rows_takes_two_at_a_time_whatever_is_asked(tmp_path, rows):
     source = save(tmp_path / "fixed.onnx", PRODUCT.replace("B,", "2,"), w=(WIDTH, WIDTH))
-    assert quantized(source, calibration=str(rows), batch=8).details["batch"] == 2
+    assert quantized(source, calibration=str(rows), batch=8).description.batch == 2
 
 
 @pytest.mark.parametrize("embeddings", [True, False])
@@ -271,7 +274,7 @@ def test_tables_are_counted_where_they_are_quantized(tmp_path, embeddings):
         words=(400, WIDTH),
         w=(WIDTH, WIDTH),
     )
-    details = quantized(source, calibration="none", scheme=Scheme(embeddings=embeddings)).details
+    details = quantized(source, calibration="none", scheme=Scheme(embeddings=embeddings)).details()
     assert (details["embeddings"], details["matmuls"]) == (int(embeddings), 1)
 
 
@@ -280,10 +283,10 @@ def test_bars_are_measured_on_data_or_on_the_calibration(product, rows):
     for given in ({"data": rows, "calibration": "none"}, {"calibration": str(rows)}):
         step = quantized(product, thresholds=thresholds, **given)
         assert step.parity.kind == "finite"
-        assert step.details["gate"]
+        assert step.gate
     step = quantized(product, data=rows, calibration="none")  # nothing asks for a measurement
     assert step.parity.kind == "int8"
-    assert "gate" not in step.details
+    assert step.gate is None
 
 
 @pytest.mark.parametrize(
@@ -356,29 +359,36 @@ def test_check_compares_on_given_data_else_on_what_int8_was_calibrated_with(prod
 
 
 def test_int8_is_held_to_its_own_row_on_its_own_inputs(product, rows):
-    quantized(product, calibration=str(rows))
-    paths = {"ONNX": product, "int8": product.with_name("q.onnx")}
-    results = _compare_all(open_runner(product), "PyTorch", paths, {})
+    step = quantized(product, calibration=str(rows))
+    models = {"ONNX": Opened(product), "int8": step.model}
+    results = _compare_all(open_runner(product), "PyTorch", models, step.real)
     assert {name: (result.kind, result.real) for name, result in results.items()} == {
         "ONNX": ("reassociate", ""),
         "int8": ("int8", str(rows)),
     }
 
 
+DESCRIPTION = Description("dynamic", "dynamic", {}, False, 1, 0, None, 8, 8, (), {}, ())
+
+
 @pytest.fixture
 def stubbed(monkeypatch, product):
     """``run_all`` without a framework: the model is there, and is what it was exported from. Returns what it asks for."""
     asked = SimpleNamespace(threads=[], quantize=True)
-    step = Step(product, 1, {}, None)
+    common = (product, 1, {}, None, Opened(product, keep=True))
     checkpoint = SimpleNamespace(framework="pt", config={})
+    exported = Exported(*common, "any", "pt", "PyTorch", "dynamo", checkpoint, open_runner(product))
 
-    def quantize(plan, progress):
+    def quantize(plan, progress, source):
         if not asked.quantize:
             raise NothingToQuantizeError("nothing")
-        return step
+        return Quantized(*common, DESCRIPTION, "", 1.0)
 
-    monkeypatch.setattr("onnxfuse.pipeline.run.export", lambda plan, progress: (step, checkpoint))
-    monkeypatch.setattr("onnxfuse.pipeline.run.optimize", lambda plan, progress: step)
+    monkeypatch.setattr("onnxfuse.pipeline.run.export", lambda plan, progress, keep: exported)
+    monkeypatch.setattr(
+        "onnxfuse.pipeline.run.optimize",
+        lambda plan, progress, source: Optimized(*common, "bert", "cpu", {}, {}, Padding(), 1, Trace()),
+    )
     monkeypatch.setattr("onnxfuse.pipeline.run.quantize", quantize)
     monkeypatch.setattr(exporters, "checkpoint_runner", lambda checkpoint, threads: open_runner(product))
     monkeypatch.setattr(exporters, "limit_threads", asked.threads.append)
@@ -458,9 +468,9 @@ def converter(monkeypatch, tmp_path):
     monkeypatch.setattr(exporters, "checkpoint_runner", lambda checkpoint: open_runner(source))
     monkeypatch.setattr(tflite, "convert", lambda checkpoint, path, precision, scratch: nudged(source, path, made.factor))
     monkeypatch.setattr(
-        "onnxfuse.pipeline.export_tflite.open_runner", lambda path: open_runner(shutil.copy(path, tmp_path / "converted.onnx"))
+        "onnxfuse.verify.opened.open_runner",
+        lambda path, settings: open_runner(shutil.copy(path, tmp_path / "converted.onnx"), settings),
     )
-    monkeypatch.setattr(onnx_file, "model_bytes", lambda path: 1)
     return made
 
 

@@ -76,7 +76,7 @@ def test_its_int8_model_is_far_from_float_on_random_ids(encoder, tmp_path):
     from onnxfuse.verify import parity, verdict
     from onnxfuse.verify.expected import expect
 
-    exported, _ = export(ExportConfig(str(encoder), tmp_path, exporter="torchscript"))
+    exported = export(ExportConfig(str(encoder), tmp_path, exporter="torchscript"))
     quantized = quantize(QuantizeConfig(exported.path, tmp_path / "model_quantized.onnx"))
     assert quantized.parity.cosine > 0.98
     random = expect(open_runner(exported.path), verdict.grid_of(exported.path, folders.read_config(exported.path)))

@@ -27,12 +27,13 @@ FAMILIES = list(SMALL)
 
 def whole_chain(source, out, **options):
     """Export, optimize with every expected count required, quantize. Each step compares outputs and raises."""
-    exported, checkpoint = export(ExportConfig(str(source), out, **options))
+    exported = export(ExportConfig(str(source), out, **options))
+    checkpoint = exported.checkpoint
     assert exported.parity.passed and exported.parity.cases > 1
     optimized = optimize(OptimizeConfig(exported.path, out / "model_optimized.onnx", require=("all",)))
     quantized = quantize(QuantizeConfig(optimized.path, out / "model_quantized.onnx", calibration="none"))
     assert optimized.parity.passed and quantized.parity.passed
-    assert quantized.details["matmuls"] >= 8
+    assert quantized.description.matmuls >= 8
     return exported, optimized, checkpoint
 
 
@@ -48,8 +49,8 @@ def test_every_way_to_save_a_model(checkpoints, tmp_path, family, form):
         source = tmp_path / "source"
     exported, optimized, checkpoint = whole_chain(source, tmp_path / "out")
     assert checkpoint.framework == "tf"
-    assert exported.details["from"].startswith("TensorFlow, ")
-    assert optimized.details["fused"] == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
+    assert exported.origin.startswith("TensorFlow, ")
+    assert optimized.fused == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
     model = onnx_file.load(exported.path)
     wanted = catalog.architecture(family).inputs
     assert [value.name for value in model.graph.inputs] == list(wanted)
@@ -63,7 +64,7 @@ def test_as_many_fuse_as_from_pytorch(tmp_path, family, layers):
     with silent():
         tf_model(family, layers=None).save_pretrained(tmp_path / "source")
     _, optimized, _ = whole_chain(tmp_path / "source", tmp_path / "out")
-    assert optimized.details["fused"] == {
+    assert optimized.fused == {
         "attention": layers,
         "qkv": layers,
         "layer_norm": 2 * layers + 1,
@@ -80,11 +81,12 @@ def test_keras_hub(tmp_path, family, form):
     with silent():
         (model.save if form == "keras" else model.save_to_preset)(str(source))
     if form == "object":
-        step, checkpoint = export(ExportConfig("memory", tmp_path / "out"), source=model)
+        step = export(ExportConfig("memory", tmp_path / "out"), source=model)
+        checkpoint = step.checkpoint
         assert step.parity.passed
         return
     _, optimized, checkpoint = whole_chain(source, tmp_path / "out")
-    assert optimized.details["fused"] == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
+    assert optimized.fused == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
     assert checkpoint.task == "feature-extraction"
 
 
@@ -100,10 +102,11 @@ def test_a_saved_model_that_keras_exports(tmp_path, family, task):
 
             model = keras_hub.models.ViTImageClassifier(model, num_classes=3)
         model.export(str(tmp_path / "saved"), verbose=False)
-    step, checkpoint = export(ExportConfig(str(tmp_path / "saved"), tmp_path / "out"))
+    step = export(ExportConfig(str(tmp_path / "saved"), tmp_path / "out"))
+    checkpoint = step.checkpoint
     assert step.parity.passed
     assert (checkpoint.family.model_type, checkpoint.task) == (family, task)
-    fused = optimize(OptimizeConfig(step.path, tmp_path / "out" / "model_optimized.onnx")).details["fused"]
+    fused = optimize(OptimizeConfig(step.path, tmp_path / "out" / "model_optimized.onnx")).fused
     assert (fused["attention"], fused["gelu"]) == (2, 2)
 
 
@@ -112,10 +115,10 @@ def test_pytorch_weights_in_tensorflows_class(tmp_path):
 
     small_model("distilbert", "AutoModelForSequenceClassification", layers=1).save_pretrained(tmp_path / "source")
     steps = {
-        framework: export(ExportConfig(str(tmp_path / "source"), tmp_path / str(framework), framework=framework))[0]
+        framework: export(ExportConfig(str(tmp_path / "source"), tmp_path / str(framework), framework=framework))
         for framework in (None, "tf")
     }
-    assert steps[None].details["from"] == "PyTorch"
+    assert steps[None].origin == "PyTorch"
     assert check(steps[None].path, steps["tf"].path, "reassociate").passed
 
 
@@ -136,16 +139,17 @@ def test_pytorch_and_tensorflow_from_the_same_weights(checkpoints, tmp_path, fam
     source = str(checkpoints / family)
     runs = {}
     for framework in ("tf", "pt"):
-        step, checkpoint = export(ExportConfig(source, tmp_path / framework, framework=framework))
+        step = export(ExportConfig(source, tmp_path / framework, framework=framework))
+        checkpoint = step.checkpoint
         runs |= {framework: checkpoint_runner(checkpoint), f"{framework} export": open_runner(step.path)}
-    assert "TensorFlow's weights" in step.details["from"]
+    assert "TensorFlow's weights" in step.origin
     cases = list(grid(profile_of(onnx_file.load(step.path), checkpoint.config)))
     expected = expect(runs.pop("tf"), cases)
     for name, run in runs.items():
         parity.compare(expected, run, "reassociate").require(f"{name} differs from TensorFlow")
     assert (
-        optimize(OptimizeConfig(tmp_path / "tf" / "model.onnx", tmp_path / "tf.onnx")).details["fused"]
-        == optimize(OptimizeConfig(tmp_path / "pt" / "model.onnx", tmp_path / "pt.onnx")).details["fused"]
+        optimize(OptimizeConfig(tmp_path / "tf" / "model.onnx", tmp_path / "tf.onnx")).fused
+        == optimize(OptimizeConfig(tmp_path / "pt" / "model.onnx", tmp_path / "pt.onnx")).fused
     )
 
 
@@ -166,7 +170,7 @@ def test_every_task(tmp_path, family, head, task, outputs):
     _, optimized, checkpoint = whole_chain(tmp_path / "source", tmp_path / "out")
     assert checkpoint.task == task
     assert [value.name for value in onnx_file.load(optimized.path).graph.outputs] == outputs
-    torch_step, _ = export(ExportConfig(str(tmp_path / "source"), tmp_path / "pt", framework="pt"))
+    torch_step = export(ExportConfig(str(tmp_path / "source"), tmp_path / "pt", framework="pt"))
     assert check(optimized.path, torch_step.path, "reassociate").passed
 
 
@@ -185,7 +189,7 @@ def test_sentence_embeddings(tmp_path, pooling):
         json.dumps([{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in kinds.items()])
     )
     steps = [
-        export(ExportConfig(str(tmp_path / "source"), tmp_path / framework, framework=framework))[0] for framework in ("tf", "pt")
+        export(ExportConfig(str(tmp_path / "source"), tmp_path / framework, framework=framework)) for framework in ("tf", "pt")
     ]
     assert [value.name for value in onnx_file.load(steps[0].path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
     assert check(steps[0].path, steps[1].path, "reassociate").passed
@@ -193,7 +197,7 @@ def test_sentence_embeddings(tmp_path, pooling):
 
 def test_opsets(checkpoints, tmp_path):
     for opset in (14, 16):
-        step, _ = export(ExportConfig(str(checkpoints / "bert"), tmp_path / str(opset), opset=opset))
+        step = export(ExportConfig(str(checkpoints / "bert"), tmp_path / str(opset), opset=opset))
         assert onnx_file.load(step.path).opset_imports[""] == opset
         optimized = optimize(OptimizeConfig(step.path, tmp_path / f"{opset}.onnx", require=("all",)))
         assert optimized.parity.passed
@@ -226,7 +230,7 @@ def test_what_stood_in_two_places_is_stored_once(tmp_path):
     with silent():
         model = tf_model("bert", "TFAutoModelForMaskedLM")
         model.save_pretrained(tmp_path / "source")
-    step, _ = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out"))
+    step = export(ExportConfig(str(tmp_path / "source"), tmp_path / "out"))
     count = sum(int(np.prod(weight.shape)) for weight in {id(weight): weight for weight in model.weights}.values())
     assert step.size < 4 * count * 1.1 + 200_000
 
@@ -236,5 +240,5 @@ def test_a_model_that_moved_still_runs(checkpoints, tmp_path):
     shutil.copytree(checkpoints / "vit" / "saved_model" / "1", tmp_path / "alone")
     checkpoint = open_checkpoint(tmp_path / "alone")
     assert (checkpoint.family.model_type, checkpoint.task) == ("vit", "image-classification")
-    step, _ = export(ExportConfig(str(tmp_path / "alone"), tmp_path / "out"))
+    step = export(ExportConfig(str(tmp_path / "alone"), tmp_path / "out"))
     assert step.parity.passed

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import Case, grid
 from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.opened import Opened
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import fill, parse, save_tokenizer
 
@@ -499,11 +501,12 @@ def nudged(source, path, factor):
 )
 def test_run_holds_each_model_to_its_own_row(bert_export, tmp_path, name, factor, passes):
     source = bert_export / "export" / "model.onnx"
-    paths = {other: shutil.copy(source, tmp_path / f"{other}.onnx") for other in ("ONNX", "optimized", "int8")}
+    paths = {other: Path(shutil.copy(source, tmp_path / f"{other}.onnx")) for other in ("ONNX", "optimized", "int8")}
     nudged(source, paths[name], factor)
     config = json.loads((bert_export / "export" / "config.json").read_text())
+    models = {other: Opened(path, config=config) for other, path in paths.items()}
     if passes:
-        results = _compare_all(open_runner(source), "PyTorch", paths, config)
+        results = _compare_all(open_runner(source), "PyTorch", models, None)
         assert results[name].error == pytest.approx(factor - 1, rel=0.2)
     else:
         with pytest.raises(
@@ -511,7 +514,7 @@ def test_run_holds_each_model_to_its_own_row(bert_export, tmp_path, name, factor
             match=rf"{name}\.onnx differs from PyTorch: output 'logits' .*; "
             rf"ONNX\.onnx, optimized\.onnx, int8\.onnx are in {tmp_path}$",
         ):
-            _compare_all(open_runner(source), "PyTorch", paths, config)
+            _compare_all(open_runner(source), "PyTorch", models, None)
 
 
 def test_export_holds_the_graph_to_rounding(bert_export, tmp_path, monkeypatch):
@@ -526,7 +529,7 @@ def test_export_holds_the_graph_to_rounding(bert_export, tmp_path, monkeypatch):
         )
         plan = ExportConfig(str(bert_export / "checkpoint"), tmp_path / str(passes), exporter="torchscript")
         if passes:
-            assert export(plan)[0].parity.passed
+            assert export(plan).parity.passed
         else:
             with pytest.raises(
                 ParityError, match=r"the export differs from PyTorch: .* allowed 1e-05; .*model\.onnx was not written"

@@ -1,0 +1,72 @@
+"""What is printed: one result on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from onnxfuse.io import folders
+from onnxfuse.io.progress import Lines, Progress
+
+if TYPE_CHECKING:
+    from onnxfuse.pipeline.step import Step
+
+WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+out, err = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar on stderr while the block runs; where stderr is no terminal, a line for each phase."""
+    if not err.is_terminal:
+        yield Lines(lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True))
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(text: str, done: float | None = None, step: str = "") -> None:
+            description = f"{text}, {step}" if step else text
+            bar.update(task, description=description, total=None if done is None else 1.0, completed=done or 0.0)
+
+        yield tell
+
+
+def show(as_json: bool, value: Any, *lines: Any) -> None:
+    """Print a result: ``value`` as JSON, or ``lines`` of text and tables."""
+    if as_json:
+        sys.stdout.write(json.dumps(folders.plain(value), indent=2, ensure_ascii=False) + "\n")
+        return
+    for line in lines:
+        if isinstance(line, str):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            out.print(line)
+
+
+def step_lines(step: Step, *parts: str) -> list[str]:
+    """What a verb made, in lines: the file, ``parts``, parity and seconds."""
+    from onnxfuse.cli import tables
+
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in step.seconds.items())
+    return [
+        f"{step.path}  {tables.megabytes(step.size)}",
+        *(f"  {part}" for part in parts),
+        f"  parity: {tables.parity_text(step.parity)}",
+        f"  {times}",
+    ]
+
+
+def threads_text(threads: int) -> str:
+    """How many threads a measurement runs on, for titles."""
+    return f"{threads or os.cpu_count()} threads"

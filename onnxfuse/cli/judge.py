@@ -1,0 +1,94 @@
+"""The verbs that hold models against each other: check, benchmark, evaluate.
+
+What works on models is imported by the verb that needs it, so that --help and wrong usage answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnxfuse.cli import options
+from onnxfuse.cli.console import progress, show, threads_text
+from onnxfuse.config import BenchmarkConfig
+from onnxfuse.io import files, folders
+
+
+def check(
+    first: options.First,
+    second: options.Second,
+    kind: options.Kind = "reassociate",
+    data: options.RealData = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare the outputs of two models on a grid of batches, lengths and masks; int8 on real inputs where it was calibrated."""
+    paths = [folders.source_file(path, folders.MODEL) for path in (first, second)]
+
+    from onnxfuse.cli import tables
+    from onnxfuse.pipeline import check as verb
+
+    with progress() as tell:
+        tell(f"comparing {paths[1]} with {paths[0]}")
+        result = verb.check(paths[0], paths[1], kind, data)
+    show(as_json, result.to_json(), *tables.parity_lines(result))
+    result.require(f"{paths[1]} differs from {paths[0]}")
+
+
+def benchmark(
+    models: options.Models,
+    batch: options.Batch = None,
+    length: options.Length = None,
+    threads: options.Threads = 0,
+    rounds: options.Rounds = 20,
+    real: options.RealShare = 1.0,
+    runtime: options.Runtimes = None,
+    against: options.Against = None,
+    plot: options.Plot = None,
+    as_json: options.Json = False,
+) -> None:
+    """Time models side by side, with other tools' if asked, in one interleaved run; parity is with the first."""
+    paths = [path for model in models for path in _models_in(model)]
+
+    from onnxfuse.cli import plots, tables
+    from onnxfuse.pipeline import baselines, compare
+
+    others = baselines.choose(against) if against else []
+    if plot is not None:
+        plots.require_format(plot)
+    with progress() as tell:
+        plan = BenchmarkConfig(batch or 0, length or 0, threads, rounds, real)
+        outcome = compare.compare_models(paths, plan, runtimes=tuple(runtime or ("ort",)), against=others, progress=tell)
+    title = f"{outcome.shape}, {threads_text(threads)}, {rounds} rounds"
+    if plot is not None:
+        plots.comparison(outcome, plot, title)
+    missing = [f"{name} could not take part: {why}" for name, why in outcome.failed.items()]
+    show(as_json, outcome.to_json(), tables.comparison_table(outcome, title), *missing)
+
+
+def evaluate(
+    models: options.Models,
+    data: options.Labelled,
+    batch: options.Rows = 8,
+    threads: options.Threads = 0,
+    rounds: options.Rounds = 20,
+    as_json: options.Json = False,
+) -> None:
+    """Measure on real samples how good models are (accuracy, F1, closeness to the first), beside how fast."""
+    paths = [path for model in models for path in _models_in(model)]
+
+    from onnxfuse.cli import tables
+    from onnxfuse.pipeline import evaluate as verb
+
+    with progress() as tell:
+        results = verb.evaluate(paths, data, BenchmarkConfig(batch, threads=threads, rounds=rounds), tell)
+    taken = next(iter(results.values())).batch
+    title = f"{data}, batches of {taken}, {threads_text(threads)}, {rounds} rounds"
+    show(as_json, {name: result.to_json() for name, result in results.items()}, tables.evaluation_table(results, title))
+
+
+def _models_in(model: Path) -> list[Path]:
+    """The file itself, or every model of ours in a folder, LiteRT's last."""
+    if not model.is_dir():
+        return [files.require_file(model)]
+    names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, *folders.LITERT)
+    found = [model / name for name in names if (model / name).is_file()]
+    return found or [folders.source_file(model, folders.MODEL)]

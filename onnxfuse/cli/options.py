@@ -1,0 +1,115 @@
+"""The arguments and options of all verbs, each with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from onnxfuse.errors import UsageError
+
+Source = Annotated[
+    str, Argument(help="A hub id, a checkpoint's folder, a SavedModel's folder, a .keras file or a KerasHub preset's folder.")
+]
+Model = Annotated[Path | None, Argument(help="A folder or an .onnx file; else the current folder or the newest export.")]
+Models = Annotated[list[Path], Argument(help="Folders or .onnx files; the first is the reference.")]
+Output = Annotated[Path | None, Option("-o", "--output", help="Where the result goes: a folder, or a file for one model.")]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+Plot = Annotated[Path | None, Option(help="Draw the result into this .svg, .png or .pdf file.")]
+
+# Of export and run
+Task = Annotated[
+    str | None,
+    Option(
+        help="feature-extraction, fill-mask, text-classification, token-classification, question-answering, "
+        "sentence-similarity or image-classification."
+    ),
+]
+Framework = Annotated[str | None, Option(help="pt (PyTorch) or tf (TensorFlow, Keras); the source's when not given.")]
+Exporter = Annotated[
+    str | None, Option(help="Of PyTorch: dynamo (torch.export, the default) or torchscript; of TensorFlow: tf2onnx.")
+]
+Opset = Annotated[int | None, Option(help="Opset of the export; the exporter's own when not given.")]
+RandomWeights = Annotated[bool, Option("--random-weights", help="Build a known architecture without any download.")]
+ModelType = Annotated[str | None, Option(help="The family, such as bert; detected when not given.")]
+Format = Annotated[str, Option(help="onnx, or tflite (LiteRT, from TensorFlow).")]
+Precision = Annotated[str, Option(help="Of tflite: fp32, fp16 or int8 (dynamic).")]
+
+# Of optimize
+TargetName = Annotated[
+    str, Option("--target", help="cpu, standard (opset 17 to 20), ort-contrib (com.microsoft), or a file that tune wrote.")
+]
+Only = Annotated[list[str] | None, Option(help="Use this fusion alone; repeatable.")]
+Without = Annotated[list[str] | None, Option(help="Leave this rule out; repeatable.")]
+Require = Annotated[list[str] | None, Option(help="all, or NAME=NUMBER; fail when not fused so.")]
+Verify = Annotated[str, Option(help="each: prove every rewrite; final: compare the result; off.")]
+Unpad = Annotated[bool | None, Option(help="Leave padding out, with zeros where outputs show it; by default where none does.")]
+FixedBatch = Annotated[int | None, Option(min=1, help="Fix the number of rows; any when not given.")]
+FixedLength = Annotated[int | None, Option(min=1, help="Fix the length of a row; any when not given.")]
+DumpFolder = Annotated[Path | None, Option(help="A folder for the graph after each rewrite.")]
+
+# Of quantize
+Static = Annotated[
+    bool, Option("--static/--dynamic", help="Scales of activations from calibration, or measured in each run (the default).")
+]
+Calibration = Annotated[
+    str | None,
+    Option(
+        help="Real inputs: a folder of .npy files, an .npz, .txt, .csv or .jsonl file, or none. Sentences of Python's own "
+        "documentation for models with a tokenizer, when not given."
+    ),
+]
+Ranges = Annotated[str, Option(help="Of static scales: minmax, percentile or entropy.")]
+QuantFormat = Annotated[str, Option("--format", help="Of a static model: qdq, qoperator, or auto, the faster one here.")]
+Smooth = Annotated[str, Option(help="Move outliers into weights: auto, off, or SmoothQuant's alpha.")]
+Rounding = Annotated[str, Option(help="Of weights: gptq, or nearest.")]
+MaxDrop = Annotated[str | None, Option(help="Accuracy that may be lost on --data, such as 0.5%.")]
+MinCosine = Annotated[float | None, Option(help="Mean cosine with float that must be kept.")]
+MinAgreement = Annotated[str | None, Option(help="Share of answers that must stay, as 99%.")]
+ThresholdData = Annotated[Path | None, Option("--data", help="What those are measured on; else the calibration data.")]
+DataBatch = Annotated[int, Option("--batch", min=1, help="Rows in a batch of that data.")]
+KeepEmbeddings = Annotated[bool, Option("--keep-embeddings", help="Leave embedding tables in float.")]
+ReduceRange = Annotated[bool | None, Option(help="Weights that no CPU clips; measured when not given.")]
+Retype = Annotated[bool, Option("--retype", help="Bring an int8 model to the fast types, u8 x s8.")]
+
+# Of measurements and comparisons
+Threads = Annotated[int, Option(min=0, help="Threads for every runtime; 0 takes all cores.")]
+TunedThreads = Annotated[int, Option("--threads", min=0, help="Threads for one call; 0 tunes them too.")]
+Batch = Annotated[int | None, Option(min=1, help="Rows in a batch; 1, or as the model takes, when not given.")]
+Length = Annotated[int | None, Option(min=1, help="Tokens in a row; 128, or as the model takes, when not given.")]
+Rows = Annotated[int, Option("--batch", min=1, help="Rows in a batch.")]
+Rounds = Annotated[int, Option(min=1, help="Timed rounds.")]
+RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
+Runtimes = Annotated[list[str] | None, Option("--runtime", help="ort, openvino or openvino-bf16; repeatable.")]
+Against = Annotated[
+    str | None,
+    Option(
+        help="Other tools, made from the first model: all, or some with commas between (torch,ort-optimizer,quantize-dynamic)."
+    ),
+]
+Precisions = Annotated[list[str] | None, Option("--precision", help="fp32 or int8: what may be chosen; repeatable.")]
+TunedFile = Annotated[Path | None, Option("-o", "--output", help="The target file; tuned.json beside the model when not given.")]
+First = Annotated[Path, Argument(help="The reference: a folder or an .onnx file.")]
+Second = Annotated[Path, Argument(help="The model in question.")]
+Kind = Annotated[str, Option(help="Tolerance: exact, reassociate (float32), half (float16) or int8.")]
+RealData = Annotated[
+    Path | None,
+    Option("--data", help="Real inputs to compare on; for int8 those that it was calibrated with, when not given."),
+]
+Labelled = Annotated[Path, Option("--data", help="Real inputs, and labels: a folder of .npy files, .npz, .csv or .jsonl.")]
+
+# Of view
+NoBrowser = Annotated[bool, Option("--no-browser", help="Only print the address.")]
+Port = Annotated[int, Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")]
+
+
+def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005") -> float:
+    """A share as people write it. Raises UsageError."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UsageError(f"{option} {text}: wanted {wanted}")
+    return number

@@ -1,0 +1,118 @@
+"""The verbs that look into a model: explain, ablate, tune, view.
+
+What works on models is imported by the verb that needs it, so that --help and wrong usage answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from onnxfuse.cli import options
+from onnxfuse.cli.console import progress, show, threads_text
+from onnxfuse.config import BenchmarkConfig, TuneConfig
+from onnxfuse.errors import InterruptedWorkError
+from onnxfuse.io import folders
+
+
+def explain(
+    model: options.Model = None,
+    target: options.TargetName = "cpu",
+    model_type: options.ModelType = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say of each layer what fuses, and where the nearest match stops for what does not."""
+    source = folders.source_file(model, folders.MODEL)
+
+    from onnxfuse.cli import tables
+    from onnxfuse.pipeline.explain import explain_file
+
+    with progress() as tell:
+        tell(f"fusing {source}")
+        findings = explain_file(source, target, model_type)
+    done = sum(finding.done for finding in findings)
+    found = {"model": str(source), "findings": [finding.to_json() for finding in findings]}
+    lines = tables.finding_lines(findings)
+    show(as_json, found, f"{source} for target {target}", *lines, f"{done} of {len(findings)} done")
+
+
+def ablate(
+    model: options.Model = None,
+    target: options.TargetName = "cpu",
+    batch: options.Batch = None,
+    length: options.Length = None,
+    threads: options.Threads = 0,
+    rounds: options.Rounds = 20,
+    plot: options.Plot = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure what each rewrite brings: none, each alone, all but each, all."""
+    source = folders.source_file(model, folders.MODEL)
+
+    from onnxfuse.cli import plots, tables
+    from onnxfuse.pipeline import ablation
+
+    if plot is not None:
+        plots.require_format(plot)
+    with progress() as tell:
+        outcome = ablation.ablate(source, target, BenchmarkConfig(batch or 0, length or 0, threads, rounds), tell)
+    title = f"{source} for target {target}, {outcome.shape}, {threads_text(threads)}, {rounds} rounds"
+    if plot is not None:
+        plots.ablation(outcome.results, plot, title.replace(" for target", "\nfor target"))
+    show(as_json, [result.to_json() for result in outcome.results], tables.ablation_table(outcome.results, title))
+
+
+def tune(
+    model: options.Model = None,
+    output: options.TunedFile = None,
+    batch: options.Batch = None,
+    length: options.Length = None,
+    real: options.RealShare = 1.0,
+    threads: options.TunedThreads = 0,
+    rounds: options.Rounds = 20,
+    target: options.TargetName = "cpu",
+    model_type: options.ModelType = None,
+    precision: options.Precisions = None,
+    runtime: options.Runtimes = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure what is fastest here for a model and write it as a target file. Interrupted, it goes on where it was."""
+    source = folders.source_file(model, folders.MODEL)
+    plan = TuneConfig(
+        source,
+        output or source.with_name("tuned.json"),
+        batch or 0,
+        length or 0,
+        real,
+        threads,
+        rounds,
+        target,
+        tuple(precision or ("fp32",)),
+        tuple(runtime or ("ort",)),
+        model_type,
+    )
+
+    from onnxfuse.cli import tables
+    from onnxfuse.pipeline import tune as verb
+
+    try:
+        with progress() as tell:
+            outcome = verb.tune(plan, tell)
+    except KeyboardInterrupt as error:
+        raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
+    show(
+        as_json,
+        outcome.target.to_json(),
+        f"{source} on this machine, from target {target}",
+        *tables.tune_lines(outcome),
+        f"{plan.out}: use it with onnxfuse optimize --target {plan.out}",
+    )
+
+
+def view(model: options.Model = None, no_browser: options.NoBrowser = False, port: options.Port = 0) -> None:
+    """Show a graph in Netron, until Ctrl-C."""
+    from onnxfuse.pipeline import view as viewer
+
+    path = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
+    sys.stdout.write(f"{viewer.serve(path, port=port, browser=not no_browser)}\n")
+    sys.stdout.flush()
+    viewer.wait()
