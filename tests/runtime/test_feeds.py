@@ -1,0 +1,94 @@
+"""What people give a model: by position or name, of any type that loses nothing; all else is refused in one line."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from onnxfuse.errors import UsageError
+from onnxfuse.runtime.feeds import feeds_for, input_types
+from tests.conftest import parse
+
+INT64, FLOAT = np.dtype(np.int64), np.dtype(np.float32)
+TWO = {"input_ids": INT64, "attention_mask": INT64}
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        (([[1, 2]], [[1, 0]]), {}),
+        (([[1, 2]],), {"attention_mask": [[1, 0]]}),
+        ((), {"attention_mask": np.array([[1, 0]], np.int32), "input_ids": np.array([[1, 2]], np.uint8)}),
+        ((), {"attention_mask": [[True, False]], "input_ids": ((1, 2),)}),
+    ],
+)
+def test_inputs_come_by_position_or_name_in_the_models_order(args, kwargs):
+    feeds = feeds_for(TWO, *args, **kwargs)
+    assert list(feeds) == list(TWO)
+    for name, wanted in (("input_ids", [[1, 2]]), ("attention_mask", [[1, 0]])):
+        assert feeds[name].dtype == np.int64
+        assert feeds[name].tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (np.array([0.5, np.inf, np.nan]), np.float32),
+        ([0.5, 2.0], np.float16),
+        ([1, 2], np.float32),
+        ([True, False], np.float32),
+        ([0.5], ml_dtypes.bfloat16),
+        (np.array([0.5], ml_dtypes.bfloat16), np.float32),
+        ([0, 255], np.uint8),
+        (np.array([7], np.uint64), np.int32),
+        ([], np.float32),
+        ([], np.int64),
+        (["a", "bc"], np.dtype(object)),
+    ],
+)
+def test_what_loses_nothing_is_cast(given, wanted):
+    found = feeds_for({"x": np.dtype(wanted)}, given)["x"]
+    assert found.dtype == np.dtype(wanted)
+    np.testing.assert_array_equal(found, np.asarray(given).astype(wanted))
+
+
+def test_an_array_of_the_right_type_is_not_copied():
+    x = np.ones(3, np.float32)
+    assert feeds_for({"x": FLOAT}, x)["x"] is x
+
+
+class Gradient:
+    """What a torch tensor that needs gradients does."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "args", "kwargs", "words"),
+    [
+        (TWO, ([[1.5]],), {"attention_mask": [[1]]}, "input input_ids is float64, wanted int64; give it in that type"),
+        ({"x": np.dtype(bool)}, ([1],), {}, "input x is int64, wanted bool"),
+        ({"x": FLOAT}, (["a"],), {}, "input x is <U1, wanted float32"),
+        ({"x": np.dtype(object)}, ([1],), {}, "input x is int64, wanted object"),
+        ({"x": FLOAT}, ([1j],), {}, "input x is complex128, wanted float32"),
+        ({"x": np.dtype(np.uint8)}, ([0, 256],), {}, "input x has numbers from 0 to 256, and uint8 cannot hold them all"),
+        ({"x": np.dtype(np.uint8)}, ([-1],), {}, "input x has numbers from -1 to -1, and uint8 cannot"),
+        ({"x": np.dtype(np.float16)}, ([1e6],), {}, "input x has numbers from 1000000.0 to 1000000.0, and float16 cannot"),
+        ({"x": FLOAT}, ([[1.0], [1.0, 2.0]],), {}, "input x cannot be read as an array"),
+        ({"x": FLOAT}, (Gradient(),), {}, "input x cannot be read as an array .Can't call numpy"),
+        (TWO, ([[1]],), {}, "the model needs attention_mask; got input_ids"),
+        (TWO, (), {}, "the model needs input_ids, attention_mask; got nothing"),
+        (TWO, (1, 2, 3), {}, "3 inputs are given, the model takes 2: input_ids, attention_mask"),
+        (TWO, ([[1]],), {"input_ids": [[1]], "attention_mask": [[1]]}, "input input_ids is given twice, by position and by name"),
+        (TWO, (), {"ids": [[1]], "input_ids": [[1]]}, "the model has no input ids; it takes input_ids, attention_mask"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(inputs, args, kwargs, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        feeds_for(inputs, *args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_types_of_a_graphs_inputs_leave_weights_out():
+    model = parse("g (int64[B] ids, float[B] x, float[4] w) => (float[B] y) <float[4] w = {1, 2, 3, 4}> { y = Identity(x) }")
+    assert input_types(model.graph.inputs) == {"ids": INT64, "x": FLOAT}
