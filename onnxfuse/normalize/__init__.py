@@ -1,26 +1,43 @@
 """Bring any exporter's graph to one spelling, so that a fusion needs one pattern.
 
 In order: structure (functions inlined, constants lifted, Identity and Dropout gone), one opset, ONNX Runtime's fused
-operators taken apart, constants folded, then the
-rules of ``shapes``, ``batch``, ``indices``, ``masks``, ``scale``, ``arithmetic``, ``linear`` and ``einsum`` until none fires.
+operators taken apart, constants folded, then the rules of the modules below, in the order of ``RULES``, until none fires.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxfuse.normalize import arithmetic, batch, contrib, einsum, folding, indices, linear, masks, scale, shapes, structure
+from onnxfuse.normalize import (
+    arithmetic,
+    batch_merge,
+    batch_swap,
+    contrib,
+    einsum,
+    folding,
+    indices,
+    linear,
+    masks,
+    projections,
+    scale,
+    shapes,
+    softmax,
+    structure,
+)
 from onnxfuse.rewrite import Analysis, Prover, Rule, Trace, rewrite
 from onnxfuse.runtime.sessions import compute, infer
 
 RULES: tuple[Rule, ...] = (
     *shapes.RULES,
-    *batch.RULES,
+    *batch_swap.RULES,
+    *batch_merge.RULES,
     *indices.RULES,
     *masks.RULES,
+    *softmax.RULES,
     *scale.RULES,
     *arithmetic.RULES,
     *linear.RULES,
+    *projections.RULES,
     *einsum.RULES,
 )
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import onnx_ir as ir
+
 from onnxfuse.normalize.scale import need_float, scalar_like
-from onnxfuse.rewrite import Match, Op, Rule
+from onnxfuse.rewrite import Learned, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import is_constant
 
 AXES_INPUT = 18
@@ -12,11 +16,11 @@ AXES_INPUT = 18
 # x ** 2 = x * x, x ** 3 = x * x * x
 
 
-def power(op, x, exponent):
+def power(op: Pattern, x: Var, exponent: Var) -> Term:
     return op.Pow(x, exponent)
 
 
-def guard_power(match: Match) -> dict:
+def guard_power(match: Match) -> Learned:
     exponent = match.scalar("exponent")
     match.need(exponent in (2, 3), f"the exponent is {exponent}, wanted 2 or 3", match["exponent"])
     need_float(match, match["x"])
@@ -24,7 +28,7 @@ def guard_power(match: Match) -> dict:
     return {"cube": exponent == 3}
 
 
-def product(op: Op, x, cube, **_):
+def product(op: Op, x: ir.Value, cube: bool, **_: Any) -> ir.Value:
     square = op.Mul(x, x)
     return op.Mul(square, x) if cube else square
 
@@ -32,7 +36,7 @@ def product(op: Op, x, cube, **_):
 # 1 / x = Reciprocal(x)
 
 
-def one_over(op, one, x):
+def one_over(op: Pattern, one: Var, x: Var) -> Term:
     return op.Div(one, x)
 
 
@@ -42,14 +46,14 @@ def guard_one(match: Match) -> None:
     match.need(match.need_shape("x") == match.need_shape(match.output), "the 1 has more dimensions", match["one"])
 
 
-def reciprocal(op: Op, x, **_):
+def reciprocal(op: Op, x: ir.Value, **_: Any) -> ir.Value:
     return op.Reciprocal(x)
 
 
 # x * Reciprocal(y) = x / y
 
 
-def times_reciprocal(op, x, y):
+def times_reciprocal(op: Pattern, x: Var, y: Var) -> Term:
     return op.Mul(x, op.Reciprocal(y))
 
 
@@ -57,29 +61,29 @@ def guard_quotient(match: Match) -> None:
     match.need(not is_constant(match["y"]), "a constant expression", match["y"])
 
 
-def quotient(op: Op, x, y):
+def quotient(op: Op, x: ir.Value, y: ir.Value) -> ir.Value:
     return op.Div(x, y)
 
 
 # -x * c = x * -c
 
 
-def negated(op, x, c):
+def negated(op: Pattern, x: Var, c: Var) -> Term:
     return op.Mul(op.Neg(x), c)
 
 
-def guard_negated(match: Match) -> dict:
+def guard_negated(match: Match) -> Learned:
     return {"factor": -match.scalar("c"), "dtype": need_float(match, match["c"])}
 
 
-def multiply(op: Op, x, factor, dtype, **_):
+def multiply(op: Op, x: ir.Value, factor: float, dtype: ir.DataType, **_: Any) -> ir.Value:
     return op.Mul(x, scalar_like(op, factor, dtype))
 
 
 # -x * y = -(x * y), x + -y = x - y, x - y * c = x + y * -c: a sign goes outwards until an addition or a constant takes it
 
 
-def negated_factor(op, x, y):
+def negated_factor(op: Pattern, x: Var, y: Var) -> Term:
     return op.Mul(op.Neg(x), y)
 
 
@@ -88,11 +92,11 @@ def guard_activations(match: Match) -> None:
     match.need(not is_constant(match["y"]), "the constant takes the sign", match["y"])
 
 
-def negated_product(op: Op, x, y):
+def negated_product(op: Op, x: ir.Value, y: ir.Value) -> ir.Value:
     return op.Neg(op.Mul(x, y))
 
 
-def plus_negated(op, x, y):
+def plus_negated(op: Pattern, x: Var, y: Var) -> Term:
     return op.Add(x, op.Neg(y))
 
 
@@ -100,22 +104,22 @@ def guard_float(match: Match) -> None:
     need_float(match, match["x"])
 
 
-def minus(op: Op, x, y):
+def minus(op: Op, x: ir.Value, y: ir.Value) -> ir.Value:
     return op.Sub(x, y)
 
 
-def minus_scaled(op, x, y, c):
+def minus_scaled(op: Pattern, x: Var, y: Var, c: Var) -> Term:
     return op.Sub(x, op.Mul(y, c))
 
 
-def plus_scaled(op: Op, x, y, factor, dtype, **_):
+def plus_scaled(op: Op, x: ir.Value, y: ir.Value, factor: float, dtype: ir.DataType, **_: Any) -> ir.Value:
     return op.Add(x, op.Mul(y, scalar_like(op, factor, dtype)))
 
 
 # The mean over given axes does not depend on what it is over none
 
 
-def reduce_mean(op, x, axes, keepdims, noop):
+def reduce_mean(op: Pattern, x: Var, axes: Var, keepdims: Var, noop: Var) -> Term:
     return op.ReduceMean(x, axes, keepdims=keepdims, noop_with_empty_axes=noop)
 
 
@@ -124,22 +128,22 @@ def guard_axes(match: Match) -> None:
     match.need(match.info("axes").data, "the axes are not known to be any", match["axes"])
 
 
-def mean(op: Op, x, axes, keepdims, **_):
+def mean(op: Op, x: ir.Value, axes: ir.Value, keepdims: int, **_: Any) -> ir.Value:
     return op.ReduceMean(x, axes, keepdims=keepdims)
 
 
 # GlobalAveragePool(x) = ReduceMean(x) over all but the first two dimensions
 
 
-def global_pool(op, x):
+def global_pool(op: Pattern, x: Var) -> Term:
     return op.GlobalAveragePool(x)
 
 
-def guard_pool(match: Match) -> dict:
+def guard_pool(match: Match) -> Learned:
     return {"axes": list(range(2, len(match.need_shape("x")))), "listed": match.analysis.opset < AXES_INPUT}
 
 
-def mean_of_rest(op: Op, x, axes, listed):
+def mean_of_rest(op: Op, x: ir.Value, axes: list[int], listed: bool) -> ir.Value:
     return op.ReduceMean(x, axes=axes) if listed else op.ReduceMean(x, op.constant(axes, "axes"))
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import constant_target
-from onnxfuse.rewrite import Dim, Match, Op, Rule
+from onnxfuse.rewrite import Dim, Learned, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE
 
 
-def einsum(op, a, b, equation):
+def einsum(op: Pattern, a: Var, b: Var, equation: Var) -> Term:
     return op.Einsum(a, b, equation=equation)
 
 
-def guard(match: Match) -> dict:
+def guard(match: Match) -> Learned:
     equation = match["equation"].replace(" ", "")
     match.need("->" in equation and "." not in equation, f"the equation {equation!r} has no plain output", match.output)
     operands, output = equation.split("->")
@@ -61,7 +62,16 @@ def _shape(sizes: dict[str, Dim], lead: Sequence[str], *groups: Sequence[str]) -
     return (*(sizes[n] for n in lead), *(math.prod((sizes[n] for n in group), start=ONE) for group in groups))
 
 
-def product(op: Op, a, b, flip, perms, targets, whole, **_) -> ir.Value:
+def product(
+    op: Op,
+    a: ir.Value,
+    b: ir.Value,
+    flip: bool,
+    perms: dict[str, list[int]],
+    targets: dict[str, list[int]],
+    whole: bool,
+    **_: Any,
+) -> ir.Value:
     x, y = (b, a) if flip else (a, b)
     x = op.Reshape(op.Transpose(x, perm=perms["x"]), op.constant(targets["x"], "x"))
     y = op.Reshape(op.Transpose(y, perm=perms["y"]), op.constant(targets["y"], "y"))

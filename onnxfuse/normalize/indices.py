@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.normalize.shapes import need_target, reshape
-from onnxfuse.rewrite import Match, NoMatch, Op, Rule
+from onnxfuse.rewrite import Learned, Match, NoMatch, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE
 
 # GatherND(x, coordinates of every element in order) = Reshape(x)
 
 
-def gather_coordinates(op, x, where):
+def gather_coordinates(op: Pattern, x: Var, where: Var) -> Term:
     return op.GatherND(x, where)
 
 
-def guard_coordinates(match: Match) -> dict:
+def guard_coordinates(match: Match) -> Learned:
     source, where = match.need_shape("x"), match.need_shape("where")
     if (array := match.array(match["where"])) is not None:  # sizes are fixed: the coordinates themselves are there
         sizes = [match.need_number(dim, "a size") for dim in source[: array.shape[-1]]]
@@ -39,11 +40,11 @@ def guard_coordinates(match: Match) -> dict:
 # Gather(Flatten(x), row-major index of every element) = Reshape(x)
 
 
-def gather_row_major(op, x, where, axis):
+def gather_row_major(op: Pattern, x: Var, where: Var, axis: Var) -> Term:
     return op.Gather(op.Flatten(x, axis=axis), where)
 
 
-def guard_row_major(match: Match) -> dict:
+def guard_row_major(match: Match) -> Learned:
     flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type == "Flatten"))
     if (array := match.array(match["where"])) is not None:
         every = np.arange(match.need_number(flat[0], "a size"))
@@ -63,7 +64,7 @@ def guard_row_major(match: Match) -> dict:
 # Gather(x, Where(i < 0, i + n, i)) = Gather(x, i) for n rows: Gather counts negative indices from the end itself
 
 
-def gather_wrapped(op, x, i, zero, rows, to, axis):
+def gather_wrapped(op: Pattern, x: Var, i: Var, zero: Var, rows: Var, to: Var, axis: Var) -> Term:
     return op.Gather(x, op.Where(op.Less(op.Cast(i, to=to), zero), op.Add(i, rows), i), axis=axis)
 
 
@@ -75,14 +76,14 @@ def guard_wrapped(match: Match) -> None:
     match.need(match.scalar("rows") == size.number, f"the indices are wrapped by another number than {size}", match["rows"])
 
 
-def gather(op: Op, x, i, axis, **_):
+def gather(op: Op, x: ir.Value, i: ir.Value, axis: int, **_: Any) -> ir.Value:
     return op.Gather(x, i, axis=axis)
 
 
 # Gather(x, Cast(i)) = Gather(x, i) for integers: an index that a cast would change is out of range
 
 
-def gather_cast(op, x, i, to, axis, saturate, round_mode):
+def gather_cast(op: Pattern, x: Var, i: Var, to: Var, axis: Var, saturate: Var, round_mode: Var) -> Term:
     return op.Gather(x, op.Cast(i, to=to, saturate=saturate, round_mode=round_mode), axis=axis)
 
 
@@ -96,7 +97,7 @@ def guard_cast(match: Match) -> None:
 # Squeeze(Slice(x, i : i + 1)) = Gather(x, i)
 
 
-def sliced(op, x, starts, ends, axes, squeezed, steps=None):
+def sliced(op: Pattern, x: Var, starts: Var, ends: Var, axes: Var, squeezed: Var, steps: Var | None = None) -> Term:
     return op.Squeeze(op.Slice(x, starts, ends, axes, steps), squeezed)
 
 
@@ -104,7 +105,7 @@ WHOLE = int(np.iinfo(np.int32).max)
 """An end from which on a slice is taken as open, as TensorFlow writes it; no dimension is as long."""
 
 
-def guard_sliced(match: Match) -> dict:
+def guard_sliced(match: Match) -> Learned:
     rank = len(match.need_shape("x"))
     match.need(rank > 1, "shape arithmetic", match["x"])
     starts, ends, axes, squeezed = (_need_numbers(match, name) for name in ("starts", "ends", "axes", "squeezed"))
@@ -123,14 +124,14 @@ def _need_numbers(match: Match, name: str) -> list[int]:
     return [int(item) for item in match.need_array(name).reshape(-1)]
 
 
-def picked(op: Op, x, axis, index, **_):
+def picked(op: Op, x: ir.Value, axis: int, index: int, **_: Any) -> ir.Value:
     return op.Gather(x, op.constant(np.array(index), "index"), axis=axis)
 
 
 # Tile(x, repeats) = Expand(x, repeats) where what is repeated has size 1
 
 
-def tile(op, x, repeats):
+def tile(op: Pattern, x: Var, repeats: Var) -> Term:
     return op.Tile(x, repeats)
 
 
@@ -143,7 +144,7 @@ def guard_tile(match: Match) -> None:
         match.need(times.nonnegative and times.number != 0, "nothing is left", match["repeats"])
 
 
-def expand(op: Op, x, repeats):
+def expand(op: Op, x: ir.Value, repeats: ir.Value) -> ir.Value:
     return op.Expand(x, repeats)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Dim, Match, NoMatch, Op, Rule
+from onnxfuse.rewrite import Dim, Learned, Match, NoMatch, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE, Shape
 
 
@@ -38,61 +40,61 @@ def joins(source: Shape, wanted: Shape) -> int | None:
 # Reshape(x, computed) = Reshape(x, constant)
 
 
-def computed_reshape(op, x, shape, allowzero):
+def computed_reshape(op: Pattern, x: Var, shape: Var, allowzero: Var) -> Term:
     return op.Reshape(x, shape, allowzero=allowzero)
 
 
-def guard_computed(match: Match) -> dict:
+def guard_computed(match: Match) -> Learned:
     target = need_target(match, match["x"])
     seen = match.info("shape").data
     match.need(seen != tuple(map(Dim, target)) or match["allowzero"], "the target is already constant")
     return {"target": target}
 
 
-def reshape(op: Op, x, target, **_):
+def reshape(op: Op, x: ir.Value, target: list[int], **_: Any) -> ir.Value:
     return op.Reshape(x, op.constant(target, "shape"))
 
 
 # Reshape(Reshape(x, a), b) = Reshape(x, b)
 
 
-def nested_reshape(op, x, a, b, inner_zero, zero):
+def nested_reshape(op: Pattern, x: Var, a: Var, b: Var, inner_zero: Var, zero: Var) -> Term:
     return op.Reshape(op.Reshape(x, a, allowzero=inner_zero), b, allowzero=zero)
 
 
-def flat_reshape(op, x, b, axis, zero):
+def flat_reshape(op: Pattern, x: Var, b: Var, axis: Var, zero: Var) -> Term:
     return op.Reshape(op.Flatten(x, axis=axis), b, allowzero=zero)
 
 
-def guard_nested(match: Match) -> dict:
+def guard_nested(match: Match) -> Learned:
     return {"target": need_target(match, match["x"])}
 
 
 # Transpose(Transpose(x, a), b) = Transpose(x, a[b])
 
 
-def nested_transpose(op, x, inner, outer):
+def nested_transpose(op: Pattern, x: Var, inner: Var, outer: Var) -> Term:
     return op.Transpose(op.Transpose(x, perm=inner), perm=outer)
 
 
-def guard_nested_transpose(match: Match) -> dict:
+def guard_nested_transpose(match: Match) -> Learned:
     inner, outer = match["inner"], match["outer"]
     match.need(inner is not None and outer is not None, "a Transpose without perm")
     return {"perm": [inner[i] for i in outer]}
 
 
-def transpose(op: Op, x, perm, **_):
+def transpose(op: Op, x: ir.Value, perm: list[int], **_: Any) -> ir.Value:
     return op.Transpose(x, perm=perm)
 
 
 # Reshape(Transpose(Reshape(x[..., M, K], [-1, M, K]), 0 2 1), [..., K, M]) = Transpose(x, last two swapped)
 
 
-def batched_transpose(op, x, flat, back, zero, inner_zero):
+def batched_transpose(op: Pattern, x: Var, flat: Var, back: Var, zero: Var, inner_zero: Var) -> Term:
     return op.Reshape(op.Transpose(op.Reshape(x, flat, allowzero=inner_zero), perm=[0, 2, 1]), back, allowzero=zero)
 
 
-def guard_batched(match: Match) -> dict:
+def guard_batched(match: Match) -> Learned:
     source, wanted = match.need_shape("x"), match.need_shape(match.output)
     flat = match.need_shape(next(node.outputs[0] for node in match.nodes if node.inputs[0] is match["x"]), rank=3)
     match.need(flat[1:] == source[-2:], "the first Reshape does not keep the last two dimensions")
@@ -104,11 +106,11 @@ def guard_batched(match: Match) -> dict:
 # Reshape(Transpose(x[B,C,...], channels last), [B, -1, C]) = Transpose(Reshape(x, [B, C, -1]), 0 2 1)
 
 
-def channels_last(op, x, perm, shape, zero):
+def channels_last(op: Pattern, x: Var, perm: Var, shape: Var, zero: Var) -> Term:
     return op.Reshape(op.Transpose(x, perm=perm), shape, allowzero=zero)
 
 
-def guard_channels(match: Match) -> dict:
+def guard_channels(match: Match) -> Learned:
     source, wanted = match.need_shape("x"), match.need_shape(match.output, rank=3)
     rank = len(source)
     match.need(match["perm"] == [0, *range(2, rank), 1], "the channels do not move last", match.output)
@@ -116,20 +118,47 @@ def guard_channels(match: Match) -> dict:
     return {"target": constant_target(source, (source[0], source[1], wanted[1]))}
 
 
-def channels_first(op: Op, x, target, **_):
+def channels_first(op: Op, x: ir.Value, target: list[int], **_: Any) -> ir.Value:
     return op.Transpose(op.Reshape(x, op.constant(target, "shape")), perm=[0, 2, 1])
 
 
 # Unsqueeze(Unsqueeze(x)) and Unsqueeze of known rank = Reshape when its target is constant
 
 
-def unsqueeze(op, x, axes):
+def unsqueeze(op: Pattern, x: Var, axes: Var) -> Term:
     return op.Unsqueeze(x, axes)
 
 
-def guard_unsqueeze(match: Match) -> dict:
+def guard_unsqueeze(match: Match) -> Learned:
     match.need(match.info("x").rank, "a scalar: shape arithmetic")
     return {"target": need_target(match, match["x"])}
+
+
+# Squeeze(Transpose(Reshape(x, [.., 1, ..]))) = Transpose(Reshape(x, [.., ..])), where the 1 that comes goes again
+
+
+def unsqueezed_transpose(op: Pattern, x: Var, new: Var, axes: Var, perm: Var) -> Term:
+    return op.Squeeze(op.Transpose(op.Unsqueeze(x, new), perm=perm), axes)
+
+
+def reshaped_transpose(op: Pattern, x: Var, shape: Var, axes: Var, perm: Var, zero: Var) -> Term:
+    return op.Squeeze(op.Transpose(op.Reshape(x, shape, allowzero=zero), perm=perm), axes)
+
+
+def guard_squeezed(match: Match) -> Learned:
+    source, perm = match.need_shape("x"), match["perm"]
+    wide = match.need_shape(next(node.outputs[0] for node in match.nodes if node.op_type in ("Unsqueeze", "Reshape")))
+    axes = match.info("axes").data or ()
+    match.need(perm and len(axes) == 1, "it squeezes another number of dimensions than one", match["axes"])
+    came = perm[match.need_number(axes[0], "the squeezed dimension") % len(perm)]
+    kept = [*range(came), *range(came + 1, len(perm))]
+    target = constant_target(source, tuple(wide[i] for i in kept))
+    match.need(target, "a size to reshape to cannot be inferred", match.output)
+    return {"left": [kept.index(i) for i in perm if i != came], "target": target}
+
+
+def transpose_alone(op: Op, x: ir.Value, left: list[int], target: list[int], **_: Any) -> ir.Value:
+    return op.Transpose(op.Reshape(x, op.constant(target, "shape")), perm=left)
 
 
 # What does nothing
@@ -139,19 +168,19 @@ def same_shape(match: Match, name: str = "x") -> None:
     match.need(match.need_shape(name) == match.need_shape(match.output), "it changes the shape", match.output)
 
 
-def itself(op: Op, x, **_):
+def itself(op: Op, x: ir.Value, **_: Any) -> ir.Value:
     return x
 
 
-def any_reshape(op, x, shape, zero):
+def any_reshape(op: Pattern, x: Var, shape: Var, zero: Var) -> Term:
     return op.Reshape(x, shape, allowzero=zero)
 
 
-def any_expand(op, x, shape):
+def any_expand(op: Pattern, x: Var, shape: Var) -> Term:
     return op.Expand(x, shape)
 
 
-def any_transpose(op, x, perm):
+def any_transpose(op: Pattern, x: Var, perm: Var) -> Term:
     return op.Transpose(x, perm=perm)
 
 
@@ -159,7 +188,7 @@ def guard_identity_perm(match: Match) -> None:
     match.need(match["perm"] == list(range(len(match.need_shape("x")))), "it permutes", match.output)
 
 
-def any_cast(op, x, to, saturate, round_mode):
+def any_cast(op: Pattern, x: Var, to: Var, saturate: Var, round_mode: Var) -> Term:
     return op.Cast(x, to=to, saturate=saturate, round_mode=round_mode)
 
 
@@ -167,7 +196,7 @@ def guard_same_type(match: Match) -> None:
     match.need(match.info("x").dtype == match["to"], "it changes the type", match.output)
 
 
-def any_slice(op, x, starts, ends, axes=None, steps=None):
+def any_slice(op: Pattern, x: Var, starts: Var, ends: Var, axes: Var | None = None, steps: Var | None = None) -> Term:
     return op.Slice(x, starts, ends, axes, steps)
 
 
@@ -177,7 +206,7 @@ def guard_whole_slice(match: Match) -> None:
     same_shape(match)
 
 
-def add_zero(op, x, zero):
+def add_zero(op: Pattern, x: Var, zero: Var) -> Term:
     return op.Add(x, zero)
 
 
@@ -186,7 +215,7 @@ def guard_zero(match: Match) -> None:
     same_shape(match)
 
 
-def times_one(op, x, one):
+def times_one(op: Pattern, x: Var, one: Var) -> Term:
     return op.Mul(x, one)
 
 
@@ -210,4 +239,6 @@ RULES = (
     Rule("unsqueeze-reshape", unsqueeze, guard_unsqueeze, reshape, exact=True),
     Rule("transpose-nested", nested_transpose, guard_nested_transpose, transpose, shared=True, exact=True),
     Rule("reshape-constant", computed_reshape, guard_computed, reshape, exact=True),
+    Rule("squeeze-transpose", unsqueezed_transpose, guard_squeezed, transpose_alone, shared=True, exact=True),
+    Rule("squeeze-transpose", reshaped_transpose, guard_squeezed, transpose_alone, shared=True, exact=True),
 )

@@ -51,6 +51,10 @@ class Pattern:
     def __getattr__(self, name: str) -> Callable[..., Term]:
         return functools.partial(_record, name)
 
+    def named(self, operator: str) -> Callable[..., Term]:
+        """``op.named("Add")`` is ``op.Add``: for rules that are alike but for the operator."""
+        return functools.partial(_record, operator)
+
 
 def _record(op_type: str, /, *inputs: Term | Var | None, _domain: str = "", _output: int = 0, **attributes: Any) -> Term:
     return Term(op_type, inputs, attributes, _domain, _output)

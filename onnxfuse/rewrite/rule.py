@@ -173,6 +173,10 @@ class Op(ir.tape.Tape):
             raise AttributeError(op_type)
         return functools.partial(self._one, op_type)
 
+    def named(self, operator: str) -> Callable[..., ir.Value]:
+        """``op.named("Add")`` is ``op.Add``: for rules that are alike but for the operator."""
+        return functools.partial(self._one, operator)
+
     def _one(self, op_type: str, /, *inputs: ir.Value | None, _domain: str = "", **attributes: Any) -> ir.Value:
         return self.many(op_type, 1, *inputs, _domain=_domain, **attributes)[0]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxfuse.normalize import batch
+from onnxfuse.normalize import batch_merge, batch_swap, shapes, softmax
 from onnxfuse.rewrite import Trace, rewrite
 from tests.conftest import analysis_of, apply, assert_same, fill, ops, parse
 
@@ -27,7 +27,7 @@ def build(body: str):
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [
-        *((f"{T}y = {op}(t)", [op, "Transpose"]) for op in batch.UNARY if op != "Sqrt"),
+        *((f"{T}y = {op}(t)", [op, "Transpose"]) for op in batch_swap.UNARY if op != "Sqrt"),
         (T + "a = Abs(t)  y = Sqrt(a)", ["Abs", "Sqrt", "Transpose"]),
         (T + 'y = Gelu<approximate = "tanh">(t)', ["Gelu", "Transpose"]),
         (T + "y = LayerNormalization(t, g, b)", ["LayerNormalization", "Transpose"]),
@@ -67,7 +67,7 @@ def test_what_works_row_by_row_lets_the_swap_pass(body, wanted):
     apply((), after)
     assert ops(after) == sorted(wanted)
     last = list(after.graph)[-1]
-    assert "Transpose" not in wanted or list(last.attributes["perm"].value[:2]) == batch.SWAP[:2]
+    assert "Transpose" not in wanted or list(last.attributes["perm"].value[:2]) == batch_swap.SWAP[:2]
     assert_same(before, after, SIZES)
     assert not apply((), after).applications
 
@@ -187,89 +187,105 @@ def test_a_dimension_that_comes_and_goes_around_a_transpose(body, cut):
 
 
 REFUSED = [
-    (batch.guard_norm, T + "y = LayerNormalization<axis = 1>(t, more)", "the norm is over more than the last dimension"),
-    (batch.guard_row, T + "y = Add(t, column)", "the other operand differs from row to row"),
-    (batch.guard_row, T + "y = Div(column, t)", "the other operand differs from row to row"),
-    (batch.guard_row, T + "y = Add(t, m4)", "the other operand differs from row to row"),
-    (batch.guard_row, T + "y = Add(t, one4)", "the other operand differs from row to row"),
-    (batch.guard_product, T + "y = MatMul(t, w3)", "w3 has rank 3, wanted 2"),
-    (batch.guard_mean, T + "y = ReduceMean(t, ax01)", "the mean is not over one dimension"),
-    (batch.guard_mean, T + "y = ReduceMean(t, open)", "the mean is not over one dimension"),
-    (batch.guard_mean, T + "y = ReduceMean<keepdims = 0>(t, last)", "the last dimension goes"),
-    (batch.guard_part(1), T + "p, y = Split<axis = 0>(t, sevens)", "another dimension than the last is split"),
-    (batch.guard_split, "t = Transpose<perm = [1, 0, 2]>(single)  y = Reshape(t, none)", "a scalar"),
-    (batch.guard_split, T + "y = Reshape(t, other)", "the Reshape does not split the last dimension"),
-    (batch.guard_split, T + "y = Reshape(t, tail)", "the Reshape does not split the last dimension"),
-    (batch.guard_split, T + "y = Reshape(t, kept)", "nothing is split"),
-    (batch.guard_split, T + "y = Reshape(t, rest)", "the Reshape does not split the last dimension"),
-    (batch.guard_into_batch, "a = Reshape(h, fours)  y = Transpose<perm = [1, 0, 2]>(a)", "h has rank 4, wanted 3"),
-    (batch.guard_into_batch, "a = Reshape(x, four)  y = Transpose<perm = [1, 0, 2, 3]>(a)", "has rank 4, wanted 3"),
+    (batch_swap.guard_norm, T + "y = LayerNormalization<axis = 1>(t, more)", "the norm is over more than the last dimension"),
+    (batch_swap.guard_row, T + "y = Add(t, column)", "the other operand differs from row to row"),
+    (batch_swap.guard_row, T + "y = Div(column, t)", "the other operand differs from row to row"),
+    (batch_swap.guard_row, T + "y = Add(t, m4)", "the other operand differs from row to row"),
+    (batch_swap.guard_row, T + "y = Add(t, one4)", "the other operand differs from row to row"),
+    (batch_swap.guard_product, T + "y = MatMul(t, w3)", "w3 has rank 3, wanted 2"),
+    (batch_swap.guard_mean, T + "y = ReduceMean(t, ax01)", "the mean is not over one dimension"),
+    (batch_swap.guard_mean, T + "y = ReduceMean(t, open)", "the mean is not over one dimension"),
+    (batch_swap.guard_mean, T + "y = ReduceMean<keepdims = 0>(t, last)", "the last dimension goes"),
+    (batch_swap.guard_part(1), T + "p, y = Split<axis = 0>(t, sevens)", "another dimension than the last is split"),
+    (batch_swap.guard_split, "t = Transpose<perm = [1, 0, 2]>(single)  y = Reshape(t, none)", "a scalar"),
+    (batch_swap.guard_split, T + "y = Reshape(t, other)", "the Reshape does not split the last dimension"),
+    (batch_swap.guard_split, T + "y = Reshape(t, tail)", "the Reshape does not split the last dimension"),
+    (batch_swap.guard_split, T + "y = Reshape(t, kept)", "nothing is split"),
+    (batch_swap.guard_split, T + "y = Reshape(t, rest)", "the Reshape does not split the last dimension"),
+    (batch_merge.guard_into_batch, "a = Reshape(h, fours)  y = Transpose<perm = [1, 0, 2]>(a)", "h has rank 4, wanted 3"),
+    (batch_merge.guard_into_batch, "a = Reshape(x, four)  y = Transpose<perm = [1, 0, 2, 3]>(a)", "has rank 4, wanted 3"),
     (
-        batch.guard_into_batch,
+        batch_merge.guard_into_batch,
         "a = Reshape(x, in_s)  y = Transpose<perm = [2, 1, 0]>(a)",
         "the merged dimension does not come first",
     ),
     (
-        batch.guard_into_batch,
+        batch_merge.guard_into_batch,
         "a = Reshape(x, same)  y = Transpose<perm = [1, 0, 2]>(a)",
         "the Reshape does not split the last dimension",
     ),
     (
-        batch.guard_into_batch,
+        batch_merge.guard_into_batch,
         "a = Reshape(x, across)  y = Transpose<perm = [1, 0, 2]>(a)",
         "the Reshape does not split the last dimension",
     ),
     (
-        batch.guard_into_batch,
+        batch_merge.guard_into_batch,
         "a = Reshape(odd3, in_s)  y = Transpose<perm = [1, 0, 2]>(a)",
         "the Reshape does not split the last dimension",
     ),
     (
-        batch.guard_context,
+        batch_swap.guard_context,
         "t = Transpose<perm = [2, 0, 1, 3]>(h)  y = Reshape(t, swapped)",
         "the heads are not merged to [S,B,D]",
     ),
-    (batch.guard_merged_transpose, "a = Reshape(h, bns)  y = Transpose<perm = [2, 1, 0]>(a)", "the merged dimension moves last"),
-    (batch.guard_merged_transpose, "a = Reshape(h, bns)  y = Transpose(a)", "the merged dimension moves last"),
     (
-        batch.guard_merged_transpose,
+        batch_merge.guard_merged_transpose,
+        "a = Reshape(h, bns)  y = Transpose<perm = [2, 1, 0]>(a)",
+        "the merged dimension moves last",
+    ),
+    (batch_merge.guard_merged_transpose, "a = Reshape(h, bns)  y = Transpose(a)", "the merged dimension moves last"),
+    (
+        batch_merge.guard_merged_transpose,
         "a = Reshape(h, tail)  y = Transpose<perm = [1, 0, 2]>(a)",
         "the Reshape does not merge two of four",
     ),
     (
-        batch.guard_merged_transpose,
+        batch_merge.guard_merged_transpose,
         "a = Reshape(x, bns)  y = Transpose<perm = [1, 0, 2]>(a)",
         "the Reshape does not merge two of four",
     ),
     (
-        batch.guard_merged_product,
+        batch_merge.guard_merged_product,
         "a = Reshape(h, bns)  c = Reshape(k2, kbns)  y = MatMul(a, c)",
         "the operands have other batches",
     ),
-    (batch.guard_merged_product, "a = Reshape(h, middle)  c = Reshape(k, kmiddle)  y = MatMul(a, c)", "not their batch"),
-    (batch.guard_merged_sum, "a = Reshape(h, bns)  c = Reshape(h3, middle3)  y = Add(a, c)", "the operands are merged otherwise"),
-    (batch.guard_merged_sum, "a = Reshape(h, bns)  c = Reshape(k2s, bns)  y = Add(a, c)", "the operands are merged otherwise"),
-    (batch.guard_merged_sum, "a = Reshape(p4, sixes)  c = Reshape(q4, ones)  y = Add(a, c)", "the operands are merged otherwise"),
-    (batch.guard_merged_mask, "a = Reshape(h, bns)  y = Add(a, each)", "the mask differs in the merged dimension"),
-    (batch.guard_merged_mask, "a = Reshape(h, bns)  y = Add(a, high)", "the mask differs in the merged dimension"),
-    (batch.guard_merged_mask, "a = Reshape(h, middle)  y = Add(a, by21)", "the mask differs in the merged dimension"),
-    (batch.guard_merged_factor, "a = Reshape(h, bns)  y = Mul(a, e)", "c is not a constant scalar"),
-    (batch.guard_rows, "f = Flatten<axis = 3>(h)  y = Softmax<axis = 0>(f)", "the softmax is not over the last dimension"),
-    (batch.guard_rows, "f = Flatten<axis = 1>(h)  y = Softmax<axis = -1>(f)", "the Reshape does not keep the last dimension"),
-    (batch.guard_rows, "f = Reshape(h, other)  y = Softmax<axis = -1>(f)", "the Reshape does not keep the last dimension"),
+    (batch_merge.guard_merged_product, "a = Reshape(h, middle)  c = Reshape(k, kmiddle)  y = MatMul(a, c)", "not their batch"),
     (
-        batch.guard_squeezed,
+        batch_merge.guard_merged_sum,
+        "a = Reshape(h, bns)  c = Reshape(h3, middle3)  y = Add(a, c)",
+        "the operands are merged otherwise",
+    ),
+    (
+        batch_merge.guard_merged_sum,
+        "a = Reshape(h, bns)  c = Reshape(k2s, bns)  y = Add(a, c)",
+        "the operands are merged otherwise",
+    ),
+    (
+        batch_merge.guard_merged_sum,
+        "a = Reshape(p4, sixes)  c = Reshape(q4, ones)  y = Add(a, c)",
+        "the operands are merged otherwise",
+    ),
+    (batch_merge.guard_merged_mask, "a = Reshape(h, bns)  y = Add(a, each)", "the mask differs in the merged dimension"),
+    (batch_merge.guard_merged_mask, "a = Reshape(h, bns)  y = Add(a, high)", "the mask differs in the merged dimension"),
+    (batch_merge.guard_merged_mask, "a = Reshape(h, middle)  y = Add(a, by21)", "the mask differs in the merged dimension"),
+    (batch_merge.guard_merged_factor, "a = Reshape(h, bns)  y = Mul(a, e)", "c is not a constant scalar"),
+    (softmax.guard_rows, "f = Flatten<axis = 3>(h)  y = Softmax<axis = 0>(f)", "the softmax is not over the last dimension"),
+    (softmax.guard_rows, "f = Flatten<axis = 1>(h)  y = Softmax<axis = -1>(f)", "the Reshape does not keep the last dimension"),
+    (softmax.guard_rows, "f = Reshape(h, other)  y = Softmax<axis = -1>(f)", "the Reshape does not keep the last dimension"),
+    (
+        shapes.guard_squeezed,
         "u = Unsqueeze(x, ax01)  t = Transpose<perm = [1, 0, 2, 3, 4]>(u)  y = Squeeze(t, ax01)",
         "another number of dimensions",
     ),
-    (batch.guard_squeezed, "u = Unsqueeze(x, ax0)  t = Transpose(u)  y = Squeeze(t, last)", "another number of dimensions"),
+    (shapes.guard_squeezed, "u = Unsqueeze(x, ax0)  t = Transpose(u)  y = Squeeze(t, last)", "another number of dimensions"),
     (
-        batch.guard_squeezed,
+        shapes.guard_squeezed,
         "u = Unsqueeze(x, ax0)  t = Transpose<perm = [1, 0, 2, 3]>(u)  y = Squeeze(t, open)",
         "another number of dimensions",
     ),
     (
-        batch.guard_squeezed,
+        shapes.guard_squeezed,
         "n = Shape(dc)  u = Reshape(v, n)  t = Transpose<perm = [1, 0, 2, 3]>(u)  y = Squeeze(t, ax1)",
         "cannot be inferred",
     ),
@@ -295,7 +311,11 @@ def test_a_guard_line_refuses(guard, body, reason):
         "float two =", "int64[3] swapped = {0, 12, -1}, int64[4] rest = {7, 3, -1, 4}, int64[2] sevens = {3, 4}, float two ="
     )
     model = fill(parse(f"g ({INPUTS}{more}) => (float[P] y) {constants} {{ {body} }}"), **WEIGHTS)
-    rules = [rule for rule in batch.RULES if rule.guard.__qualname__ == guard.__qualname__]
+    rules = [
+        rule
+        for rule in (*batch_swap.RULES, *batch_merge.RULES, *softmax.RULES, *shapes.RULES)
+        if rule.guard.__qualname__ == guard.__qualname__
+    ]
     trace = Trace()
     assert rules
     assert not rewrite(model, rules, analysis_of(model), trace)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxfuse.normalize import RULES, masks
+from onnxfuse.normalize import RULES, softmax
 from onnxfuse.rewrite import Trace, rewrite
 from tests.conftest import analysis_of, fill, parse
 
@@ -424,7 +424,7 @@ HOLES = [
 
 @pytest.mark.parametrize(
     ("name", "body", "reason", "before"),
-    [*((*case, None) for case in CASES), *(("mask-finite", *case, masks.infinite_hole) for case in HOLES)],
+    [*((*case, None) for case in CASES), *(("mask-finite", *case, softmax.infinite_hole) for case in HOLES)],
 )
 def test_a_guard_line_refuses(name, body, reason, before):
     model = fill(
