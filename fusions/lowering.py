@@ -150,7 +150,7 @@ LOWERINGS = (
     Lowering("attention", "MultiHeadAttention", MULTI_HEAD),
     Lowering("gelu", "Gelu"),
     Lowering("gelu", "BiasGelu", BIAS_GELU),
-    Lowering("gelu", "elementwise", ELEMENTWISE_GELU, below=20),
+    Lowering("gelu", "elementwise", ELEMENTWISE_GELU, below=20, tuned=False),
     Lowering("linear", "MatMul"),
-    Lowering("linear", "Gemm", BIAS_IN_LINEAR, alone=Alone("bias-in-linear", target={"linear": "Gemm"})),
+    Lowering("linear", "Gemm", BIAS_IN_LINEAR, alone=Alone("bias-in-linear", target={"linear": "Gemm"}), tuned=False),
 )

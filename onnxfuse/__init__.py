@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["BenchmarkConfig", "ExportConfig", "OnnxfuseError", "OptimizeConfig", "QuantizeConfig", "load"]
 
 
-def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None) -> Model:
+def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None, target: Path | str | None = None) -> Model:
     """Open a model, or the best one of a folder, with the options that measured best: see ``model.load``."""
     from onnxfuse import model as opened
 
-    return opened.load(model, threads=threads, runtime=runtime)
+    return opened.load(model, threads=threads, runtime=runtime, target=target)

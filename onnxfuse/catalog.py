@@ -1,4 +1,4 @@
-"""What onnxfuse knows, found by its being there: fusions, lowerings and model families."""
+"""What onnxfuse knows, found by its being there: fusions and model families."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ import onnx_ir as ir
 from onnxfuse import plugins
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.rewrite import Fusion, Lowering
+from onnxfuse.rewrite import Fusion
 
 
 def fusions() -> dict[str, Fusion]:
     """Every fusion by its name: those of ``fusions/``, and those that others bring."""
     return plugins.find(Fusion, "onnxfuse.fusions")
-
-
-def lowerings() -> dict[str, dict[str, Lowering]]:
-    """For each thing that a target chooses a variant of, the lowering to each variant."""
-    found: dict[str, dict[str, Lowering]] = {}
-    for lowering in plugins.find(Lowering, "onnxfuse.fusions").values():
-        found.setdefault(lowering.thing, {})[lowering.variant] = lowering
-    return found
 
 
 def architecture(model_type: str) -> Architecture:

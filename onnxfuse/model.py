@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse import targets
+from onnxfuse import plugins, targets
 from onnxfuse.errors import ModelError
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
@@ -51,18 +53,25 @@ METADATA = "onnxfuse"
 """The key of a model's metadata that says what it was optimized for."""
 
 
-def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None) -> Model:
+def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None, target: Path | str | None = None) -> Model:
     """Open a model with the options that measured best for its target.
 
     Args:
         model: an .onnx file, or a folder; of a folder the int8 model when there is one, else the optimized one, else the export.
         threads: instead of the target's; 0 leaves the choice to the runtime.
         runtime: instead of the target's; a name of ``runtime.runtimes``.
+        target: the folder of its target, where that brings operators. Libraries run as code, so none is opened because a
+            model names it: the folder must be given here, or in ``ONNXFUSE_PLUGINS``.
 
     Raises:
         UsageError: nothing is there, or no such runtime.
         ModelError, MissingExtraError: the file cannot be opened.
     """
+    with nullcontext() if target is None else targets.use(str(target)):
+        return _load(model, threads, runtime)
+
+
+def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     path = folders.source_file(Path(model), folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
     graph = onnx_file.load(path)
     settings = _settings(graph, path)
@@ -75,6 +84,19 @@ def _settings(model: ir.Model, path: Path) -> Settings:
     """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize."""
     try:
         known = json.loads(model.metadata_props.get(METADATA, "{}"))
-        return Settings(**known["session"]) if "session" in known else targets.find("cpu").session
+        settings = Settings(**known["session"]) if "session" in known else targets.find("cpu").session
+        _require_libraries(known.get("libraries", []), known.get("target"), path)
+        return settings
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); optimize it again") from error
+
+
+def _require_libraries(names: Sequence[str], target: str, path: Path) -> None:
+    """Raises ModelError when a library with operators of the model's target is in no folder that was given."""
+    here = {library.name for library in plugins.libraries()}
+    for name in names:
+        if name not in here:
+            raise ModelError(
+                f"{path} has operators of target {target!r}, which are in {name}; give that target's folder: "
+                f"onnxfuse.load(..., target=FOLDER), or name it in {plugins.VARIABLE}"
+            )

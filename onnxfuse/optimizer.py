@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxfuse import catalog, normalize
+from onnxfuse import catalog, normalize, targets
 from onnxfuse.errors import UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding, unpad
@@ -41,7 +41,7 @@ class Selection:
 
     def lowerings_at(self, opset: int) -> tuple[Rule, ...]:
         """The lowerings of a model of that opset: also of operators that it lacks, where the target chose nothing else."""
-        needed = (each for thing in catalog.lowerings().values() for each in thing.values() if opset < each.below)
+        needed = (each for thing in targets.lowerings().values() for each in thing.values() if opset < each.below)
         return self.lowerings + tuple(rule for lowering in needed for rule in lowering.rules)
 
 
@@ -51,7 +51,7 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
     unknown = sorted((only | without) - set(known))
     if unknown:
         raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
-    without |= {UNPAD} if target.padding == "kept" else set()
+    without |= {UNPAD} if target["padding"] == "kept" else set()
 
     def keep(chosen: Iterable[Fusion | Lowering]) -> tuple[Rule, ...]:
         rules = (rule for each in chosen for rule in each.rules)
@@ -72,13 +72,12 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
 def left_out(fusion: Fusion, target: Target) -> bool:
     """Whether a target does without a fusion."""
     thing, choice = fusion.unless or ("", "")
-    return bool(thing) and getattr(target, thing) == choice
+    return bool(thing) and target[thing] == choice
 
 
 def lowerings(target: Target) -> list[Lowering]:
     """The lowerings that a target chooses."""
-    known = catalog.lowerings()
-    return [known[thing][variant] for thing, variant in target.variants.items()]
+    return [variants[target[thing]] for thing, variants in targets.lowerings().items() if thing in target.chosen]
 
 
 def normal_measured() -> list[str]:
@@ -90,7 +89,7 @@ def rule_names() -> list[str]:
     """Every rule's name, in order, once."""
     fusions = ordered(catalog.fusions().values())
     fused = [rule for stage in (FUSE, HOIST) for fusion in fusions if fusion.stage == stage for rule in fusion.rules]
-    lowered = [rule for thing in catalog.lowerings().values() for lowering in thing.values() for rule in lowering.rules]
+    lowered = [rule for thing in targets.lowerings().values() for lowering in thing.values() for rule in lowering.rules]
     return list(dict.fromkeys([*(rule.name for rule in (*normalize.RULES, *fused, *lowered)), REMOVE_DROPOUT, UNPAD]))
 
 
@@ -127,8 +126,11 @@ def fuse(
         UsageError: an unknown rule, or a model whose opset the target's runtimes do not read.
         ModelError: the model cannot be raised to the target's opset.
     """
-    chosen = select(target, only, without)
-    trace = Trace(listener=listener)
+    with target.in_use():
+        return _fuse(model, target, select(target, only, without), Trace(listener=listener), zeros=zeros, prove=prove)
+
+
+def _fuse(model: ir.Model, target: Target, chosen: Selection, trace: Trace, *, zeros: bool, prove: bool) -> Fused:
     analysis = canonical(model, target, chosen, trace, prove=prove)
     prover = Prover(analysis, compute) if prove else None
     counts = count(model)

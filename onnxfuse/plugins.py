@@ -1,8 +1,8 @@
 """What is found by being there: what the modules of a package define, and what modules that others bring define.
 
-Others bring a module by an entry point of the group ``onnxfuse`` in their package's metadata, or a single file by the environment
-variable ``ONNXFUSE_PLUGINS``: paths of .py files, separated as those of PATH are. Importing runs their code, so that nothing that
-was downloaded with a model is ever looked into.
+Others bring a module by an entry point of the group ``onnxfuse`` in their package's metadata, or by the environment variable
+``ONNXFUSE_PLUGINS``: paths of .py files and of folders with some, separated as those of PATH are. Shared libraries in such a
+folder bring operators to ONNX Runtime. All of this runs as code, so nothing is ever looked for beside a model.
 
 Source: importlib.metadata (entry points), pkgutil.
 """
@@ -17,6 +17,7 @@ import pkgutil
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,9 @@ from typing import TypeVar
 from onnxfuse.errors import UsageError, one_line
 
 GROUP, VARIABLE = "onnxfuse", "ONNXFUSE_PLUGINS"
+
+SHARED = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+"""How shared libraries end here."""
 
 T = TypeVar("T")
 
@@ -41,9 +45,28 @@ def find(kind: type[T], package: str) -> dict[str, T]:
     return _by_name(kind, (*_own(package), *_others()))
 
 
-def find_in(kind: type[T], paths: Iterable[Path]) -> dict[str, T]:
-    """The same of .py files. Raises UsageError."""
-    return _by_name(kind, [_from_file(path.resolve()) for path in paths])
+def folders() -> list[Path]:
+    """The folders that others bring."""
+    return [path for path in _paths() if path.is_dir()]
+
+
+def libraries(folder: Path | None = None) -> list[Path]:
+    """The shared libraries of a folder that others bring, or of all of them."""
+    return [path for each in ([folder] if folder else folders()) for path in sorted(each.glob(f"*{SHARED}"))]
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """What a folder brings is found inside the block, also by processes that are started there."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = os.pathsep.join([*filter(None, [before]), str(folder.resolve())])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 def _by_name(kind: type[T], modules: Iterable[ModuleType]) -> dict[str, T]:
@@ -76,8 +99,14 @@ def _own(package: str) -> tuple[ModuleType, ...]:
 def _others() -> Iterator[ModuleType]:
     """The modules that others bring."""
     yield from _installed()
-    for text in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-        yield _from_file(Path(text).resolve())
+    for path in _paths():
+        yield from map(_from_file, sorted(path.glob("*.py")) if path.is_dir() else [path])
+
+
+def _paths() -> list[Path]:
+    """What the variable names, each once."""
+    named = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
+    return list(dict.fromkeys(Path(text).resolve() for text in named))
 
 
 @functools.cache
@@ -91,7 +120,7 @@ def _installed() -> tuple[ModuleType, ...]:
 def _from_file(path: Path) -> ModuleType:
     """The module in a file. Raises UsageError: it is not there, or cannot be imported."""
     if not path.is_file() or path.suffix != ".py":
-        wrong = "is no .py file" if path.exists() else "is not there"
+        wrong = "is no .py file and no folder" if path.exists() else "is not there"
         raise UsageError(f"the plugin {path} {wrong}; correct {VARIABLE}")
     name = f"onnxfuse_plugin_{zlib.crc32(str(path).encode()):08x}_{path.stem}"  # one of its own for files of one name
     spec = importlib.util.spec_from_file_location(name, path)

@@ -106,11 +106,8 @@ def test_a_broken_file(package, bring, text, why):
     assert "mended" in plugins.find(Thing, package)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("gone.py", "is not there"), ("folder", "is no .py file"), ("x.txt", "is no .py file")]
-)
+@pytest.mark.parametrize(("name", "why"), [("gone.py", "is not there"), ("x.txt", "is no .py file and no folder")])
 def test_a_path_that_is_no_python_file(package, tmp_path, monkeypatch, name, why):
-    (tmp_path / "folder").mkdir()
     (tmp_path / "x.txt").touch()
     monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / name))
     with pytest.raises(UsageError, match=rf"^the plugin {tmp_path / name} {why}; correct ONNXFUSE_PLUGINS$"):
@@ -140,3 +137,23 @@ def test_an_entry_point_of_what_is_gone(package, monkeypatch):
     plugins._installed.cache_clear()
     with pytest.raises(UsageError, match=r"^the plugin no_such_module:THING cannot be imported: ModuleNotFoundError"):
         plugins.find(Thing, package)
+
+
+def test_a_folder_brings_its_files_and_libraries(package, tmp_path, monkeypatch):
+    """Inside the block alone, beside what was brought before; a folder that is named twice is looked into once."""
+    folder = tmp_path / "brought"
+    folder.mkdir()
+    (folder / "b.py").write_text(f"{THING}B = Thing('second')\n")
+    (folder / "a.py").write_text(f"{THING}A = Thing('first')\n")
+    (folder / f"own{plugins.SHARED}").touch()
+    (folder / "readme.txt").touch()
+    monkeypatch.setenv(plugins.VARIABLE, str(folder / "a.py"))
+    with plugins.using(folder), plugins.using(folder):
+        assert [*plugins.find(Thing, package)][-2:] == ["first", "second"]
+        assert (plugins.folders(), plugins.libraries()) == ([folder], [folder / f"own{plugins.SHARED}"])
+    assert [*plugins.find(Thing, package)][-1] == "first"
+    assert plugins.libraries() == []
+    monkeypatch.delenv(plugins.VARIABLE)
+    with pytest.raises(KeyError), plugins.using(folder):
+        raise KeyError
+    assert "first" not in plugins.find(Thing, package)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxfuse import catalog, normalize, optimizer
+from onnxfuse import catalog, normalize, optimizer, targets
 from onnxfuse.errors import ModelError
 from onnxfuse.normalize import structure
 from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
@@ -18,7 +18,7 @@ from tests.splices import TOLERANCE, splice
 FUSIONS = [fusion for fusion in optimizer.ordered(catalog.fusions().values()) if fusion.stage == FUSE]
 FUSING = tuple(rule for fusion in FUSIONS for rule in fusion.rules)
 HOISTING = tuple(rule for fusion in catalog.fusions().values() if fusion.stage == HOIST for rule in fusion.rules)
-LOWERING = tuple(rule for thing in catalog.lowerings().values() for lowering in thing.values() for rule in lowering.rules)
+LOWERING = tuple(rule for thing in targets.lowerings().values() for lowering in thing.values() for rule in lowering.rules)
 RULES = (*normalize.RULES, *FUSING, *HOISTING, *LOWERING)
 MISREAD = {"bias-in-linear"}
 """Only ``ablate`` uses it: ONNX Runtime 1.31 infers wrong shapes from its Reshape in some graphs and does not open them."""

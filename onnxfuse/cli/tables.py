@@ -17,7 +17,6 @@ from onnxfuse.pipeline.quantize import Quantized
 from onnxfuse.pipeline.run import Run
 from onnxfuse.pipeline.tune import Tuned
 from onnxfuse.quantize.gate import TradeOff
-from onnxfuse.targets import CHOICES
 from onnxfuse.verify.parity import Parity
 
 
@@ -205,7 +204,7 @@ def tune_lines(outcome: Tuned) -> list[str]:
             result = f"{trial.p50:.2f} ms, {trial.speed.value:.3f} times as fast ({trial.speed.low:.3f} - {trial.speed.high:.3f})"
         lines.append(f"  {trial.thing}: {trial.option}: {result}")
     target = outcome.target
-    chosen = ", ".join(f"{thing} {getattr(target, thing)}" for thing in CHOICES)
+    chosen = ", ".join(f"{thing} {variant}" for thing, variant in target.chosen.items())
     return [*lines, f"chosen: {chosen}; opened with {target.session}"]
 
 

@@ -87,7 +87,7 @@ def units(target: Target) -> Iterator[Unit]:
     """What is measured: everything beyond the normal form that the target uses, or that says how it is measured by itself."""
     fusions = [fusion for stage in (FUSE, HOIST) for fusion in ordered(catalog.fusions().values()) if fusion.stage == stage]
     chosen: list[Fusion | Lowering] = [fusion for fusion in fusions if not left_out(fusion, target)] + lowerings(target)
-    others = [each for thing in catalog.lowerings().values() for each in thing.values() if each.alone.name and each not in chosen]
+    others = [each for thing in targets.lowerings().values() for each in thing.values() if each.alone.name and each not in chosen]
     for each in (*chosen, *others):
         rules = frozenset(rule.name for rule in each.rules)
         if each.alone.name:
@@ -102,7 +102,7 @@ def variants(target: Target) -> Iterator[Variant]:
     yield Variant("none", target, original=True)
     yield Variant("normal form", target, without=frozenset(rule for unit in measured if unit.chosen for rule in unit.rules))
     for unit in measured:
-        yield Variant(f"{unit.name} alone", Target(**{**vars(target), **unit.alone.target}), only=unit.rules | unit.alone.needs)
+        yield Variant(f"{unit.name} alone", target.choosing(**unit.alone.target), only=unit.rules | unit.alone.needs)
     steps = [Unit(name, frozenset({name})) for name in (*normal_measured(), UNPAD)]
     for unit in (*(unit for unit in measured if unit.chosen), *steps):
         yield Variant(f"all but {unit.name}", target, without=unit.rules)
@@ -115,6 +115,11 @@ def ablate(source: Path, target_name: str, plan: BenchmarkConfig, progress: Prog
     Raises:
         UsageError, ModelError: as ``fuse``; the model takes other rows or tokens than those of the plan.
     """
+    with targets.use(target_name) as target:
+        return _ablate(source, target, plan, progress)
+
+
+def _ablate(source: Path, target: Target, plan: BenchmarkConfig, progress: Progress) -> Ablation:
     config = folders.read_config(source)
     profile = profile_of(onnx_file.load(source), config)
     plan = fitted(plan, profile)
@@ -122,7 +127,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkConfig, progress: Prog
     expected = expect(open_runner(source), verdict.grid_of(source, config))
     feeds = [profile.feeds(plan.batch, plan.length, seed=plan.seed)]
     results = []
-    chosen = list(variants(targets.find(target_name)))
+    chosen = list(variants(target))
     with tempfile.TemporaryDirectory() as folder:
         for number, variant in enumerate(chosen):
             progress("measuring rewrites", number / len(chosen), variant.name)

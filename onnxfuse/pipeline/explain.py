@@ -234,4 +234,5 @@ def explain_file(source: Path, target: str = "cpu", model_type_: str | None = No
     model, config = onnx_file.load(source), folders.read_config(source)
     family = catalog.architecture(model_type(model, config, model_type_))
     family.name_inputs(model)
-    return explain(model, targets.find(target), tuple(family.fusable(config)))
+    with targets.use(target) as chosen:
+        return explain(model, chosen, tuple(family.fusable(config)))

@@ -88,8 +88,12 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
     """
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
+    with targets.use(plan.target) as target:
+        return _optimize(plan, target, progress, source)
+
+
+def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: Opened | None) -> Optimized:
     clock = Clock()
-    target = targets.find(plan.target)
     source = source or Opened(plan.source)
     source.inputs.require_length(plan.length or 0)
     model = source.model.clone()
@@ -148,7 +152,8 @@ def _fused(model: ir.Model, target: Target, plan: OptimizeConfig) -> Fused:
 def _note(target: Target, counts: Mapping[str, int]) -> str:
     """The metadata of an optimized model: what ``load`` opens it with, and how it was made."""
     session = asdict(target.session)
-    return json.dumps({"target": target.name, "session": session, "fused": counts, "versions": folders.versions()})
+    note = {"target": target.name, "session": session, "fused": counts, "versions": folders.versions()}
+    return json.dumps(note | ({"libraries": target.libraries} if target.libraries else {}))
 
 
 def _kind(model: ir.Model) -> str:

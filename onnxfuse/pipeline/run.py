@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import NothingToQuantizeError
 from onnxfuse.io import folders
@@ -86,6 +87,17 @@ def run_all(
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
+    with targets.use(target):
+        return _run_all(plan, target, measure, progress, feeds)
+
+
+def _run_all(
+    plan: ExportConfig,
+    target: str,
+    measure: BenchmarkConfig,
+    progress: Progress,
+    feeds: Callable[[Checkpoint], list[Feeds]] | None,
+) -> Run:
     from onnxfuse.exporters import checkpoint_runner, frameworks, limit_threads
 
     if measure.threads:

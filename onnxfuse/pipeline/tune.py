@@ -36,7 +36,7 @@ from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantize.prepare import Prepared, prepare
 from onnxfuse.quantize.write import write
 from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
-from onnxfuse.targets import CHOICES, Target
+from onnxfuse.targets import Target
 from onnxfuse.verify import verdict
 from onnxfuse.verify.inputs import profile_of
 
@@ -45,12 +45,6 @@ RULE = (
     "above 1 and above the interval of that choice measured against itself (the noise); of several, the largest median wins. "
     "The result replaces the target it started from when it is faster than that by the same rule."
 )
-
-FORMS = ("attention", "qkv", "gelu", "residual", "padding")
-"""What a target decides inside the file, in the order of the measurement."""
-
-LEFT_OUT = {"elementwise", "Gemm"}
-"""Forms for old opsets and for comparison; nothing is measured to prefer them."""
 
 NOISE = "the same again"
 
@@ -86,13 +80,17 @@ def tune(plan: TuneConfig, progress: Progress = silent) -> Tuned:
         UsageError: no precision or runtime of that name.
         OnnxfuseError: the model cannot be optimized or run.
     """
+    with targets.use(plan.target) as base:
+        return _tune(plan, base, progress)
+
+
+def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
     takes = tuple(runtimes(plan.source.suffix))
-    for name, asked, all_ in (("precision", plan.precisions, CHOICES["precision"]), ("runtime", plan.runtimes, takes)):
+    for name, asked, all_ in (("precision", plan.precisions, targets.choices()["precision"]), ("runtime", plan.runtimes, takes)):
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
     plan = fitted(plan, profile_of(onnx_file.load(plan.source), folders.read_config(plan.source)))
     known = _Known(plan)
-    base = targets.find(plan.target)
     base = replace(base, session=replace(base.session, threads=plan.threads))
     for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
         if value_of(base, thing) not in asked:
@@ -137,7 +135,9 @@ def _alternatives(base: Target, plan: TuneConfig) -> Sequence[tuple[str, tuple[s
     """What is measured: each thing with its options, the one of ``base`` among them."""
     cores = machine.cores()
     things = [("precision", plan.precisions), ("runtime", plan.runtimes)]
-    things += [(thing, tuple(option for option in CHOICES[thing] if option not in LEFT_OUT)) for thing in FORMS]
+    lowered = targets.lowerings()
+    things += [(thing, tuple(name for name, each in variants.items() if each.tuned)) for thing, variants in lowered.items()]
+    things += [(thing, variants) for thing, variants in targets.SWITCHES.items() if thing != "precision"]
     things += [("denormals_as_zero", ("True", "False")), ("spinning", ("True", "False"))]
     if not plan.threads:
         things.append(("threads", ("0", *(str(count) for count in range(1, cores + 1)))))
@@ -146,13 +146,13 @@ def _alternatives(base: Target, plan: TuneConfig) -> Sequence[tuple[str, tuple[s
 
 def value_of(target: Target, thing: str) -> str:
     """What a target chooses for a thing, as text."""
-    return str(getattr(target.session if hasattr(target.session, thing) else target, thing))
+    return str(getattr(target.session, thing) if hasattr(target.session, thing) else target[thing])
 
 
 def chosen_with(target: Target, thing: str, option: str) -> Target:
     """The target with another option for one thing."""
     if not hasattr(target.session, thing):
-        return Target(**vars(target) | {thing: option})
+        return target.choosing(**{thing: option})
     kind = type(getattr(target.session, thing))
     value = option == "True" if kind is bool else kind(option)
     return replace(target, session=Settings(**vars(target.session) | {thing: value}))
@@ -184,11 +184,11 @@ class _Workshop:
                 entries.append(
                     Candidate(
                         name,
-                        target.precision,
+                        target["precision"],
                         open_runner(path, target.session),
                         path,
                         target.session.runtime,
-                        real=self.real if target.precision == "int8" else None,
+                        real=self.real if target["precision"] == "int8" else None,
                     )
                 )
             except OnnxfuseError as error:
@@ -216,13 +216,12 @@ class _Workshop:
 
     def _made(self, target: Target, folder: Path) -> Path:
         """The model for a target; variants that differ in the session alone share a file."""
-        decided = [getattr(target, name) for name in ("opset", "attention", "qkv", "gelu", "residual", "padding", "precision")]
-        path = folder / ("-".join(map(str, decided)) + ".onnx")
+        path = folder / ("-".join([str(target.opset), *target.chosen.values()]) + ".onnx")
         if not path.exists():
             model = onnx_file.load(self.plan.source)
             self.family.name_inputs(model)
             fuse(model, target)
-            if target.precision == "int8":
+            if target["precision"] == "int8":
                 model = write(self._prepared(model))
             onnx_file.save(model, path)
         return path

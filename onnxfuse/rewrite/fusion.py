@@ -78,6 +78,7 @@ class Lowering:
         rules: none where the normal form is that already.
         below: whatever a target chooses, a model of a lower opset than this one is written so: it lacks the operator.
         alone: how ``ablate`` measures it.
+        tuned: whether ``tune`` tries it; not where it is for old opsets, or for comparison.
     """
 
     thing: str
@@ -85,6 +86,7 @@ class Lowering:
     rules: tuple[Rule, ...] = ()
     below: int = 0
     alone: Alone = BY_RULE
+    tuned: bool = True
 
     @property
     def name(self) -> str:

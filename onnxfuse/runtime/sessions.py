@@ -7,7 +7,7 @@ otherwise. ``compute`` and ``infer`` run a few nodes as they are written, for th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnxfuse import plugins
 from onnxfuse.errors import ModelError, first_line
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
@@ -25,32 +26,33 @@ from onnxfuse.runtime.api import Feeds, Outputs, Settings, require_inputs
 QUIET = 4
 """ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is told once."""
 
+UNKNOWN = "is not a registered function/op"
+"""In ONNX Runtime's words for an operator that it has not."""
+
 PLAIN = Settings()
 
 
-def open_session(
-    model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True, libraries: Sequence[Path] = ()
-) -> ort.InferenceSession:
-    """Open a model on the CPU.
+def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True) -> ort.InferenceSession:
+    """Open a model on the CPU, with the operators of the libraries that others bring (``plugins.libraries``).
 
     Args:
         model: a file, or a serialized model.
         settings: threads and the like.
         optimize: False runs the graph as it is written, without the loader's own rewrites.
-        libraries: shared libraries with operators of other domains than ONNX Runtime's own.
 
     Raises:
         ModelError: ONNX Runtime cannot read or run it, or load a library; its own words follow.
     """
     source = model if isinstance(model, bytes) else str(require_file(model))
     try:
-        return _open(source, settings, optimize=optimize, libraries=libraries)
+        return _open(source, settings, optimize=optimize)
     except ModelError as error:
         name = "the model" if isinstance(model, bytes) else str(shown(model))
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}") from error
+        bring = f"; name the folder that brings it in {plugins.VARIABLE}" if UNKNOWN in str(error) else ""
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}{bring}") from error
 
 
-def _open(source: str | bytes, settings: Settings, *, optimize: bool, libraries: Sequence[Path]) -> ort.InferenceSession:
+def _open(source: str | bytes, settings: Settings, *, optimize: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     if settings.denormals_as_zero:
@@ -63,7 +65,7 @@ def _open(source: str | bytes, settings: Settings, *, optimize: bool, libraries:
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
-        for library in libraries:
+        for library in plugins.libraries():
             options.register_custom_ops_library(str(library))
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -108,17 +110,16 @@ def _hint(path: Path | None) -> str:
     return "; put its config.json beside it, which tells the lengths and sizes it takes" if guessed else ""
 
 
-def compute(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, libraries: Sequence[Path] = ()) -> list[np.ndarray]:
+def compute(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """A model's outputs, in its order, computed as it is written.
 
     Args:
         feeds: an array for each input, by name.
-        libraries: as of ``open_session``.
 
     Raises:
         ModelError: ONNX Runtime cannot run it: its own words, and nothing else.
     """
-    session = _open(model.SerializeToString(), PLAIN, optimize=False, libraries=libraries)
+    session = _open(model.SerializeToString(), PLAIN, optimize=False)
     with _refusals():
         return [np.asarray(array) for array in session.run([value.name for value in model.graph.output], dict(feeds))]
 
@@ -127,14 +128,10 @@ TYPES = {name.lower(): ir.DataType(kind) for name, kind in onnx.TensorProto.Data
 """ONNX Runtime's names of types: tensor(float) and so on."""
 
 
-def infer(model: onnx.ModelProto, *, libraries: Sequence[Path] = ()) -> list[Inferred]:
-    """Type and sizes of each of a model's outputs, as ONNX Runtime infers them; unknown ones where it cannot open the model.
-
-    Args:
-        libraries: as of ``open_session``.
-    """
+def infer(model: onnx.ModelProto) -> list[Inferred]:
+    """Type and sizes of each of a model's outputs, as ONNX Runtime infers them; unknown ones where it cannot open the model."""
     try:
-        session = _open(model.SerializeToString(), PLAIN, optimize=False, libraries=libraries)
+        session = _open(model.SerializeToString(), PLAIN, optimize=False)
     except ModelError:
         return [(None, None)] * len(model.graph.output)
     return [(TYPES.get(value.type.removeprefix("tensor(").removesuffix(")")), _sizes(value)) for value in session.get_outputs()]

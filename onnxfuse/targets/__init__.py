@@ -1,29 +1,61 @@
-"""Targets: what a runtime runs, and the form it runs fastest, as data: one .json file each.
+"""Targets: what a runtime runs, and the variants that it runs fastest, as data: one .json file each.
 
-``onnxfuse tune`` measures on a machine and writes such a file; ``--target`` takes a shipped one's name or any file.
+``onnxfuse tune`` measures on a machine and writes such a file; ``--target`` takes a shipped one's name or any file. A target with
+operators of its own is a folder: ``target.json``, .py files with lowerings to them (``rewrite.Lowering``) and shape functions
+(``rewrite.shapes``), and a shared library that brings them to ONNX Runtime. What such a folder holds runs as code.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from onnxfuse import plugins
 from onnxfuse.errors import UsageError
+from onnxfuse.rewrite import Lowering
 from onnxfuse.runtime.api import Settings
 
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "attention": ("Attention", "decomposed", "MultiHeadAttention"),
+SWITCHES: Mapping[str, tuple[str, ...]] = {
     "qkv": ("merged", "separate"),
-    "gelu": ("Gelu", "BiasGelu", "elementwise"),
-    "residual": ("Sum", "Add", "SkipLayerNormalization"),
-    "linear": ("MatMul", "Gemm"),
     "padding": ("removed", "kept"),
     "precision": ("fp32", "int8"),
 }
-"""What a target chooses for each thing; ``catalog.lowerings`` has those of each variant."""
+"""What a target chooses beside lowerings; the first is what it has when its file does not say."""
+
+FILE = "target.json"
+"""The file that makes a folder a target."""
+
+
+def lowerings() -> dict[str, dict[str, Lowering]]:
+    """For each thing that a target chooses a variant of, the lowering to each variant: ours, and those that others bring."""
+    found: dict[str, dict[str, Lowering]] = {}
+    for lowering in plugins.find(Lowering, "onnxfuse.fusions").values():
+        found.setdefault(lowering.thing, {})[lowering.variant] = lowering
+    return found
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """The variants of each thing that a target chooses, lowered ones first."""
+    return {thing: tuple(variants) for thing, variants in lowerings().items()} | dict(SWITCHES)
+
+
+def _unsaid() -> dict[str, str]:
+    """The variant of each thing for a target whose file does not say: the normal form, which no rules lead to.
+
+    Raises:
+        UsageError: rules lead to every variant of a thing.
+    """
+    chosen = {}
+    for thing, variants in lowerings().items():
+        plain = next((variant for variant, lowering in variants.items() if not lowering.rules), None)
+        if plain is None:
+            raise UsageError(f"no lowering of {thing} is without rules, as that to its normal form is; add that one")
+        chosen[thing] = plain
+    return chosen | {thing: variants[0] for thing, variants in SWITCHES.items()}
 
 
 @dataclass(frozen=True)
@@ -33,32 +65,46 @@ class Target:
     Args:
         opset: the standard opset that models are raised to; 0 keeps the exporter's, from 17 to ``highest``.
         why: the measurement behind the choices, in words.
-        attention, qkv, gelu, residual, linear, padding, precision: one of ``CHOICES``.
+        chosen: the variant of each thing, one of ``choices``.
+        highest: the newest opset that its runtimes read.
         session: what ``onnxfuse.load`` opens the models with.
         measured: the measurement itself, as ``tune`` writes it; empty when there is none.
+        folder: where its lowerings and libraries are, of a target that brings operators.
     """
 
     name: str
     opset: int
     why: str
-    attention: str
-    gelu: str
-    residual: str
+    chosen: Mapping[str, str] = field(default_factory=dict)
     highest: int = 23
-    qkv: str = "merged"
-    linear: str = "MatMul"
-    padding: str = "removed"
-    precision: str = "fp32"
     session: Settings = field(default_factory=Settings)
     measured: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    folder: Path | None = field(default=None, compare=False)
+
+    def __getitem__(self, thing: str) -> str:
+        """The variant of a thing."""
+        return self.chosen[thing]
+
+    def choosing(self, **variants: str) -> Target:
+        """The target with other variants of some things."""
+        return replace(self, chosen={**self.chosen, **variants})
 
     @property
-    def variants(self) -> dict[str, str]:
-        """The chosen variant of each thing that is lowered (``catalog.lowerings``)."""
-        return {"attention": self.attention, "gelu": self.gelu, "residual": self.residual, "linear": self.linear}
+    def libraries(self) -> list[str]:
+        """The names of the shared libraries that its operators are in."""
+        return [] if self.folder is None else [path.name for path in plugins.libraries(self.folder)]
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Inside, its lowerings are found and its operators run."""
+        return nullcontext() if self.folder is None else plugins.using(self.folder)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What its file holds: the variants beside the rest."""
+        content = asdict(self)
+        del content["folder"]
+        return {
+            name: value for key, value in content.items() for name, value in (value if key == "chosen" else {key: value}).items()
+        }
 
 
 SHIPPED = Path(__file__).parent
@@ -67,28 +113,63 @@ NAMES = tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
 
 
 def find(name: str) -> Target:
-    """The shipped target of that name, or the one in that file.
+    """The shipped target of that name, the one that a folder of ``ONNXFUSE_PLUGINS`` brings, or the one in that file or folder.
 
     Raises:
-        UsageError: there is neither, or the file does not describe a target.
+        UsageError: there is none, or the file does not describe a target.
     """
     if name in NAMES:
         return read(SHIPPED / f"{name}.json")
-    if not Path(name).is_file():
-        raise UsageError(f"no target named {name!r}; choose one of {', '.join(NAMES)}, or a file that onnxfuse tune wrote")
-    return read(Path(name))
+    path = Path(name)
+    if path.is_dir():
+        return _in_folder(path)
+    brought = {
+        target.name: target for folder in plugins.folders() if (folder / FILE).is_file() for target in [_in_folder(folder)]
+    }
+    if name in brought:
+        return brought[name]
+    if not path.is_file():
+        raise UsageError(
+            f"no target named {name!r}; choose one of {', '.join([*NAMES, *brought])}, or a file that onnxfuse tune wrote, "
+            f"or a folder with a {FILE}"
+        )
+    return read(path)
+
+
+@contextmanager
+def use(name: str) -> Iterator[Target]:
+    """The target of that name, in use inside the block. Raises as ``find``."""
+    target = find(name)
+    with target.in_use():
+        yield target
+
+
+def _in_folder(folder: Path) -> Target:
+    if not (folder / FILE).is_file():
+        raise UsageError(f"{folder} is no target: it has no {FILE}")
+    with plugins.using(folder):
+        return replace(read(folder / FILE), folder=folder.resolve())
+
+
+OWN = {each.name for each in fields(Target)} - {"chosen", "folder"}
+"""What a target's file holds beside variants."""
 
 
 def read(path: Path) -> Target:
     """A target from its file. Raises UsageError when it does not describe one."""
+    known = choices()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        target = Target(**content | {"session": Settings(**content.get("session", {}))})
+        rest = {name: value for name, value in content.items() if name not in known}
+        if unknown := sorted(set(rest) - OWN):
+            raise ValueError(f"it chooses {unknown[0]!r}; what can be chosen is {', '.join(known)}")
+        chosen = _unsaid() | {thing: variant for thing, variant in content.items() if thing in known}
+        target = Target(**rest | {"chosen": chosen, "session": Settings(**content.get("session", {}))})
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not describe a target ({error}); write one with: onnxfuse tune MODEL") from error
-    for thing, known in CHOICES.items():
-        if getattr(target, thing) not in known:
-            raise UsageError(f"{path}: {thing} is {getattr(target, thing)!r}, wanted one of {', '.join(known)}")
+    for thing, variant in chosen.items():
+        if variant not in known[thing]:
+            raise UsageError(f"{path}: {thing} is {variant!r}, wanted one of {', '.join(known[thing])}")
     if type(target.opset) is not int or type(target.highest) is not int:
         raise UsageError(f"{path}: opset is {target.opset!r}, highest {target.highest!r}, wanted numbers")
     return target

@@ -189,7 +189,7 @@ def test_the_family_is_as_told_as_configured_or_as_the_inputs_show(inputs, confi
 def test_what_a_family_must_hold_is_known_by_its_layers():
     assert _expected("bert", {}, targets.find("cpu")) == {}
     merged, apart = (
-        _expected("bert", {"num_hidden_layers": 3}, replace(targets.find("cpu"), qkv=qkv)) for qkv in ("merged", "separate")
+        _expected("bert", {"num_hidden_layers": 3}, targets.find("cpu").choosing(qkv=qkv)) for qkv in ("merged", "separate")
     )
     assert merged == {**catalog.architecture("bert").expected({"num_hidden_layers": 3}, None)}
     assert merged["qkv"] == merged["attention"] == 3

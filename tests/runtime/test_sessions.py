@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse import plugins
 from onnxfuse.errors import ModelError
 from onnxfuse.runtime import sessions
 from onnxfuse.runtime.sessions import compute, infer, open_session, run
@@ -75,17 +76,18 @@ REGISTER = "int called = 0; void *RegisterCustomOps(void *options, const void *a
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_every_function_that_opens_a_session_registers_libraries(tmp_path):
-    source, library = tmp_path / "own.c", tmp_path / "own.so"
+def test_every_function_that_opens_a_session_registers_libraries(tmp_path, monkeypatch):
+    source, library = tmp_path / "own.c", tmp_path / f"own{plugins.SHARED}"
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path))
     source.write_text(REGISTER)
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
     called = ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "called")
     model = proto(ADD)
     for count, use in enumerate(
         (
-            lambda: compute(model, {"x": X, "z": X}, libraries=(library,)),
-            lambda: infer(model, libraries=(library,)),
-            lambda: open_session(model.SerializeToString(), libraries=(library,)),
+            lambda: compute(model, {"x": X, "z": X}),
+            lambda: infer(model),
+            lambda: open_session(model.SerializeToString()),
         ),
         start=1,
     ):
@@ -93,6 +95,14 @@ def test_every_function_that_opens_a_session_registers_libraries(tmp_path):
         assert called.value == count
 
 
-def test_a_library_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"cannot open the model: .*gone\.so"):
-        open_session(proto(ADD).SerializeToString(), libraries=(tmp_path / "gone.so",))
+def test_a_library_that_is_broken_is_named(tmp_path, monkeypatch):
+    (tmp_path / f"broken{plugins.SHARED}").write_text("no library")
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot open the model: .*broken\."):
+        open_session(proto(ADD).SerializeToString())
+
+
+def test_an_operator_that_nobody_brings(tmp_path):
+    model = proto("g (float[B,2] x) => (float[B,2] y) { y = com.microsoft.Nothing(x) }")
+    with pytest.raises(ModelError, match=r"Nothing.*; name the folder that brings it in ONNXFUSE_PLUGINS$"):
+        open_session(model.SerializeToString())

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import onnx
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from onnxfuse.errors import UsageError
 from onnxfuse.io import onnx_file
 from onnxfuse.optimizer import fuse
 from onnxfuse.runtime.sessions import open_session, run
-from onnxfuse.targets import CHOICES, NAMES, Target
+from onnxfuse.targets import NAMES
 from tests.layer import FULL, Case, close
 
 
@@ -39,7 +40,7 @@ def test_the_default_target_says_where_it_was_measured():
 
 def test_a_target_survives_its_file(tmp_path):
     target = targets.find(written(tmp_path, gelu="BiasGelu", session={"threads": 3}))
-    assert (target.gelu, target.session.threads) == ("BiasGelu", 3)
+    assert (target["gelu"], target.session.threads) == ("BiasGelu", 3)
     (tmp_path / "again.json").write_text(json.dumps(target.to_json()))
     assert targets.find(str(tmp_path / "again.json")) == target
 
@@ -84,10 +85,10 @@ FOUND = {
 
 @pytest.mark.parametrize(
     ("thing", "option"),
-    [(thing, option) for thing in ("attention", "gelu", "residual", "qkv", "padding") for option in CHOICES[thing]],
+    [(thing, option) for thing in ("attention", "gelu", "residual", "qkv", "padding") for option in targets.choices()[thing]],
 )
 def test_every_choice_reaches_the_graph(bert_export, thing, option):
-    counts = _operators(bert_export, Target(**vars(targets.find("cpu")) | {"padding": "kept", thing: option}))
+    counts = _operators(bert_export, targets.find("cpu").choosing(**{"padding": "kept", thing: option}))
     if (thing, option) in FOUND:
         assert counts[FOUND[thing, option]] > 0
     else:  # separate projections, padding kept
@@ -101,11 +102,12 @@ NORM = "h = LayerNormalization<axis = -1, epsilon = 0.00001>(r, g1, n1)"
 
 @pytest.mark.parametrize("opset", [17, 18, 20, 22, 23])
 @pytest.mark.parametrize(
-    ("attention", "gelu"), [(attention, gelu) for attention in CHOICES["attention"] for gelu in CHOICES["gelu"]]
+    ("attention", "gelu"),
+    [(attention, gelu) for attention in targets.choices()["attention"] for gelu in targets.choices()["gelu"]],
 )
 def test_nothing_is_written_that_the_opset_of_the_model_lacks(opset, attention, gelu):
     """Whatever the target prefers: it may keep any opset."""
-    target = Target(**vars(targets.find("cpu")) | {"opset": 0, "attention": attention, "gelu": gelu})
+    target = replace(targets.find("cpu").choosing(attention=attention, gelu=gelu), opset=0)
     case = Case("", {"norm": NORM}, opset=opset)
     before, after = case.build(), case.build()
     assert fuse(after, target).counts | {"unfused": 0} == FULL | {"unfused": 0}
