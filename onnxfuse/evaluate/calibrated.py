@@ -69,7 +69,7 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
 
 def _again(name: str, source: Path, model: ir.Model) -> Dataset | None:
     """The data of that name for a model, looked for from ``source``; None where it is not there."""
-    if name == sources.SAID:
+    if name == sources.DEFAULT_DATA:
         return sources.default_calibration(source, model)
     asked = _asked(folders.recorded(source.parent))
     places = [asked, source.parent / asked] if asked.name == name else []

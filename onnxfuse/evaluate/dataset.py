@@ -22,8 +22,8 @@ import numpy as np
 
 from onnxfuse.architecture import IDS, MASK
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
+from onnxfuse.evaluate.collate import Collator, Rows, Sizes
 from onnxfuse.evaluate.embeddings import Tokenize
-from onnxfuse.evaluate.form import Form, Rows, Sizes
 from onnxfuse.runtime import Feeds
 
 TEXT, LABELS = ("text", "sentence"), ("labels", "label")
@@ -47,8 +47,8 @@ class Dataset:
     Args:
         name: for messages.
         keep: which tokens are real, bool [n, S]; None reads it off the columns.
-        form: what the model takes; None gives the columns as they are.
-        sizes: how they are batched; None as ``form`` takes them.
+        collator: brings them into what the model takes; None gives the columns as they are.
+        sizes: how they are batched; None as ``collator`` has it.
         notes: what was done to them that a user must know.
     """
 
@@ -56,7 +56,7 @@ class Dataset:
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None = None
     keep: np.ndarray | None = None
-    form: Form | None = None
+    collator: Collator | None = None
     sizes: Sizes | None = None
     notes: tuple[str, ...] = ()
 
@@ -86,32 +86,32 @@ class Dataset:
         Columns that are padding in the whole batch are cut off. Where the model takes one batch or length only, rows are cut or
         filled up to it.
         """
-        form, sizes, start = self._form, self._sizes, 0
+        collator, sizes, start = self._collator, self._sizes, 0
         while start < len(self):
             rows = self._rows(start, start + self.rows(size))
             if sizes.even and rows.keep is not None:
                 counts = rows.keep.sum(axis=1)
                 rows = rows.first(int(np.argmin(np.append(counts == counts[0], False))))
             count = len(next(iter(rows.columns.values())))
-            fitted = form.fitted(rows, sizes)
-            yield Batch(form.feeds(fitted), fitted.keep, count)
+            fitted = collator.fitted(rows, sizes)
+            yield Batch(collator.feeds(fitted), fitted.keep, count)
             start += count
 
     def _rows(self, start: int, stop: int) -> Rows:
         columns = {name: np.array(array[start:stop]) for name, array in self.inputs.items()}
-        return Rows(columns, self._form.kept(columns) if self.keep is None else self.keep[start:stop])
+        return Rows(columns, self._collator.kept(columns) if self.keep is None else self.keep[start:stop])
 
     @property
-    def _form(self) -> Form:
-        return self.form or Form.like(self.inputs)
+    def _collator(self) -> Collator:
+        return self.collator or Collator.like(self.inputs)
 
     @property
     def _sizes(self) -> Sizes:
-        return self.sizes or self._form.sizes
+        return self.sizes or self._collator.sizes
 
 
-def read(path: Path, forms: Sequence[Form], tokenize: Callable[[], Tokenize] | None = None) -> list[Dataset]:
-    """The data set in a file or folder, for each of the models that take these forms.
+def read(path: Path, collators: Sequence[Collator], tokenize: Callable[[], Tokenize] | None = None) -> list[Dataset]:
+    """The data set in a file or folder, for each of the models that these collators are for.
 
     Args:
         tokenize: gives the tokenizer that turns texts into inputs, when there are texts; None where there is none.
@@ -128,30 +128,30 @@ def read(path: Path, forms: Sequence[Form], tokenize: Callable[[], Tokenize] | N
     if len(set(counts.values())) > 1:
         raise UsageError(f"{path} holds different numbers of samples: {', '.join(f'{n} {c}' for n, c in counts.items())}")
     texts = next((columns[name] for name in TEXT if name in columns), None)
-    missing, taker = next(((names, form.name) for form in forms if (names := form.missing(columns))), ([], ""))
+    missing, taker = next(((names, collator.name) for collator in collators if (names := collator.missing(columns))), ([], ""))
     if missing and texts is None:
         raise UsageError(f"{path} has no column {', '.join(missing)}, which {taker} takes; it holds {', '.join(columns)}")
     if missing and tokenize is None:
         raise UsageError(f"{path} holds texts, and there is no tokenizer beside the model; give {', '.join(missing)}")
     if missing and tokenize is not None and texts is not None:
-        found = tokenized(str(path), _texts(path, texts), forms, tokenize())
+        found = tokenized(str(path), _texts(path, texts), collators, tokenize())
     else:
         mask = next(
             (
                 columns[name]
-                for form in forms
-                for value in form.profile.inputs
-                if value.role == "mask" and (name := form.column(value, columns)) is not None
+                for collator in collators
+                for value in collator.profile.inputs
+                if value.role == "mask" and (name := collator.column(value, columns)) is not None
             ),
             columns.get(MASK),
         )
-        found = [_taken(path, columns if mask is None else {MASK: mask} | columns, form) for form in forms]
+        found = [_taken(path, columns if mask is None else {MASK: mask} | columns, collator) for collator in collators]
     labels = next((_numbers(path, "labels", columns[name], np.dtype(np.int64)) for name in LABELS if name in columns), None)
     return [replace(data, labels=labels) for data in found]
 
 
-def tokenized(name: str, texts: Sequence[str], forms: Sequence[Form], tokenize: Tokenize) -> list[Dataset]:
-    """Texts as a data set for each of the models that take these forms.
+def tokenized(name: str, texts: Sequence[str], collators: Sequence[Collator], tokenize: Tokenize) -> list[Dataset]:
+    """Texts as a data set for each of the models that these collators are for.
 
     Raises:
         ModelError: one takes what texts do not give, or the tokenizer makes ids that it has not.
@@ -160,26 +160,26 @@ def tokenized(name: str, texts: Sequence[str], forms: Sequence[Form], tokenize: 
     keep = tokens[MASK].astype(bool)
     columns = {column: array for column, array in tokens.items() if column != MASK}
     found = []
-    for form in forms:
-        if missing := form.missing(tokens):
-            raise ModelError(f"texts do not give the {', '.join(missing)} that {form.name} takes; give data that holds them")
-        form.require(columns, f"the tokenizer beside the model, on {name}", ModelError)
-        ids = np.where(keep, columns[IDS], form.pad)
-        found.append(Dataset(name, columns | {IDS: ids}, keep=keep, form=form, notes=getattr(tokenize, "notes", ())))
+    for collator in collators:
+        if missing := collator.missing(tokens):
+            raise ModelError(f"texts do not give the {', '.join(missing)} that {collator.name} takes; give data that holds them")
+        collator.require(columns, f"the tokenizer beside the model, on {name}", ModelError)
+        ids = np.where(keep, columns[IDS], collator.pad)
+        found.append(Dataset(name, columns | {IDS: ids}, keep=keep, collator=collator, notes=getattr(tokenize, "notes", ())))
     return found
 
 
-def _taken(path: Path, columns: Columns, form: Form) -> Dataset:
+def _taken(path: Path, columns: Columns, collator: Collator) -> Dataset:
     """The columns that a model takes."""
     taken = {
         name: _numbers(path, name, columns[name], value.dtype)
-        for value in form.profile.inputs
-        if (name := form.column(value, columns)) is not None
+        for value in collator.profile.inputs
+        if (name := collator.column(value, columns)) is not None
     }
-    form.require(taken, str(path), UsageError)
+    collator.require(taken, str(path), UsageError)
     if MASK in columns and MASK not in taken:  # it tells which tokens are real, of a model without a mask too
         taken[MASK] = _numbers(path, MASK, columns[MASK], np.dtype(np.float64))
-    return Dataset(str(path), taken, form=form)
+    return Dataset(str(path), taken, collator=collator)
 
 
 def _texts(path: Path, texts: Sequence[Any]) -> list[str]:
@@ -248,7 +248,7 @@ def _numbers(path: Path, name: str, column: Any, dtype: np.dtype) -> np.ndarray:
         raise UsageError(f"{path}: the rows of {name} differ in length; pad them, and give an attention_mask") from error
     if array.dtype.kind not in ("iub" if dtype.kind in "iub" else "iubf") and not (name == "labels" and _whole(array)):
         raise UsageError(f"{path}: {name} is {array.dtype}, wanted {dtype}")
-    return array.astype(dtype) if array.dtype.kind in "US" else array  # a batch at a time, the form casts the rest
+    return array.astype(dtype) if array.dtype.kind in "US" else array  # a batch at a time, the collator casts the rest
 
 
 def _whole(array: np.ndarray) -> bool:

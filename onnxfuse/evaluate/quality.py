@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,14 +82,14 @@ def judge(got: Predictions, reference: Predictions, data: Dataset) -> Quality:
         UsageError: labels that are no classes of the model.
     """
     names = list(reference.batches[0][0])
-    predictions = [name for name in names if name not in HIDDEN] or names
+    judged = [name for name in names if name not in HIDDEN] or names
     if set(names) != set(got.batches[0][0]):
         raise ModelError(f"the outputs are {sorted(got.batches[0][0])}, wanted {sorted(names)}")
     accuracy = f1 = None
     if data.labels is not None and LOGITS in names and got.batches[0][0][LOGITS].ndim == 2:
         accuracy, f1 = score(_classes(got, data.labels, data.name), np.asarray(data.labels))
-    close = [_close(name, got, reference) for name in predictions]
-    return Quality(min(cosine for cosine, _ in close), min(same for _, same in close), accuracy, f1, len(data))
+    close = [_closeness(name, got, reference) for name in judged]
+    return Quality(min(each.cosine for each in close), min(each.agreement for each in close), accuracy, f1, len(data))
 
 
 def score(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -114,62 +114,92 @@ def _classes(predictions: Predictions, labels: np.ndarray, name: str) -> np.ndar
     return logits.argmax(axis=1)
 
 
-def _close(name: str, got: Predictions, reference: Predictions) -> tuple[float, float]:
-    """Mean cosine and agreement of one output's rows."""
+@dataclass(frozen=True)
+class _Closeness:
+    """The mean cosine of an output's rows with a reference's, and the share of rows whose largest number is in the same place."""
+
+    cosine: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One batch of an output as rows [n, width], the reference's and the other's, and which of their numbers count."""
+
+    wanted: np.ndarray
+    seen: np.ndarray
+    counted: np.ndarray
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that counts of the reference is finite."""
+        return bool(np.isfinite(np.where(self.counted, self.wanted, 0)).all())
+
+    def cosines(self) -> np.ndarray:
+        """Of each row [n]."""
+        return embeddings.cosines(np.where(self.counted, self.wanted, 0), np.where(self.counted, self.seen, 0))
+
+    def agree(self) -> np.ndarray:
+        """Whether the largest number of each row is in the same place, bool [n]."""
+        return np.asarray(self._largest(self.wanted) == self._largest(self.seen))
+
+    def _largest(self, rows: np.ndarray) -> np.ndarray:
+        """The place of the largest number of each row that counts; of a row that is not finite, none that another has."""
+        finite = np.isfinite(np.where(self.counted, rows, 0)).all(axis=1)
+        return np.where(finite, np.where(self.counted, rows, -np.inf).argmax(axis=1), -1)
+
+
+_Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""An output on one batch: the reference's, the other's, and the mask of the batch's real tokens."""
+
+
+def _closeness(name: str, got: Predictions, reference: Predictions) -> _Closeness:
+    """How close one output is, over all batches. Raises ModelError where shapes differ, or the reference is not finite."""
+    pairs = _pairs(name, got, reference)
+    if pairs[0][0].dtype.kind in "OSU":  # texts have no direction: they are equal or not
+        equal = float(np.concatenate([(wanted == seen).reshape(-1) for wanted, seen, _ in pairs]).mean())
+        return _Closeness(equal, equal)
+    batches = _rows(name, pairs)
+    if not all(rows.finite for rows in batches):
+        raise ModelError(f"output {name!r} of the model to compare with is not finite on the data; nothing can be judged by it")
+    if name == embeddings.OUTPUT and sum(len(rows.wanted) for rows in batches) > 1:
+        kept = embeddings.compare(_all(rows.wanted for rows in batches), _all(rows.seen for rows in batches))
+        return _Closeness(kept.cosine, kept.neighbours)
+    if all(rows.wanted.shape[1] == 1 for rows in batches):  # one number a row has no direction: all rows are one
+        batches = [_Rows(_all(rows.wanted for rows in batches).T, _all(rows.seen for rows in batches).T, np.ones(1, bool))]
+    cosine, agreement = _all(rows.cosines() for rows in batches).mean(), _all(rows.agree() for rows in batches).mean()
+    return _Closeness(float(cosine), float(agreement))
+
+
+def _all(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(arrays))
+
+
+def _pairs(name: str, got: Predictions, reference: Predictions) -> list[_Pair]:
+    """One output of both models, batch by batch. Raises ModelError where shapes differ."""
     pairs = [(wanted[name], seen[name], mask) for (wanted, mask), (seen, _) in zip(reference.batches, got.batches, strict=True)]
     for wanted, seen, _ in pairs:
         if wanted.shape != seen.shape:
             raise ModelError(f"output {name!r} has the shape {list(seen.shape)}, wanted {list(wanted.shape)}")
-    if pairs[0][0].dtype.kind in "OSU":  # texts have no direction: they are equal or not
-        equal = float(np.concatenate([(wanted == seen).reshape(-1) for wanted, seen, _ in pairs]).mean())
-        return equal, equal
-    rows = _rows(name, pairs)
-    if not all(np.isfinite(np.where(keep, wanted, 0)).all() for wanted, _, keep in rows):
-        raise ModelError(f"output {name!r} of the model to compare with is not finite on the data; nothing can be judged by it")
-    if name == embeddings.OUTPUT and sum(len(wanted) for wanted, _, _ in rows) > 1:
-        kept = embeddings.compare(*(np.concatenate([row[at] for row in rows]) for at in (0, 1)))
-        return kept.cosine, kept.neighbours
-    return _mean(rows)
+    return pairs
 
 
 ORDERS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (np.asarray, np.transpose, np.ravel)
 """Of a mask [B,S], as the tokens of an output stand: [B,S,D], [S,B,D], [B*S,D]."""
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of one batch, wanted and seen [n, width], and which of their numbers count."""
 
-
-def _rows(name: str, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> list[Rows]:
+def _rows(name: str, pairs: list[_Pair]) -> list[_Rows]:
     """An output of any rank as rows: one for each real token where every batch has tokens, else one for each sample."""
-
-    def flat(output: np.ndarray) -> np.ndarray:
-        return output.reshape(len(output) if output.ndim else 1, -1).astype(np.float64)
-
     masked = [(wanted, seen, mask.astype(bool)) for wanted, seen, mask in pairs if mask is not None]
-    if not masked:
-        return [(flat(wanted), flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
-    if name != LOGITS and all(wanted.shape == mask.shape for wanted, _, mask in masked):
-        return [(flat(wanted), flat(seen), mask) for wanted, seen, mask in masked]  # a number for each token: one row a sample
-    for order in ORDERS:
+    if masked and name != LOGITS and all(wanted.shape == mask.shape for wanted, _, mask in masked):
+        return [_Rows(_flat(wanted), _flat(seen), mask) for wanted, seen, mask in masked]  # a number for each token
+    for order in ORDERS if masked else ():
         if all(wanted.shape[:-1] == order(mask).shape for wanted, _, mask in masked):
-            return [
-                (wanted[order(mask)].astype(np.float64), seen[order(mask)].astype(np.float64), np.ones(1, bool))
-                for wanted, seen, mask in masked
-            ]
-    return [(flat(wanted), flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
+            chosen = [(wanted[order(mask)], seen[order(mask)]) for wanted, seen, mask in masked]
+            return [_Rows(wanted.astype(np.float64), seen.astype(np.float64), np.ones(1, bool)) for wanted, seen in chosen]
+    return [_Rows(_flat(wanted), _flat(seen), np.ones(1, bool)) for wanted, seen, _ in pairs]
 
 
-def _mean(rows: list[Rows]) -> tuple[float, float]:
-    """Mean cosine and agreement."""
-    if all(wanted.shape[1] == 1 for wanted, _, _ in rows):  # one number a row has no direction: all rows are one
-        wanted, seen = (np.concatenate([row[at] for row in rows]).T for at in (0, 1))
-        rows = [(wanted, seen, np.ones(1, bool))]
-    cosines = [embeddings.cosines(np.where(keep, wanted, 0), np.where(keep, seen, 0)) for wanted, seen, keep in rows]
-    agree = [_largest(wanted, keep) == _largest(seen, keep) for wanted, seen, keep in rows]
-    return float(np.concatenate(cosines).mean()), float(np.concatenate(agree).mean())
-
-
-def _largest(rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """The place of the largest number of each row that counts; of a row that is not finite, none that another has."""
-    finite = np.isfinite(np.where(keep, rows, 0)).all(axis=1)
-    return np.where(finite, np.where(keep, rows, -np.inf).argmax(axis=1), -1)
+def _flat(output: np.ndarray) -> np.ndarray:
+    """A row for each sample [n, width]."""
+    return output.reshape(len(output) if output.ndim else 1, -1).astype(np.float64)

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from onnxfuse.architecture import IDS, MASK
 from onnxfuse.errors import MissingExtraError, ModelError, UncalibratedError
+from onnxfuse.evaluate.collate import Collator, Sizes
 from onnxfuse.evaluate.dataset import Dataset, read, tokenized
-from onnxfuse.evaluate.form import Form, Sizes
 from onnxfuse.evaluate.sentences import calibration_sentences
 from onnxfuse.evaluate.text import LONGEST, Tokenizer, has_tokenizer, tokenizer
 from onnxfuse.io import folders, onnx_file
@@ -25,7 +25,7 @@ from onnxfuse.verify.profile import Profile
 SENTENCES = 512
 """Enough for outliers to show: with half as many, int8 all-MiniLM-L6-v2 loses a tenth more."""
 
-SAID = f"{SENTENCES} sentences of the standard library"
+DEFAULT_DATA = f"{SENTENCES} sentences of the standard library"
 """What the default calibration data are called."""
 
 
@@ -35,8 +35,8 @@ def dataset_for(path: Path, source: Path, model: ir.Model | None = None) -> Data
     Raises:
         UsageError, MissingExtraError, ModelError: see ``dataset.read`` and ``text.tokenizer``.
     """
-    form = form_of(source, model or onnx_file.load(source))
-    return read(path, [form], _opener([source], [form]))[0]
+    collator = collator_of(source, model or onnx_file.load(source))
+    return read(path, [collator], _opener([source], [collator]))[0]
 
 
 def datasets_for(path: Path, sources: Sequence[Path]) -> list[Dataset]:
@@ -48,10 +48,10 @@ def datasets_for(path: Path, sources: Sequence[Path]) -> list[Dataset]:
         ModelError: so too, or they take no common sizes.
     """
     graphs = [source for source in sources if source.suffix == ".onnx"] or sources[:1]
-    known = {source: form_of(source, onnx_file.load(source)) for source in graphs}
+    known = {source: collator_of(source, onnx_file.load(source)) for source in graphs}
     sizes = Sizes.common(list(known.values()))
-    forms = [known.get(source, known[graphs[0]]) for source in sources]
-    return [replace(data, sizes=sizes) for data in read(path, forms, _opener(sources, forms))]
+    collators = [known.get(source, known[graphs[0]]) for source in sources]
+    return [replace(data, sizes=sizes) for data in read(path, collators, _opener(sources, collators))]
 
 
 def default_calibration(source: Path, model: ir.Model) -> Dataset:
@@ -60,38 +60,38 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset:
     Raises:
         UncalibratedError: there is none, or it does not fit the model; the text says why.
     """
-    if missing := _form(source, model).missing((IDS, MASK)):
+    if missing := _collator(source, model).missing((IDS, MASK)):
         raise UncalibratedError(f"sentences do not give its {', '.join(missing)}; give --calibration DATA")
     if not has_tokenizer(source.parent):
         raise UncalibratedError("no tokenizer lies beside the model; give --calibration DATA")
-    form = form_of(source, model)
+    collator = collator_of(source, model)
     try:
-        return tokenized(SAID, calibration_sentences(SENTENCES), [form], _tokenizer([source], [form]))[0]
+        return tokenized(DEFAULT_DATA, calibration_sentences(SENTENCES), [collator], _tokenizer([source], [collator]))[0]
     except (MissingExtraError, ModelError) as error:
         raise UncalibratedError(str(error)) from error
 
 
-def form_of(source: Path, model: ir.Model) -> Form:
+def collator_of(source: Path, model: ir.Model) -> Collator:
     """What the model in the file ``source`` takes, its masks as it means them. Raises ModelError."""
-    form = _form(source, model)
-    if not any(value.role == "mask" for value in form.profile.inputs):
-        return form
-    return replace(form, profile=understood(form.profile, open_runner(source)))
+    collator = _collator(source, model)
+    if not any(value.role == "mask" for value in collator.profile.inputs):
+        return collator
+    return replace(collator, profile=understood(collator.profile, open_runner(source)))
 
 
-def _form(source: Path, model: ir.Model) -> Form:
+def _collator(source: Path, model: ir.Model) -> Collator:
     """The same, of masks what is usual."""
     config = folders.read_config(source)
     profile = profile_of(model, config)
-    return Form(profile, str(source), _padding(profile, config), _first_position(config, source))
+    return Collator(profile, str(source), _padding(profile, config), _first_position(config, source))
 
 
 def _padding(profile: Profile, config: Mapping[str, Any]) -> int:
     """The id that stands where no token is: what the graph asks for, or config.json says; else 0."""
     asked = [value.pad for value in profile.inputs if value.pad is not None]
-    told = config.get("pad_token_id")
+    configured = config.get("pad_token_id")
     rows = max((value.high for value in profile.inputs if value.role == "ids"), default=0)
-    return asked[0] if asked else told if isinstance(told, int) and 0 <= told < rows else 0
+    return asked[0] if asked else configured if isinstance(configured, int) and 0 <= configured < rows else 0
 
 
 def _first_position(config: Mapping[str, Any], source: Path) -> int:
@@ -107,13 +107,13 @@ def _first_position(config: Mapping[str, Any], source: Path) -> int:
     return padding + 1 if counted else 0
 
 
-def _opener(sources: Sequence[Path], forms: Sequence[Form]) -> Callable[[], Tokenizer] | None:
+def _opener(sources: Sequence[Path], collators: Sequence[Collator]) -> Callable[[], Tokenizer] | None:
     """Opens the tokenizer of the first model that has one; None where none has."""
     found = [source for source in sources if has_tokenizer(source.parent)]
-    return partial(_tokenizer, found, forms) if found else None
+    return partial(_tokenizer, found, collators) if found else None
 
 
-def _tokenizer(sources: Sequence[Path], forms: Sequence[Form]) -> Tokenizer:
+def _tokenizer(sources: Sequence[Path], collators: Sequence[Collator]) -> Tokenizer:
     """The first one's tokenizer, for texts that all models take whole."""
-    lengths = [form.sizes.length for form in forms if form.sizes.length is not None]
-    return tokenizer(sources[0].parent, min([LONGEST, *lengths, *(form.longest for form in forms)]))
+    lengths = [collator.sizes.length for collator in collators if collator.sizes.length is not None]
+    return tokenizer(sources[0].parent, min([LONGEST, *lengths, *(collator.longest for collator in collators)]))

@@ -42,8 +42,8 @@ def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: s
     command = [sys.executable, "-c", _CHILD, str(path), str(like or path), runtime, str(batch), str(length), str(threads)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode:
-        said = (result.stderr.strip().splitlines() or [f"it left with code {result.returncode}"])[-1]
-        raise ModelError(f"{path} failed while its memory was measured: {re.sub(r'^[a-z._]+[A-Za-z]*Error: ', '', said)}")
+        last = (result.stderr.strip().splitlines() or [f"it left with code {result.returncode}"])[-1]
+        raise ModelError(f"{path} failed while its memory was measured: {re.sub(r'^[a-z._]+[A-Za-z]*Error: ', '', last)}")
     return int(json.loads(result.stdout))
 
 

@@ -1,6 +1,6 @@
 """Choose what is fastest by measuring it: on this machine, for this model and these shapes.
 
-Things are decided one after another, starting from a shipped target: precision and runtime first, then the forms, then how the
+Things are decided one after another, from a shipped target on: precision and runtime first, then the lowerings, then how the
 session is opened. For each thing all alternatives run in one interleaved measurement beside the choice so far, which takes part
 twice: how far it is from itself is the noise. At the end the result is measured against where it started.
 
@@ -95,20 +95,20 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
     for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
         if value_of(base, thing) not in asked:
             base = chosen_with(base, thing, asked[0])
-    workshop = _Workshop(plan)
+    trying = _Trials(plan)
     chosen, trials = base, []
     things = list(_alternatives(base, plan))
     with tempfile.TemporaryDirectory() as folder:
         for number, (thing, options) in enumerate(things):
             progress(f"{thing}: {', '.join(options)}", number / (len(things) + 1))
             variants = {option: chosen_with(chosen, thing, option) for option in options}
-            found = known.trials(thing) or workshop.measure(thing, chosen, variants, Path(folder))
+            found = known.trials(thing) or trying.measure(thing, chosen, variants, Path(folder))
             known.add(thing, found)
             trials += found
             chosen = variants.get(best(found), chosen)
         progress("against the target it started from", number / (len(things) + 1))
         if chosen != base:
-            found = known.trials("all") or workshop.measure("all", base, {"tuned": chosen}, Path(folder))
+            found = known.trials("all") or trying.measure("all", base, {"tuned": chosen}, Path(folder))
             known.add("all", found)
             trials += found
             chosen = chosen if best(found) else base
@@ -158,8 +158,8 @@ def chosen_with(target: Target, thing: str, option: str) -> Target:
     return replace(target, session=Settings(**vars(target.session) | {thing: value}))
 
 
-class _Workshop:
-    """Makes a model's variants and measures them side by side."""
+class _Trials:
+    """Makes what a model is for each alternative, and measures these side by side."""
 
     def __init__(self, plan: TuneConfig) -> None:
         self.plan = plan
@@ -177,8 +177,8 @@ class _Workshop:
         """A trial for each variant other than ``chosen``, and one for ``chosen`` against itself."""
         original = Candidate("original", "fp32", open_runner(self.plan.source))
         entries, refused = [original], []
-        rivals = {"so far": chosen, NOISE: chosen} | {name: target for name, target in variants.items() if target != chosen}
-        for name, target in rivals.items():
+        alternatives = {"so far": chosen, NOISE: chosen} | {name: target for name, target in variants.items() if target != chosen}
+        for name, target in alternatives.items():
             try:
                 path = self._made(target, folder)
                 entries.append(

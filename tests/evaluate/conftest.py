@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from onnxfuse.evaluate.form import Form
+from onnxfuse.evaluate.collate import Collator
 from onnxfuse.verify.inputs import profile_of
 from tests.conftest import fill, parse
 
@@ -36,8 +36,8 @@ def saved(model: ir.Model, path: Path) -> Path:
     return path
 
 
-def form_of(model: ir.Model, **form) -> Form:
-    return Form(profile_of(model), **form)
+def collator_of(model: ir.Model, **collator) -> Collator:
+    return Collator(profile_of(model), **collator)
 
 
 def tokenizer_files(folder: Path, *, special: bool = False, words: int = WORDS, unk_token: str = "w0", **settings) -> Path:

@@ -8,11 +8,11 @@ import pytest
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.evaluate.dataset import Dataset
 from onnxfuse.evaluate.dataset import read as read_for
-from tests.evaluate.conftest import averaging, form_of
+from tests.evaluate.conftest import averaging, collator_of
 
 IDS, MASK = np.arange(1, 25).reshape(6, 4), np.ones((6, 4), np.int64)
 COLUMNS = {"input_ids": IDS, "attention_mask": MASK, "labels": np.arange(6)}
-FORM = form_of(averaging(), name="model.onnx")
+FORM = collator_of(averaging(), name="model.onnx")
 
 
 def read(path, tokenize=None):

@@ -8,7 +8,7 @@ import pytest
 
 from onnxfuse.errors import ModelError, UncalibratedError, UsageError
 from onnxfuse.evaluate.quality import predict
-from onnxfuse.evaluate.sources import SAID, dataset_for, datasets_for, default_calibration
+from onnxfuse.evaluate.sources import DEFAULT_DATA, dataset_for, datasets_for, default_calibration
 from onnxfuse.io import onnx_file
 from onnxfuse.runtime import open_runner
 from tests.conftest import fill, parse
@@ -45,7 +45,7 @@ def test_models_of_any_form_are_calibrated(tmp_path, inputs):
     """The tokenizer gives no token types, and the model's names, types and sizes are its own."""
     path = model(tmp_path, **inputs)
     found = calibration(tokenizer_files(tmp_path, special=True, pad_token="w9") / path.name)
-    assert (found.name, len(found)) == (SAID, 512)
+    assert (found.name, len(found)) == (DEFAULT_DATA, 512)
     outputs = predict(open_runner(path), found, 8).joined("y")
     assert outputs.shape == (512, 8)
     assert np.isfinite(outputs).all()
@@ -193,7 +193,7 @@ def test_what_is_no_graph_takes_what_the_first_graph_takes(tmp_path):
     path = model(tmp_path, "int32[B,S] tokens")
     np.savez(tmp_path / "set.npz", tokens=np.ones((2, 3), int), attention_mask=np.ones((2, 3), int))
     other, same = datasets_for(tmp_path / "set.npz", [tmp_path / "model.tflite", path])
-    assert other.form == same.form
+    assert other.collator == same.collator
     with pytest.raises(UsageError, match=r"model.tflite is not there"):
         datasets_for(tmp_path / "set.npz", [tmp_path / "model.tflite"])
 

@@ -99,7 +99,7 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
             *(Trial(thing, name, 9.0, Ratio(0.9, 0.9, 0.9)) for name in variants),
         ]
 
-    monkeypatch.setattr(tune._Workshop, "measure", until_residual)
+    monkeypatch.setattr(tune._Trials, "measure", until_residual)
     with pytest.raises(KeyboardInterrupt):
         tune.tune(plan(bert_export, tmp_path))
     assert not (tmp_path / "mine.json").exists()
@@ -116,12 +116,12 @@ def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune._Workshop, "measure", interrupt)
+    monkeypatch.setattr(tune._Trials, "measure", interrupt)
     expect_one_line(cli("tune", bert_export / "export", "-o", "t.json"), 130, "run the same command to go on")
 
 
 def test_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
-    monkeypatch.setattr(tune._Workshop, "measure", lambda self, thing, chosen, variants, folder: [trial(NOISE, 1, 1, 1)])
+    monkeypatch.setattr(tune._Trials, "measure", lambda self, thing, chosen, variants, folder: [trial(NOISE, 1, 1, 1)])
     wanted = replace(plan(bert_export, tmp_path), precisions=("int8",), runtimes=("openvino",))
     target = tune.tune(wanted).target
     assert (target["precision"], target.session.runtime) == ("int8", "openvino")
@@ -139,16 +139,16 @@ def test_a_slower_result_is_not_kept(bert_export, tmp_path, monkeypatch):
         speed = (0.9, 0.95, 1.0) if thing == "all" else (1.5, 1.6, 1.7)
         return [trial(NOISE, 0.99, 1, 1.01), *(trial(name, *speed) for name in variants)]
 
-    monkeypatch.setattr(tune._Workshop, "measure", measure)
+    monkeypatch.setattr(tune._Trials, "measure", measure)
     outcome = tune.tune(plan(bert_export, tmp_path))
     assert outcome.target.chosen == targets.find("cpu").chosen
     assert outcome.target["precision"] == "fp32"
 
 
 def test_what_a_runtime_rejects_is_said(bert_export, tmp_path):
-    workshop = tune._Workshop(plan(bert_export, tmp_path))
+    trials = tune._Trials(plan(bert_export, tmp_path))
     base = tune.chosen_with(targets.find("cpu"), "runtime", "openvino")
-    found = workshop.measure(
+    found = trials.measure(
         "opset", base, {"old": replace(base, opset=10, highest=10), "other": base.choosing(gelu="BiasGelu")}, tmp_path
     )
     refused, taken = (next(item for item in found if item.option == name) for name in ("old", "other"))

@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from onnxfuse.config import Scheme
+from onnxfuse.evaluate.collate import Sizes
 from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.form import Sizes
 from onnxfuse.quantize.description import Description
 from onnxfuse.quantize.formats import FormatChoice
 from onnxfuse.quantize.prepare import prepare

@@ -254,9 +254,9 @@ def spoken(tmp_path_factory):
 def test_sentences_are_made_again_by_the_tokenizer(spoken, tmp_path):
     result = check(spoken / "model.onnx", spoken / "model_quantized.onnx", "int8")
     assert result.passed
-    assert result.real == sources.SAID
+    assert result.real == sources.DEFAULT_DATA
     shutil.copy(spoken / "model_quantized.onnx", tmp_path)
-    assert check(spoken / "model.onnx", tmp_path / "model_quantized.onnx", "int8").real == sources.SAID
+    assert check(spoken / "model.onnx", tmp_path / "model_quantized.onnx", "int8").real == sources.DEFAULT_DATA
     with pytest.raises(UsageError, match=r"judged on it, but no tokenizer lies beside the model; put it back"):
         calibrated.real_inputs(tmp_path / "model_quantized.onnx")
 
@@ -265,9 +265,9 @@ def test_benchmark_judges_on_real_inputs(spoken):
     files = [spoken / "model.onnx", spoken / "model_quantized.onnx"]
     outcome = compare.compare_models(files, BenchmarkConfig(2, 6, threads=1, rounds=1))
     row = outcome.rows[str(files[1])]
-    assert (row.candidate.kind, row.parity.passed, row.parity.real) == ("int8", True, sources.SAID)
+    assert (row.candidate.kind, row.parity.passed, row.parity.real) == ("int8", True, sources.DEFAULT_DATA)
     assert tables.agreement_text(row) == f"cosine {row.parity.cosine:.4f}, real inputs"
-    assert row.to_json()["parity"]["real"] == sources.SAID
+    assert row.to_json()["parity"]["real"] == sources.DEFAULT_DATA
     wrong = replace(row.candidate, real=None, name="random")
     assert not compare.compare_outputs(
         [compare.from_file(files[0], "first", Settings()), wrong], [profile_of(onnx_file.load(files[0])).feeds(3, 7)], {}
@@ -298,13 +298,13 @@ def test_tune_judges_int8_as_quantize_does(spoken, tmp_path):
         precisions=("fp32", "int8"),
         model_type="distilbert",
     )
-    shop = tune._Workshop(plan)
+    trials = tune._Trials(plan)
     base = tune.targets.find("cpu")
-    trials = shop.measure(
+    trials = trials.measure(
         "precision", base, {name: tune.chosen_with(base, "precision", name) for name in ("fp32", "int8")}, tmp_path
     )
     assert [trial.refused for trial in trials] == ["", ""]
-    assert tune._Workshop(replace(plan, precisions=("fp32",))).real is None
+    assert tune._Trials(replace(plan, precisions=("fp32",))).real is None
 
 
 # Files -----------------------------------------------------------------------------------------------------------

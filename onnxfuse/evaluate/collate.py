@@ -1,8 +1,8 @@
-"""The form in which a model takes samples, and the one place where real inputs are brought into it.
+"""Samples collated into batches as a model takes them: the one place where real inputs are brought into its form.
 
 Samples come from a tokenizer or a file, under Hugging Face's names or the model's own. A model may call its inputs otherwise,
 may want int32 ids, a mask of floats, of rank 4, or one that is 1 where a token does not take part, may take one batch and length
-only, no mask, or position_ids: what an input is comes from ``samples.Profile``.
+only, no mask, or position_ids: what an input is comes from its ``Profile``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = {"ids": IDS, "mask": MASK, "types": TYPES, "positions": POSITIONS, "valu
 MADE = ("types", "positions")
 """Roles that need no data: 0 for each token, as BertModel does, and its place."""
 
-UNTOLD = 2
+UNKNOWN = 2
 """What a profile says of ids' range where nothing tells it."""
 
 
@@ -41,18 +41,18 @@ class Sizes:
     even: bool = False
 
     @classmethod
-    def common(cls, forms: Sequence[Form]) -> Sizes:
+    def common(cls, collators: Sequence[Collator]) -> Sizes:
         """Sizes that all models take. Raises ModelError when two take different ones only."""
         chosen: dict[str, int | None] = {}
         for field in ("batch", "length"):
-            taken = {form.name: size for form in forms if (size := getattr(form.sizes, field)) is not None}
+            taken = {collator.name: size for collator in collators if (size := getattr(collator.sizes, field)) is not None}
             if len(set(taken.values())) > 1:
                 raise ModelError(
                     f"the models take no common {field}, which they must to be compared: "
                     + ", ".join(f"{name} {size}" for name, size in taken.items())
                 )
             chosen[field] = next(iter(taken.values()), None)
-        return cls(chosen["batch"], chosen["length"], any(form.sizes.even for form in forms))
+        return cls(chosen["batch"], chosen["length"], any(collator.sizes.even for collator in collators))
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Form:
-    """The form in which one model takes samples.
+class Collator:
+    """Collates samples for one model.
 
     Args:
         profile: its inputs.
@@ -90,12 +90,12 @@ class Form:
     first: int = 0
 
     @classmethod
-    def like(cls, columns: Mapping[str, np.ndarray]) -> Form:
-        """The form that columns have already."""
+    def like(cls, columns: Mapping[str, np.ndarray]) -> Collator:
+        """For a model that takes columns as they are."""
 
         def read(name: str, array: np.ndarray) -> Input:
             axes = (BATCH, LENGTH, *[""] * array.ndim)[: array.ndim]
-            return Input(name, "values", array.dtype, axes, axes, UNTOLD)
+            return Input(name, "values", array.dtype, axes, axes, UNKNOWN)
 
         return cls(Profile(tuple(read(name, array) for name, array in columns.items()), 0))
 
@@ -118,7 +118,7 @@ class Form:
         tables = [
             value.high - self.first
             for value in self.profile.inputs
-            if self.roles[value.name] == "positions" and value.high != UNTOLD
+            if self.roles[value.name] == "positions" and value.high != UNKNOWN
         ]
         return min([self.profile.longest, *tables])
 
@@ -160,7 +160,7 @@ class Form:
             if name is None:
                 continue
             array, role = columns[name], self.roles[value.name]
-            if role in ("ids", "types", "positions") and value.high != UNTOLD and array.size:
+            if role in ("ids", "types", "positions") and value.high != UNKNOWN and array.size:
                 low, high = int(array.min()), int(array.max())
                 if low < 0 or high >= value.high:
                     raise error(
