@@ -1,30 +1,75 @@
 """onnxfuse: from a Hugging Face encoder to the fastest ONNX model for this machine, every rewrite explained and proven.
 
-The command line is in ``cli``, the chain behind it in ``pipeline``. From Python:
+    import onnxfuse
 
-    from onnxfuse.config import OptimizeConfig
-    from onnxfuse.pipeline.optimize import optimize
-    optimize(OptimizeConfig(Path("model.onnx"), Path("model_optimized.onnx")))
-    model = onnxfuse.load("folder")
+    exported = onnxfuse.export("bert-base-cased", task="feature-extraction")
+    optimized = onnxfuse.optimize(exported)
+    quantized = onnxfuse.quantize(optimized, max_drop=0.005, data="test.csv")
+    model = onnxfuse.load("onnx/bert-base-cased")
     outputs = model(input_ids=ids, attention_mask=mask)
+
+Each verb takes keyword options, and returns a result with typed fields that serves as the path of its file. What they are asked
+to do is data (``OptimizeConfig`` and its kin); every error is an ``OnnxfuseError``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
-from onnxfuse.errors import OnnxfuseError
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxfuse.model import Model
+    from onnxfuse.api import benchmark as benchmark
+    from onnxfuse.api import check as check
+    from onnxfuse.api import evaluate as evaluate
+    from onnxfuse.api import export as export
+    from onnxfuse.api import load as load
+    from onnxfuse.api import optimize as optimize
+    from onnxfuse.api import quantize as quantize
+    from onnxfuse.config import BenchmarkConfig as BenchmarkConfig
+    from onnxfuse.config import ExportConfig as ExportConfig
+    from onnxfuse.config import OptimizeConfig as OptimizeConfig
+    from onnxfuse.config import QuantizeConfig as QuantizeConfig
+    from onnxfuse.config import Scheme as Scheme
+    from onnxfuse.config import Thresholds as Thresholds
+    from onnxfuse.config import TuneConfig as TuneConfig
+    from onnxfuse.errors import ExportError as ExportError
+    from onnxfuse.errors import InterruptedWorkError as InterruptedWorkError
+    from onnxfuse.errors import MissingExtraError as MissingExtraError
+    from onnxfuse.errors import ModelError as ModelError
+    from onnxfuse.errors import NothingToQuantizeError as NothingToQuantizeError
+    from onnxfuse.errors import OnnxfuseError as OnnxfuseError
+    from onnxfuse.errors import ParityError as ParityError
+    from onnxfuse.errors import RequirementError as RequirementError
+    from onnxfuse.errors import StorageError as StorageError
+    from onnxfuse.errors import UncalibratedError as UncalibratedError
+    from onnxfuse.errors import UsageError as UsageError
 
-__all__ = ["BenchmarkConfig", "ExportConfig", "OnnxfuseError", "OptimizeConfig", "QuantizeConfig", "load"]
+_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "quantize")
+_CONFIGS = ("BenchmarkConfig", "ExportConfig", "OptimizeConfig", "QuantizeConfig", "Scheme", "Thresholds", "TuneConfig")
+_ERRORS = (
+    "ExportError",
+    "InterruptedWorkError",
+    "MissingExtraError",
+    "ModelError",
+    "NothingToQuantizeError",
+    "OnnxfuseError",
+    "ParityError",
+    "RequirementError",
+    "StorageError",
+    "UncalibratedError",
+    "UsageError",
+)
+_MODULES = {**dict.fromkeys(_VERBS, "api"), **dict.fromkeys(_CONFIGS, "config"), **dict.fromkeys(_ERRORS, "errors")}
+
+__all__ = [*_VERBS, *_CONFIGS, *_ERRORS]
 
 
-def load(model: Path | str, *, threads: int | None = None, runtime: str | None = None, target: Path | str | None = None) -> Model:
-    """Open a model, or the best one of a folder, with the options that measured best: see ``model.load``."""
-    from onnxfuse import model as opened
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: the command line starts without what works on models."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'onnxfuse' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"onnxfuse.{_MODULES[name]}"), name)
 
-    return opened.load(model, threads=threads, runtime=runtime, target=target)
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,253 @@
+"""The verbs as functions, with keyword options and typed results; ``import onnxfuse`` shows them.
+
+Each takes what its command takes, and writes the same files. ``optimize`` and ``quantize`` also take a model in memory
+(``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same kind: what was done stands in its metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
+
+import onnx
+import onnx_ir as ir
+
+from onnxfuse import model as models
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
+from onnxfuse.errors import UsageError
+from onnxfuse.io import folders
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.pipeline import baselines, compare, in_memory
+from onnxfuse.pipeline import check as checking
+from onnxfuse.pipeline import evaluate as evaluating
+from onnxfuse.pipeline import export as exporting
+from onnxfuse.pipeline import optimize as optimizing
+from onnxfuse.pipeline import quantize as quantizing
+from onnxfuse.pipeline.export_tflite import export_tflite
+from onnxfuse.verify.parity import Parity
+
+M = TypeVar("M", onnx.ModelProto, ir.Model)
+Source = str | PathLike[str]
+
+
+class ExportOptions(TypedDict, total=False):
+    """Options of ``export``: see ``ExportConfig``."""
+
+    task: str | None
+    framework: str | None
+    exporter: str | None
+    opset: int | None
+    model_type: str | None
+    random_weights: bool
+    seed: int
+    format: str
+    precision: str
+
+
+def export(
+    source: Any, output: Source | None = None, *, progress: Progress = silent, **options: Unpack[ExportOptions]
+) -> exporting.Exported:
+    """Export a checkpoint to ``output/model.onnx``, and prove it against its own framework.
+
+    Args:
+        source: a hub id, a checkpoint's folder, or a loaded model of transformers or KerasHub.
+        output: a folder; ``onnx/NAME`` when not given.
+        options: the fields of ``ExportConfig``.
+
+    Raises:
+        OnnxfuseError: the checkpoint cannot be loaded or exported (ExportError), or the graph computes something else
+            (ParityError).
+    """
+    given = str(source) if isinstance(source, str | PathLike) else None
+    if given is None and output is None:
+        raise UsageError("a loaded model has no name to export it under; give output, a folder")
+    out = folders.export_folder(given or "model", None if output is None else Path(output))
+    plan = ExportConfig(given or type(source).__name__, out, **options)
+    if plan.format not in exporting.FORMATS:
+        raise UsageError(f"format {plan.format!r}: wanted one of {', '.join(exporting.FORMATS)}")
+    if plan.format == "tflite":
+        return export_tflite(plan, progress)
+    return exporting.export(plan, progress, None if given else source)
+
+
+class OptimizeOptions(TypedDict, total=False):
+    """Options of ``optimize``: see ``OptimizeConfig``."""
+
+    target: str
+    model_type: str | None
+    only: Iterable[str]
+    without: Iterable[str]
+    require: Iterable[str]
+    verify: str
+    dump: Path | None
+    unpad: bool | None
+    batch: int | None
+    length: int | None
+    progress: Progress
+
+
+@overload
+def optimize(model: Source, output: Source | None = None, **options: Unpack[OptimizeOptions]) -> optimizing.Optimized: ...
+@overload
+def optimize(model: M, output: None = None, **options: Unpack[OptimizeOptions]) -> M: ...
+
+
+def optimize(model: Any, output: Source | None = None, **options: Unpack[OptimizeOptions]) -> Any:
+    """Fuse a model for a target, prove that it computes the same, and save it.
+
+    Args:
+        model: an .onnx file, a folder, or a model in memory, which stays as it is.
+        output: a file or folder; ``model_optimized.onnx`` beside the model when not given.
+        options: the fields of ``OptimizeConfig``, and ``progress``.
+
+    Returns:
+        What was made, usable as its path; for a model in memory, the optimized one, of the same kind.
+
+    Raises:
+        OnnxfuseError: the model is broken (ModelError), computes something else when fused (ParityError), or lacks what is
+            required (RequirementError).
+    """
+    given = cast(dict[str, Any], options)
+    progress = given.pop("progress", silent)
+    given |= {name: frozenset(given[name]) for name in ("only", "without") if name in given}
+    given |= {name: tuple(given[name]) for name in ("require",) if name in given}
+
+    def run(source: Path, out: Path) -> optimizing.Optimized:
+        return optimizing.optimize(OptimizeConfig(source, out, **given), progress)
+
+    return _on_file_or_model(run, model, output, (folders.MODEL,), folders.OPTIMIZED)
+
+
+class QuantizeOptions(TypedDict, total=False):
+    """Options of ``quantize``: see ``Scheme``, ``Thresholds`` and ``QuantizeConfig``."""
+
+    static: bool
+    embeddings: bool
+    reduce_range: bool | None
+    smooth: str | float
+    rounding: str
+    ranges: str
+    format: str
+    max_drop: float | None
+    min_cosine: float | None
+    min_agreement: float | None
+    calibration: str | None
+    data: Path | None
+    batch: int
+    progress: Progress
+
+
+@overload
+def quantize(model: Source, output: Source | None = None, **options: Unpack[QuantizeOptions]) -> quantizing.Quantized: ...
+@overload
+def quantize(model: M, output: None = None, **options: Unpack[QuantizeOptions]) -> M: ...
+
+
+def quantize(model: Any, output: Source | None = None, **options: Unpack[QuantizeOptions]) -> Any:
+    """Quantize a float model to int8, and save it if it passes the int8 tolerance and the thresholds.
+
+    Args:
+        model: an .onnx file, a folder, or a model in memory, which stays as it is.
+        output: a file or folder; ``model_quantized.onnx`` beside the model when not given.
+        options: the fields of ``Scheme``, ``Thresholds`` and ``QuantizeConfig``, and ``progress``.
+
+    Returns:
+        What was made, usable as its path; for a model in memory, the int8 one, of the same kind.
+
+    Raises:
+        OnnxfuseError: the model is broken (ModelError), int8 is too far away (ParityError), or misses a threshold
+            (RequirementError).
+    """
+    given = cast(dict[str, Any], options)
+    progress = given.pop("progress", silent)
+    scheme = Scheme(**_taken(given, Scheme))
+    thresholds = Thresholds(**_taken(given, Thresholds))
+
+    def run(source: Path, out: Path) -> quantizing.Quantized:
+        return quantizing.quantize(QuantizeConfig(source, out, scheme, thresholds=thresholds, **given), progress)
+
+    return _on_file_or_model(run, model, output, (folders.OPTIMIZED, folders.MODEL), folders.QUANTIZED)
+
+
+def _taken(options: dict[str, Any], config: type) -> dict[str, Any]:
+    """The options that are fields of a config, taken out."""
+    return {name: options.pop(name) for name in config.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
+
+
+def _on_file_or_model(run: Any, model: Any, output: Source | None, names: tuple[str, ...], made: str) -> Any:
+    """What ``run`` makes of a file, or of a model in memory."""
+    if isinstance(model, str | PathLike):
+        source = folders.source_file(Path(model), *names)
+        return run(source, folders.output_file(source, None if output is None else Path(output), made))
+    if not isinstance(model, onnx.ModelProto | ir.Model):
+        raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")
+    if output is not None:
+        raise UsageError("output is for files; a model in memory comes back as the result")
+    with in_memory.as_file(model) as path:
+        return in_memory.read(run(path, path.with_name(made)).path, model)
+
+
+def evaluate(
+    models: Source | Sequence[Source],
+    data: Source,
+    *,
+    batch: int = 8,
+    threads: int = 0,
+    rounds: int = 20,
+    progress: Progress = silent,
+) -> dict[str, evaluating.Evaluated]:
+    """Measure on real samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError."""
+    config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
+    return evaluating.evaluate(_files(models), Path(data), config, progress)
+
+
+def benchmark(
+    models: Source | Sequence[Source],
+    *,
+    batch: int = 0,
+    length: int = 0,
+    threads: int = 0,
+    rounds: int = 20,
+    real: float = 1.0,
+    runtimes: Sequence[str] = ("ort",),
+    against: Sequence[str] = (),
+    progress: Progress = silent,
+) -> compare.Comparison:
+    """Time models side by side in one interleaved run, with parity with the first.
+
+    Args:
+        batch, length: rows, and tokens in a row; 0 takes what the model does.
+        real: share of real tokens; the rest is padding.
+        against: other tools, made from the first model: see ``pipeline.baselines``.
+
+    Raises:
+        OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
+    """
+    config = BenchmarkConfig(batch, length, threads, rounds, real)
+    others = baselines.choose(",".join(against)) if against else []
+    return compare.compare_models(_files(models), config, runtimes=tuple(runtimes), against=others, progress=progress)
+
+
+def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:
+    """Compare two models; the first is the reference. The result says whether they agree: ``passed``, ``require``.
+
+    Args:
+        kind: a row of the tolerances: exact, reassociate (float32), half (float16) or int8.
+        data: real inputs to compare on; of int8 those that it was calibrated with, when not given.
+
+    Raises:
+        OnnxfuseError: they take other inputs or give other outputs, or nothing can be compared.
+    """
+    paths = [folders.source_file(Path(path), folders.MODEL) for path in (first, second)]
+    return checking.check(paths[0], paths[1], kind, None if data is None else Path(data))
+
+
+def _files(given: Source | Sequence[Source]) -> list[Path]:
+    """The files that are meant: each itself, or the export in a folder."""
+    several = [given] if isinstance(given, str | PathLike) else given
+    return [folders.source_file(Path(path), folders.MODEL) for path in several]
+
+
+load = models.load

@@ -1,0 +1,103 @@
+"""What ``import onnxfuse`` shows: the verbs as functions, on paths and on models in memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import onnxfuse
+from onnxfuse import errors
+from onnxfuse.errors import ModelError, UsageError
+from tests.conftest import fill, parse
+
+TEXT = """g (float[B,S,64] x, float[64,64] w) => (float[B,S,64] y)
+    <float one = {1}, float half = {0.5}, float root = {1.4142135}>
+    { m = MatMul(x, w)  d = Div(m, root)  e = Erf(d)  p = Add(e, one)  h = Mul(m, p)  y = Mul(h, half) }"""
+
+
+@pytest.fixture
+def graph():
+    return fill(parse(TEXT, opset=20), w=(64, 64))
+
+
+@pytest.fixture
+def path(graph, tmp_path):
+    ir.save(graph, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def operators(model):
+    return [node.op_type for node in (model.graph.node if isinstance(model, onnx.ModelProto) else model.graph)]
+
+
+def test_every_public_name_is_there_and_every_error_among_them():
+    assert all(getattr(onnxfuse, name) is not None for name in onnxfuse.__all__)
+    assert {name for name, kind in vars(errors).items() if isinstance(kind, type) and kind.__module__ == errors.__name__} <= set(
+        onnxfuse.__all__
+    )
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        onnxfuse.nonsense  # noqa: B018
+
+
+def test_verbs_stay_functions_when_everything_is_imported():
+    code = "import onnxfuse, onnxfuse.api, onnxfuse.cli.app; from onnxfuse.pipeline import run, quantize, evaluate\n"
+    code += "assert all(callable(getattr(onnxfuse, name)) for name in onnxfuse.__all__), onnxfuse.quantize"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+def test_a_path_gives_a_result_that_is_a_path(path):
+    made = onnxfuse.optimize(path, model_type="bert", only=["gelu"])
+    assert made.path == path.with_name("model_optimized.onnx")
+    assert (made.fused["gelu"], made.parity.passed) == (1, True)
+    assert onnxfuse.check(path, made).passed
+    small = onnxfuse.quantize(made, calibration="none", smooth="off")
+    assert small.description.matmuls == 1
+    assert small.size < made.size
+    model = onnxfuse.load(small)
+    assert model(x=np.ones((1, 2, 64), np.float32))["y"].shape == (1, 2, 64)
+
+
+@pytest.mark.parametrize("kind", ["proto", "ir"])
+def test_a_model_in_memory_gives_one_of_its_kind_and_stays_as_it_is(graph, kind):
+    model = ir.to_proto(graph) if kind == "proto" else graph
+    before = operators(model)
+    made = onnxfuse.optimize(model, model_type="bert")
+    assert type(made) is type(model)
+    assert "Gelu" in operators(made)
+    assert operators(model) == before
+    small = onnxfuse.quantize(made, calibration="none")
+    assert type(small) is type(model)
+    assert "MatMulInteger" in operators(small) or "DynamicQuantizeMatMul" in operators(small)
+    weights = small.graph.initializer if kind == "proto" else small.graph.initializers.values()
+    assert len(weights) > 0
+    if kind == "ir":
+        assert all(value.const_value.numpy() is not None for value in weights)
+
+
+def test_what_is_no_model_is_refused_in_one_line(graph, path):
+    with pytest.raises(UsageError, match=r"^the model is a dict, wanted a path, an onnx\.ModelProto or an onnx_ir\.Model$"):
+        onnxfuse.optimize({})
+    with pytest.raises(UsageError, match="output is for files"):
+        onnxfuse.optimize(graph, path.with_name("other.onnx"))
+    with pytest.raises(TypeError, match="nonsense"):
+        onnxfuse.optimize(path, nonsense=1)
+    with pytest.raises(UsageError, match="give output, a folder"):
+        onnxfuse.export(object())
+    with pytest.raises(UsageError, match="format 'gguf': wanted one of onnx, tflite"):
+        onnxfuse.export("bert", format="gguf")
+
+
+def test_weights_that_are_elsewhere_and_errors_of_a_model_in_memory_name_no_file(graph, tmp_path):
+    proto = ir.to_proto(graph)
+    onnx.save(proto, tmp_path / "split.onnx", save_as_external_data=True, size_threshold=0)
+    apart = onnx.load(tmp_path / "split.onnx", load_external_data=False)
+    with pytest.raises(
+        ModelError, match=r"^weight w of the model lies in another file; give the model's path, or load it whole$"
+    ):
+        onnxfuse.optimize(apart)
+    with pytest.raises(ModelError) as raised:
+        onnxfuse.optimize(graph, model_type="nonsense")
+    assert "/" not in str(raised.value)
