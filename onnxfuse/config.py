@@ -113,7 +113,7 @@ class OptimizeConfig:
 class QuantizeConfig:
     """Which file to quantize into which, and what it must keep.
 
-    ``calibration``: a data set (see ``evaluate.dataset``), "none", or None for sentences from the standard library where a
+    ``calibration``: a data set (see ``evaluation.dataset``), "none", or None for sentences from the standard library where a
     tokenizer lies beside the model. ``data``: what ``thresholds`` are measured on; None takes the calibration data. ``batch``:
     rows at a time in both.
     """

@@ -14,9 +14,9 @@ from onnxfuse import OnnxfuseError
 from onnxfuse.cli import tables
 from onnxfuse.config import BenchmarkConfig, ExportConfig
 from onnxfuse.errors import MissingExtraError, ModelError
-from onnxfuse.evaluate import embeddings
-from onnxfuse.evaluate.sentences import docstring_sentences
-from onnxfuse.evaluate.text import tokenizer
+from onnxfuse.evaluation import embeddings
+from onnxfuse.evaluation.sentences import docstring_sentences
+from onnxfuse.evaluation.text import tokenizer
 from onnxfuse.io.progress import Lines
 from onnxfuse.pipeline.run import run_all
 from onnxfuse.runtime import open_runner

@@ -22,9 +22,9 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.quality import score
-from onnxfuse.evaluate.sentences import sentences_by_module
+from onnxfuse.evaluation.dataset import Dataset
+from onnxfuse.evaluation.quality import score
+from onnxfuse.evaluation.sentences import sentences_by_module
 
 sys.path.insert(0, str(Path(__file__).parent))
 from demo import minilm

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import RequirementError
-from onnxfuse.evaluate import embeddings
-from onnxfuse.evaluate.quality import judge, predict
-from onnxfuse.evaluate.sentences import docstring_sentences, reference_sentences
-from onnxfuse.evaluate.sources import dataset_for
-from onnxfuse.evaluate.text import tokenizer
+from onnxfuse.evaluation import embeddings
+from onnxfuse.evaluation.quality import judge, predict
+from onnxfuse.evaluation.sentences import docstring_sentences, reference_sentences
+from onnxfuse.evaluation.sources import dataset_for
+from onnxfuse.evaluation.text import tokenizer
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.io import atomic, folders, onnx_file

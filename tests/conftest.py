@@ -228,7 +228,7 @@ def save_tokenizer(folder: Path, size: int, inputs: Sequence[str] = ("input_ids"
     import tokenizers
     import transformers
 
-    from onnxfuse.evaluate.sentences import docstring_sentences
+    from onnxfuse.evaluation.sentences import docstring_sentences
 
     counts = Counter(word for text in docstring_sentences(500) for word in text.lower().split())
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(word for word, _ in counts.most_common(size - 4))]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from onnxfuse.pipeline.ablation import Result
     from onnxfuse.pipeline.compare import Comparison
-    from onnxfuse.quantize.gate import TradeOff
+    from onnxfuse.quantization.gate import TradeOff
 
 OURS, OTHERS = "#c8553d", "#4878a8"
 SUFFIXES = (".svg", ".png", ".pdf")

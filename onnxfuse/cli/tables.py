@@ -16,7 +16,7 @@ from onnxfuse.pipeline.explain import Finding
 from onnxfuse.pipeline.quantize import Quantized
 from onnxfuse.pipeline.run import Run
 from onnxfuse.pipeline.tune import Tuned
-from onnxfuse.quantize.gate import TradeOff
+from onnxfuse.quantization.gate import TradeOff
 from onnxfuse.verify.parity import Parity
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxfuse.errors import UsageError
-from onnxfuse.evaluate import calibrated
-from onnxfuse.evaluate.sources import dataset_for
+from onnxfuse.evaluation import calibrated
+from onnxfuse.evaluation.sources import dataset_for
 from onnxfuse.verify import tolerances
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import compare_files

@@ -11,7 +11,7 @@ from typing import Any
 from onnxfuse import catalog
 from onnxfuse.config import BenchmarkConfig, shape_text
 from onnxfuse.errors import OnnxfuseError, UsageError, first_line
-from onnxfuse.evaluate import calibrated
+from onnxfuse.evaluation import calibrated
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
@@ -19,7 +19,7 @@ from onnxfuse.measure.benchmark import Timing
 from onnxfuse.model import METADATA
 from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.step import fitted
-from onnxfuse.quantize.linears import integer_node
+from onnxfuse.quantization.linears import integer_node
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtime_of
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import Expected, expect

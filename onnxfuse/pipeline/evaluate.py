@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.config import BenchmarkConfig
-from onnxfuse.evaluate.quality import Quality, judge, predict
-from onnxfuse.evaluate.sources import datasets_for
+from onnxfuse.evaluation.quality import Quality, judge, predict
+from onnxfuse.evaluation.sources import datasets_for
 from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
@@ -19,7 +19,7 @@ def evaluate(paths: list[Path], data: Path, plan: BenchmarkConfig, progress: Pro
     """Measure on real samples how good models are, beside the first of them, and how fast, beside each other.
 
     Raises:
-        UsageError, ModelError: see ``evaluate.dataset.read`` and ``evaluate.quality.judge``.
+        UsageError, ModelError: see ``evaluation.dataset.read`` and ``evaluation.quality.judge``.
     """
     sets = dict(zip(map(str, paths), datasets_for(data, paths), strict=True))
     runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}

@@ -19,8 +19,8 @@ from onnxfuse.model import METADATA
 from onnxfuse.optimizer import UNPAD, Fused, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten
-from onnxfuse.quantize.linears import integer_node
-from onnxfuse.quantize.retype import slow_matmuls
+from onnxfuse.quantization.linears import integer_node
+from onnxfuse.quantization.retype import slow_matmuls
 from onnxfuse.rewrite import Trace
 from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor

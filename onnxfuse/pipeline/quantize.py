@@ -11,17 +11,17 @@ import onnx_ir as ir
 
 from onnxfuse.config import QuantizeConfig
 from onnxfuse.errors import UncalibratedError, UsageError
-from onnxfuse.evaluate import calibrated
-from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.sources import dataset_for, default_calibration
+from onnxfuse.evaluation import calibrated
+from onnxfuse.evaluation.dataset import Dataset
+from onnxfuse.evaluation.sources import dataset_for, default_calibration
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
-from onnxfuse.quantize.description import Description
-from onnxfuse.quantize.formats import choose_format
-from onnxfuse.quantize.gate import TradeOff, meet_thresholds
-from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.write import write
+from onnxfuse.quantization.description import Description
+from onnxfuse.quantization.formats import choose_format
+from onnxfuse.quantization.gate import TradeOff, meet_thresholds
+from onnxfuse.quantization.prepare import prepare
+from onnxfuse.quantization.write import write
 from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.verdict import Real, compare_files
 

@@ -11,8 +11,8 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio
 from onnxfuse.pipeline.step import Clock, Step, unwritten
-from onnxfuse.quantize.retype import retype as retype_weights
-from onnxfuse.quantize.retype import slow_matmuls
+from onnxfuse.quantization.retype import retype as retype_weights
+from onnxfuse.quantization.retype import slow_matmuls
 from onnxfuse.runtime import Settings
 from onnxfuse.runtime.probes import product_saturates
 from onnxfuse.verify.opened import Opened

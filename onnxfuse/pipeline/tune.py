@@ -22,9 +22,9 @@ import onnx_ir as ir
 from onnxfuse import catalog, targets
 from onnxfuse.config import Scheme, TuneConfig, shape_text
 from onnxfuse.errors import ModelError, OnnxfuseError, UncalibratedError, UsageError
-from onnxfuse.evaluate import calibrated
-from onnxfuse.evaluate.dataset import Dataset
-from onnxfuse.evaluate.sources import default_calibration
+from onnxfuse.evaluation import calibrated
+from onnxfuse.evaluation.dataset import Dataset
+from onnxfuse.evaluation.sources import default_calibration
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, machine
@@ -33,8 +33,8 @@ from onnxfuse.optimizer import fuse
 from onnxfuse.pipeline import compare
 from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.step import fitted
-from onnxfuse.quantize.prepare import Prepared, prepare
-from onnxfuse.quantize.write import write
+from onnxfuse.quantization.prepare import Prepared, prepare
+from onnxfuse.quantization.write import write
 from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
 from onnxfuse.targets import Target
 from onnxfuse.verify import verdict

@@ -4,7 +4,7 @@
     int8      where it was calibrated with real inputs: on those, since random ids lie outside the ranges that it was made for;
               on the grid it must only be finite. Where it was not calibrated: on the grid
 
-What an int8 file was calibrated with, ``evaluate.calibrated`` finds again.
+What an int8 file was calibrated with, ``evaluation.calibrated`` finds again.
 """
 
 from __future__ import annotations

@@ -11,22 +11,22 @@ import pytest
 
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import RequirementError, UncalibratedError
-from onnxfuse.evaluate.sources import dataset_for, default_calibration
+from onnxfuse.evaluation.sources import dataset_for, default_calibration
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline.check import check
 from onnxfuse.pipeline.evaluate import evaluate
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
-from onnxfuse.quantize.linears import find_linears
-from onnxfuse.quantize.prepare import prepare
-from onnxfuse.quantize.weights import Codes
-from onnxfuse.quantize.write import write
+from onnxfuse.quantization.linears import find_linears
+from onnxfuse.quantization.prepare import prepare
+from onnxfuse.quantization.weights import Codes
+from onnxfuse.quantization.write import write
 from onnxfuse.runtime.probes import product_saturates
 from onnxfuse.runtime.sessions import open_session, run
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import ops
-from tests.evaluate.conftest import tokenizer_files
+from tests.evaluation.conftest import tokenizer_files
 
 COUNT = 48
 

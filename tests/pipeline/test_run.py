@@ -208,7 +208,7 @@ def _with(selection, rule):
 
 
 def test_int8_under_the_bar_is_never_saved(bert_export, tmp_path, monkeypatch):
-    from onnxfuse.quantize import weights
+    from onnxfuse.quantization import weights
 
     monkeypatch.setattr(weights, "LARGEST", 1)
     monkeypatch.setattr(weights, "PAIR", 2)

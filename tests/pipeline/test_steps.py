@@ -12,7 +12,7 @@ import pytest
 from onnxfuse import catalog, exporters, targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import ExportError, NothingToQuantizeError, ParityError, RequirementError, UsageError
-from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.exporters import tflite
 from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import onnx_file
@@ -25,8 +25,8 @@ from onnxfuse.pipeline.optimize import VERIFY, Optimized, _expected, _require, o
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.retype import retype
 from onnxfuse.pipeline.run import _compare_all, run_all
-from onnxfuse.quantize.description import Description
-from onnxfuse.quantize.gate import TradeOff
+from onnxfuse.quantization.description import Description
+from onnxfuse.quantization.gate import TradeOff
 from onnxfuse.rewrite import Trace
 from onnxfuse.runtime import open_runner
 from onnxfuse.verify import parity

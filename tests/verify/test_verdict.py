@@ -13,8 +13,8 @@ import pytest
 from onnxfuse.cli import tables
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Thresholds, TuneConfig
 from onnxfuse.errors import ModelError, ParityError, UsageError
-from onnxfuse.evaluate import calibrated, sources
-from onnxfuse.evaluate.dataset import Dataset
+from onnxfuse.evaluation import calibrated, sources
+from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline import compare, tune
 from onnxfuse.pipeline.check import check

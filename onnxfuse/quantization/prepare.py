@@ -1,0 +1,133 @@
+"""All that is needed to write a model in int8, whichever of its linear layers take part: measured and rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.config import Scheme
+from onnxfuse.errors import ModelError, NothingToQuantizeError, UsageError
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.quantization import weights
+from onnxfuse.quantization.calibration import Activations, Batches, histograms, observe
+from onnxfuse.quantization.linears import Linear, find_linears, require_float, why_none
+from onnxfuse.quantization.patches import patches_to_products
+from onnxfuse.quantization.ranges import ActivationScale, narrowed, scale_and_zero
+from onnxfuse.quantization.smooth import Smoothing, smooth
+from onnxfuse.quantization.weights import Int8Weight
+from onnxfuse.runtime.probes import product_saturates
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float model ready to be written in int8. All mappings are by the name of a linear layer.
+
+    Args:
+        model: the float model, smoothed; what it computes is unchanged.
+        linears: what can be quantized in it.
+        weights_int8: the layers' weights.
+        scales: of a static model, the scales of the layers' inputs.
+        smoothed: of the layers that were smoothed, the alpha.
+    """
+
+    model: ir.Model
+    scheme: Scheme
+    linears: tuple[Linear, ...]
+    weights_int8: Mapping[str, Int8Weight]
+    scales: Mapping[str, ActivationScale] = field(default_factory=dict)
+    smoothed: Mapping[str, float] = field(default_factory=dict)
+
+
+def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, progress: Progress = silent) -> Prepared:
+    """Smooth a float model in place, round its weights, and find the scales of its activations.
+
+    Args:
+        batches: real inputs, given anew at each call; None rounds weights to nearest and smooths nothing.
+
+    Raises:
+        UsageError: a static model without calibration.
+        ModelError: the model is int8 or fp16 already, has nothing worth quantizing, or holds something that is not finite.
+    """
+    require_float(model)
+    patches_to_products(model)
+    linears = find_linears(model.graph)
+    _require_weights(model, linears)
+    if batches is None:
+        if scheme.static:
+            raise UsageError("static int8 needs calibration data; give --calibration FILE, or leave --static out")
+        progress("rounding weights")
+        return Prepared(model, scheme, tuple(linears), {linear.name: _nearest(linear, scheme) for linear in linears})
+    seen = observe(model, _widths(linears), batches, hessian=scheme.rounding == "gptq", progress=progress)
+    inputs = {linear.name: seen[linear.input.name or ""] for linear in linears}
+    smoothed = _smoothed(model, scheme, linears, seen, progress)
+    weights_int8 = {}
+    for number, linear in enumerate(linears):
+        progress("rounding weights", number / len(linears), linear.role)
+        if linear.name in smoothed:
+            inputs[linear.name] = inputs[linear.name].divided(smoothed[linear.name].scale)
+        weights_int8[linear.name] = _rounded(linear, scheme, inputs[linear.name])
+    scales = _scales(model, scheme, linears, inputs, batches, progress) if scheme.static else {}
+    alphas = {name: smoothing.alpha for name, smoothing in smoothed.items()}
+    return Prepared(model, scheme, tuple(linears), weights_int8, scales, alphas)
+
+
+def reduce_range(scheme: Scheme) -> bool:
+    """Whether weights are held from clipping: as the scheme says, or as this machine needs."""
+    return product_saturates() if scheme.reduce_range is None else scheme.reduce_range
+
+
+def _require_weights(model: ir.Model, linears: list[Linear]) -> None:
+    """Raises ModelError where there is no linear layer, or one whose weight is not finite."""
+    if not linears:
+        raise NothingToQuantizeError(f"nothing in the model {model.graph.name!r} is worth quantizing: {why_none(model)}")
+    for linear in linears:
+        if not np.isfinite(linear.matrix()).all():
+            raise ModelError(f"weight {linear.weight.name} holds NaN or infinity; the checkpoint is broken, export it again")
+
+
+def _widths(linears: list[Linear]) -> dict[str, int]:
+    """The inputs of linear layers by name, with their K."""
+    return {linear.input.name or "": len(linear.matrix()) for linear in linears}
+
+
+def _smoothed(
+    model: ir.Model, scheme: Scheme, linears: list[Linear], seen: Mapping[str, Activations], progress: Progress
+) -> dict[str, Smoothing]:
+    """Smooth the model in place, as the scheme says; by linear layer, how."""
+    if scheme.smooth == "off":
+        return {}
+    progress("smoothing outliers")
+    alpha = None if scheme.smooth == "auto" else float(scheme.smooth)
+    return smooth(model.graph, linears, seen, levels=weights.LARGEST, compensated=scheme.rounding == "gptq", alpha=alpha)
+
+
+def _nearest(linear: Linear, scheme: Scheme) -> Int8Weight:
+    return weights.nearest(linear.matrix(), linear.weight.name or "", reduce_range=reduce_range(scheme))
+
+
+def _rounded(linear: Linear, scheme: Scheme, seen: Activations) -> Int8Weight:
+    if seen.hessian is None or linear.shared:  # a shared weight is the same for all that read it
+        return _nearest(linear, scheme)
+    low, high = seen.range
+    noise = ((high - low) / 255) ** 2 / 12  # of x, rounded in equal steps
+    return weights.gptq(linear.matrix(), seen.hessian, noise, linear.weight.name or "", reduce_range=reduce_range(scheme))
+
+
+def _scales(
+    model: ir.Model,
+    scheme: Scheme,
+    linears: list[Linear],
+    seen: Mapping[str, Activations],
+    batches: Batches,
+    progress: Progress,
+) -> dict[str, ActivationScale]:
+    """The scale of each linear layer's input."""
+    ranges = {linear.input.name or "": seen[linear.name].range for linear in linears}
+    if scheme.ranges != "minmax":
+        progress(f"finding ranges by {scheme.ranges}")
+        counts = histograms(model, _widths(linears), ranges, batches)
+        ranges = {name: narrowed(counts[name], *ranges[name], scheme.ranges) for name in ranges}
+    return {linear.name: scale_and_zero(*ranges[linear.input.name or ""]) for linear in linears}

@@ -1,0 +1,121 @@
+"""The int8 graph: which operators stand for a linear layer, and for an embedding.
+
+    dynamic     y = (MatMulInteger(u8(x), s8(W)) : float) * (scale_x * scale_W), scale_x measured in each run
+    qoperator   the same with a constant scale_x, in ONNX Runtime's own operator for it
+    qdq         y = dequantized(u8(x)) @ dequantized(s8(W)): float operators between Quantize- and DequantizeLinear, which a
+                runtime turns into integer ones
+
+u8 x s8 is the pair that x86 has instructions for; the others run slower, up to fifty times. Dynamic and qdq write standard
+operators only; ONNX Runtime fuses them into DynamicQuantizeMatMul and MatMulIntegerToFloat while loading. Embedding tables become
+s8 with a scale for each row. A table that is also the output matrix (tied embeddings) is stored once.
+
+Source: ONNX operators DynamicQuantizeLinear, QuantizeLinear, DequantizeLinear and MatMulInteger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxfuse.normalize import structure
+from onnxfuse.quantization import weights
+from onnxfuse.quantization.linears import Linear, find_embeddings, find_linears
+from onnxfuse.quantization.prepare import Prepared
+from onnxfuse.quantization.ranges import ActivationScale
+from onnxfuse.quantization.weights import Int8Weight
+from onnxfuse.rewrite import Op
+from onnxfuse.rewrite.driver import replace
+
+SWITCHES = "onnxfuse.switches"
+DYNAMIC, QOPERATOR, QDQ = "dynamic", "qoperator", "qdq"
+
+
+class _Table(NamedTuple):
+    """An embedding table as it is stored: int8 [rows, D], and a scale for each row."""
+
+    values: ir.Value
+    scale: ir.Value
+
+
+def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC, *, switched: bool = False) -> ir.Model:
+    """A new model with every linear layer in int8 but those in ``keep``, and embeddings too where the scheme says so.
+
+    Args:
+        keep: names of linear layers that stay float.
+        format: dynamic; of a static scheme, qdq or qoperator.
+        switched: keep both forms of every layer; the new input SWITCHES, bool [linears], tells which take part in int8.
+    """
+    model = prepared.model.clone()
+    graph = model.graph
+    tables: dict[ir.Value, _Table] = {}
+    switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(prepared.linears)]))
+    if switched:
+        graph.inputs.append(switches)
+    for number, linear in enumerate(find_linears(graph)):
+        if linear.name in keep:
+            continue
+        op = Op(graph, linear.name)
+        matrix, scale = _stored(graph, op, linear, prepared.weights_int8[linear.name], tables)
+        if format == DYNAMIC:
+            result = _dynamic(op, linear.input, matrix, scale)
+        else:
+            result = _static(op, linear.input, prepared.scales[linear.name], matrix, scale, format)
+        if switched:
+            choice = op.Gather(switches, op.constant(np.array(number), "number"))
+            result = op.Where(choice, result, op.MatMul(*linear.node.inputs))
+        replace(graph, linear.node, op, result)
+    if prepared.scheme.embeddings:
+        for node in find_embeddings(model):
+            _quantize_embedding(graph, node, tables)
+    structure.merge_duplicates(model)
+    structure.tidy(model)
+    return model
+
+
+def _stored(
+    graph: ir.Graph, op: Op, linear: Linear, weight: Int8Weight, tables: dict[ir.Value, _Table]
+) -> tuple[ir.Value, ir.Value]:
+    """The int8 matrix [K, N] of a linear layer and its scale; a weight that is a table too is kept in the table's order."""
+    scale = op.constant(weight.scale, "scale")
+    if not (linear.swapped and linear.shared):
+        return op.constant(np.ascontiguousarray(weight.values), "int8"), scale
+    table = tables.setdefault(linear.weight, _Table(_initializer(graph, linear.weight, weight.values.T, "int8"), scale))
+    return op.Transpose(table.values, perm=[1, 0]), table.scale
+
+
+def _dynamic(op: Op, x: ir.Value, matrix: ir.Value, scale: ir.Value) -> ir.Value:
+    """y for an x that is quantized as each run finds it."""
+    quantized, step, zero = op.many("DynamicQuantizeLinear", 3, x)
+    return op.Mul(op.Cast(op.MatMulInteger(quantized, matrix, zero), to=ir.DataType.FLOAT), op.Mul(step, scale))
+
+
+def _static(op: Op, x: ir.Value, of_x: ActivationScale, matrix: ir.Value, scale: ir.Value, format: str) -> ir.Value:
+    """y for an x whose scale is known."""
+    step, zero = op.constant(np.asarray(of_x.scale), "step"), op.constant(np.asarray(of_x.zero_point), "zero")
+    quantized = op.QuantizeLinear(x, step, zero)
+    if format == QDQ:
+        return op.MatMul(op.DequantizeLinear(quantized, step, zero), op.DequantizeLinear(matrix, scale, axis=1))
+    return op.MatMulIntegerToFloat(quantized, matrix, step, scale, zero, _domain="com.microsoft")
+
+
+def _initializer(graph: ir.Graph, of: ir.Value, content: np.ndarray, name: str) -> ir.Value:
+    """A new initializer of the graph, called after the value it stands for."""
+    value = Op(graph, of.name or "table").constant(np.ascontiguousarray(content), name)
+    graph.register_initializer(value)
+    return value
+
+
+def _quantize_embedding(graph: ir.Graph, node: ir.Node, tables: dict[ir.Value, _Table]) -> None:
+    table, ids = node.inputs
+    assert table is not None and table.const_value is not None
+    if table not in tables:
+        rows = weights.nearest(table.const_value.numpy().T, table.name or "")
+        tables[table] = _Table(_initializer(graph, table, rows.values.T, "int8"), _initializer(graph, table, rows.scale, "scale"))
+    values, scale = tables[table]
+    op = Op(graph, node.outputs[0].name or "embedding")
+    found = op.Cast(op.Gather(values, ids, axis=0), to=ir.DataType.FLOAT)
+    factors = op.Unsqueeze(op.Gather(scale, ids, axis=0), op.constant([-1], "last"))
+    replace(graph, node, op, op.Mul(found, factors))

