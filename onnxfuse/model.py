@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxfuse import plugins, targets
 from onnxfuse.errors import ModelError
 from onnxfuse.io import folders, onnx_file
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime import Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime.feeds import feeds_for, input_types
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model, called with named arrays and answering with named arrays.
+    """A model, called with arrays by position or by name, and giving named arrays.
 
     Args:
         path: the file.
         settings: what it was opened with; printing the model says them.
         inputs, outputs: their names.
+        types: of its inputs, by name.
     """
 
     path: Path
     settings: Settings
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    types: Mapping[str, np.dtype] = field(repr=False)
     runner: Runner = field(repr=False, compare=False)
 
-    def __call__(self, **feeds: Any) -> Outputs:
-        """Run on arrays by input name (integers int64, pixel values float32); inputs the model does not have are passed over.
+    def __call__(self, *args: Any, **feeds: Any) -> Outputs:
+        """Run on arrays or lists, by position or by name, of any type that the inputs' can hold: see ``feeds_for``.
+
+        What the model has no input for is passed over by name: a tokenizer gives token types to every model.
 
         Raises:
-            ModelError: an input is missing, or the model cannot run on such shapes.
+            UsageError: an input is missing, given twice, or of another kind.
+            ModelError: the model cannot run on such shapes.
         """
-        return self.run(feeds)
+        return self.runner(feeds_for(self.types, *args, **{name: feeds[name] for name in feeds if name in self.types}))
 
-    def run(self, feeds: Feeds) -> Outputs:
+    def run(self, feeds: Mapping[str, Any]) -> Outputs:
         """The same for feeds in a dict."""
-        return self.runner(dict(feeds))
+        return self(**feeds)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.settings}"
@@ -76,8 +83,8 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     graph = onnx_file.load(path)
     settings = _settings(graph, path)
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
-    inputs, outputs = (tuple(value.name or "" for value in values) for values in (graph.graph.inputs, graph.graph.outputs))
-    return Model(path, settings, inputs, outputs, open_runner(path, settings))
+    types, outputs = input_types(graph.graph.inputs), tuple(value.name or "" for value in graph.graph.outputs)
+    return Model(path, settings, tuple(types), outputs, types, open_runner(path, settings))
 
 
 def _settings(model: ir.Model, path: Path) -> Settings:

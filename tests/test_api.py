@@ -13,14 +13,14 @@ from onnxfuse import errors
 from onnxfuse.errors import ModelError, UsageError
 from tests.conftest import fill, parse
 
-TEXT = """g (float[B,S,64] x, float[64,64] w) => (float[B,S,64] y)
+TEXT = """g (float[B,S,128] x, float[128,128] w) => (float[B,S,128] y)
     <float one = {1}, float half = {0.5}, float root = {1.4142135}>
     { m = MatMul(x, w)  d = Div(m, root)  e = Erf(d)  p = Add(e, one)  h = Mul(m, p)  y = Mul(h, half) }"""
 
 
 @pytest.fixture
 def graph():
-    return fill(parse(TEXT, opset=20), w=(64, 64))
+    return fill(parse(TEXT, opset=20), w=(128, 128))
 
 
 @pytest.fixture
@@ -57,7 +57,12 @@ def test_a_path_gives_a_result_that_is_a_path(path):
     assert small.description.matmuls == 1
     assert small.size < made.size
     model = onnxfuse.load(small)
-    assert model(x=np.ones((1, 2, 64), np.float32))["y"].shape == (1, 2, 64)
+    wanted = model(x=np.ones((1, 2, 128), np.float32))["y"]
+    assert wanted.shape == (1, 2, 128)
+    for given in (model(np.ones((1, 2, 128))), model([[[1] * 128] * 2]), model(x=np.ones((1, 2, 128)), token_type_ids=[[0]])):
+        np.testing.assert_array_equal(given["y"], wanted)
+    with pytest.raises(UsageError, match="the model needs x; got nothing"):
+        model(y=1)
 
 
 @pytest.mark.parametrize("kind", ["proto", "ir"])

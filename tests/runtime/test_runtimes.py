@@ -127,7 +127,7 @@ def test_spinning_and_threads_reach_the_session(tmp_path):
 def test_a_missing_input_is_an_error(folder, runtime):
     model = onnxfuse.load(folder / "model_optimized.onnx", runtime=runtime)
     model(**FEEDS)
-    with pytest.raises(ModelError, match="attention_mask"):
+    with pytest.raises(UsageError, match="attention_mask"):
         model(input_ids=IDS)
 
 
