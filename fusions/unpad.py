@@ -26,6 +26,7 @@ from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of,
 from onnxfuse.rewrite import Analysis, pattern
 from onnxfuse.rewrite.analysis import ONE, Dim, constant, is_constant
 from onnxfuse.rewrite.attributes import attribute
+from onnxfuse.rewrite.passes import Context, Result
 
 NAME = "unpad"
 
@@ -66,6 +67,30 @@ class Padding:
     def __str__(self) -> str:
         shown = f", {', '.join(self.zeros)} zero there" if self.zeros else ""
         return f"kept: {self.kept}" if self.kept else f"removed{shown}"
+
+
+@dataclass(frozen=True)
+class PaddingResult(Result):
+    """What the pass did, and what became of padding."""
+
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class RemovePadding:
+    """Run on real tokens only (``unpad``).
+
+    ``zeros``: whether outputs may show zeros at padded positions instead of what the model computes there.
+    """
+
+    zeros: bool = False
+    name: str = NAME
+
+    def apply(self, model: ir.Model, context: Context) -> PaddingResult:
+        padding = unpad(model, context.analysis(model), zeros=self.zeros)
+        if not padding.kept:
+            context.forget()  # what was known of values that moved is no longer so
+        return PaddingResult(not padding.kept, padding)
 
 
 def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False) -> Padding:

@@ -1,4 +1,8 @@
-"""Normalize, fuse, and lower a model for its target. This is where the rules are put in order."""
+"""The order of everything that is done to a model: normal form, fusions, hoisting, lowering, padding.
+
+``normal_form``, ``fusing`` and ``finishing`` are the order, here and nowhere else; fusions stand in the order of their names,
+each behind those that it comes ``after``.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,126 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxfuse import catalog, normalize, targets
+from onnxfuse import catalog, targets
 from onnxfuse.errors import UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
-from onnxfuse.fusions.unpad import Padding, unpad
-from onnxfuse.normalize import structure
-from onnxfuse.rewrite import Analysis, Fusion, Lowering, Prover, Rule, Trace, rewrite
+from onnxfuse.fusions.unpad import Padding, PaddingResult, RemovePadding
+from onnxfuse.normalize import (
+    arithmetic,
+    batch_merge,
+    batch_swap,
+    einsum,
+    indices,
+    linear,
+    masks,
+    projections,
+    scale,
+    shapes,
+    softmax,
+)
+from onnxfuse.normalize.contrib import TakeContribApart
+from onnxfuse.normalize.duplicates import MergeDuplicates
+from onnxfuse.normalize.folding import FoldConstants
+from onnxfuse.normalize.opset import ConvertOpset
+from onnxfuse.normalize.structure import (
+    Inline,
+    LiftConstants,
+    NameApart,
+    RemoveDropout,
+    RemoveIdentities,
+    RemoveUnused,
+    Tidy,
+)
+from onnxfuse.rewrite import Fusion, Lowering, Rule, Trace
 from onnxfuse.rewrite.driver import Listener
 from onnxfuse.rewrite.fusion import FUSE, HOIST
+from onnxfuse.rewrite.passes import Context, Pass, Repeat, Rules, names
 from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.targets import Target
+
+RuleList = tuple[Rule, ...]
 
 LOWEST_OPSET = 17
 """LayerNormalization needs it; models below are raised to it."""
 
-REMOVE_DROPOUT = "remove-dropout"
-"""The one step of ``normalize.structure`` that can be left out by name."""
+CLEAN_UP: tuple[Pass, ...] = (
+    Inline(),
+    LiftConstants(),
+    RemoveDropout(),
+    RemoveIdentities(),
+    RemoveUnused(),
+    NameApart(),
+)
+"""What needs no pattern comes first: rules see one graph of plain nodes."""
+
+NORMAL_RULES: tuple[Rule, ...] = (
+    *shapes.RULES,
+    *batch_swap.RULES,
+    *batch_merge.RULES,
+    *indices.RULES,
+    *masks.RULES,
+    *softmax.RULES,
+    *scale.RULES,
+    *arithmetic.RULES,
+    *linear.RULES,
+    *projections.RULES,
+    *einsum.RULES,
+)
+"""Rules of the normal form, in the order in which they are tried at a node."""
+
+NEEDED = frozenset({"inline", "name-apart", "convert-opset", "lowering", "tidy"})
+"""Passes that cannot be left out: the model would not be one that its target runs."""
+
+MEASURED = ("remove-dropout",)
+"""Passes of the normal form that ``ablate`` leaves out one by one, as it does rules that say so (``Rule.measured``)."""
+
+
+def normal_form(opset: int, rules: RuleList = NORMAL_RULES) -> tuple[Pass, ...]:
+    """Bring any exporter's graph to one form, so that a fusion needs one pattern."""
+    return (
+        *CLEAN_UP,
+        ConvertOpset(opset),
+        TakeContribApart(),
+        Repeat(
+            (  # some rules ask that a value be read once, which merging brings about
+                Repeat((FoldConstants(), Rules("normal-form", rules))),
+                MergeDuplicates(),
+            )
+        ),
+    )
+
+
+def fusing(rules: RuleList) -> tuple[Pass, ...]:
+    """From the normal form to one standard operator for each thing an encoder does: here things are counted."""
+    return (Rules("fusions", rules), MergeDuplicates())
+
+
+def finishing(hoisting: RuleList, lowering: RuleList, normal: RuleList, *, zeros: bool) -> tuple[Pass, ...]:
+    """From standard operators to what the target runs fastest."""
+    return (
+        Repeat((Rules("hoisting", hoisting), MergeDuplicates())),  # merging lets the next rule fire
+        Rules("lowering", lowering),
+        MergeDuplicates(),
+        RemovePadding(zeros),
+        MergeDuplicates(),
+        Rules("normal-form", normal),  # what padding removal wrote
+        MergeDuplicates(),
+        Tidy(),
+    )
 
 
 @dataclass(frozen=True)
 class Selection:
     """The rules to run: the normal form, the fusions, what moves work across layers, and the lowerings of the target.
 
-    ``dropout``: leave Dropout nodes where they are. ``unpad``: run on real tokens only, where the outputs cannot tell.
+    ``without``: names of passes to leave out.
     """
 
     normal: tuple[Rule, ...]
     fusions: tuple[Rule, ...]
     hoisting: tuple[Rule, ...]
     lowerings: tuple[Rule, ...]
-    dropout: bool = False
-    unpad: bool = True
+    without: frozenset[str] = frozenset()
 
     def lowerings_at(self, opset: int) -> tuple[Rule, ...]:
         """The lowerings of a model of that opset: also of operators that it lacks, where the target chose nothing else."""
@@ -46,26 +139,27 @@ class Selection:
 
 
 def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Selection:
-    """The rules for a target, less those left out. Raises UsageError on an unknown name."""
+    """The rules and passes for a target, less those left out.
+
+    Raises:
+        UsageError: an unknown name, or a pass that cannot be left out.
+    """
     known = rule_names()
-    unknown = sorted((only | without) - set(known))
-    if unknown:
+    if unknown := sorted((only | without) - set(known)):
         raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
-    without |= {UNPAD} if target["padding"] == "kept" else set()
+    without |= {UNPAD} if target["padding"] == "kept" or (only and UNPAD not in only) else set()
 
     def keep(chosen: Iterable[Fusion | Lowering]) -> tuple[Rule, ...]:
         rules = (rule for each in chosen for rule in each.rules)
         return tuple(rule for rule in rules if rule.name not in without and (not only or rule.name in only))
 
-    normal = tuple(rule for rule in normalize.RULES if rule.name not in without)
     fusions = [fusion for fusion in ordered(catalog.fusions().values()) if not left_out(fusion, target)]
     return Selection(
-        normal,
+        tuple(rule for rule in NORMAL_RULES if rule.name not in without),
         keep(fusion for fusion in fusions if fusion.stage == FUSE),
         keep(fusion for fusion in fusions if fusion.stage == HOIST),
         keep(lowerings(target)),
-        REMOVE_DROPOUT in without,
-        UNPAD not in without and (not only or UNPAD in only),
+        without,
     )
 
 
@@ -82,15 +176,16 @@ def lowerings(target: Target) -> list[Lowering]:
 
 def normal_measured() -> list[str]:
     """The steps of the normal form that ``ablate`` leaves out one by one."""
-    return [*dict.fromkeys(rule.name for rule in normalize.RULES if rule.measured), REMOVE_DROPOUT]
+    return [*dict.fromkeys(rule.name for rule in NORMAL_RULES if rule.measured), *MEASURED]
 
 
 def rule_names() -> list[str]:
-    """Every rule's name, in order, once."""
+    """The name of every rule, and of every pass that can be left out, in order, once."""
     fusions = ordered(catalog.fusions().values())
-    fused = [rule for stage in (FUSE, HOIST) for fusion in fusions if fusion.stage == stage for rule in fusion.rules]
-    lowered = [rule for thing in targets.lowerings().values() for lowering in thing.values() for rule in lowering.rules]
-    return list(dict.fromkeys([*(rule.name for rule in (*normalize.RULES, *fused, *lowered)), REMOVE_DROPOUT, UNPAD]))
+    fused, hoisted = (tuple(rule for each in fusions if each.stage == stage for rule in each.rules) for stage in (FUSE, HOIST))
+    lowered = tuple(rule for thing in targets.lowerings().values() for lowering in thing.values() for rule in lowering.rules)
+    passes = (*normal_form(0), *fusing(fused), *finishing(hoisted, lowered, (), zeros=False))
+    return [name for name in names(passes) if name not in NEEDED]
 
 
 @dataclass
@@ -117,7 +212,7 @@ def fuse(
     Args:
         only: names of the rules to use; empty for all. The normal form always runs unless one of its rules is named in
             ``without``.
-        without: names of rules to leave out.
+        without: names of rules and passes to leave out.
         zeros: whether outputs may show zeros at padded positions, so that padding can be removed there too.
         prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
         listener: is told of each rewrite after it is made.
@@ -127,28 +222,21 @@ def fuse(
         ModelError: the model cannot be raised to the target's opset.
     """
     with target.in_use():
-        return _fuse(model, target, select(target, only, without), Trace(listener=listener), zeros=zeros, prove=prove)
+        chosen = select(target, only, without)
+        context = Context(compute, infer, Trace(listener=listener), prove, chosen.without)
+        return _fuse(model, target, chosen, context, zeros=zeros)
 
 
-def _fuse(model: ir.Model, target: Target, chosen: Selection, trace: Trace, *, zeros: bool, prove: bool) -> Fused:
-    analysis = canonical(model, target, chosen, trace, prove=prove)
-    prover = Prover(analysis, compute) if prove else None
+def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, *, zeros: bool) -> Fused:
+    canonical(model, target, chosen, context)
     counts = count(model)
-    while rewrite(model, chosen.hoisting, analysis, trace, prover):
-        structure.merge_duplicates(model)
-    rewrite(model, chosen.lowerings_at(analysis.opset), analysis, trace, prover)
-    structure.merge_duplicates(model)
-    padding = unpad(model, analysis, zeros=zeros) if chosen.unpad else Padding("left out")
-    structure.merge_duplicates(model)
-    moved = Analysis(analysis.opsets, infer)  # what was known of values that padding removal moved is no longer so
-    moved.scan(model.graph)
-    rewrite(model, chosen.normal, moved, trace, Prover(moved, compute) if prove else None)
-    structure.merge_duplicates(model)
-    structure.tidy(model)
-    return Fused(counts, padding, trace)
+    lowered = chosen.lowerings_at(model.opset_imports[""])
+    results = [context.apply(each, model) for each in finishing(chosen.hoisting, lowered, chosen.normal, zeros=zeros)]
+    padding = next((result.padding for result in results if isinstance(result, PaddingResult)), Padding("left out"))
+    return Fused(counts, padding, context.trace)
 
 
-def canonical(model: ir.Model, target: Target, chosen: Selection, trace: Trace, *, prove: bool = False) -> Analysis:
+def canonical(model: ir.Model, target: Target, chosen: Selection, context: Context) -> None:
     """Bring ``model`` to normal form and fuse it, in place: one standard operator for each thing an encoder does.
 
     Raises:
@@ -160,12 +248,8 @@ def canonical(model: ir.Model, target: Target, chosen: Selection, trace: Trace, 
             f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
             f"export it again with --opset {target.highest}"
         )
-    analysis = normalize.normalize(
-        model, trace, opset=max(target.opset, LOWEST_OPSET), rules=chosen.normal, prove=prove, dropout=chosen.dropout
-    )
-    rewrite(model, chosen.fusions, analysis, trace, Prover(analysis, compute) if prove else None)
-    structure.merge_duplicates(model)
-    return analysis
+    for each in (*normal_form(max(target.opset, LOWEST_OPSET), chosen.normal), *fusing(chosen.fusions)):
+        context.apply(each, model)
 
 
 def count(model: ir.Model) -> dict[str, int]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,11 +17,11 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.normalize import RULES as NORMAL
-from onnxfuse.normalize import normalize
-from onnxfuse.normalize.structure import merge_duplicates
+from onnxfuse.normalize.duplicates import merge_duplicates
+from onnxfuse.optimizer import CLEAN_UP, NORMAL_RULES, normal_form
 from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
-from onnxfuse.runtime.sessions import infer, open_session, run
+from onnxfuse.rewrite.passes import Context
+from onnxfuse.runtime.sessions import compute, infer, open_session, run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
@@ -92,13 +93,27 @@ def assert_same(before: ir.Model, after: ir.Model, sizes: dict[str, int], tolera
         np.testing.assert_allclose(got[name], array, rtol=0, atol=tolerance * max(1.0, np.abs(array).max()))
 
 
-def apply(rules: Sequence[Rule], model: ir.Model, *, normal: Sequence[Rule] = NORMAL) -> Trace:
+def apply(rules: Sequence[Rule], model: ir.Model, *, normal: Sequence[Rule] = NORMAL_RULES) -> Trace:
     """Normalize, apply rules, merge duplicates; in place."""
-    trace = Trace()
-    analysis = normalize(model, trace, opset=model.opset_imports[""], rules=tuple(normal))
-    rewrite(model, rules, analysis, trace)
+    context = normalized(model, normal)
+    rewrite(model, rules, context.analysis(model), context.trace)
     merge_duplicates(model)
-    return trace
+    return context.trace
+
+
+def normalized(model: ir.Model, rules: Sequence[Rule] = NORMAL_RULES, opset: int = 0, **options: Any) -> Context:
+    """Bring a model to normal form, in place; with the options of a Context."""
+    context = Context(compute, infer, **options)
+    for each in normal_form(opset or model.opset_imports[""], tuple(rules)):
+        context.apply(each, model)
+    return context
+
+
+def clean(model: ir.Model, *without: str) -> None:
+    """What comes before everything else: functions inlined, constants lifted, and so on, less the passes named."""
+    context = Context(compute, infer, without=frozenset(without))
+    for each in CLEAN_UP:
+        context.apply(each, model)
 
 
 def analysis_of(model: ir.Model) -> Analysis:

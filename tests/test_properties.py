@@ -6,12 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxfuse import catalog, normalize, optimizer, targets
+from onnxfuse import catalog, optimizer, targets
 from onnxfuse.errors import ModelError
 from onnxfuse.normalize import structure
+from onnxfuse.normalize.opset import convert
+from onnxfuse.optimizer import NORMAL_RULES
 from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
 from onnxfuse.rewrite.fusion import FUSE, HOIST
 from onnxfuse.runtime.sessions import open_session, run
+from tests.conftest import clean
 from tests.layer import LEFT, RIGHT, close
 from tests.splices import TOLERANCE, splice
 
@@ -19,7 +22,7 @@ FUSIONS = [fusion for fusion in optimizer.ordered(catalog.fusions().values()) if
 FUSING = tuple(rule for fusion in FUSIONS for rule in fusion.rules)
 HOISTING = tuple(rule for fusion in catalog.fusions().values() if fusion.stage == HOIST for rule in fusion.rules)
 LOWERING = tuple(rule for thing in targets.lowerings().values() for lowering in thing.values() for rule in lowering.rules)
-RULES = (*normalize.RULES, *FUSING, *HOISTING, *LOWERING)
+RULES = (*NORMAL_RULES, *FUSING, *HOISTING, *LOWERING)
 MISREAD = {"bias-in-linear"}
 """Only ``ablate`` uses it: ONNX Runtime 1.31 infers wrong shapes from its Reshape in some graphs and does not open them."""
 
@@ -31,8 +34,8 @@ def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Analysis] | 
     model = splice(seed)
     if model is None:
         return None
-    structure.simplify(model)
-    structure.convert(model, 23)
+    clean(model)
+    convert(model, 23)
     analysis = Analysis({"": 23})
     analysis.scan(model.graph)
     rewrite(model, first, analysis, Trace())
@@ -44,7 +47,7 @@ def prepared(seed: int, first: tuple[Rule, ...]) -> tuple[ir.Model, Analysis] | 
 @given(seed=st.integers(0, 1_000_000))
 def test_a_rule_alone_changes_nothing(name, seed):
     rules = [rule for rule in RULES if rule.name == name]
-    first = () if rules[0] in normalize.RULES else normalize.RULES if rules[0] in FUSING else (*normalize.RULES, *FUSING)
+    first = () if rules[0] in NORMAL_RULES else NORMAL_RULES if rules[0] in FUSING else (*NORMAL_RULES, *FUSING)
     before, after = prepared(seed, first), prepared(seed, first)
     if before is None or after is None:
         return

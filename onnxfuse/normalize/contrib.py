@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxfuse.normalize import contrib_attention, contrib_elementwise, contrib_norms, contrib_products
 from onnxfuse.normalize.contrib_site import Parts, Site, Stays
-from onnxfuse.rewrite import Analysis, Op
+from onnxfuse.rewrite import Analysis, Op, pattern
 from onnxfuse.rewrite.attributes import plain
+from onnxfuse.rewrite.driver import Line, forget
+from onnxfuse.rewrite.passes import Context, Result
 
 DOMAIN = "com.microsoft"
 
@@ -30,31 +33,52 @@ PARTS: dict[str, Parts] = contrib_elementwise.PARTS | contrib_norms.PARTS | cont
 """For each operator, the function that builds its parts by output number."""
 
 
-def take_apart(model: ir.Model, analysis: Analysis) -> int:
-    """Replace the operators of ``PARTS`` by their parts, in place. Returns how many.
+@dataclass(frozen=True)
+class TakeContribApart:
+    """Replace ONNX Runtime's operators by their parts.
 
-    One that is not understood, or has an output in use for which there are no parts, stays as it is.
-
-    Args:
-        analysis: of the model's graph; they are filled on the way.
+    One that is not understood, has an output in use for which there are no parts, or has parts that are proven wrong, stays as it
+    is; the reason is in its metadata.
     """
-    count = 0
-    for node in list(model.graph):
-        if node.domain == DOMAIN:
+
+    name: str = "contrib-parts"
+    exact: bool = False
+
+    def apply(self, model: ir.Model, context: Context) -> Result:
+        analysis, count = context.analysis(model), 0
+        for node in list(model.graph):
+            if node.domain != DOMAIN:
+                _know(node, analysis)
+                continue
             op = Op(model.graph, node.outputs[0].name or "part")
             try:
                 made = _parts(Site(op, analysis, node, model.graph.inputs))
+                self._prove(node, op, made, model, context)
             except Stays as reason:
                 node.metadata_props[STAYS] = str(reason)
-                _forget(op)
-            else:
-                _put(model.graph, node, op, made)
-                count += 1
-                for built in op.nodes:
-                    _know(built, analysis)
+                forget(op)
+                _know(node, analysis)
                 continue
-        _know(node, analysis)
-    return count
+            value, before = pattern.name_of(node.outputs[0]), Line.of(node)
+            _put(model.graph, node, op, made)
+            context.trace.record(self.name, value, [before], op.nodes)
+            count += 1
+            for built in op.nodes:
+                _know(built, analysis)
+        return Result(count > 0)
+
+    def _prove(self, node: ir.Node, op: Op, made: dict[int, ir.Value], model: ir.Model, context: Context) -> None:
+        """Run the operator and its parts side by side, output by output. Raises Stays where they differ."""
+        prover = context.prover(model)
+        if prover is None:
+            return
+        with context.trace.proving():
+            pairs = [(old, made[at]) for at, old in enumerate(node.outputs) if at in made]
+            verdicts = [prover.prove(self, [node], old, op, new) for old, new in pairs]
+        worst = min(verdicts, key=lambda verdict: (False, None, True).index(verdict.proven))
+        context.trace.judge(self.name, pattern.name_of(node.outputs[0]), worst)
+        if worst.proven is False:
+            raise Stays(f"its parts compute something else: {worst.reason}")
 
 
 def _know(node: ir.Node, analysis: Analysis) -> None:
@@ -125,10 +149,3 @@ def _put(graph: ir.Graph, node: ir.Node, op: Op, made: dict[int, ir.Value]) -> N
             made[at].type, made[at].shape = old.type, old.shape
             ir.convenience.replace_all_uses_with(old, made[at], replace_graph_outputs=True)
     graph.remove(node, safe=True)
-
-
-def _forget(op: Op) -> None:
-    """The graph's values must not remember parts that were not put."""
-    for node in op.nodes:
-        for at in range(len(node.inputs)):
-            node.replace_input_with(at, None)

@@ -7,6 +7,7 @@ runs once in ONNX Runtime, in one session; what that cannot run is left.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -14,10 +15,11 @@ import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
 from onnxfuse.io.wire import LARGE
-from onnxfuse.normalize.structure import is_deterministic
+from onnxfuse.normalize.duplicates import is_deterministic
 from onnxfuse.rewrite.analysis import Analysis, ValueInfo, is_constant, stored
 from onnxfuse.rewrite.driver import Trace, remove_dead
 from onnxfuse.rewrite.inference import opset_imports
+from onnxfuse.rewrite.passes import Context, Result
 from onnxfuse.runtime.sessions import compute
 
 LARGEST = 1 << 22
@@ -46,6 +48,16 @@ LEFT = "onnxfuse.left"
 """Marks a node that could not be computed: it is not tried again."""
 
 Tensors = dict[ir.Value, ir.TensorProtocol]
+
+
+@dataclass(frozen=True)
+class FoldConstants:
+    """Replace nodes whose result is known by initializers (``fold``)."""
+
+    name: str = "fold-constants"
+
+    def apply(self, model: ir.Model, context: Context) -> Result:
+        return Result(fold(model, context.analysis(model), context.trace) > 0)
 
 
 def fold(model: ir.Model, analysis: Analysis, trace: Trace) -> int:

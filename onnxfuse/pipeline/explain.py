@@ -20,9 +20,11 @@ from onnxfuse.catalog import model_type
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.normalize.contrib import STAYS
 from onnxfuse.optimizer import canonical, left_out, ordered, select, stands_for
-from onnxfuse.rewrite import Analysis, Fusion, Rule, Trace
+from onnxfuse.rewrite import Analysis, Fusion, Rule
 from onnxfuse.rewrite.driver import CONSENT, nearest_miss
+from onnxfuse.rewrite.passes import Context
 from onnxfuse.rewrite.pattern import Miss
+from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.targets import Target
 
 LEADS, LAYER = "layer_norm", "attention"
@@ -103,7 +105,9 @@ def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Fi
     Raises:
         UsageError, ModelError: as ``fuse``.
     """
-    analysis = canonical(model, target, select(target, frozenset(), frozenset()), Trace())
+    context = Context(compute, infer)
+    canonical(model, target, select(target, frozenset(), frozenset()), context)
+    analysis = context.analysis(model)
     counted = {fusion.name: fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator}
     known = _Known({name: fusion for name, fusion in counted.items() if not left_out(fusion, target)})
     things = [name for name in things if name in known.fusions or name not in counted]

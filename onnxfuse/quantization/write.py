@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.normalize import structure
+from onnxfuse.normalize.duplicates import merge_duplicates
+from onnxfuse.normalize.structure import tidy
 from onnxfuse.quantization import weights
 from onnxfuse.quantization.linears import Linear, find_embeddings, find_linears
 from onnxfuse.quantization.prepare import Prepared
@@ -70,8 +71,8 @@ def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC,
     if prepared.scheme.embeddings:
         for node in find_embeddings(model):
             _quantize_embedding(graph, node, tables)
-    structure.merge_duplicates(model)
-    structure.tidy(model)
+    merge_duplicates(model)
+    tidy(model)
     return model
 
 

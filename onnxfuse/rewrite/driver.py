@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx_ir as ir
 
 from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.analysis import Analysis
-from onnxfuse.rewrite.proof import Prover
+from onnxfuse.rewrite.proof import Prover, Verdict
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
 
 CONSENT = "the guard's consent"
@@ -62,7 +63,7 @@ class Trace:
     ``proven`` counts the rewrites whose local proof held, and ``proof_seconds`` is what all proofs took. ``unproven`` and
     ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done. ``endless`` are rules
     that undid each other and were stopped. ``unfolded`` says by value why a constant could not be computed. ``listener`` is told
-    of each rewrite after it is made.
+    of each rewrite after it is made. ``passes`` counts by name how often a pass modified the model.
     """
 
     applications: list[Application] = field(default_factory=list)
@@ -73,12 +74,14 @@ class Trace:
     rejected: dict[str, str] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
     unfolded: dict[str, str] = field(default_factory=dict)
+    passes: Counter[str] = field(default_factory=Counter)
     listener: Listener | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """A summary for onnxfuse.json: applications of each rule, and the nearest miss of each."""
         return {
             "rules": dict(Counter(a.rule for a in self.applications)),
+            "passes": dict(self.passes),
             "proven": self.proven,
             "unproven": self.unproven,
             "rejected": self.rejected,
@@ -87,10 +90,27 @@ class Trace:
             "misses": self.misses,
         }
 
-    def record(self, rule: Rule, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
-        self.applications.append(Application(rule.name, value, tuple(before), tuple(map(Line.of, after))))
+    def record(self, name: str, value: str, before: Iterable[Line], after: Iterable[ir.Node]) -> None:
+        """Keep a rewrite by a rule or pass of that name, and tell the listener."""
+        self.applications.append(Application(name, value, tuple(before), tuple(map(Line.of, after))))
         if self.listener is not None:
             self.listener(self.applications[-1])
+
+    @contextmanager
+    def proving(self) -> Iterator[None]:
+        """Count the seconds of a proof."""
+        start = time.perf_counter()
+        yield
+        self.proof_seconds += time.perf_counter() - start
+
+    def judge(self, name: str, where: str, verdict: Verdict) -> None:
+        """Keep what became of a proof."""
+        if verdict.proven:
+            self.proven += 1
+        elif verdict.proven is None:
+            self.unproven.setdefault(name, verdict.reason)
+        else:
+            self.rejected.setdefault(name, f"at {where}: {verdict.reason}")
 
     def record_miss(self, rule: Rule, miss: pattern.Miss) -> None:
         known = self.misses.get(rule.name)
@@ -181,7 +201,7 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, analysis: Analysis, tra
             continue
         value, before = pattern.name_of(match.output), [Line.of(node) for node in match.nodes]
         replace(model.graph, root, op, built, rule.pattern.output)  # names what was built
-        trace.record(rule, value, before, op.nodes)
+        trace.record(rule.name, value, before, op.nodes)
         return True
     if attempt.miss is not None and attempt.miss.matched:
         trace.record_miss(rule, attempt.miss)
@@ -196,19 +216,19 @@ def _read(rule: Rule, root: ir.Node) -> bool:
 
 def _proven(prover: Prover, rule: Rule, match: Match, op: Op, built: ir.Value, trace: Trace) -> bool:
     """Whether the rewrite may be made: its proof held, or could not be run."""
-    start = time.perf_counter()
-    verdict = prover.prove(rule, match.nodes, match.output, op, built, match.read)
-    trace.proof_seconds += time.perf_counter() - start
-    if verdict.proven:
-        trace.proven += 1
-    elif verdict.proven is None:
-        trace.unproven.setdefault(rule.name, verdict.reason)
-    else:
-        trace.rejected.setdefault(rule.name, f"at {pattern.name_of(match.output)}: {verdict.reason}")
-        for node in op.nodes:  # the graph's values must not remember a replacement that was not made
-            for at in range(len(node.inputs)):
-                node.replace_input_with(at, None)
+    with trace.proving():
+        verdict = prover.prove(rule, match.nodes, match.output, op, built, match.read)
+    trace.judge(rule.name, pattern.name_of(match.output), verdict)
+    if verdict.proven is False:
+        forget(op)
     return verdict.proven is not False
+
+
+def forget(op: Op) -> None:
+    """The graph's values must not remember a replacement that was not made."""
+    for node in op.nodes:
+        for at in range(len(node.inputs)):
+            node.replace_input_with(at, None)
 
 
 def _need_private(rule: Rule, match: Match) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from onnxfuse.errors import ModelError
 from onnxfuse.rewrite.analysis import Analysis, Dim, ValueInfo, constant
 from onnxfuse.rewrite.inference import IR_VERSION, opset_imports
 from onnxfuse.rewrite.proof_key import may_be_weight, region_key
-from onnxfuse.rewrite.rule import Op, Rule
+from onnxfuse.rewrite.rule import Op
 
 Compute = Callable[[onnx.ModelProto, Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 """The outputs of a model on named arrays, in order, without any rewrite of its own; ``runtime.sessions.compute`` is one.
@@ -55,6 +56,16 @@ class _Failure:
     reason: str
 
 
+class Claim(Protocol):
+    """What says that a replacement computes the same: a rule, or a pass. ``exact``: to the bit."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+
 class Prover:
     """Proves rewrites of one graph; sizes and random numbers are the same for all of them.
 
@@ -72,7 +83,7 @@ class Prover:
 
     def prove(
         self,
-        rule: Rule,
+        claim: Claim,
         before: Sequence[ir.Node],
         old: ir.Value,
         op: Op,
@@ -94,16 +105,16 @@ class Prover:
             return Verdict(None, str(reason))
         fixed = set(outside if looked_at is None else looked_at) | set(op.initializers)
         weights = {value for value in outside if value not in fixed and may_be_weight(value)}
-        key = rule.name, rule.exact, region_key([*before, *op.nodes], (old, new), feeds, weights)
+        key = claim.name, claim.exact, region_key([*before, *op.nodes], (old, new), feeds, weights)
         if key in self._proven:
             return Verdict(True)
-        verdict = self._compare(rule, before, old, op, new, feeds)
+        verdict = self._compare(claim, before, old, op, new, feeds)
         if verdict.proven:
             self._proven.add(key)
         return verdict
 
     def _compare(
-        self, rule: Rule, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value, feeds: dict[ir.Value, np.ndarray]
+        self, claim: Claim, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value, feeds: dict[ir.Value, np.ndarray]
     ) -> Verdict:
         wanted = self._run(before, old, feeds)
         if isinstance(wanted, _Failure):
@@ -111,7 +122,7 @@ class Prover:
         got = feeds[new] if new in feeds else self._run(op.nodes, new, feeds)
         if isinstance(got, _Failure):
             return Verdict(False, f"ONNX Runtime cannot run the replacement: {got.reason}")
-        return _judge(wanted, got, exact=rule.exact)
+        return _judge(wanted, got, exact=claim.exact)
 
     def _size(self, dim: Dim) -> int:
         for name in dim.symbols:
@@ -188,13 +199,11 @@ class Prover:
 
 
 def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    if dtype.kind == "b":
-        keep = np.asarray(rng.random(shape) < 0.6)
+    if dtype.kind in "biu":
+        keep = np.asarray(rng.random(shape) < 0.6 if dtype.kind == "b" else rng.integers(0, 2, shape))
         if keep.ndim and shape[-1] > 1:  # a row without a token means nothing, whichever way the mask is meant
             keep[..., 0], keep[..., -1] = True, False
-        return keep
-    if dtype.kind in "iu":
-        return rng.integers(0, 2, shape).astype(dtype)
+        return keep.astype(dtype)
     return rng.standard_normal(shape, dtype=np.float32).astype(dtype)
 
 

@@ -12,12 +12,11 @@ import pytest
 
 from onnxfuse.errors import ModelError, StorageError, UsageError
 from onnxfuse.io import atomic, onnx_file
-from onnxfuse.normalize.structure import simplify
 from onnxfuse.optimizer import fuse
 from onnxfuse.runtime.sessions import open_session
 from onnxfuse.targets import find
 from tests.cli.test_cli import expect_one_line
-from tests.conftest import HANGS, fill, parse
+from tests.conftest import HANGS, clean, fill, parse
 
 
 def small(path: Path, width: int = 64) -> ir.Model:
@@ -452,7 +451,7 @@ def test_parts_of_sparse_tensors_come_along_too(put, tmp_path):
     tensor.values.CopyFrom(apart("w", np.array([2, 5], np.float32), tmp_path))
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
     loaded = onnx_file.load(tmp_path / "a.onnx")
-    simplify(loaded)
+    clean(loaded)
     assert loaded.graph.initializers["w"].const_value.numpy().tolist() == [2, 0, 5]
     tensor.values.external_data[0].value = str(tmp_path / "w.bin")
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())

@@ -5,9 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.folding import fold
-from onnxfuse.normalize.structure import simplify
 from onnxfuse.rewrite import Trace
-from tests.conftest import analysis_of, assert_same, fill, ops, parse
+from tests.conftest import analysis_of, assert_same, clean, fill, ops, parse
 
 W = "float[3] w = {1.5, -2, 3}"
 
@@ -15,7 +14,7 @@ W = "float[3] w = {1.5, -2, 3}"
 def folded(text: str, opset: int = 21) -> tuple[ir.Model, Trace]:
     """A model after all folding, and the trace of it."""
     model, trace = parse(text, opset=opset), Trace()
-    simplify(model)
+    clean(model)
     analysis = analysis_of(model)
     while fold(model, analysis, trace):
         pass
@@ -209,7 +208,7 @@ def test_a_large_weight_with_other_readers_is_not_stored_twice(side, node, left)
     )
     model = fill(parse(text), w=(side, side))
     before = ir.from_proto(ir.to_proto(model))
-    simplify(model)
+    clean(model)
     assert fold(model, analysis_of(model), Trace()) == 1 - len(left)
     assert ops(model) == ["MatMul", "MatMul", *left]
     assert_same(before, model, {"B": 2}, tolerance=1e-4)

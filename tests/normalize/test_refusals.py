@@ -2,7 +2,8 @@
 
 import pytest
 
-from onnxfuse.normalize import RULES, softmax
+from onnxfuse.normalize import softmax
+from onnxfuse.optimizer import NORMAL_RULES as RULES
 from onnxfuse.rewrite import Trace, rewrite
 from tests.conftest import analysis_of, fill, parse
 

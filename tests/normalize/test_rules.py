@@ -2,9 +2,7 @@
 
 import pytest
 
-from onnxfuse import normalize
-from onnxfuse.rewrite import Trace
-from tests.conftest import apply, assert_same, fill, ops, parse
+from tests.conftest import apply, assert_same, fill, normalized, ops, parse
 
 CONSTANTS = """<int64[4] t4 = {0, 0, 3, 4}, int64[3] t3 = {0, 0, 12}, int64[2] t6 = {-1, 6}, int64[1] first = {0}, int64[1] second = {1},
     int64[1] last = {-1}, int64[1] step = {2}, int64[1] end = {9223372036854775807}, int64[1] back = {-1}, int64 zero = {0}, int64 one = {1},
@@ -335,8 +333,7 @@ def test_nan_repair_stays_with_a_mask_from_outside():
 
 @pytest.mark.parametrize("options", [{}, {"prove": False}, {"prove": True}])
 def test_rewrites_are_proven_on_demand(options):
-    trace = Trace()
-    normalize.normalize(build("y = Div(x, f4)"), trace, opset=23, **options)
+    trace = normalized(build("y = Div(x, f4)"), **options).trace
     assert len(trace.applications) == 1
     assert trace.proven == bool(options.get("prove"))
 
@@ -429,6 +426,6 @@ def test_model_local_functions_are_inlined():
     text = """<ir_version: 10, opset_import: ["" : 23, "f" : 1]> g (float[B,4] x) => (float[B,4] y) { y = f.twice(x) }
         <opset_import: ["" : 23], domain: "f"> twice (a) => (b) { b = Add(a, a) }"""
     model = ir.from_proto(onnx.parser.parse_model(text))
-    normalize.normalize(model, Trace(), opset=23)
+    normalized(model)
     assert ops(model) == ["Add"]
     assert not model.functions

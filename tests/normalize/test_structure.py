@@ -9,11 +9,12 @@ import pytest
 
 from onnxfuse.errors import ModelError
 from onnxfuse.normalize import structure
-from onnxfuse.normalize.structure import convert, is_deterministic, merge_duplicates, simplify
+from onnxfuse.normalize.duplicates import is_deterministic, merge_duplicates
+from onnxfuse.normalize.opset import convert
 from onnxfuse.optimizer import fuse
 from onnxfuse.runtime.sessions import open_session
 from onnxfuse.targets import find
-from tests.conftest import ops, parse
+from tests.conftest import clean, ops, parse
 
 RNG = np.random.default_rng(0)
 FEEDS = {"x": RNG.standard_normal((2, 3)).astype(np.float32), "i": RNG.standard_normal(3).astype(np.float32), "n": np.array(4)}
@@ -31,7 +32,7 @@ def answers(model: ir.Model, choice: bool) -> dict[str, np.ndarray]:
 def assert_kept(text: str, opset: int = 17, steps=None) -> ir.Model:
     """Both paths of a model compute the same, under the same names, before and after every step. Returns what came out."""
     before, after = parse(text, opset=opset), parse(text, opset=opset)
-    for step in steps or (simplify, merge_duplicates, lambda model: convert(model, 21), merge_duplicates, structure.tidy):
+    for step in steps or (clean, merge_duplicates, lambda model: convert(model, 21), merge_duplicates, structure.tidy):
         step(after)
         for choice in (True, False):
             wanted, got = answers(before, choice), answers(after, choice)
@@ -167,7 +168,7 @@ def test_one_value_may_be_two_outputs():
     )
     for model in (before, after):
         model.graph.outputs.append(model.graph.outputs[0])
-    simplify(after)
+    clean(after)
     merge_duplicates(after)
     assert [value.name for value in after.graph.outputs] == ["y", "y"]
     np.testing.assert_array_equal(answers(after, True)["y"], answers(before, True)["y"])
@@ -228,7 +229,7 @@ def test_dropout_that_a_caller_may_turn_on_stays():
     assert ops(assert_kept(text)) == ["Identity"]
     model = parse(text)
     model.graph.inputs.append(model.graph.initializers["t"])
-    simplify(model)
+    clean(model)
     assert ops(model) == ["Dropout"]
 
 
@@ -248,20 +249,20 @@ def test_constants_of_every_kind_are_lifted():
 )
 def test_operators_of_other_domains_are_not_the_standards(node):
     model = parse(X + f"(float[2,3] y) {{ {node}  y = Add(x, k) }}")
-    simplify(model)
+    clean(model)
     assert len(model.graph) == 2
 
 
 @pytest.mark.parametrize("node", ["k = Identity(r)", "k = Dropout(r)"])
 def test_an_input_that_a_call_leaves_out_is_the_runtimes_to_refuse(node):
     model = called("y = f.part(x)", f"(p, r) => (q) {{ {node}  q = Add(p, k) }}")
-    simplify(model)
+    clean(model)
     assert len(model.graph) == 2
 
 
 def test_inner_values_keep_their_names_and_outputs_need_no_identity():
     model = parse(X + "(float[2,3] y) { a = Exp(x)  b = Identity(a)  c = Neg(b)  y = Identity(c) }")
-    simplify(model)
+    clean(model)
     assert [(node.op_type, node.outputs[0].name) for node in model.graph] == [("Exp", "a"), ("Neg", "y")]
 
 
@@ -274,11 +275,11 @@ def test_a_model_of_the_opset_or_a_newer_one_is_not_converted():
 
 def test_what_only_looks_like_a_constant_stays():
     after = assert_kept(
-        X + "(float[2,3] y) { n = Shape(x)  k = ConstantOfShape<value = float[1] {2}>(n)  y = Neg(k) }", steps=(simplify,)
+        X + "(float[2,3] y) { n = Shape(x)  k = ConstantOfShape<value = float[1] {2}>(n)  y = Neg(k) }", steps=(clean,)
     )
     assert "ConstantOfShape" in ops(after)
     model = called("y = f.part(x)", "<a> (p) => (q) { k = Constant<value_float: float = @a>()  q = Mul(p, k) }")
-    simplify(model)
+    clean(model)
     assert ops(model) == ["Constant", "Mul"]
 
 
@@ -296,7 +297,7 @@ def test_dropout_goes_unless_its_mask_is_read(node, left):
 
 def test_dropout_stays_on_demand():
     model = parse(X + "(float[2,3] y) { d = Dropout(x)  y = Neg(d) }")
-    simplify(model, dropout=True)
+    clean(model, "remove-dropout")
     assert ops(model) == ["Dropout", "Neg"]
 
 
@@ -320,7 +321,7 @@ def called(call: str, body: str, head: str = CALL) -> ir.Model:
 )
 def test_functions_are_inlined_as_they_are_called(call, body):
     before, after = called(call, body), called(call, body)
-    simplify(after)
+    clean(after)
     assert not after.functions
     np.testing.assert_array_equal(answers(after, True)["y"], answers(before, True)["y"])
 
@@ -333,30 +334,30 @@ def test_a_function_that_names_an_operator_of_the_runtime_is_not_what_runs():
         )
     )
     wanted = answers(model, True)["y"]
-    simplify(model)
+    clean(model)
     assert ops(model) == ["Gelu"]
     np.testing.assert_array_equal(answers(model, True)["y"], wanted)
 
 
 def test_functions_that_cannot_be_inlined_are_named():
     with pytest.raises(ModelError, match="gives an input back"):
-        simplify(called("y = f.part(x)", "(p) => (p) { q = Neg(p) }"))
+        clean(called("y = f.part(x)", "(p) => (p) { q = Neg(p) }"))
     other = called("y = f.part(x)", "(p) => (q) { s = ReduceMean<axes = [1]>(p)  q = Sub(p, s) }")
     other.opset_imports[""] = 18
     with pytest.raises(ModelError, match="uses ReduceMean of opset 17"):
-        simplify(other)
+        clean(other)
     same = called("y = f.part(x)", "(p) => (q) { q = Neg(p) }")
     same.opset_imports[""] = 18
-    simplify(same)
+    clean(same)
     assert ops(same) == ["Neg"]
     for unknown in ("com.microsoft.Gelu", "SimplifiedLayerNormalization"):  # standard in opset 20, and in none
         other = called("y = f.part(x)", f"(p) => (q) {{ q = {unknown}(p) }}")
         other.opset_imports[""] = 21
-        simplify(other)
+        clean(other)
         assert ops(other) == [unknown.split(".")[-1]]
     deep = called("y = f.part(x)", "(p) => (q) { q = f.part(p) }")
     with pytest.raises(ModelError, match="cannot be inlined: Cyclic"):
-        simplify(deep)
+        clean(deep)
 
 
 def test_tidying_declares_domains_and_leaves_types_to_the_outputs():
@@ -449,7 +450,7 @@ def _does_nothing(model: ir.Model, opset: int, **_: bool) -> None:
     ("converter", "why"), [(_refuses, "no adapter;"), (_loses, "a node is lost;"), (_does_nothing, "has no such model")]
 )
 def test_a_converter_that_fails_in_any_way_is_told_of(monkeypatch, converter, why):
-    monkeypatch.setattr(structure.version_converter, "convert_version", converter)
+    monkeypatch.setattr("onnxfuse.normalize.opset.version_converter.convert_version", converter)
     with pytest.raises(ModelError, match=f"cannot be brought from opset 17 to 23: .*{why}"):
         convert(parse(X + "(float[2,3] y) { y = Exp(x) }", opset=17), 23)
 
