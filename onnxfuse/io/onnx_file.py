@@ -60,11 +60,13 @@ def load(path: Path) -> ir.Model:
 
 def _parse(path: Path) -> onnx.ModelProto:
     """The model in a file, with its large weights left where they are. Raises ModelError."""
+    proto = onnx.ModelProto()
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return onnx.ModelProto.FromString(without_weights(data, str(path.resolve())))
+            proto.ParseFromString(without_weights(data, str(path.resolve())))
     except (DecodeError, ValueError, IndexError) as error:
         raise ModelError(f"{path} is not a whole ONNX model ({error}); export it again or copy it again") from error
+    return proto
 
 
 def model_bytes(path: Path, model: ir.Model | None = None) -> int:

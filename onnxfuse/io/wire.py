@@ -150,7 +150,7 @@ def _tensor_header(value: ir.Value, tensor: ir.TensorProtocol) -> bytes:
     """A TensorProto up to and including the length of its raw_data."""
     dims = [int(dim) for dim in tensor.shape.numpy()]
     head = onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=dims)
-    return head.SerializeToString() + _tag(TENSOR_RAW_DATA, BYTES) + _encode(tensor.nbytes)
+    return bytes(head.SerializeToString()) + _tag(TENSOR_RAW_DATA, BYTES) + _encode(tensor.nbytes)
 
 
 def _tag(field: int, wire: int) -> bytes:

@@ -125,7 +125,7 @@ def _tokens(profile: Profile, case: Case) -> np.ndarray:
     """Where there is no padding [B,S]: by the mask of the usual name, else by the only one of that shape."""
     masks = {value.name: value for value in profile.inputs if value.role == "mask" and len(value.shape) == 2}
     mask = masks.get(MASK) or next(iter(masks.values()))
-    return case.feeds[mask.name] != mask.meaning[1]
+    return np.asarray(case.feeds[mask.name] != mask.meaning[1])
 
 
 def _require_alike(first: Opened, second: Opened) -> None:
