@@ -24,18 +24,12 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Exported:
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when LiteRT does not compute what TensorFlow does.
     """
-    from onnxfuse.exporters import checkpoint_runner, framework_of, frameworks
+    from onnxfuse.exporters import checkpoint_runner
     from onnxfuse.exporters.tflite import FILES, convert
 
     if plan.precision not in FILES:
         raise UsageError(f"--precision {plan.precision}: wanted one of {', '.join(FILES)}")
-    known, framework = frameworks(), framework_of(plan.source, plan.framework)
-    label = known["tf"].label
-    if framework != "tf":
-        raise UsageError(
-            f"--format tflite converts {label} models; {plan.source} is {known[framework].label}'s; "
-            "give one of the other's, or --framework tf where the tf extra is installed"
-        )
+    label = _required(plan)
     clock = Clock()
     checkpoint = load_checkpoint(plan, plan.source, "tf", progress)
     clock.lap("load")
@@ -69,3 +63,17 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Exported:
         lay_beside(staged, checkpoint, plan, f"export {plan.format} {plan.precision}", step)
     model.move(path)
     return step
+
+
+def _required(plan: ExportConfig) -> str:
+    """What TensorFlow is called. Raises UsageError when the source is another framework's."""
+    from onnxfuse.exporters import framework_of, frameworks
+
+    known, framework = frameworks(), framework_of(plan.source, plan.framework)
+    label = known["tf"].label
+    if framework != "tf":
+        raise UsageError(
+            f"--format tflite converts {label} models; {plan.source} is {known[framework].label}'s; "
+            "give one of the other's, or --framework tf where the tf extra is installed"
+        )
+    return label

@@ -1,13 +1,14 @@
 """The chain on every family, exporter, task and target: counts, parity with PyTorch, files."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import ExportError, ParityError, RequirementError, UsageError
 from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.io import onnx_file
@@ -17,7 +18,7 @@ from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.run import run_all
-from onnxfuse.runtime import open_runner
+from onnxfuse.runtime import open_runner, sessions
 from onnxfuse.targets import NAMES, find
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect
@@ -296,3 +297,19 @@ def test_full_size_models(tmp_path, name, exporter):
     assert quantized.size <= 0.27 * exported.size
     assert optimized.seconds["fuse"] <= 3
     assert np.isfinite(quantized.parity.cosine)
+
+
+def test_run_reads_each_model_once_and_opens_it_once(bert_export, tmp_path, monkeypatch):
+    """But for the exporter's own file, which is read before the check of what is written."""
+    read, opened = Counter(), Counter()
+    parse, session = onnx_file._parse, sessions._open
+
+    def open_counted(source, *given, **options):
+        opened.update([Path(source).name] if isinstance(source, str) else [])
+        return session(source, *given, **options)
+
+    monkeypatch.setattr(onnx_file, "_parse", lambda path: read.update([path.name]) or parse(path))
+    monkeypatch.setattr(sessions, "_open", open_counted)
+    run_all(ExportConfig(str(bert_export / "checkpoint"), tmp_path, exporter="torchscript"), "cpu", BenchmarkConfig(rounds=1))
+    assert read == {"model.onnx": 2, "model_optimized.onnx": 1, "model_quantized.onnx": 1}
+    assert opened == {"model.onnx": 1, "model_optimized.onnx": 1, "model_quantized.onnx": 1}
