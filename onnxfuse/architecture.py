@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxfuse.config import BATCH_SIZE, SEQUENCE_LENGTH
 from onnxfuse.errors import UsageError
 
 
@@ -131,7 +132,6 @@ def _fix(model: ir.Model, name: str, size: int) -> None:
         raise UsageError(f"the model has no dynamic {name.replace('_', ' ')} that could be fixed to {size}")
 
 
-BATCH_SIZE, SEQUENCE_LENGTH = "batch_size", "sequence_length"
 TOKENS = {0: BATCH_SIZE, 1: SEQUENCE_LENGTH}
 IMAGES = {0: BATCH_SIZE}
 

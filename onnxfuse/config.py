@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from onnxfuse.architecture import BATCH_SIZE, SEQUENCE_LENGTH
 from onnxfuse.errors import UsageError
+
+BATCH_SIZE, SEQUENCE_LENGTH = "batch_size", "sequence_length"
+"""Names of the dynamic dimensions, as optimum has them."""
 
 RANGES = ("minmax", "entropy", "percentile")
 FORMATS = ("auto", "qoperator", "qdq")

@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import signal
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -247,3 +249,9 @@ def test_onnx_runtimes_own_log_stays_out(process, cli, tmp_path):
     expect_one_line(cli("benchmark", "model.onnx"), 3, "measured: ONNX Runtime", "cannot run model.onnx on x [1, 3]")
     (tmp_path / "config.json").write_text("{}")
     assert "put its config.json" not in cli("check", "model.onnx", "model.onnx").stderr
+
+
+def test_help_imports_nothing_that_works_on_models():
+    code = "import sys, onnxfuse.cli.app; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert not {"numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "transformers", "openvino"} & set(loaded.stdout.split())
