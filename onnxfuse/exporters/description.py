@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -222,11 +223,10 @@ def cannot_load(description: Description, library: str, kind: Any, error: Except
 
 def require_there(source: str) -> None:
     """Refuse a path that is not there; what may be a hub id passes. Raises UsageError."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
+    hub: Any = importlib.import_module("huggingface_hub.utils")
     if Path(source).exists():
         return
     try:
-        validate_repo_id(source)
-    except HFValidationError as error:
+        hub.validate_repo_id(source)
+    except hub.HFValidationError as error:
         raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id") from error

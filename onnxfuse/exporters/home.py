@@ -66,7 +66,7 @@ class Home:
         if self.local:
             path = Path(self.source) / self.folder / name
             return path if path.exists() or path.is_symlink() else None
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         found = cached_file(
             self.source,
@@ -80,7 +80,7 @@ class Home:
 
     def _downloaded(self) -> Path:
         """The hub id's config.json. Raises ExportError with the hub's reason when it cannot be had."""
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         try:
             return Path(cached_file(self.source, "config.json", subfolder=self.folder) or "")

@@ -12,7 +12,7 @@ from onnxfuse.runtime.api import Feeds, Outputs, Runner
 
 
 def limit_threads(threads: int) -> None:
-    """Give TensorFlow this many threads, before it first runs something in this process; it cannot be told later."""
+    """Give TensorFlow this many threads, before it first runs something in this process; it cannot be changed later."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
 
 

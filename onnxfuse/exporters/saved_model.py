@@ -135,8 +135,8 @@ def _outputs(given: dict[str, Any]) -> dict[str, str]:
 def _task_of(outputs: set[str], config: dict[str, Any], family: Architecture, where: str) -> str:
     """The task whose outputs a signature has; logits are those of config.json's class, or of a classification."""
     named = config.get("architectures")
-    told = task_of(str(named[0]), family) if isinstance(named, list) and named else None
-    for task in (told or classification(family), classification(family), *family.tasks):
+    saved = task_of(str(named[0]), family) if isinstance(named, list) and named else None
+    for task in (saved or classification(family), classification(family), *family.tasks):
         if set(OUTPUTS[task]) <= outputs:
             return task
     raise ExportError(

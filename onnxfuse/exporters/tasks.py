@@ -16,7 +16,7 @@ def checked(task: str, family: Architecture) -> str:
 
 
 def classification(family: Architecture) -> str:
-    """The family's classification of whole inputs: what random weights are made for unless told otherwise."""
+    """The family's classification of whole inputs: what random weights are made for when no task is asked for."""
     return next(task for task in family.tasks if task in ("text-classification", "image-classification"))
 
 

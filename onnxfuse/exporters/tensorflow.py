@@ -73,7 +73,7 @@ def open_tensorflow(source: Any, opening: Opening) -> Checkpoint:
 
 
 def require_tensorflow() -> Any:
-    """The ``tensorflow`` module, told to be quiet. Raises MissingExtraError when it is not installed."""
+    """The ``tensorflow`` module, made quiet. Raises MissingExtraError when it is not installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:

@@ -22,9 +22,8 @@ def function(call: Call, family: Architecture, task: str, config: dict[str, Any]
     pixels = tf.TensorSpec([None, config.get("num_channels", 3), height, width], tf.float32, name="pixel_values")
     signature = [pixels if name == "pixel_values" else tf.TensorSpec([None, None], tf.int64, name=name) for name in names]
 
-    @tf.function(input_signature=signature, autograph=False)  # nothing here branches on a tensor; rewriting code takes seconds
     def exported(*inputs: Any) -> tuple[Any, ...]:
         results = call(dict(zip(names, inputs, strict=True)))
         return tuple(tf.identity(results[name], name=name) for name in outputs)
 
-    return exported
+    return tf.function(exported, input_signature=signature, autograph=False)  # nothing branches; rewriting code takes seconds

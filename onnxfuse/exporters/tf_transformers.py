@@ -35,7 +35,8 @@ def require_transformers() -> Any:
         raise MissingExtraError("exporting transformers' TensorFlow classes", "tf") from error
     if int(transformers.__version__.split(".")[0]) >= 5:
         raise MissingExtraError(f"transformers {transformers.__version__} has no TensorFlow classes; exporting them", "tf")
-    transformers.utils.logging.set_verbosity_error()
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
     return transformers
 
 

@@ -55,10 +55,10 @@ def _save(checkpoint: Checkpoint, folder: Path) -> None:
 
     outputs = OUTPUTS[checkpoint.task]
 
-    @tf.function(input_signature=checkpoint.module.input_signature)
     def named(*inputs: Any) -> dict[str, Any]:
         return dict(zip(outputs, checkpoint.module(*inputs), strict=True))
 
+    signature = tf.function(named, input_signature=checkpoint.module.input_signature)
     holder = tf.Module()
     holder.weights = list(checkpoint.module.get_concrete_function().graph.variables)
-    tf.saved_model.save(holder, str(folder), signatures={SIGNATURE: named})
+    tf.saved_model.save(holder, str(folder), signatures={SIGNATURE: signature})

@@ -77,7 +77,7 @@ def torchscript(checkpoint: Checkpoint, path: Path, opset: int) -> None:
 
 
 def _is_large(checkpoint: Checkpoint) -> bool:
-    size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.module.state_dict().values())
+    size: int = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.module.state_dict().values())
     return size > onnx_file.PROTOBUF_LIMIT - (1 << 24)
 
 

@@ -14,7 +14,7 @@ from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.retype import retype as retype_weights
 from onnxfuse.quantization.retype import slow_matmuls
 from onnxfuse.runtime import Settings
-from onnxfuse.runtime.probes import product_saturates
+from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.verdict import compare_files
 
@@ -61,7 +61,7 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
         clock.lap("retype")
         progress("comparing with the original")
         result = compare_files(before, after, "exact", settings=Settings(unclipped=elsewhere))
-        result.require(CLIPS if product_saturates() else "retyping changed the outputs", unwritten(out))
+        result.require(CLIPS if matmul_saturates() else "retyping changed the outputs", unwritten(out))
         clock.lap("verify")
         progress("measuring")
         feeds = before.profile.feeds(1, min(128, before.profile.longest))

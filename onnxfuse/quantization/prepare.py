@@ -18,7 +18,7 @@ from onnxfuse.quantization.patches import patches_to_products
 from onnxfuse.quantization.ranges import ActivationScale, narrowed, scale_and_zero
 from onnxfuse.quantization.smooth import Smoothing, smooth
 from onnxfuse.quantization.weights import Int8Weight
-from onnxfuse.runtime.probes import product_saturates
+from onnxfuse.runtime.probes import matmul_saturates
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
 
 def reduce_range(scheme: Scheme) -> bool:
     """Whether weights are held from clipping: as the scheme says, or as this machine needs."""
-    return product_saturates() if scheme.reduce_range is None else scheme.reduce_range
+    return matmul_saturates() if scheme.reduce_range is None else scheme.reduce_range
 
 
 def _require_weights(model: ir.Model, linears: list[Linear]) -> None:

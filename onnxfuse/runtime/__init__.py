@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxfuse import plugins
 from onnxfuse.errors import UsageError
 from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings
-from onnxfuse.runtime.probes import product_saturates, slow_factor
+from onnxfuse.runtime.probes import matmul_saturates, slow_factor
 from onnxfuse.runtime.sessions import open_session, run
 
 __all__ = [
@@ -16,9 +16,9 @@ __all__ = [
     "Runner",
     "Runtime",
     "Settings",
+    "matmul_saturates",
     "open_runner",
     "open_session",
-    "product_saturates",
     "run",
     "runtime_of",
     "runtimes",

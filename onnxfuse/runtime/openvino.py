@@ -1,6 +1,6 @@
 """OpenVINO as a runtime: the same files, in float32 or in bfloat16 where the CPU has it.
 
-OpenVINO 2026.4 reads what every shipped target writes, opset-23 Attention and the com.microsoft forms too; what it does not know
+OpenVINO 2026.4 reads what every shipped target writes, opset-23 Attention and com.microsoft operators too; what it does not know
 is refused when it is opened. Dynamic int8 is right in it but slow: it multiplies MatMulInteger in float32.
 
 Source: OpenVINO's Python API (Core.read_model, compile_model) and its CPU properties.

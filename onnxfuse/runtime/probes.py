@@ -1,4 +1,4 @@
-"""What this machine does with 8-bit products, measured."""
+"""What this machine does with 8-bit matmuls, measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxfuse.runtime.sessions import open_session, run
 
 @functools.cache
 def slow_factor() -> float:
-    """How many times as long a product of u8 activations with u8 weights takes here as one with s8 weights."""
+    """How many times as long a matmul of u8 activations with u8 weights takes here as one with s8 weights."""
     seconds = {}
     for dtype in ("uint8", "int8"):
         text = f"""<ir_version: 8, opset_import: ["": 17]> g (uint8[128,768] x) => (int32[128,768] y)
@@ -30,8 +30,8 @@ def slow_factor() -> float:
 
 
 @functools.cache
-def product_saturates() -> bool:
-    """Whether u8 x s8 products are clipped on this machine.
+def matmul_saturates() -> bool:
+    """Whether u8 x s8 matmuls are clipped on this machine.
 
     x86 without VNNI adds two products in 16 bits: 255 * 127 twice does not fit, 255 * 64 twice does.
     Measured, not read off the CPU's flags, so that it holds for the kernel that is really taken.
@@ -40,5 +40,5 @@ def product_saturates() -> bool:
     text = f"""<ir_version: 8, opset_import: ["": 17]> g (uint8[1,{depth}] x) => (int32[1,{depth}] y)
         <int8[1] code = {{127}}, int64[2] shape = {{{depth}, {depth}}}> {{ w = Expand(code, shape)  y = MatMulInteger(x, w) }}"""
     session = open_session(onnx.parser.parse_model(text).SerializeToString())
-    product = run(session, {"x": np.full((1, depth), 255, np.uint8)})["y"]
-    return bool((product != 255 * 127 * depth).any())
+    result = run(session, {"x": np.full((1, depth), 255, np.uint8)})["y"]
+    return bool((result != 255 * 127 * depth).any())

@@ -24,7 +24,7 @@ from onnxfuse.runtime import denormals
 from onnxfuse.runtime.api import Feeds, Outputs, Settings, require_inputs
 
 QUIET = 4
-"""ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is told once."""
+"""ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is said once."""
 
 UNKNOWN = "is not a registered function/op"
 """In ONNX Runtime's words for an operator that it has not."""

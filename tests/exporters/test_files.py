@@ -1,4 +1,4 @@
-"""A checkpoint's files: broken, odd or of an old layout, each is read rightly or told in one line."""
+"""A checkpoint's files: broken, odd or of an old layout, each is read rightly or refused in one line."""
 
 import json
 import os
@@ -179,7 +179,7 @@ def test_a_config_that_cannot_be_read(cli, copy, content, code, words):
     expect_one_line(cli("export", "source"), code, words)
 
 
-def test_a_config_without_a_model_type_that_is_told(cli, copy):
+def test_a_config_without_a_model_type_that_is_asked_for(cli, copy):
     folder = copy()
     known = json.loads((folder / "config.json").read_text())
     write(folder / "config.json", {name: value for name, value in known.items() if name != "model_type"})
@@ -386,7 +386,7 @@ def test_a_transformer_alone_is_asked_for_one_task(cli, copy):
     assert open_checkpoint(source).task == "feature-extraction"
 
 
-def test_pooling_that_nothing_names_is_told(copy):
+def test_pooling_that_nothing_names_is_assumed(copy):
     assert (
         str(open_checkpoint(copy("encoder"), task="sentence-similarity")) == "PyTorch, pooled by mean as no modules.json says how"
     )

@@ -333,7 +333,7 @@ def test_pairs_of_weights():
     assert wrong.left == ("a", "b")  # other numbers; integers where floats are wanted
 
 
-def test_forms_of_a_name():
+def test_aliases_of_a_name():
     assert aliases("LayerNorm.gamma", "bert.") == (
         "LayerNorm.gamma",
         "bert.LayerNorm.gamma",
@@ -360,11 +360,11 @@ def test_positions_that_this_version_does_not_know_are_not_left_out(tmp_path):
     open_checkpoint(saved(tmp_path / "usual", config={"position_embedding_type": "absolute"}))
 
 
-def test_an_activation_that_nobody_knows_is_told_with_its_field(tmp_path):
+def test_an_activation_that_nobody_knows_is_named_with_its_field(tmp_path):
     refused(saved(tmp_path, config={"hidden_act": "swishy"}), "does not know hidden_act 'swishy'")
 
 
-def test_a_checkpoint_of_another_family_is_told_so(tmp_path):
+def test_a_checkpoint_of_another_family_is_named(tmp_path):
     said = refused(
         saved(tmp_path, config={"model_type": "distilbert"}),
         "was saved as BertForSequenceClassification, a class of bert, and its config.json has model type 'distilbert'",

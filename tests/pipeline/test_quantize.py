@@ -22,7 +22,7 @@ from onnxfuse.quantization.linears import find_linears
 from onnxfuse.quantization.prepare import prepare
 from onnxfuse.quantization.weights import Codes
 from onnxfuse.quantization.write import write
-from onnxfuse.runtime.probes import product_saturates
+from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.runtime.sessions import open_session, run
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import ops
@@ -349,7 +349,7 @@ def test_retype_refuses_what_this_machine_would_clip(cli, slow_int8, tmp_path):
             value.const_value = ir.tensor(np.where(rng.random(shape) < 0.5, 0, 255).astype(np.uint8))
     onnx_file.save(model, tmp_path / "wide.onnx")
     result = cli("quantize", "--retype", tmp_path / "wide.onnx", "-o", tmp_path / "fast.onnx")
-    if product_saturates():
+    if matmul_saturates():
         expect_one_line(result, 5, "this machine clips sums of u8 x s8 products", "--no-reduce-range")
         assert not (tmp_path / "fast.onnx").exists()
     else:

@@ -333,7 +333,7 @@ def test_int8_that_is_not_close_is_not_written(product, monkeypatch):
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_retyping_that_changes_something_is_not_written(tmp_path, monkeypatch, clips, elsewhere):
     asked = unlike(monkeypatch)
-    monkeypatch.setattr("onnxfuse.pipeline.retype.product_saturates", lambda: clips)
+    monkeypatch.setattr("onnxfuse.pipeline.retype.matmul_saturates", lambda: clips)
     source = save(tmp_path / "model.onnx", OLD_INT8)
     words = "this machine clips sums of u8 x s8 products" if clips else "retyping changed the outputs"
     with pytest.raises(ParityError, match=rf"^{words}.*: output 'x' .*fast\.onnx was not written"):
