@@ -11,7 +11,7 @@ from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.targets import find
 from tests.conftest import fill, parse
 from tests.layer import CONSTANTS, FULL, HOLES, LEFT, LOOK_ALIKES, ORT, PARTS, RIGHT, SPELLINGS, WEIGHTS, Case, close, ort_verdict
-from tests.splices import read, renamed
+from tests.rewrite.splices import read, renamed
 
 
 def name(case: Case) -> str:
