@@ -28,7 +28,7 @@ Task = Annotated[
 ]
 Framework = Annotated[str | None, Option(help="pt (PyTorch) or tf (TensorFlow, Keras); the source's when not given.")]
 Exporter = Annotated[
-    str | None, Option(help="Of PyTorch: dynamo (torch.export, the default) or torchscript; of TensorFlow: tf2onnx.")
+    str | None, Option(help="Of the framework's exporters one, such as torchscript; its first (torch.export) when not given.")
 ]
 Opset = Annotated[int | None, Option(help="Opset of the export; the exporter's own when not given.")]
 RandomWeights = Annotated[bool, Option("--random-weights", help="Build a known architecture without any download.")]
@@ -81,7 +81,9 @@ Length = Annotated[int | None, Option(min=1, help="Tokens in a row; 128, or as t
 Rows = Annotated[int, Option("--batch", min=1, help="Rows in a batch.")]
 Rounds = Annotated[int, Option(min=1, help="Timed rounds.")]
 RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
-Runtimes = Annotated[list[str] | None, Option("--runtime", help="ort, openvino or openvino-bf16; repeatable.")]
+Runtimes = Annotated[
+    list[str] | None, Option("--runtime", help="ort, or another, such as openvino or openvino-bf16; repeatable.")
+]
 Against = Annotated[
     str | None,
     Option(
