@@ -38,7 +38,11 @@ Precision = Annotated[str, Option(help="Of tflite: fp32, fp16 or int8 (dynamic).
 
 # Of optimize
 TargetName = Annotated[
-    str, Option("--target", help="cpu, standard (opset 17 to 20), ort-contrib (com.microsoft), or a file that tune wrote.")
+    str,
+    Option(
+        "--target",
+        help="cpu, standard (opset 17 to 20), ort-contrib (com.microsoft), a file that tune wrote, or a target's folder.",
+    ),
 ]
 Only = Annotated[list[str] | None, Option(help="Use this fusion alone; repeatable.")]
 Without = Annotated[list[str] | None, Option(help="Leave this rule out; repeatable.")]
