@@ -20,7 +20,7 @@ from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.quantization.linears import find_linears
 from onnxfuse.quantization.prepare import prepare
-from onnxfuse.quantization.weights import Codes
+from onnxfuse.quantization.weights import Int8Weight
 from onnxfuse.quantization.write import write
 from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.runtime.sessions import open_session, run
@@ -311,8 +311,8 @@ def slow_int8(bert_export, tmp_path_factory):
     """The plain export in u8 x u8, as quantizers on the Hub write it; weights near their zero point, exact on every machine."""
     model = onnx_file.load(bert_export / "export" / "model.onnx")
     prepared = prepare(model, Scheme(reduce_range=True, embeddings=False))
-    halves = {name: Codes((codes.codes // 2).astype(np.int8), codes.scale * 2) for name, codes in prepared.codes.items()}
-    found = write(dataclasses.replace(prepared, codes=halves))
+    halves = {name: Int8Weight((w.values // 2).astype(np.int8), w.scale * 2) for name, w in prepared.weights_int8.items()}
+    found = write(dataclasses.replace(prepared, weights_int8=halves))
     for node in [node for node in found.graph if node.op_type == "MatMulInteger"]:
         value = node.inputs[1] if node.inputs[1].const_value is not None else node.inputs[1].producer().inputs[0]
         value.const_value = ir.tensor((value.const_value.numpy().astype(np.int16) + 128).astype(np.uint8))
