@@ -48,7 +48,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (np.where(finite[:, None], rows, 0) for rows in (a, b))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     nothing = finite & ~a.any(axis=1) & ~b.any(axis=1)
-    return np.where(norms > 0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1), nothing.astype(float))
+    return np.asarray(np.where(norms > 0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1), nothing.astype(float)))
 
 
 def _nearest(rows: np.ndarray) -> np.ndarray:
@@ -58,4 +58,4 @@ def _nearest(rows: np.ndarray) -> np.ndarray:
     unit = rows / np.where(norms > 0, norms, 1)
     similar = unit @ unit.T
     np.fill_diagonal(similar, -np.inf)
-    return similar.argmax(axis=1)
+    return np.asarray(similar.argmax(axis=1))

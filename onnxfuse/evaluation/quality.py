@@ -111,7 +111,7 @@ def _classes(predictions: Predictions, labels: np.ndarray, name: str) -> np.ndar
         raise UsageError(f"the labels of {name} have the shape {list(labels.shape)}, wanted one class for each sample")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise UsageError(f"{name} has labels from {labels.min()} to {labels.max()}, the model {logits.shape[1]} classes")
-    return logits.argmax(axis=1)
+    return np.asarray(logits.argmax(axis=1))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Activations:
     @property
     def largest(self) -> np.ndarray:
         """The largest absolute value by channel [K]."""
-        return np.maximum(-self.low, self.high).clip(min=0)
+        return np.asarray(np.maximum(-self.low, self.high).clip(min=0))
 
     @property
     def range(self) -> tuple[float, float]:
