@@ -1,66 +1,79 @@
-"""A convolution whose kernel is its stride sees each pixel once: it is a matrix product of patches.
+"""Patch embedding: a convolution whose kernel is its stride sees each pixel once, so it is a matrix product of patches.
 
-    Conv [B, C, H, W] -> [B, D, H/p, W/q]   =   patches [B, H/p * W/q, C * p * q] @ W [C * p * q, D], moved back
-
-Quantized, a Conv becomes ConvInteger, which is slow everywhere; the product is as fast as any other. Images of a known size only.
+Seen in:   ViT and its relatives.
+Computes:  Conv [B,C,H,W] -> [B,D,H/p,W/q]  =  patches [B, H/p * W/q, C*p*q] @ W [C*p*q, D], moved back.
+Numerics:  rounding only (tolerance row "reassociate").
+Refuses:   patches that overlap, pads, dilations, groups, images or kernels of unknown size, other types than float32.
+Source:    ONNX operator Conv. Quantized, a Conv becomes ConvInteger, which is slow everywhere; the product is not.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Op
-from onnxfuse.rewrite.analysis import is_constant
-from onnxfuse.rewrite.attributes import attribute
-from onnxfuse.rewrite.driver import replace
+from onnxfuse.rewrite import Learned, Match, Op, Pattern, Rule, Term, Var
+from onnxfuse.rewrite.passes import Rules
 
 
-def patches_to_products(model: ir.Model) -> int:
-    """Replace every such Conv by a MatMul, in place; returns how many."""
-    opset = model.opset_imports[""]
-    found = [node for node in model.graph if node.op_type == "Conv" and not node.domain and _is_patches(node, opset)]
-    for node in found:
-        _rewrite(model.graph, node)
-    return len(found)
-
-
-def _is_patches(node: ir.Node, opset: int) -> bool:
-    image, weight = node.inputs[0], node.inputs[1]
-    if image is None or image.shape is None or not is_constant(weight):
-        return False
-    assert weight is not None and weight.const_value is not None
-    if any(value is not None and not is_constant(value) for value in node.inputs[2:]):
-        return False
-    kernel = tuple(weight.const_value.shape.numpy())
-    sizes = image.shape.dims[1:]
-    return (
-        len(kernel) == 4
-        and all(isinstance(size, int) for size in sizes)
-        and sizes[1] % kernel[2] == 0
-        and sizes[2] % kernel[3] == 0
-        and tuple(node.attributes.get_ints("strides", [1, 1])) == kernel[2:]
-        and attribute(node, "group", opset) == 1
-        and not any(node.attributes.get_ints("pads", [0]))
-        and set(node.attributes.get_ints("dilations", [1])) == {1}
-        and node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-        and weight.const_value.dtype == ir.DataType.FLOAT
+def convolution(
+    op: Pattern,
+    image: Var,
+    weight: Var,
+    strides: Var,
+    group: Var,
+    pads: Var,
+    dilations: Var,
+    auto_pad: Var,
+    kernel_shape: Var,
+    bias: Var | None = None,
+) -> Term:
+    return op.Conv(
+        image,
+        weight,
+        bias,
+        strides=strides,
+        group=group,
+        pads=pads,
+        dilations=dilations,
+        auto_pad=auto_pad,
+        kernel_shape=kernel_shape,
     )
 
 
-def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
-    image, weight = node.inputs[0], node.inputs[1]
-    assert image is not None and image.shape is not None and weight is not None and weight.const_value is not None
-    depth, channels, height, width = weight.const_value.shape.numpy()
-    rows, columns = int(image.shape[2]) // height, int(image.shape[3]) // width  # type: ignore[arg-type]
-    op = Op(graph, node.outputs[0].name or "patches")
+def guard(match: Match) -> Learned:
+    match.need_constant("weight")
+    if match["bias"] is not None:
+        match.need_constant("bias")
+    _depth, _channels, *kernel = (match.need_number(size, "a size of the kernel") for size in match.need_shape("weight", rank=4))
+    channels, height, width = (match.need_number(size, "a size of the image") for size in match.need_shape("image", rank=4)[1:])
+    match.need(not (height % kernel[0] or width % kernel[1]), "patches do not fill the image", match["image"])
+    match.need(match["strides"] == kernel, f"the strides are {match['strides']}, wanted the kernel's {kernel}", match.output)
+    match.need(match["group"] == 1, "channels are in groups", match.output)
+    match.need(not any(match["pads"] or ()), "the image is padded", match.output)
+    match.need(set(match["dilations"] or (1,)) == {1}, "the kernel is dilated", match.output)
+    match.need(match["auto_pad"] in ("NOTSET", "VALID"), "the image is padded", match.output)
+    match.need(match.need_type("weight") == ir.DataType.FLOAT, "the type is not float32", match["weight"])
+    return {"channels": channels, "grid": (height // kernel[0], width // kernel[1])}
+
+
+def product(
+    op: Op, image: ir.Value, weight: ir.Value, bias: ir.Value | None, channels: int, grid: tuple[int, int], **_: Any
+) -> ir.Value:
+    assert weight.const_value is not None  # the guard asks for a constant
+    depth, _channels, height, width = weight.const_value.shape.numpy()
+    rows, columns = grid
     split = op.Reshape(image, op.constant([0, channels, rows, height, columns, width], "split"))
     shape = op.constant([0, rows * columns, channels * height * width], "rows")
-    product = op.MatMul(
+    made = op.MatMul(
         op.Reshape(op.Transpose(split, perm=[0, 2, 4, 1, 3, 5]), shape),
         op.constant(np.ascontiguousarray(weight.const_value.numpy().reshape(depth, -1).T), "weight"),
     )
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        product = op.Add(product, node.inputs[2])
-    grid = op.constant([0, depth, rows, columns], "grid")
-    replace(graph, node, op, op.Reshape(op.Transpose(product, perm=[0, 2, 1]), grid))
+    if bias is not None:
+        made = op.Add(made, bias)
+    return op.Reshape(op.Transpose(made, perm=[0, 2, 1]), op.constant([0, depth, rows, columns], "grid"))
+
+
+PATCH_EMBEDDING = Rules("patch-embedding", (Rule("patch-embedding", convolution, guard, product),))

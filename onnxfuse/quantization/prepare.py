@@ -14,11 +14,13 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.quantization import weights
 from onnxfuse.quantization.calibration import Activations, Batches, histograms, observe
 from onnxfuse.quantization.linears import Linear, find_linears, require_float, why_none
-from onnxfuse.quantization.patches import patches_to_products
+from onnxfuse.quantization.patches import PATCH_EMBEDDING
 from onnxfuse.quantization.ranges import ActivationScale, narrowed, scale_and_zero
 from onnxfuse.quantization.smooth import Smoothing, smooth
 from onnxfuse.quantization.weights import Int8Weight
+from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.probes import matmul_saturates
+from onnxfuse.runtime.sessions import compute, infer
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
         ModelError: the model is int8 or fp16 already, has nothing worth quantizing, or holds something that is not finite.
     """
     require_float(model)
-    patches_to_products(model)
+    Context(compute, infer, prove=True).apply(PATCH_EMBEDDING, model)
     linears = find_linears(model.graph)
     _require_weights(model, linears)
     if batches is None:

@@ -99,6 +99,9 @@ class Rules:
     rules: tuple[Rule, ...]
 
     def apply(self, model: ir.Model, context: Context) -> Result:
+        roots = {(rule.pattern.type, rule.pattern.domain) for rule in self.rules}
+        if not any((node.op_type, node.domain) in roots for node in model.graph):
+            return Result(False)
         analysis = context.analysis(model)
         analysis.scan(model.graph)
         return Result(rewrite(model, self.rules, analysis, context.trace, context.prover(model)) > 0)

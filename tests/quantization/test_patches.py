@@ -5,9 +5,11 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.config import Scheme
-from onnxfuse.quantization.patches import patches_to_products
+from onnxfuse.quantization.patches import PATCH_EMBEDDING
 from onnxfuse.quantization.prepare import prepare
 from onnxfuse.quantization.write import write
+from onnxfuse.rewrite.passes import Context
+from onnxfuse.runtime.sessions import compute, infer
 from tests.conftest import assert_same, ops, parse
 
 TEXT = """g (float[B,3,16,32] x, float[40,3,8,4] w, float[40] b) => (float[B,40,H,W] y)
@@ -23,6 +25,15 @@ def model(text=TEXT, constants="wb", dtype=np.float32):
             value.const_value = ir.tensor(rng.standard_normal(value.shape.numpy()).astype(dtype))
             found.graph.register_initializer(value)
     return found
+
+
+def patches_to_products(model):
+    """How many convolutions became products, each proven."""
+    context = Context(compute, infer, prove=True)
+    context.apply(PATCH_EMBEDDING, model)
+    made = context.trace.to_json()["rules"].get("patch-embedding", 0)
+    assert context.trace.proven == made
+    return made
 
 
 def with_text(*changes):
@@ -81,7 +92,10 @@ STAY = {
     "channels of any number": [("[B,3,16,32]", "[B,C,16,32]")],
     "volumes": [("[B,3,16,32]", "[B,3,16,32,2]"), ("[40,3,8,4]", "[40,3,8,4,2]"), ("[8, 4]", "[8, 4, 2]"), ("H,W", "H,W,D")],
     "lines": [("[B,3,16,32]", "[B,3,16]"), ("[40,3,8,4]", "[40,3,8]"), ("[8, 4]", "[8]"), ("H,W", "H")],
-    "an image of no known shape": [("{ y = Conv<strides = [8, 4]>(x,", "{ z = Identity(x)  y = Conv<strides = [8, 4]>(z,")],
+    "an image of no known shape": [
+        ("{ y = Conv<strides = [8, 4]>(x,", "{ z = Reshape(x, n)  y = Conv<strides = [8, 4]>(z,"),
+        ("float[40] b)", "float[40] b, int64[4] n)"),
+    ],
 }
 
 
