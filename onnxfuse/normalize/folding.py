@@ -20,6 +20,7 @@ from onnxfuse.rewrite.analysis import Analysis, ValueInfo, is_constant, stored
 from onnxfuse.rewrite.driver import Trace, remove_dead
 from onnxfuse.rewrite.inference import opset_imports
 from onnxfuse.rewrite.passes import Context, Result
+from onnxfuse.rewrite.proof import Prover
 from onnxfuse.runtime.sessions import compute
 
 LARGEST = 1 << 22
@@ -57,18 +58,20 @@ class FoldConstants:
     name: str = "fold-constants"
 
     def apply(self, model: ir.Model, context: Context) -> Result:
-        return Result(fold(model, context.analysis(model), context.trace) > 0)
+        return Result(fold(model, context.analysis(model), context.trace, context.prover(model)) > 0)
 
 
-def fold(model: ir.Model, analysis: Analysis, trace: Trace) -> int:
+def fold(model: ir.Model, analysis: Analysis, trace: Trace, prover: Prover | None = None) -> int:
     """Replace nodes whose result is known by initializers. Returns how many.
 
     What gives another result each time, holds a graph, or cannot be computed by ONNX Runtime stays as it is.
 
     Args:
         trace: receives why a constant could not be computed.
+        prover: runs the nodes whose content the analysis knows; where that differs, they stay.
     """
     known: Tensors = {}
+    read_off: Tensors = {}
     to_run: list[ir.Node] = []
     pending: set[ir.Value] = set()
     for node in model.graph:
@@ -82,7 +85,7 @@ def fold(model: ir.Model, analysis: Analysis, trace: Trace) -> int:
         ):
             continue
         if (integers := _known_integers(analysis, output)) is not None:
-            known[output] = integers
+            known[output] = read_off[output] = integers
         elif node.op_type == "Transpose" and is_constant(node.inputs[0]):
             if not _doubles(node.inputs[0]):
                 known[output] = _transposed(node)
@@ -91,12 +94,43 @@ def fold(model: ir.Model, analysis: Analysis, trace: Trace) -> int:
         ):
             to_run.append(node)
             pending.add(output)
-    if to_run:
+    wrong = _refuted(read_off, prover, trace) if prover is not None and read_off else []
+    for value in wrong:
+        del known[value]
+    if to_run and not wrong:  # what is to run may read what is wrong
         known |= _run(to_run, known, analysis, trace)
         analysis.forget(output for output in pending if not analysis[output].known)  # what reads them may know more now
     for value, tensor in known.items():
         _make_initializer(model.graph, value, tensor)
     return len(known)
+
+
+def _refuted(known: Tensors, prover: Prover, trace: Trace) -> list[ir.Value]:
+    """The values that are something else than the analysis says, by running their nodes in one session."""
+    nodes: list[ir.Node] = []
+    feeds: dict[ir.Value, np.ndarray] = {}
+    with trace.proving():
+        for value in known:
+            node = value.producer()
+            assert node is not None
+            try:
+                feeds |= {read: prover.content(read, at) for at, read in enumerate(node.inputs) if read is not None}
+                nodes.append(node)
+            except ValueError as reason:
+                trace.unproven.setdefault(FoldConstants.name, str(reason))
+        values = [node.outputs[0] for node in nodes]
+        try:
+            computed = prover.outputs(nodes, values, {value: array for value, array in feeds.items() if value not in set(values)})
+        except ModelError as reason:
+            trace.unproven.setdefault(FoldConstants.name, str(reason))
+            return []
+    wrong = [value for value, array in zip(values, computed, strict=True) if not np.array_equal(array, known[value].numpy())]
+    for value in wrong:
+        node = value.producer()
+        assert node is not None
+        node.meta[LEFT] = True
+        trace.rejected.setdefault(FoldConstants.name, f"at {value.name}: the analysis says {known[value].numpy().tolist()}")
+    return wrong
 
 
 def _known_integers(analysis: Analysis, value: ir.Value) -> ir.TensorProtocol | None:

@@ -6,8 +6,9 @@ import onnx.shape_inference
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.fusions.unpad import Padding, unpad
-from onnxfuse.runtime.sessions import open_session, run
+from onnxfuse.fusions.unpad import Padding, RemovePadding, unpad
+from onnxfuse.rewrite.passes import Context
+from onnxfuse.runtime.sessions import compute, infer, open_session, run
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.masks import MASKS, mask_of
 from tests.conftest import analysis_of, assert_same, fill, ops, parse
@@ -848,3 +849,53 @@ def test_a_row_with_dimensions_of_one_is_the_same_for_all():
     assert unpad(after, analysis_of(after)) == Padding()
     mask = mask_of("left", 3, 7).astype(np.int64)
     np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+
+
+SHOWN = "float[B,8] y, float[B,S,8] e"
+
+
+@pytest.mark.parametrize("outputs", ["float[B,8] y", SHOWN, "float[2,8] y"])
+def test_it_is_proven_on_the_whole_graph(outputs):
+    after, context = model(outputs), Context(compute, infer, prove=True)
+    result = context.apply(RemovePadding(zeros=outputs == SHOWN), after)
+    assert result.modified
+    trace = context.trace.to_json()
+    assert (trace["proven"], trace["unproven"], trace["rejected"]) == (1, {}, {})
+    assert (trace["rules"], trace["passes"]) == ({"unpad": 1}, {"unpad": 1})
+    assert {"Attention", "LayerNormalization"} <= {line.op for line in context.trace.applications[0].before}
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_what_is_proven_wrong_is_put_back(zeros, monkeypatch):
+    from onnxfuse.fusions import unpad as module
+
+    right = module._rewrite
+
+    def wrong(graph, *others):
+        right(graph, *others)
+        norm = next(node for node in graph if node.op_type == "LayerNormalization")
+        norm.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1.0)
+
+    monkeypatch.setattr(module, "_rewrite", wrong)
+    outputs = SHOWN if zeros else "float[B,8] y"
+    after, context = model(outputs), Context(compute, infer, prove=True)
+    result = context.apply(RemovePadding(zeros), after)
+    assert not result.modified
+    assert "computes something else: off by" in result.padding.kept
+    assert "off by" in context.trace.rejected["unpad"]
+    assert ops(after) == ops(model(outputs))
+    assert_same(model(outputs), after, {"B": 2, "S": 5}, attention_mask=np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]))
+
+
+def test_where_no_proof_can_be_made_the_reason_is_kept():
+    lengths = {
+        "mask": LENGTHS.replace("attention_mask)  n0", "other)  n0").replace(
+            "ones = Cast<to = 7>(attention_mask)", "ones = Neg(other)"
+        )
+    }
+    after, context = (
+        model(constants=LENGTH_CONSTANTS, inputs=", int64[B,S] other", **lengths),
+        Context(compute, infer, prove=True),
+    )
+    assert context.apply(RemovePadding(), after).modified
+    assert "rows without a token" in context.trace.unproven["unpad"]

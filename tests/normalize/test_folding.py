@@ -1,11 +1,14 @@
 """Constants are computed once, in the type they have; what cannot be, or must not be, stays as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.folding import fold
-from onnxfuse.rewrite import Trace
+from onnxfuse.rewrite import Dim, Prover, Trace
+from onnxfuse.runtime.sessions import compute
 from tests.conftest import analysis_of, assert_same, clean, fill, ops, parse
 
 W = "float[3] w = {1.5, -2, 3}"
@@ -228,3 +231,23 @@ def test_what_reads_a_refused_value_is_not_tried():
     model, trace = folded(text)
     assert ops(model) == ["Abs", "Add", "Cast", "Neg"]
     assert list(trace.unfolded) == ["c"]
+
+
+def test_what_the_analysis_says_is_proven():
+    def build():
+        return parse("""g (float[B,4] x) => (float[P,Q] y) <int64[1] one = {1}, int64[1] minus = {-1}>
+            { n = Shape<start = 1>(x)  m = Mul(n, one)  to = Concat<axis = 0>(minus, m)  y = Reshape(x, to) }""")
+
+    right, wrong = build(), build()
+    trace, analysis = Trace(), analysis_of(right)
+    assert fold(right, analysis, trace, Prover(analysis, compute)) == 3
+    assert not trace.rejected
+
+    analysis = analysis_of(wrong)
+    for node in wrong.graph:
+        if node.op_type in ("Shape", "Mul"):
+            analysis._known[node.outputs[0]] = replace(analysis[node.outputs[0]], data=(Dim(2),))
+    assert fold(wrong, analysis, trace, Prover(analysis, compute)) == 1  # what reads them was analysed before
+    assert trace.rejected == {"fold-constants": "at n: the analysis says [2]"}
+    assert ops(wrong) == ["Reshape"]
+    assert wrong.graph.initializers["to"].const_value.numpy().tolist() == [-1, 4]
