@@ -12,28 +12,29 @@ Source:    ONNX operator Attention, opset 23. ONNX Runtime wants the mask's seco
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Fusion, Match, Op, Rule
-from onnxfuse.rewrite.analysis import ONE
+from onnxfuse.rewrite import Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
+from onnxfuse.rewrite.analysis import ONE, Shape
 
 SCALE_ROUNDING = 1e-6
 """Relative: 1/sqrt(H) as exporters write it (a product of two float32 square roots) counts as the operator's default."""
 
 
-def swapped_heads(perm: list[int]):
-    def before(op, x, target):
+def swapped_heads(perm: list[int]) -> Rule:
+    def before(op: Pattern, x: Var, target: Var) -> Term:
         return op.Transpose(op.Reshape(x, target), perm=perm)
 
-    def after(op: Op, x, sizes, **_):
+    def after(op: Op, x: ir.Value, sizes: list[int], **_: Any) -> ir.Value:
         split = op.Reshape(op.Transpose(x, perm=[1, 0, 2]), op.constant([0, 0, *sizes], "split"))
         return op.Transpose(split, perm=[{0: 1, 1: 0}.get(i, i) for i in perm])
 
     return Rule("heads-swapped", before, guard_swapped, after, shared=True, exact=True)
 
 
-def guard_swapped(match: Match) -> dict:
+def guard_swapped(match: Match) -> Learned:
     """Heads of a model that stands [S,B,D] throughout; behind attention it is swapped back already."""
     s, b, _ = match.need_shape("x", rank=3)
     split = match.need_shape(_reader_of(match, "x", "target"), rank=4)
@@ -41,42 +42,46 @@ def guard_swapped(match: Match) -> dict:
     return {"sizes": [match.need_number(size, "a size of heads") for size in split[2:]]}
 
 
-def heads(op, x, target):
+def heads(op: Pattern, x: Var, target: Var) -> Term:
     return op.Transpose(op.Reshape(x, target), perm=[0, 2, 1, 3])
 
 
-def product(op, q, k, to_q, to_k):
+def product(op: Pattern, q: Var, k: Var, to_q: Var, to_k: Var) -> Term:
     return op.MatMul(heads(op, q, to_q), op.Transpose(op.Reshape(k, to_k), perm=[0, 2, 3, 1]))
 
 
-def merged(op, scores, v, to_v, to_out, axis):
+def merged(op: Pattern, scores: Term, v: Var, to_v: Var, to_out: Var, axis: Var) -> Term:
     context = op.MatMul(op.Softmax(scores, axis=axis), heads(op, v, to_v))
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), to_out)
 
 
-def scaled_masked(op, q, k, v, scale, mask, to_q, to_k, to_v, to_out, axis):
+def scaled_masked(
+    op: Pattern, q: Var, k: Var, v: Var, scale: Var, mask: Var, to_q: Var, to_k: Var, to_v: Var, to_out: Var, axis: Var
+) -> Term:
     scores = op.Add(op.Mul(product(op, q, k, to_q, to_k), scale), mask)
     return merged(op, scores, v, to_v, to_out, axis)
 
 
-def scaled(op, q, k, v, scale, to_q, to_k, to_v, to_out, axis):
+def scaled(op: Pattern, q: Var, k: Var, v: Var, scale: Var, to_q: Var, to_k: Var, to_v: Var, to_out: Var, axis: Var) -> Term:
     return merged(op, op.Mul(product(op, q, k, to_q, to_k), scale), v, to_v, to_out, axis)
 
 
-def masked(op, q, k, v, mask, to_q, to_k, to_v, to_out, axis):
+def masked(op: Pattern, q: Var, k: Var, v: Var, mask: Var, to_q: Var, to_k: Var, to_v: Var, to_out: Var, axis: Var) -> Term:
     return merged(op, op.Add(product(op, q, k, to_q, to_k), mask), v, to_v, to_out, axis)
 
 
-def bare(op, q, k, v, to_q, to_k, to_v, to_out, axis):
+def bare(op: Pattern, q: Var, k: Var, v: Var, to_q: Var, to_k: Var, to_v: Var, to_out: Var, axis: Var) -> Term:
     return merged(op, product(op, q, k, to_q, to_k), v, to_v, to_out, axis)
 
 
-def operator(op, q, k, v, to_q, to_k, to_v, to_out, scale, mask=None):
+def operator(
+    op: Pattern, q: Var, k: Var, v: Var, to_q: Var, to_k: Var, to_v: Var, to_out: Var, scale: Var, mask: Var | None = None
+) -> Term:
     context = op.Attention(heads(op, q, to_q), heads(op, k, to_k), heads(op, v, to_v), mask, scale=scale)
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), to_out)
 
 
-def guard_operator(match: Match) -> dict:
+def guard_operator(match: Match) -> Learned:
     """The operator on [B,N,S,H], as torch.onnx.export writes SDPA from opset 23 on; its mask may be boolean."""
     learned = guard(match)
     scale = match["scale"]
@@ -88,7 +93,7 @@ def _factor(scale: float, h: int) -> float | None:
     return None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale
 
 
-def guard(match: Match) -> dict:
+def guard(match: Match) -> Learned:
     axis = match.bindings.get("axis", -1)
     match.need(axis in (-1, 3), f"softmax runs over axis {axis}, wanted the last", match.output)
     (b, s, d), (_, t, _) = match.need_shape("q", rank=3), match.need_shape("k", rank=3)
@@ -109,16 +114,16 @@ def guard(match: Match) -> dict:
     return {"n": n, "h": h, "widen": widen, "factor": _factor(scale, h)}
 
 
-def _reader(match: Match, name: str):
+def _reader(match: Match, name: str) -> ir.Value:
     """The output of the Reshape that reads a projection."""
     return _reader_of(match, name, f"to_{name}")
 
 
-def _reader_of(match: Match, name: str, target: str):
+def _reader_of(match: Match, name: str, target: str) -> ir.Value:
     return next(node.outputs[0] for node in match.nodes if tuple(node.inputs) == (match[name], match[target]))
 
 
-def _widens(match: Match, sizes, n: int) -> str | None:
+def _widens(match: Match, sizes: Shape, n: int) -> str | None:
     """What tells S where the mask has one row for all queries and must be widened to [.., S, T]: "keys" where they are as many,
     else "queries". None where it has a row for each; refuses what does not broadcast."""
     b, s, t = sizes
@@ -134,7 +139,17 @@ def _widens(match: Match, sizes, n: int) -> str | None:
     return "keys" if s == t else "queries"
 
 
-def attention(op: Op, q, k, v, n, factor, mask=None, widen=None, **_):
+def attention(
+    op: Op,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    n: int,
+    factor: float | None,
+    mask: ir.Value | None = None,
+    widen: str | None = None,
+    **_: Any,
+) -> ir.Value:
     if widen is not None:  # built from the mask alone where it can be, so that all layers share it
         rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=1, end=2)
         mask = op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))

@@ -10,14 +10,16 @@ Source:    ONNX operators Gather and Slice.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Fusion, Match, Op, Rule
+from onnxfuse.rewrite import Fusion, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE
 
 
-def positions(op, table, stored, start, end, axes, steps=None):
+def positions(op: Pattern, table: Var, stored: Var, start: Var, end: Var, axes: Var, steps: Var | None = None) -> Term:
     return op.Gather(table, op.Slice(stored, start, end, axes, steps))
 
 
@@ -33,9 +35,10 @@ def guard(match: Match) -> None:
     match.need([d.number for d in match.info("start").data or ()] == [0], "it does not start at 0", match["start"])
 
 
-def slice_table(op: Op, table, start, end, **_):
-    rows, width = table.const_value.shape.numpy()
+def slice_table(op: Op, table: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> ir.Value:
     source = table.const_value
+    assert source is not None  # the guard asks for a constant
+    rows, width = source.shape.numpy()
     lifted = ir.LazyTensor(lambda: ir.tensor(source.numpy()[None]), source.dtype, ir.Shape([1, rows, width]))
     return op.Slice(op.constant(lifted, "table"), start, end, op.constant([1], "axis"))
 

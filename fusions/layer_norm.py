@@ -14,64 +14,106 @@ Source:    ONNX operator LayerNormalization, opset 17.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from onnxfuse.rewrite import Fusion, Match, Op, Rule
+from onnxfuse.rewrite import Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE, Shape
 from onnxfuse.rewrite.shapes.axes import axes_of
 
 
-def parts(op, x, epsilon, listed, listed2, axes, axes2):
+def parts(
+    op: Pattern, x: Var, epsilon: Var, listed: Var, listed2: Var, axes: Var | None, axes2: Var | None
+) -> tuple[Term, Term, Term]:
     """The mean, the centred x and the standard deviation."""
     mean = op.ReduceMean(x, axes, axes=listed)
     d = op.Sub(x, mean)
     return mean, d, op.Sqrt(op.Add(op.ReduceMean(op.Mul(d, d), axes2, axes=listed2), epsilon))
 
 
-def division_first(op, x, epsilon, gain, bias, listed, listed2, axes=None, axes2=None):
+def division_first(
+    op: Pattern,
+    x: Var,
+    epsilon: Var,
+    gain: Var,
+    bias: Var,
+    listed: Var,
+    listed2: Var,
+    axes: Var | None = None,
+    axes2: Var | None = None,
+) -> Term:
     _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Add(op.Mul(op.Div(d, deviation), gain), bias)
 
 
-def gain_first(op, x, epsilon, gain, bias, listed, listed2, axes=None, axes2=None):
+def gain_first(
+    op: Pattern,
+    x: Var,
+    epsilon: Var,
+    gain: Var,
+    bias: Var,
+    listed: Var,
+    listed2: Var,
+    axes: Var | None = None,
+    axes2: Var | None = None,
+) -> Term:
     _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Add(op.Mul(d, op.Div(gain, deviation)), bias)
 
 
-def mean_in_bias(op, x, epsilon, gain, bias, listed, listed2, axes=None, axes2=None):
+def mean_in_bias(
+    op: Pattern,
+    x: Var,
+    epsilon: Var,
+    gain: Var,
+    bias: Var,
+    listed: Var,
+    listed2: Var,
+    axes: Var | None = None,
+    axes2: Var | None = None,
+) -> Term:
     mean, _, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     factor = op.Div(gain, deviation)
     return op.Add(op.Mul(x, factor), op.Sub(bias, op.Mul(mean, factor)))
 
 
-def mean_apart(op, x, epsilon, gain, listed, listed2, axes=None, axes2=None):
+def mean_apart(
+    op: Pattern, x: Var, epsilon: Var, gain: Var, listed: Var, listed2: Var, axes: Var | None = None, axes2: Var | None = None
+) -> Term:
     mean, _, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     factor = op.Div(gain, deviation)
     return op.Sub(op.Mul(x, factor), op.Mul(mean, factor))
 
 
-def division_without_bias(op, x, epsilon, gain, listed, listed2, axes=None, axes2=None):
+def division_without_bias(
+    op: Pattern, x: Var, epsilon: Var, gain: Var, listed: Var, listed2: Var, axes: Var | None = None, axes2: Var | None = None
+) -> Term:
     _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Mul(op.Div(d, deviation), gain)
 
 
-def gain_without_bias(op, x, epsilon, gain, listed, listed2, axes=None, axes2=None):
+def gain_without_bias(
+    op: Pattern, x: Var, epsilon: Var, gain: Var, listed: Var, listed2: Var, axes: Var | None = None, axes2: Var | None = None
+) -> Term:
     _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Mul(d, op.Div(gain, deviation))
 
 
-def without_gain(op, x, epsilon, bias, listed, listed2, axes=None, axes2=None):
+def without_gain(
+    op: Pattern, x: Var, epsilon: Var, bias: Var, listed: Var, listed2: Var, axes: Var | None = None, axes2: Var | None = None
+) -> Term:
     _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Add(op.Div(d, deviation), bias)
 
 
-def bare(op, x, epsilon, listed, listed2, axes=None, axes2=None):
+def bare(op: Pattern, x: Var, epsilon: Var, listed: Var, listed2: Var, axes: Var | None = None, axes2: Var | None = None) -> Term:
     _, d, deviation = parts(op, x, epsilon, listed, listed2, axes, axes2)
     return op.Div(d, deviation)
 
 
-def guard(match: Match) -> dict:
+def guard(match: Match) -> Learned:
     shape = match.need_shape("x")
     for node in match.nodes:
         if node.op_type == "ReduceMean":
@@ -93,10 +135,10 @@ def _is_vector(given: Shape | None, shape: Shape) -> bool:
     return given is not None and given[-1:] == shape[-1:] and set(given[:-1]) <= {ONE} and len(given) <= len(shape)
 
 
-def guard_unless(*followers: str) -> Callable[[Match], dict]:
+def guard_unless(*followers: str) -> Callable[[Match], Learned]:
     """``guard``, which refuses too where one of those operators brings the gain or bias that the pattern has not."""
 
-    def guard_end(match: Match) -> dict:
+    def guard_end(match: Match) -> Learned:
         learned = guard(match)
         shape, uses = match.need_shape("x"), list(match.output.uses())
         user = uses[0].node if len(uses) == 1 and not match.output.is_graph_output() else None
@@ -108,7 +150,17 @@ def guard_unless(*followers: str) -> Callable[[Match], dict]:
     return guard_end
 
 
-def layer_norm(op: Op, x, learned_epsilon, width, wide, dtype, gain=None, bias=None, **_):
+def layer_norm(
+    op: Op,
+    x: ir.Value,
+    learned_epsilon: float,
+    width: int,
+    wide: set[str],
+    dtype: ir.DataType,
+    gain: ir.Value | None = None,
+    bias: ir.Value | None = None,
+    **_: Any,
+) -> ir.Value:
     gain, bias = (
         op.constant(np.full(width, default, dtype=dtype.numpy()), name)
         if value is None

@@ -9,12 +9,13 @@ Source:    ONNX operators Attention and Gelu (their function bodies); com.micros
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.fusions.gelu import CUBIC, INVERSE_SQRT2, SQRT_2_OVER_PI
-from onnxfuse.rewrite import Alone, Dim, Lowering, Match, Op, Rule
+from onnxfuse.rewrite import Alone, Dim, Learned, Lowering, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE
 
 KERNELS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
@@ -27,11 +28,11 @@ def need_kernel(match: Match, name: str, types: frozenset[ir.DataType] = KERNELS
     match.need(dtype in types, f"the type is {dtype}, wanted {' or '.join(sorted(str(known) for known in types))}", match[name])
 
 
-def attention(op, q, k, v, n, n_kv, scale, mask=None):
+def attention(op: Pattern, q: Var, k: Var, v: Var, n: Var, n_kv: Var, scale: Var, mask: Var | None = None) -> Term:
     return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
 
 
-def guard_heads(match: Match) -> dict:
+def guard_heads(match: Match) -> Learned:
     match.need_single_output()
     n = match["n"]
     match.need(match["n_kv"] == n, f"query has {n} heads, key and value {match['n_kv']}", match.output)
@@ -48,7 +49,19 @@ def guard_heads(match: Match) -> dict:
     }
 
 
-def decomposed(op: Op, q, k, v, mask, n, size, v_size, factor, dtype, **_):
+def decomposed(
+    op: Op,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    mask: ir.Value | None,
+    n: int,
+    size: int,
+    v_size: int,
+    factor: float,
+    dtype: ir.DataType,
+    **_: Any,
+) -> ir.Value:
     split, split_v = op.constant([0, 0, n, size], "split"), op.constant([0, 0, n, v_size], "split-v")
     query, value = (op.Transpose(op.Reshape(x, to), perm=[0, 2, 1, 3]) for x, to in ((q, split), (v, split_v)))
     key = op.Transpose(op.Reshape(k, split), perm=[0, 2, 3, 1])
@@ -58,7 +71,7 @@ def decomposed(op: Op, q, k, v, mask, n, size, v_size, factor, dtype, **_):
     return op.Reshape(context, op.constant([0, 0, n * v_size], "merge"))
 
 
-def guard_multi_head(match: Match) -> dict:
+def guard_multi_head(match: Match) -> Learned:
     """The operator's mask is [B or 1, N or 1, S, T]: no smaller one is broadcast, but [S,T] gets its two dimensions."""
     learned = guard_heads(match)
     need_kernel(match, "q")
@@ -74,22 +87,24 @@ def guard_multi_head(match: Match) -> dict:
     return learned | {"lift": len(mask) == 2}
 
 
-def multi_head(op: Op, q, k, v, mask, n, factor, lift, **_):
+def multi_head(
+    op: Op, q: ir.Value, k: ir.Value, v: ir.Value, mask: ir.Value | None, n: int, factor: float, lift: bool, **_: Any
+) -> ir.Value:
     mask = op.Unsqueeze(mask, op.constant([0, 1], "lead")) if lift else mask
     return op.MultiHeadAttention(q, k, v, None, None, mask, num_heads=n, scale=factor, _domain="com.microsoft")
 
 
-def gelu(op, x, approximate):
+def gelu(op: Pattern, x: Var, approximate: Var) -> Term:
     return op.Gelu(x, approximate=approximate)
 
 
-def guard_gelu(match: Match) -> dict:
+def guard_gelu(match: Match) -> Learned:
     """Never refuses: below opset 20 nothing else is left."""
     return {"dtype": match.info("x").dtype}
 
 
-def elementwise_gelu(op: Op, x, approximate, dtype):
-    def number(value: float, name: str):
+def elementwise_gelu(op: Op, x: ir.Value, approximate: str, dtype: ir.DataType | None) -> ir.Value:
+    def number(value: float, name: str) -> ir.Value:
         if dtype is None:
             return op.CastLike(op.constant(value, name), x)
         return op.constant(np.array(value, dtype=dtype.numpy()), name)
@@ -102,7 +117,7 @@ def elementwise_gelu(op: Op, x, approximate, dtype):
     return op.Mul(op.Mul(x, op.Add(bend, number(1.0, "one"))), number(0.5, "half"))
 
 
-def biased_gelu(op, x, bias):
+def biased_gelu(op: Pattern, x: Var, bias: Var) -> Term:
     return op.Gelu(op.Add(x, bias))
 
 
@@ -112,15 +127,15 @@ def guard_bias(match: Match) -> None:
     match.need(match.need_shape("bias") == match.need_shape("x")[-1:], "the bias is not one row", match["bias"])
 
 
-def bias_gelu(op: Op, x, bias):
+def bias_gelu(op: Op, x: ir.Value, bias: ir.Value) -> ir.Value:
     return op.BiasGelu(x, bias, _domain="com.microsoft")
 
 
-def linear(op, x, weight, bias):
+def linear(op: Pattern, x: Var, weight: Var, bias: Var) -> Term:
     return op.Add(op.MatMul(x, weight), bias)
 
 
-def guard_linear(match: Match) -> dict:
+def guard_linear(match: Match) -> Learned:
     match.need_shape("x", rank=3)
     match.need_constant("weight")
     match.need_constant("bias")
@@ -130,7 +145,7 @@ def guard_linear(match: Match) -> dict:
     return {"depth": numbers[0], "width": numbers[1]}
 
 
-def gemm(op: Op, x, weight, bias, depth, width):
+def gemm(op: Op, x: ir.Value, weight: ir.Value, bias: ir.Value, depth: int, width: int) -> ir.Value:
     """Gemm takes two dimensions; the first two come back from the input's own shape. (ONNX Runtime 1.31 infers a wrong one from
     Shape with an end, so that a Slice cuts it.)"""
     flat = op.Gemm(op.Reshape(x, op.constant([-1, depth], "rows")), weight, bias)

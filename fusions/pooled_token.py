@@ -12,7 +12,11 @@ Source:    the operators work on each row by itself; 6 % of a 12-layer encoder's
 
 from __future__ import annotations
 
-from onnxfuse.rewrite import Fusion, Match, Op, Rule
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxfuse.rewrite import Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE
 from onnxfuse.rewrite.fusion import HOIST
 
@@ -23,18 +27,18 @@ def _need_token(match: Match) -> int:
     return int(match.scalar("index"))
 
 
-def pick(op: Op, x, index):
+def pick(op: Op, x: ir.Value, index: ir.Value) -> ir.Value:
     return op.Gather(x, index, axis=1)
 
 
 # Norm, Gelu: one operand
 
 
-def of_norm(op, x, gain, index, epsilon, bias=None):
+def of_norm(op: Pattern, x: Var, gain: Var, index: Var, epsilon: Var, bias: Var | None = None) -> Term:
     return op.Gather(op.LayerNormalization(x, gain, bias, axis=-1, epsilon=epsilon), index, axis=1)
 
 
-def of_gelu(op, x, index, approximate):
+def of_gelu(op: Pattern, x: Var, index: Var, approximate: Var) -> Term:
     return op.Gather(op.Gelu(x, approximate=approximate), index, axis=1)
 
 
@@ -50,18 +54,18 @@ def guard_norm(match: Match) -> None:
         match.need(len(shape) <= 2 and set(shape[:-1]) <= {ONE}, f"{name} has more than one row", match[name])
 
 
-def norm(op: Op, x, gain, bias, index, epsilon):
+def norm(op: Op, x: ir.Value, gain: ir.Value, bias: ir.Value | None, index: ir.Value, epsilon: float) -> ir.Value:
     return op.LayerNormalization(pick(op, x, index), gain, bias, axis=-1, epsilon=epsilon)
 
 
-def gelu(op: Op, x, index, approximate):
+def gelu(op: Op, x: ir.Value, index: ir.Value, approximate: str) -> ir.Value:
     return op.Gelu(pick(op, x, index), approximate=approximate)
 
 
 # Bias, residual: two operands
 
 
-def of_addition(op, x, y, index):
+def of_addition(op: Pattern, x: Var, y: Var, index: Var) -> Term:
     return op.Gather(op.Add(x, y), index, axis=1)
 
 
@@ -76,18 +80,18 @@ def guard_residual(match: Match) -> None:
     match.need(match.need_shape("x", rank=3) == match.need_shape("y", rank=3), "an operand broadcasts", match["y"])
 
 
-def bias(op: Op, x, y, index):
+def bias(op: Op, x: ir.Value, y: ir.Value, index: ir.Value) -> ir.Value:
     return op.Add(pick(op, x, index), y)
 
 
-def residual(op: Op, x, y, index):
+def residual(op: Op, x: ir.Value, y: ir.Value, index: ir.Value) -> ir.Value:
     return op.Add(pick(op, x, index), pick(op, y, index))
 
 
 # Linear layer
 
 
-def of_linear(op, x, weight, index):
+def of_linear(op: Pattern, x: Var, weight: Var, index: Var) -> Term:
     return op.Gather(op.MatMul(x, weight), index, axis=1)
 
 
@@ -97,18 +101,18 @@ def guard_linear(match: Match) -> None:
     match.need_shape("weight", rank=2)
 
 
-def linear(op: Op, x, weight, index):
+def linear(op: Op, x: ir.Value, weight: ir.Value, index: ir.Value) -> ir.Value:
     return op.MatMul(pick(op, x, index), weight)
 
 
 # Attention: the query alone, and its row of the mask
 
 
-def of_attention(op, q, k, v, index, n, n_kv, scale, mask=None):
+def of_attention(op: Pattern, q: Var, k: Var, v: Var, index: Var, n: Var, n_kv: Var, scale: Var, mask: Var | None = None) -> Term:
     return op.Gather(op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale), index, axis=1)
 
 
-def guard_attention(match: Match) -> dict:
+def guard_attention(match: Match) -> Learned:
     token = _need_token(match)
     width = match.need_shape(match.output, rank=2)[1]
     if match["mask"] is not None:
@@ -118,7 +122,19 @@ def guard_attention(match: Match) -> dict:
     return {"token": token, "width": match.need_number(width, "the hidden size")}
 
 
-def attention(op: Op, q, k, v, n, n_kv, scale, mask, token, width, **_):
+def attention(
+    op: Op,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    n: int,
+    n_kv: int,
+    scale: float | None,
+    mask: ir.Value | None,
+    token: int,
+    width: int,
+    **_: Any,
+) -> ir.Value:
     row = op.constant([token], "token")
     inputs = [op.Gather(q, row, axis=1), k, v] + ([] if mask is None else [op.Gather(mask, row, axis=-2)])
     context = op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, scale=scale)

@@ -11,19 +11,34 @@ Source:    the sum of products is the same.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.rewrite import Alone, Fusion, Match, Op, Rule
+from onnxfuse.rewrite import Alone, Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
 
 NAMES = ("q", "k", "v")
 
 
-def projections(biased: frozenset[str]):
+def projections(biased: frozenset[str]) -> Callable[..., Term]:
     """The pattern with a bias on those of q, k and v."""
 
-    def before(op, x, wq, wk, wv, bq, bk, bv, n, n_kv, scale, mask=None):
+    def before(
+        op: Pattern,
+        x: Var,
+        wq: Var,
+        wk: Var,
+        wv: Var,
+        bq: Var,
+        bk: Var,
+        bv: Var,
+        n: Var,
+        n_kv: Var,
+        scale: Var,
+        mask: Var | None = None,
+    ) -> Term:
         weights, biases = {"q": wq, "k": wk, "v": wv}, {"q": bq, "k": bk, "v": bv}
         products = {name: op.MatMul(x, weights[name]) for name in NAMES}
         q, k, v = (op.Add(products[name], biases[name]) if name in biased else products[name] for name in NAMES)
@@ -32,13 +47,26 @@ def projections(biased: frozenset[str]):
     return before
 
 
-def packed(op, x, weight, sizes, axis, bq, bk, bv, n, n_kv, scale, mask=None):
+def packed(
+    op: Pattern,
+    x: Var,
+    weight: Var,
+    sizes: Var,
+    axis: Var,
+    bq: Var,
+    bk: Var,
+    bv: Var,
+    n: Var,
+    n_kv: Var,
+    scale: Var,
+    mask: Var | None = None,
+) -> Term:
     parts = (op.MatMul(x, weight), sizes)
     q, k, v = (op.Add(op.Split(*parts, axis=axis, _output=at), bias) for at, bias in enumerate((bq, bk, bv)))
     return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n_kv, scale=scale)
 
 
-def guard_packed(match: Match) -> dict:
+def guard_packed(match: Match) -> Learned:
     match.need(match["axis"] in (-1, 2), "the split is over another dimension", match.output)
     sizes = match.info("sizes").data or ()
     widths = [match.need_number(size, "the width of a part") for size in sizes]
@@ -49,12 +77,14 @@ def guard_packed(match: Match) -> dict:
     return {"widths": widths}
 
 
-def bias_before_split(op: Op, x, weight, bq, bk, bv, widths, **attributes):
+def bias_before_split(
+    op: Op, x: ir.Value, weight: ir.Value, bq: ir.Value, bk: ir.Value, bv: ir.Value, widths: list[int], **attributes: Any
+) -> ir.Value:
     product = op.Add(op.MatMul(x, weight), op.constant(joined([bq, bk, bv]), "bias"))
     return attend(op, product, widths, **attributes)
 
 
-def guard(match: Match) -> dict:
+def guard(match: Match) -> Learned:
     widths = []
     for name in NAMES:
         weight = match.need_constant(f"w{name}")
@@ -78,19 +108,33 @@ def joined(values: list[ir.Value]) -> ir.LazyTensor:
     )
 
 
-def attention(op: Op, x, wq, wk, wv, n, n_kv, scale, mask, widths, **biases):
-    product = op.MatMul(x, op.constant(joined([wq, wk, wv]), "weight"))
+def attention(
+    op: Op,
+    x: ir.Value,
+    wq: ir.Value,
+    wk: ir.Value,
+    wv: ir.Value,
+    n: int,
+    n_kv: int,
+    scale: float | None,
+    mask: ir.Value | None,
+    widths: list[int],
+    **biases: ir.Value,
+) -> ir.Value:
+    weight = joined([wq, wk, wv])
+    product = op.MatMul(x, op.constant(weight, "weight"))
     if biases:
-        dtype = wq.const_value.dtype.numpy()
         given = [
-            biases.get(f"b{name}") or op.constant(np.zeros(width, dtype=dtype), f"no-b{name}")
+            biases.get(f"b{name}") or op.constant(np.zeros(width, dtype=weight.dtype.numpy()), f"no-b{name}")
             for name, width in zip(NAMES, widths, strict=True)
         ]
         product = op.Add(product, op.constant(joined(given), "bias"))
     return attend(op, product, widths, n, n_kv, scale, mask)
 
 
-def attend(op: Op, product, widths, n, n_kv, scale, mask, **_):
+def attend(
+    op: Op, product: ir.Value, widths: list[int], n: int, n_kv: int, scale: float | None, mask: ir.Value | None, **_: Any
+) -> ir.Value:
     q, k, v = op.many("Split", 3, product, op.constant(widths, "widths"), axis=-1)
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
     return op.Attention(*inputs, q_num_heads=n, kv_num_heads=n_kv, scale=scale)

@@ -12,17 +12,19 @@ Source:    ONNX operator Sum; com.microsoft.SkipLayerNormalization. ONNX Runtime
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from onnxfuse.fusions.lowering import KERNELS, need_kernel
-from onnxfuse.rewrite import Lowering, Match, Op, Rule
+from onnxfuse.rewrite import Learned, Lowering, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import ONE, is_constant
 
 SKIP_KERNELS = KERNELS | {ir.DataType.BFLOAT16}
 """The types that ONNX Runtime's SkipLayerNormalization takes; its schema leaves out float64."""
 
 
-def addition(op, x, r):
+def addition(op: Pattern, x: Var, r: Var) -> Term:
     return op.Add(x, r)
 
 
@@ -38,15 +40,15 @@ def _need_full(match: Match) -> None:
         match.need(match.need_shape(name) == match.need_shape(match.output), f"{name} broadcasts", match[name])
 
 
-def as_sum(op: Op, x, r):
+def as_sum(op: Op, x: ir.Value, r: ir.Value) -> ir.Value:
     return op.Sum(x, r)
 
 
-def norm_of_addition(op, x, r, gain, epsilon, axis, bias=None):
+def norm_of_addition(op: Pattern, x: Var, r: Var, gain: Var, epsilon: Var, axis: Var, bias: Var | None = None) -> Term:
     return op.LayerNormalization(op.Add(x, r), gain, bias, epsilon=epsilon, axis=axis)
 
 
-def guard_skip(match: Match) -> dict:
+def guard_skip(match: Match) -> Learned:
     """The operator takes two or three dimensions, and gain and bias of one, each as wide as x."""
     match.need_single_output()
     need_kernel(match, "x", SKIP_KERNELS)
@@ -61,7 +63,7 @@ def guard_skip(match: Match) -> dict:
     return {"width": width, "others": {name for name, given in vectors.items() if given != shape[-1:]}}
 
 
-def skip_norm(op: Op, x, r, epsilon, width, others, **vectors):
+def skip_norm(op: Op, x: ir.Value, r: ir.Value, epsilon: float, width: int, others: set[str], **vectors: Any) -> ir.Value:
     row = op.constant([width], "row")
     gain, bias = (
         op.Expand(op.Reshape(vectors[name], op.constant([-1], "flat")), row) if name in others else vectors[name]
