@@ -128,7 +128,7 @@ def _activated(
         raise Stays(f"its activation {activation!r} with parameters {', '.join(parameters) or 'none'} is not understood")
     if activation == "Clip":
         return site.op.Clip(y, *(site.number(parameters[name], like, name) for name in known[activation]))
-    return getattr(site.op, activation)(y, **parameters)
+    return site.op.named(activation)(y, **parameters)
 
 
 PARTS: dict[str, Parts] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ def merge_duplicates(model: ir.Model) -> bool:
 
 def _merge_initializers(graph: ir.Graph) -> int:
     before = len(graph.initializers)
-    seen: dict[tuple, ir.Value] = {}
+    seen: dict[tuple[Hashable, ...], ir.Value] = {}
     for value in tuple(graph.initializers.values()):
         tensor = stored(value)
         if tensor is None or tensor.size > SMALL_INITIALIZER or value.is_graph_output():
@@ -54,7 +55,7 @@ def _merge_initializers(graph: ir.Graph) -> int:
 
 def _merge_nodes(graph: ir.Graph, opset: int) -> int:
     count = 0
-    seen: dict[tuple, ir.Node] = {}
+    seen: dict[tuple[Hashable, ...], ir.Node] = {}
     for node in graph:
         kept = seen.setdefault(_content(node), node) if is_deterministic(node, opset) else node
         if kept is not node:
@@ -68,10 +69,10 @@ def is_deterministic(node: ir.Node, opset: int) -> bool:
     if node.domain or not onnx.defs.has(node.op_type, opset):
         return False
     schema: Any = onnx.defs.get_schema(node.op_type, opset)  # onnx's stubs lack half of it
-    return schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.Deterministic
+    return bool(schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.Deterministic)
 
 
-def _content(node: ir.Node) -> tuple:
+def _content(node: ir.Node) -> tuple[Hashable, ...]:
     """What equal nodes have alike: operator, inputs, attributes, and which of the outputs they give."""
     attributes = tuple(
         sorted(

@@ -113,7 +113,7 @@ def _inline(model: ir.Model) -> None:
         else:
             function.opset_imports[""] = opset
     try:
-        ir.passes.Sequential(common.InlinePass(), common.RemoveUnusedFunctionsPass())(model)
+        ir.passes.Sequential(common.InlinePass(), common.RemoveUnusedFunctionsPass())(model)  # type: ignore[no-untyped-call]
     except ir.passes.PassError as error:
         raise ModelError(f"the model's functions cannot be inlined: {first_line(error.__cause__ or error)}") from error
 

@@ -16,11 +16,12 @@ import onnx_ir as ir
 
 from onnxfuse import catalog, targets
 from onnxfuse.config import BenchmarkConfig, shape_text
+from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio, Timing
-from onnxfuse.optimizer import UNPAD, fuse, left_out, lowerings, normal_measured, ordered
+from onnxfuse.optimizer import fuse, left_out, lowerings, normal_measured, ordered
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.rewrite import Alone, Fusion, Lowering
 from onnxfuse.rewrite.fusion import BY_RULE, FUSE, HOIST

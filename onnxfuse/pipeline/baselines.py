@@ -113,14 +113,16 @@ def _onnxscript(context: Context, path: Path) -> None:
 
 
 def _transformers(context: Context, path: Path, **options: Any) -> None:
-    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+    from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
 
     from onnxfuse.exporters.torch import sample
 
     checkpoint = context.torch()
     feeds: dict[str, Any] = dict(zip(checkpoint.family.inputs, sample(checkpoint), strict=True))
     model: Any = checkpoint.module.model
-    ir.save(OnnxExporter().export(model, feeds, config=OnnxConfig(dynamic=True, **options)).program, path)
+    exporter = OnnxExporter()  # type: ignore[no-untyped-call]
+    ir.save(exporter.export(model, feeds, config=OnnxConfig(dynamic=True, **options)).program, path)
 
 
 def _transformers_fused(context: Context, path: Path) -> None:
@@ -128,7 +130,7 @@ def _transformers_fused(context: Context, path: Path) -> None:
 
 
 def _transformers_int8(context: Context, path: Path) -> None:
-    from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+    from transformers.exporters.quantizers.quantizer_onnxruntime import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     _transformers(context, path, ort_fusions="cpu", quantizer=OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig()))
 

@@ -12,11 +12,12 @@ import onnx_ir as ir
 from onnxfuse import catalog, targets
 from onnxfuse.config import OptimizeConfig
 from onnxfuse.errors import RequirementError, UsageError
+from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
-from onnxfuse.optimizer import UNPAD, Fused, fuse, left_out
+from onnxfuse.optimizer import Fused, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.linears import integer_node
