@@ -60,7 +60,7 @@ class Inference:
         return self._known[key]
 
     def _ask(self, question: onnx.ModelProto, node: ir.Node) -> Iterable[Inferred]:
-        if onnx.defs.has(node.op_type, node.domain) or not node.domain:
+        if onnx.defs.has(node.op_type, node.domain):
             return _by_onnx(question)
         return [(None, None)] * len(node.outputs) if self._infer is None else self._infer(question)
 

@@ -204,6 +204,10 @@ def test_a_runtime_is_asked_about_what_onnx_does_not_know_and_about_nothing_else
     [question] = asked
     assert {item.domain: item.version for item in question.opset_import} == {"": 23, "com.acme": 3}
     assert Analysis(model.opset_imports)[model.graph.outputs[0]] == ValueInfo()
+    known = parse("g (float[B,8] x) => (float[M] y) { y = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(x) }")
+    known.opset_imports["ai.onnx.ml"] = 3
+    Analysis(known.opset_imports, infer).scan(known.graph)
+    assert len(asked) == 1
 
 
 def test_a_model_of_some_nodes_imports_every_domain_that_occurs_in_them():

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.rewrite import Op, Prover, Rule, Trace, proof, rewrite
-from onnxfuse.rewrite.proof_key import REPEATED, is_telling, region_key
+from onnxfuse.rewrite.proof_key import REPEATED, is_telling, may_be_weight, region_key
 from onnxfuse.runtime.sessions import compute
 from tests.conftest import analysis_of, parse
 
@@ -200,6 +200,22 @@ def test_nodes_that_hold_graphs_are_like_no_others(monkeypatch):
 def test_numbers_that_repeat_show_little(numbers, telling):
     assert REPEATED == 1 / 16
     assert is_telling(numbers) is telling
+
+
+@pytest.mark.parametrize(
+    ("content", "weight"),
+    [
+        (np.zeros(64, np.float32), False),  # of so many the analysis knows whether they are all the same
+        (np.zeros(65, np.float32), True),
+        (np.zeros(65, np.float16), True),
+        (np.zeros(65, np.int8), False),
+        (np.zeros(65, bool), False),
+    ],
+)
+def test_weights_are_many_floats(content, weight):
+    value = ir.Value(name="w", const_value=ir.tensor(content))
+    assert may_be_weight(value) is weight
+    assert not may_be_weight(ir.Value(name="x"))
 
 
 def test_a_large_weight_is_judged_by_a_sample_of_all_of_it(monkeypatch):
