@@ -29,8 +29,7 @@ from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.measure import benchmark, machine
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
-from onnxfuse.pipeline.quantize import quantize
-from onnxfuse.pipeline.step import Step
+from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.runtime import Feeds, Runner, Settings, open_runner
 from onnxfuse.verify.inputs import profile_of
 
@@ -39,6 +38,9 @@ from demo import minilm
 
 BATCH, SENTENCES = 8, 800
 DROP, BOTH = Thresholds(max_drop=0.005), Thresholds(max_drop=0.005, min_cosine=0.995)
+PAGE = Path(__file__).with_name("int8_page.md")
+"""The page, with a place for each table."""
+
 CHOICES = {
     "plain: not calibrated": Scheme(),
     "default": Scheme(),
@@ -63,7 +65,7 @@ def speeds(runners: dict[str, Runner], inputs: list[Feeds], rounds: int) -> dict
     return {name: (f"{timing.p50:.2f}", f"{benchmark.ratio(first, timing).value:.2f}") for name, timing in timings.items()}
 
 
-def quantized(source: Path, name: str, **plan) -> tuple[Path, Step]:
+def quantized(source: Path, name: str, **plan) -> tuple[Path, Quantized]:
     path = source.with_name(f"{name}.onnx")
     return path, quantize(QuantizeConfig(source, path, **plan))
 
@@ -72,6 +74,12 @@ def float_models(checkpoint: str, home: Path, **plan) -> tuple[Path, Path]:
     """model.onnx and model_optimized.onnx in ``home``."""
     step = export(ExportConfig(checkpoint, home, **plan))
     return step.path, optimize(OptimizeConfig(step.path, home / folders.OPTIMIZED)).path
+
+
+def outcome(step: Quantized, static: bool) -> str:
+    """What became of a quantized model, in words."""
+    kept = f"the gate keeps {', '.join(step.description.kept)} in float" if step.description.kept else "the gate passes at once"
+    return f"{step.description.matmuls} linear layers in int8, {kept}" + f", format {step.description.format}" * static
 
 
 def classifier(folder: Path, home: Path, rounds: int) -> str:
@@ -97,12 +105,7 @@ def classifier(folder: Path, home: Path, rounds: int) -> str:
                 thresholds=DROP,
             )
             entries[name] = open_runner(path), onnx_file.model_bytes(path)
-            kept = step.description.kept
-            notes.append(
-                f"{name}: {step.description.matmuls} linear layers in int8, "
-                + (f"the gate keeps {', '.join(kept)} in float" if kept else "the gate passes at once")
-                + (f", format {step.description.format}" if static else "")
-            )
+            notes.append(f"{name}: {outcome(step, static)}")
         except RequirementError as error:
             notes.append(f"{name}: {error}")
     predictions = {name: predict(run, data, BATCH) for name, (run, _) in entries.items()}
@@ -253,52 +256,9 @@ def main() -> int:
             log.print(f"measuring {title}")
             parts[title] = make(home / title.replace(" ", "-"))
     named = {title.replace(" ", "_").replace("-", "_"): part for title, part in parts.items()}
-    content = TEXT.format(machine=machine.cpu(), threads=os.cpu_count(), **named)
+    content = PAGE.read_text(encoding="utf-8").format(machine=machine.cpu(), threads=os.cpu_count(), **named)
     atomic.save_text(content, arguments.output)
     return 0
-
-
-TEXT = """# What int8 keeps, and what it costs
-
-Written by `make int8` (scripts/measure_int8.py) on {machine}, {threads} threads. Milliseconds are this machine's; ratios are
-within a table.
-
-## Classifiers
-
-Trained by scripts/make_checkpoints.py; the gate is `--max-drop 0.5%` on the test set, calibration is on training inputs.
-
-### digits-vit: a ViT on scikit-learn's digits
-
-{digits_vit}
-
-### docs-bert: all-MiniLM-L6-v2, tuned to tell the module of a docstring's sentence
-
-{docs_bert}
-
-## Sentence embeddings
-
-all-MiniLM-L6-v2 on 800 distinct docstring sentences in batches of 8, and on 800 sentences of the Python language reference
-("other text"); calibrated on 512 docstring sentences that are none of these. Cosine with float32, and the share of sentences
-that keep their nearest neighbour.
-
-{sentences}
-
-Dynamic quantization takes one scale over the whole batch, so that an answer depends on its neighbours; static scales do not.
-Where that matters, use `--static`.
-
-## Outliers
-
-docs-bert with three channels of layer 2 made 300 times as large, its function unchanged. The gate is `--max-drop 0.5%
---min-cosine 0.995` on the test set.
-
-{outliers}
-
-## Full size
-
-Random weights, batch 1, 128 tokens or an image. Sizes count embedding tables in int8.
-
-{full_size}
-"""
 
 
 if __name__ == "__main__":

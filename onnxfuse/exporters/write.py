@@ -49,18 +49,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
                     f"the {exporter} exporter failed on {checkpoint.name}: {first_line(error)}; {advice}"
                 ) from error
         model = onnx_file.load(raw)
-        written = model.opset_imports[""]
-        if written != opset:
-            raise ExportError(
-                f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
-                f"its converter does not reach it; use --opset {written}"
-            )
-        unread = set(checkpoint.family.inputs) - {value.name for value in model.graph.inputs}
-        if unread:
-            raise ExportError(
-                f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
-                f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)"
-            )
+        _require(model, checkpoint, exporter, opset)
         _drop_unread_inputs(model, checkpoint.family.inputs)
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
@@ -69,6 +58,22 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         shutil.rmtree(raw.parent)
     external.follow(saved, staged, path)
     return saved
+
+
+def _require(model: ir.Model, checkpoint: Checkpoint, exporter: str, opset: int) -> None:
+    """Raises ExportError when an export has another opset than asked, or lacks inputs of its family."""
+    written = model.opset_imports[""]
+    if written != opset:
+        raise ExportError(
+            f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
+            f"its converter does not reach it; use --opset {written}"
+        )
+    unread = set(checkpoint.family.inputs) - {value.name for value in model.graph.inputs}
+    if unread:
+        raise ExportError(
+            f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
+            f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)"
+        )
 
 
 def choose_exporter(exporter: str | None, framework: str) -> str:

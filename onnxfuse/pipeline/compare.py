@@ -134,17 +134,24 @@ def compare_models(
     }
     with tempfile.TemporaryDirectory() as folder:
         context = baselines.Context(models[0], catalog.model_type(model, config, None), Path(folder), plan.threads)
-        failed = {}
-        for number, name in enumerate(against):
-            progress(f"making {name}", number / len(against))
-            try:
-                entries.append(Candidate(name, baselines.BASELINES[name].kind, baselines.BASELINES[name].open(context)))
-            except OnnxfuseError as error:
-                failed[name] = str(error)
+        others, failed = _baselines(against, context, progress)
+        entries += others
         profile = understood(profile, entries[0].run)
         inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
         rows = measure(entries, inputs, plan.rounds, failed, progress)
     return Comparison({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
+
+
+def _baselines(names: Sequence[str], context: baselines.Context, progress: Progress) -> tuple[list[Candidate], dict[str, str]]:
+    """Other tools' ways, and why some of them could not be made."""
+    made, failed = [], {}
+    for number, name in enumerate(names):
+        progress(f"making {name}", number / len(names))
+        try:
+            made.append(Candidate(name, baselines.BASELINES[name].kind, baselines.BASELINES[name].open(context)))
+        except OnnxfuseError as error:
+            failed[name] = str(error)
+    return made, failed
 
 
 def measure(
