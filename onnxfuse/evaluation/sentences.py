@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import sysconfig
@@ -43,9 +44,15 @@ def docstring_sentences(count: int) -> list[str]:
 
 def calibration_sentences(count: int) -> list[str]:
     """``count`` sentences spread over the second half of all: none of those that ``docstring_sentences`` gives first."""
-    every = docstring_sentences(sys.maxsize)
+    every = _every()
     half = every[len(every) // 2 :]
-    return half[:: max(1, len(half) // count)][:count]
+    return list(half[:: max(1, len(half) // count)][:count])
+
+
+@functools.cache
+def _every() -> tuple[str, ...]:
+    """All sentences: to parse the whole library takes seconds, and a chain asks for them at each of its steps."""
+    return tuple(docstring_sentences(sys.maxsize))
 
 
 def reference_sentences(count: int) -> list[str]:

@@ -66,7 +66,8 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset:
         raise UncalibratedError("no tokenizer lies beside the model; give --calibration DATA")
     collator = collator_of(source, model)
     try:
-        return tokenized(DEFAULT_DATA, calibration_sentences(SENTENCES), [collator], _tokenizer([source], [collator]))[0]
+        tokenize = _tokenizer([source], [collator])
+        return tokenized(DEFAULT_DATA, calibration_sentences(SENTENCES), [collator], tokenize)[0]
     except (MissingExtraError, ModelError) as error:
         raise UncalibratedError(str(error)) from error
 

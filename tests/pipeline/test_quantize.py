@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
-from onnxfuse.errors import RequirementError, UncalibratedError
+from onnxfuse.errors import ModelError, RequirementError, UncalibratedError, UsageError
 from onnxfuse.evaluation.sources import dataset_for, default_calibration
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline.check import check
@@ -167,20 +167,14 @@ def test_without_smoothing_that_product_stays_float(cli, outliers, data, tmp_pat
     assert all(candidate["p50"] > 0 for candidate in kept["gate"]["candidates"])
 
 
-def test_a_bar_that_cannot_be_met_saves_nothing(cli, optimized, data, tmp_path):
+def test_thresholds_that_cannot_be_met_save_nothing(optimized, data, tmp_path):
     old = tmp_path / "q.onnx"
     old.write_bytes(b"old")
-    expect_one_line(
-        cli("quantize", optimized, "-o", old, "--calibration", data, "--min-cosine", 1.1),
-        6,
-        "wanted 1.1",
-        "the best found has a cosine of 1.0000",
-        "nothing was saved",
-    )
+    words = r"wanted 1\.1; the best found has a cosine of 1\.0000; nothing was saved"
+    with pytest.raises(RequirementError, match=words):
+        quantize(QuantizeConfig(optimized, old, calibration=str(data), thresholds=Thresholds(min_cosine=1.1)))
     assert old.read_bytes() == b"old"
-    with pytest.raises(RequirementError):
-        quantize(QuantizeConfig(optimized, tmp_path / "other.onnx", calibration=str(data), thresholds=Thresholds(min_cosine=1.1)))
-    assert not (tmp_path / "other.onnx").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["q.onnx"]
 
 
 # Data that is wrong -------------------------------------------------------------------------------------------------
@@ -254,21 +248,22 @@ def fixed(bert_export, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("options", "gated"),
     [
-        (),
-        ("--static", "--format", "qdq"),
-        ("--calibration", "data.csv"),
-        ("--data", "data.csv", "--max-drop", "50%", "--min-cosine", "0.9"),
+        ({}, False),
+        ({"scheme": Scheme(static=True, format="qdq"), "calibration": "data.csv"}, False),
+        ({"calibration": "data.csv"}, False),
+        ({"data": "data.csv", "calibration": "data.csv", "thresholds": Thresholds(max_drop=0.5, min_cosine=0.9)}, True),
     ],
 )
-def test_a_model_of_fixed_sizes_is_quantized(cli, fixed, tmp_path, more):
-    more = [fixed / text if text == "data.csv" else text for text in more]
-    result = cli("quantize", fixed, "-o", tmp_path / "q.onnx", "--batch", 8, *more)
-    assert result.returncode == 0, result.stderr
-    assert "calibrated on" in result.stdout
-    assert ("linear layers kept in float, batches of 1 " in result.stdout) == ("--data" in more)
-    assert json.loads(onnx_file.load(tmp_path / "q.onnx").metadata_props["onnxfuse.int8"])["batch"] == 1
+def test_a_model_of_fixed_sizes_is_quantized(fixed, tmp_path, options, gated):
+    options = {name: str(fixed / value) if value == "data.csv" else value for name, value in options.items()}
+    if gated:
+        options["data"] = fixed / "data.csv"
+    step = quantize(QuantizeConfig(fixed / "model_optimized.onnx", tmp_path / "q.onnx", batch=8, **options))
+    assert step.description.calibration
+    assert (step.gate is not None) == gated
+    assert json.loads(onnx_file.load(tmp_path / "q.onnx").metadata_props["onnxfuse.int8"])["batch"] == step.description.batch == 1
 
 
 def test_models_of_fixed_and_of_any_size_are_evaluated_together(cli, fixed, optimized):
@@ -279,22 +274,28 @@ def test_models_of_fixed_and_of_any_size_are_evaluated_together(cli, fixed, opti
     assert "batches of 1, " in cli("evaluate", fixed, "--data", fixed / "data.csv", "--rounds", 1).stdout
 
 
-def test_why_a_model_is_not_calibrated(cli, optimized, fixed, tmp_path):
-    result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--json")
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["uncalibrated"] == "no tokenizer lies beside the model; give --calibration DATA"
-    result = cli("quantize", optimized, "-o", tmp_path / "q.onnx", "--calibration", "none")
+def test_why_a_model_is_not_calibrated(cli, optimized, tmp_path):
+    out = tmp_path / "q.onnx"
+    assert quantize(QuantizeConfig(optimized, out)).uncalibrated == "no tokenizer lies beside the model; give --calibration DATA"
+    result = cli("quantize", optimized, "-o", out, "--calibration", "none")
     assert "not calibrated (as asked)" in result.stdout
+
+
+def test_a_broken_tokenizer_is_why_a_model_is_not_calibrated(fixed, tmp_path):
     for name in ("model_optimized.onnx", "tokenizer_config.json", "data.csv"):
         (tmp_path / name).write_bytes((fixed / name).read_bytes())
     (tmp_path / "tokenizer.json").write_text("[1]")
-    result = cli("quantize", tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "not calibrated (the tokenizer in" in result.stdout
-    for more in (("quantize", tmp_path, "--calibration"), ("evaluate", tmp_path, "--data")):
-        expect_one_line(cli(*more, tmp_path / "data.csv"), 3, "the tokenizer in", "cannot be used", "save it again")
-    expect_one_line(cli("quantize", tmp_path, "--min-cosine", 0.9), 2, "give --data FILE (the tokenizer in")
-    expect_one_line(cli("quantize", tmp_path, "--static"), 2, "give --calibration FILE", "(the tokenizer in")
+    source, out, texts = tmp_path / "model_optimized.onnx", tmp_path / "q.onnx", tmp_path / "data.csv"
+    assert quantize(QuantizeConfig(source, out)).uncalibrated.startswith("the tokenizer in")
+    broken = "the tokenizer in .* cannot be used.* save it again"
+    with pytest.raises(ModelError, match=broken):
+        quantize(QuantizeConfig(source, out, calibration=str(texts)))
+    with pytest.raises(ModelError, match=broken):
+        evaluate([source], texts, BenchmarkConfig(batch=8, rounds=1))
+    with pytest.raises(UsageError, match=r"give --data FILE \(the tokenizer in"):
+        quantize(QuantizeConfig(source, out, thresholds=Thresholds(min_cosine=0.9)))
+    with pytest.raises(UsageError, match=r"give --calibration FILE.*\(the tokenizer in"):
+        quantize(QuantizeConfig(source, out, Scheme(static=True)))
 
 
 def test_notes_are_told(cli, fixed, tmp_path):
