@@ -74,45 +74,73 @@ class Packing:
     def packed(self) -> Layout:
         """[P,C]: short rows share one, so that attention has P*C*C scores instead of B*L*L. Its bias is [P,1,C,C].
 
-        Row number r, by falling length, goes to place r mod 2P counted forth and back over P places. C is the fullest place's
-        number of tokens. Of P = B, B/2, B/3 and so on (``FOLDS``) the one with the fewest scores is taken, while running.
+        Rows are dealt to P places by falling length, forth and back. Of P = B, B/2, B/3 and so on (``FOLDS``) the one with the
+        fewest scores is taken, while running. So rows of 5, 3, 2 and 2 tokens go to P = 2 places as 5+2 and 3+2: C = 7, and 98
+        scores instead of 100.
         """
-        op, zero = self.op, self._zero
-        flat = self._flat
-        counts = op.Reshape(self._counts, flat)  # [B]
-        batch = op.Shape(counts)
-        numbers = op.Range(zero, op.Squeeze(batch), self._one)
+        counts = self.op.Reshape(self._counts, self._flat)  # [B]
+        batch = self.op.Shape(counts)  # [1]
+        before = self._precedence(counts, batch)
+        place, places = self._dealt(before, batch)
+        offset, sizes = self._stacked(place, before, counts)
+        size, count, start = self._best(place, places, offset, sizes)
+        return self._filled(size, count, start)
+
+    def _precedence(self, counts: ir.Value, batch: ir.Value) -> ir.Value:
+        """[B,B] booleans, [r,c]: whether row c is longer than row r, or as long and earlier."""
+        op = self.op
+        numbers = op.Range(self._zero, op.Squeeze(batch), self._one)
         earlier = op.And(op.Equal(counts, self._counts), op.Less(numbers, op.Reshape(numbers, op.constant([-1, 1], "column"))))
-        before = op.Or(op.Greater(counts, self._counts), earlier)  # [B,B]: whether the row across comes first
-        rank = op.ReduceSum(op.Cast(before, to=ir.DataType.INT64), flat, keepdims=0)
+        return op.Or(op.Greater(counts, self._counts), earlier)
+
+    def _dealt(self, before: ir.Value, batch: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """For each of F folds the place of each row, [F,B], and how many places there are, [F,1].
+
+        With P places, rows by falling length go to 0, 1, .. P-1, and back: P-1, .. 1, 0, and forth again.
+        """
+        op = self.op
+        rank = op.ReduceSum(op.Cast(before, to=ir.DataType.INT64), self._flat, keepdims=0)  # [B]: as many rows come before
         folds = op.constant(np.array(FOLDS).reshape(-1, 1), "folds")
-        places = op.Div(op.Sub(op.Add(batch, folds), self._one), folds)  # [F,1]
+        places = op.Div(op.Sub(op.Add(batch, folds), self._one), folds)  # B / fold, rounded up
         period = op.Mul(places, op.constant(np.array(2), "two"))
         forth = op.Mod(rank, period)
-        place = op.Min(forth, op.Sub(op.Sub(period, self._one), forth))  # [F,B]
+        back = op.Sub(op.Sub(period, self._one), forth)
+        return op.Min(forth, back), places
+
+    def _stacked(self, place: ir.Value, before: ir.Value, counts: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """For each fold how many tokens lie ahead of each row in its place, [F,B], and in the fullest place altogether, [F,1]."""
+        op = self.op
         across, down = op.constant([len(FOLDS), 1, -1], "across"), op.constant([len(FOLDS), -1, 1], "down")
-        shared = op.Equal(op.Reshape(place, across), op.Reshape(place, down))  # [F,B,B]
-        ahead = op.Where(op.And(shared, before), counts, zero)
-        offset = op.ReduceSum(ahead, flat, keepdims=0)  # [F,B]: tokens of the rows ahead in the same place
-        sizes = op.ReduceMax(op.Add(offset, counts), flat, keepdims=1)  # [F,1]
+        together = op.Equal(op.Reshape(place, across), op.Reshape(place, down))  # [F,B,B]
+        ahead = op.Where(op.And(together, before), counts, self._zero)
+        offset = op.ReduceSum(ahead, self._flat, keepdims=0)
+        return offset, op.ReduceMax(op.Add(offset, counts), self._flat, keepdims=1)
+
+    def _best(self, place: ir.Value, places: ir.Value, offset: ir.Value, sizes: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Of the fold with the fewest scores: C and P, [1,1] each, and where each row starts among P*C slots, [1,B]."""
+        op = self.op
         best = op.ArgMin(op.Mul(op.Mul(places, sizes), sizes), axis=0, keepdims=0)  # [1]
-        size, count = op.Gather(sizes, best), op.Gather(places, best)  # [1,1]
-        start = op.Add(op.Mul(op.Gather(place, best), size), op.Gather(offset, best))  # [1,B] into P*C
+        size, count = op.Gather(sizes, best), op.Gather(places, best)
+        return size, count, op.Add(op.Mul(op.Gather(place, best), size), op.Gather(offset, best))
+
+    def _filled(self, size: ir.Value, count: ir.Value, start: ir.Value) -> Layout:
+        """The layout whose rows start there. Slots that stay empty hold the first token, and nobody attends to them."""
+        op, flat, zero = self.op, self._flat, self._zero
         line = op.constant([1, -1], "line")
-        shift = op.Reshape(op.Sub(start, op.Reshape(self._first, line)), flat)  # [B]
+        shift = op.Reshape(op.Sub(start, op.Reshape(self._first, line)), flat)  # [B]: from a row's tokens in T to its slots
         kept = op.Reshape(self.kept, flat)
-        row = op.Div(kept, self._length)  # [T]
-        tokens = op.Range(zero, op.Squeeze(op.Shape(kept)), self._one)
+        row = op.Div(kept, self._length)  # [T]: each token's
+        tokens = op.Range(zero, op.Squeeze(op.Shape(kept)), self._one)  # [T]
         slots = op.Add(tokens, op.Gather(shift, row))  # [T] into P*C
         shape = op.Concat(op.Reshape(count, flat), op.Reshape(size, flat), axis=0)
         total = op.Reshape(op.Mul(count, size), flat)
         nothing = op.ConstantOfShape(total, value=ir.tensor(np.array([0])))
-        index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T; unfilled slots hold the first token
-        owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # 0: unfilled
+        index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T
+        owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # [P,C]: a row's number, 0: empty
         silent = op.Expand(op.constant(self._open, "open"), total)
         bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
         asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
-        same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]
+        same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]: tokens of one row
         return Layout(index, op.Reshape(slots, line), self._only(same, op.Unsqueeze(bias, asked)))
 
     def _only(self, condition: ir.Value, bias: ir.Value) -> ir.Value:

@@ -144,6 +144,8 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
     Raises:
         UsageError: an unknown name, or a pass that cannot be left out.
     """
+    if needed := sorted(without & NEEDED):
+        raise UsageError(f"{', '.join(needed)} cannot be left out: the model would not be one that target {target.name!r} runs")
     known = rule_names()
     if unknown := sorted((only | without) - set(known)):
         raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
