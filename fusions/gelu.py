@@ -2,7 +2,7 @@
 
 Seen in:   torch.onnx.export below opset 20 (erf), transformers' "gelu_new" and "gelu_fast" (tanh).
 Computes:  y = x/2 * (1 + erf(x / sqrt(2))), or y = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3))), whose argument has
-           other spellings: x * sqrt(2/pi) * (1 + 0.044715 * x * x) and so on. They become this one first.
+           other forms: x * sqrt(2/pi) * (1 + 0.044715 * x * x) and so on. They become this one first.
 Shapes:    x [...], y as x.
 Numerics:  rounding only (tolerance row "reassociate").
 Refuses:   a constant off by more than one rounding step, or of more dimensions than x; an inner value read elsewhere.

@@ -82,7 +82,7 @@ class TakeContribApart:
 
 
 def _know(node: ir.Node, analysis: Analysis) -> None:
-    """Analyse a node's outputs in the order of the graph, which keeps later look-ups from recursing deeply."""
+    """Analyse a node's outputs in the order of the graph, which keeps later questions from recursing deeply."""
     for value in node.outputs:
         analysis[value]
 
