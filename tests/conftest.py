@@ -125,6 +125,14 @@ def analysis_of(model: ir.Model) -> Analysis:
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(autouse=True)
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for a runtime's threads to sleep before each timed call: what comes out is not looked at as a speed."""
+    from onnxfuse.measure import benchmark
+
+    monkeypatch.setattr(benchmark, "SETTLE", 0.0)
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run ``onnxfuse`` in an empty folder, in this process: importing the libraries anew would cost seconds a call."""

@@ -1,8 +1,7 @@
 """The stopwatch: what it counts, and that it can tell fast from slow."""
 
-import time
-
 import numpy as np
+import pytest
 
 from onnxfuse.measure import benchmark
 from onnxfuse.pipeline import memory
@@ -15,19 +14,44 @@ def test_percentiles_and_interval_of_known_numbers():
     assert (timing.low, timing.high) == (41.0, 61.0)
 
 
-def test_rounds_are_interleaved_and_warm_up_does_not_count():
-    calls = []
-    runners = {name: lambda feeds, name=name: calls.append(name) or time.sleep(0.025) for name in ("a", "b")}
-    timings = benchmark.measure(runners, [{}], rounds=2)
-    visits = calls[::2]  # each visit is one untimed call of at least SETTLE seconds, and one timed
-    assert visits == ["a", "b", "b", "a"] * 2 + ["a", "b"]
-    assert timings["a"].samples == timings["b"].samples == 2
+class Clock:
+    """A clock that only runners move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def runner(self, seconds: float, calls: list[float] | None = None):
+        def run(feeds):
+            self.now += seconds
+            (calls if calls is not None else []).append(seconds)
+
+        return run
 
 
-def test_a_slower_runner_is_slower():
-    runners = {"fast": lambda feeds: time.sleep(0.005), "slow": lambda feeds: time.sleep(0.05)}
-    timings = benchmark.measure(runners, [{}], rounds=5)
-    assert benchmark.ratio(timings["slow"], timings["fast"]).low > 2
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(benchmark, "time", found := Clock())
+    return found
+
+
+def test_rounds_are_interleaved_and_warm_up_does_not_count(monkeypatch, clock):
+    monkeypatch.setattr(benchmark, "SETTLE", 0.02)
+    calls: list[float] = []
+    timings = benchmark.measure({"a": clock.runner(0.015, calls), "b": clock.runner(0.025, calls)}, [{}], rounds=2)
+    visits = {0.015: ["a"] * 3, 0.025: ["b"] * 2}  # untimed for 0.02 seconds, then one timed call
+    order = "abba" * 2 + "ab"
+    assert calls == [seconds for name in order for seconds, group in visits.items() if group[0] == name for _ in group]
+    for name, wanted in (("a", 15.0), ("b", 25.0)):
+        assert (timings[name].samples, timings[name].p50) == (2, wanted)
+
+
+def test_a_slower_runner_is_slower(clock):
+    timings = benchmark.measure({"fast": clock.runner(0.005), "slow": clock.runner(0.05)}, [{}], rounds=5)
+    ratio = benchmark.ratio(timings["slow"], timings["fast"])
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((10, 10, 10))
 
 
 def test_peak_memory_grows_with_the_model(tmp_path):
