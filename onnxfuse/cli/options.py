@@ -45,7 +45,7 @@ TargetName = Annotated[
     ),
 ]
 Only = Annotated[list[str] | None, Option(help="Use this fusion alone; repeatable.")]
-Without = Annotated[list[str] | None, Option(help="Leave this rule out; repeatable.")]
+Without = Annotated[list[str] | None, Option(help="Leave this rule or pass out; repeatable.")]
 Require = Annotated[list[str] | None, Option(help="all, or NAME=NUMBER; fail when not fused so.")]
 Verify = Annotated[str, Option(help="each: prove every rewrite; final: compare the result; off.")]
 Unpad = Annotated[bool | None, Option(help="Leave padding out, with zeros where outputs show it; by default where none does.")]
