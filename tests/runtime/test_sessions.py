@@ -106,3 +106,15 @@ def test_an_operator_that_nobody_brings(tmp_path):
     model = proto("g (float[B,2] x) => (float[B,2] y) { y = com.microsoft.Nothing(x) }")
     with pytest.raises(ModelError, match=r"Nothing.*; name the folder that brings it in ONNXFUSE_PLUGINS$"):
         open_session(model.SerializeToString())
+
+
+def test_what_runs_a_few_nodes_starts_no_threads(monkeypatch):
+    opened = []
+    session = sessions._open
+    monkeypatch.setattr(
+        sessions, "_open", lambda source, settings, **options: opened.append(settings) or session(source, settings, **options)
+    )
+    model = proto("g (float[2] x) => (float[2] y) { y = Neg(x) }")
+    np.testing.assert_array_equal(sessions.compute(model, {"x": np.ones(2, np.float32)})[0], [-1, -1])
+    assert sessions.infer(model) == [(ir.DataType.FLOAT, (2,))]
+    assert [settings.threads for settings in opened] == [1, 1]
