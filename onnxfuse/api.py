@@ -81,7 +81,7 @@ class OptimizeOptions(TypedDict, total=False):
     without: Iterable[str]
     require: Iterable[str]
     verify: str
-    dump: Path | None
+    dump: Source | None
     unpad: bool | None
     batch: int | None
     length: int | None
@@ -111,8 +111,12 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
     """
     given = cast(dict[str, Any], options)
     progress = given.pop("progress", silent)
+    for name in ("only", "without", "require"):
+        if isinstance(given.get(name), str):
+            raise UsageError(f"{name} is the text {given[name]!r}, wanted a list of names: [{given[name]!r}]")
     given |= {name: frozenset(given[name]) for name in ("only", "without") if name in given}
     given |= {name: tuple(given[name]) for name in ("require",) if name in given}
+    given |= {"dump": Path(given["dump"])} if given.get("dump") is not None else {}
 
     def run(source: Path, out: Path) -> optimizing.Optimized:
         return optimizing.optimize(OptimizeConfig(source, out, **given), progress)
@@ -133,8 +137,8 @@ class QuantizeOptions(TypedDict, total=False):
     max_drop: float | None
     min_cosine: float | None
     min_agreement: float | None
-    calibration: str | None
-    data: Path | None
+    calibration: Source | None
+    data: Source | None
     batch: int
     progress: Progress
 
@@ -164,6 +168,8 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
     progress = given.pop("progress", silent)
     scheme = Scheme(**_taken(given, Scheme))
     thresholds = Thresholds(**_taken(given, Thresholds))
+    given |= {"data": Path(given["data"])} if given.get("data") is not None else {}
+    given |= {"calibration": str(given["calibration"])} if given.get("calibration") is not None else {}
 
     def run(source: Path, out: Path) -> quantizing.Quantized:
         return quantizing.quantize(QuantizeConfig(source, out, scheme, thresholds=thresholds, **given), progress)

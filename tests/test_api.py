@@ -106,3 +106,22 @@ def test_weights_that_are_elsewhere_and_errors_of_a_model_in_memory_name_no_file
     with pytest.raises(ModelError) as raised:
         onnxfuse.optimize(graph, model_type="nonsense")
     assert "/" not in str(raised.value)
+
+
+def test_weights_of_any_size_may_lie_in_another_file(graph, tmp_path):
+    """Those of an onnx_ir.Model are read from there, and what comes back holds them itself."""
+    ir.save(graph, tmp_path / "model.onnx", external_data="weights.bin", size_threshold_bytes=0)
+    made = onnxfuse.optimize(ir.load(tmp_path / "model.onnx"), model_type="bert")
+    (tmp_path / "weights.bin").unlink()
+    assert all(value.const_value.numpy().size for value in made.graph.initializers.values())
+
+
+def test_paths_may_be_texts_and_lists_may_not(path):
+    np.savez(path.with_name("rows.npz"), x=np.random.default_rng(0).standard_normal((8, 3, 128)).astype(np.float32))
+    data = str(path.with_name("rows.npz"))
+    made = onnxfuse.quantize(str(path), calibration=data, data=data, min_cosine=0.9)
+    assert made.gate.kept == ()
+    onnxfuse.optimize(str(path), model_type="bert", dump=str(path.with_name("dump")))
+    assert any(path.with_name("dump").iterdir())
+    with pytest.raises(UsageError, match=r"^only is the text 'gelu', wanted a list of names: \['gelu'\]$"):
+        onnxfuse.optimize(path, only="gelu")

@@ -106,7 +106,7 @@ def split(model: ir.Model) -> tuple[onnx.ModelProto, Weights]:
     weights = [
         (value, value.const_value)
         for value in model.graph.initializers.values()
-        if value.const_value is not None and value.const_value.nbytes >= LARGE and value.const_value.dtype != ir.DataType.STRING
+        if value.const_value is not None and _streamed(value.const_value)
     ]
     empty = ir.tensor(np.zeros(0, dtype=np.float32))
     for value, _ in weights:
@@ -124,6 +124,11 @@ def split(model: ir.Model) -> tuple[onnx.ModelProto, Weights]:
     del proto.graph.value_info[:]  # a weight has its own shape; a second one misleads tools that transpose weights in place
     proto.graph.value_info.extend(named)
     return proto, weights
+
+
+def _streamed(tensor: ir.TensorProtocol) -> bool:
+    """Whether a weight's bytes are written behind the message: large ones, and all that lie in another file."""
+    return tensor.dtype != ir.DataType.STRING and (tensor.nbytes >= LARGE or isinstance(tensor, ir.ExternalTensor))
 
 
 def write(file: BinaryIO, proto: onnx.ModelProto, weights: Weights) -> None:
