@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar
 
 from onnxfuse.errors import UsageError
 
@@ -15,8 +19,69 @@ FORMATS = ("auto", "qoperator", "qdq")
 ROUNDINGS = ("gptq", "nearest")
 
 
+WORDS: dict[type, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    NoneType: "None",
+    Path: "a path",
+    tuple: "a tuple of texts",
+    frozenset: "a frozenset of texts",
+}
+"""What values of a type are called in messages."""
+
+Bounds = Mapping[str, tuple[float, float]]
+"""The lowest and highest value of numbers, by field."""
+
+MOST = float("inf")
+
+
+class Config:
+    """A frozen dataclass that holds what its fields say: values of their types, within ``within``."""
+
+    within: ClassVar[Bounds] = {}
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value of another type, or out of range."""
+        for name, kinds in _kinds(self.__class__).items():
+            value = getattr(self, name)
+            if not any(_holds(kind, value) for kind in kinds):
+                wanted = " or ".join(WORDS.get(kind, kind.__name__) for kind in kinds)
+                raise UsageError(f"{name} is {value!r}, wanted {wanted}")
+        for name, (low, high) in self.within.items():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not low <= value <= high:
+                raise UsageError(f"{name} is {value!r}, wanted {_range(low, high)}")
+
+
+def _kinds(config: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field of a config takes."""
+    hints = typing.get_type_hints(config)
+    return {each.name: _parts(hints[each.name]) for each in fields(config)}
+
+
+def _parts(hint: Any) -> tuple[type, ...]:
+    if isinstance(hint, UnionType):
+        return tuple(part for each in typing.get_args(hint) for part in _parts(each))
+    return (typing.get_origin(hint) or hint,)
+
+
+def _holds(kind: type, value: Any) -> bool:
+    """Whether a value is of a kind: whole numbers are numbers, truth values are none, and collections hold texts."""
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    if kind in (tuple, frozenset):
+        return isinstance(value, kind) and all(isinstance(each, str) for each in value)
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g} or more" if high == MOST else f"{low:g} to {high:g}"
+
+
 @dataclass(frozen=True)
-class Scheme:
+class Scheme(Config):
     """How to quantize.
 
     Args:
@@ -41,17 +106,21 @@ class Scheme:
     format: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("rounding", ROUNDINGS), ("ranges", RANGES), ("format", FORMATS)):
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
-        if self.smooth not in ("auto", "off") and not (isinstance(self.smooth, float) and 0 <= self.smooth <= 1):
+        wrong = self.smooth not in ("auto", "off") if isinstance(self.smooth, str) else not 0 <= self.smooth <= 1
+        if wrong:
             raise UsageError(f"--smooth {self.smooth}: wanted auto, off, or a number from 0 to 1")
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class Thresholds(Config):
     """What int8 must keep. ``max_drop``: accuracy it may lose, as a share of all samples; ``min_cosine`` and ``min_agreement``:
     see ``Quality``. None asks nothing."""
+
+    within: ClassVar[Bounds] = {"max_drop": (0, 1), "min_cosine": (-1, 1), "min_agreement": (0, 1)}
 
     max_drop: float | None = None
     min_cosine: float | None = None
@@ -62,7 +131,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Config):
     """What to export and how. ``out`` is the folder that receives model.onnx.
 
     ``framework``: ``pt`` or ``tf``; None takes what the source's files show. ``exporter``: None takes the framework's first.
@@ -83,7 +152,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
-class OptimizeConfig:
+class OptimizeConfig(Config):
     """Which file to optimize into which, for which target, with which rules.
 
     ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
@@ -91,6 +160,8 @@ class OptimizeConfig:
     where outputs then show zeros for it, False never, None where the outputs cannot tell. ``batch``, ``length``: the only sizes
     that the result takes; None leaves them dynamic.
     """
+
+    within: ClassVar[Bounds] = {"batch": (1, MOST), "length": (1, MOST)}
 
     source: Path
     out: Path
@@ -112,13 +183,15 @@ class OptimizeConfig:
 
 
 @dataclass(frozen=True)
-class QuantizeConfig:
+class QuantizeConfig(Config):
     """Which file to quantize into which, and what it must keep.
 
     ``calibration``: a data set (see ``evaluation.dataset``), "none", or None for sentences from the standard library where a
     tokenizer lies beside the model. ``data``: what ``thresholds`` are measured on; None takes the calibration data. ``batch``:
     rows at a time in both.
     """
+
+    within: ClassVar[Bounds] = {"batch": (1, MOST)}
 
     source: Path
     out: Path
@@ -129,12 +202,24 @@ class QuantizeConfig:
     batch: int = 8
 
 
+MEASURED: Bounds = {"batch": (0, MOST), "length": (0, MOST), "threads": (0, MOST), "rounds": (1, MOST), "real": (0.01, 1)}
+"""Of what is measured, and how often."""
+
+
 @dataclass(frozen=True)
-class BenchmarkConfig:
+class BenchmarkConfig(Config):
     """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores, ``real`` is the share of real tokens.
 
     ``batch`` and ``length``: 0 takes what the model does: 1, and 128 or what it has positions for.
     """
+
+    within: ClassVar[Bounds] = {
+        "batch": (0, MOST),
+        "length": (0, MOST),
+        "threads": (0, MOST),
+        "rounds": (1, MOST),
+        "real": (0.01, 1),
+    }
 
     batch: int = 0
     length: int = 0
@@ -145,11 +230,19 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
-class TuneConfig:
+class TuneConfig(Config):
     """Which model to tune for which shapes, and the target file to write.
 
     ``threads``: 0 tunes them too. ``target``: where the choices start. ``precisions`` and ``runtimes``: what may be chosen.
     """
+
+    within: ClassVar[Bounds] = {
+        "batch": (0, MOST),
+        "length": (0, MOST),
+        "threads": (0, MOST),
+        "rounds": (1, MOST),
+        "real": (0.01, 1),
+    }
 
     source: Path
     out: Path
