@@ -6,6 +6,7 @@ Each takes what its command takes, and writes the same files. ``optimize`` and `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -116,7 +117,7 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
             raise UsageError(f"{name} is the text {given[name]!r}, wanted a list of names: [{given[name]!r}]")
     given |= {name: frozenset(given[name]) for name in ("only", "without") if name in given}
     given |= {name: tuple(given[name]) for name in ("require",) if name in given}
-    given |= {"dump": Path(given["dump"])} if given.get("dump") is not None else {}
+    given |= {"dump": _path(given["dump"], "dump")} if given.get("dump") is not None else {}
 
     def run(source: Path, out: Path) -> optimizing.Optimized:
         return optimizing.optimize(OptimizeConfig(source, out, **given), progress)
@@ -168,7 +169,7 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
     progress = given.pop("progress", silent)
     scheme = Scheme(**_taken(given, Scheme))
     thresholds = Thresholds(**_taken(given, Thresholds))
-    given |= {"data": Path(given["data"])} if given.get("data") is not None else {}
+    given |= {"data": _path(given["data"], "data")} if given.get("data") is not None else {}
     given |= {"calibration": str(given["calibration"])} if given.get("calibration") is not None else {}
 
     def run(source: Path, out: Path) -> quantizing.Quantized:
@@ -185,8 +186,8 @@ def _taken(options: dict[str, Any], config: type) -> dict[str, Any]:
 def _on_file_or_model(run: Any, model: Any, output: Source | None, names: tuple[str, ...], made: str) -> Any:
     """What ``run`` makes of a file, or of a model in memory."""
     if isinstance(model, str | PathLike):
-        source = folders.source_file(Path(model), *names)
-        return run(source, folders.output_file(source, None if output is None else Path(output), made))
+        source = folders.source_file(_path(model), *names)
+        return run(source, folders.output_file(source, None if output is None else _path(output, "output"), made))
     if not isinstance(model, onnx.ModelProto | ir.Model):
         raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")
     if output is not None:
@@ -206,7 +207,7 @@ def evaluate(
 ) -> dict[str, evaluating.Evaluated]:
     """Measure on real samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError."""
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
-    return evaluating.evaluate(_files(models), Path(data), config, progress)
+    return evaluating.evaluate(_files(models), _path(data, "data"), config, progress)
 
 
 def benchmark(
@@ -232,6 +233,11 @@ def benchmark(
         OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
     """
     config = BenchmarkConfig(batch, length, threads, rounds, real)
+    for name, given in (("runtimes", runtimes), ("against", against)):
+        if isinstance(given, str):
+            raise UsageError(f"{name} is the text {given!r}, wanted a list of names: [{given!r}]")
+    if not runtimes:
+        raise UsageError("no runtimes are given; leave them out for ONNX Runtime")
     others = baselines.choose(",".join(against)) if against else []
     return compare.compare_models(_files(models), config, runtimes=tuple(runtimes), against=others, progress=progress)
 
@@ -246,14 +252,25 @@ def check(first: Source, second: Source, *, kind: str = "reassociate", data: Sou
     Raises:
         OnnxfuseError: they take other inputs or give other outputs, or nothing can be compared.
     """
-    paths = [folders.source_file(Path(path), folders.MODEL) for path in (first, second)]
-    return checking.check(paths[0], paths[1], kind, None if data is None else Path(data))
+    paths = _files([first, second])
+    return checking.check(paths[0], paths[1], kind, None if data is None else _path(data, "data"))
 
 
-def _files(given: Source | Sequence[Source]) -> list[Path]:
-    """The files that are meant: each itself, or the export in a folder."""
-    several = [given] if isinstance(given, str | PathLike) else given
-    return [folders.source_file(Path(path), folders.MODEL) for path in several]
+def load(model: Source, *, threads: int | None = None, runtime: str | None = None, target: Source | None = None) -> models.Model:
+    """Open a model, or the best one of a folder, with the options that measured best for its target: see ``model.load``."""
+    return models.load(_path(model), threads=threads, runtime=runtime, target=None if target is None else _path(target, "target"))
 
 
-load = models.load
+def _path(given: Any, what: str = "the model") -> Path:
+    """A path. Raises UsageError for anything else."""
+    if not isinstance(given, str | PathLike) or isinstance(os.fspath(given), bytes):
+        raise UsageError(f"{what} is a {type(given).__name__}, wanted a path")
+    return Path(given)
+
+
+def _files(given: Any) -> list[Path]:
+    """The files that are meant: each itself, or the export in a folder. Raises UsageError for what are no paths, or none."""
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    if not several:
+        raise UsageError("no models are given; give the path of one, or a list of paths")
+    return [folders.source_file(_path(path), folders.MODEL) for path in several]

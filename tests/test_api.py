@@ -125,3 +125,22 @@ def test_paths_may_be_texts_and_lists_may_not(path):
     assert any(path.with_name("dump").iterdir())
     with pytest.raises(UsageError, match=r"^only is the text 'gelu', wanted a list of names: \['gelu'\]$"):
         onnxfuse.optimize(path, only="gelu")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: onnxfuse.load(5), "the model is a int, wanted a path"),
+        (lambda: onnxfuse.load(b"out"), "the model is a bytes, wanted a path"),
+        (lambda: onnxfuse.check(None, "out"), "the model is a NoneType, wanted a path"),
+        (lambda: onnxfuse.evaluate([], "data"), "no models are given; give the path of one, or a list of paths"),
+        (lambda: onnxfuse.evaluate(onnx.ModelProto(), "data"), "the model is a ModelProto, wanted a path"),
+        (lambda: onnxfuse.benchmark("out", rounds=0), "rounds is 0, wanted 1 or more"),
+        (lambda: onnxfuse.benchmark("out", runtimes="ort"), r"runtimes is the text 'ort', wanted a list of names: \['ort'\]"),
+        (lambda: onnxfuse.benchmark("out", runtimes=[]), "no runtimes are given; leave them out for ONNX Runtime"),
+        (lambda: onnxfuse.quantize("out", max_drop="0.5%"), "max_drop is '0.5%', wanted a number or None"),
+    ],
+)
+def test_what_is_no_path_or_no_option_is_refused_in_one_line(call, words):
+    with pytest.raises(UsageError, match=f"^{words}$"):
+        call()
