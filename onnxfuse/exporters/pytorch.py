@@ -96,6 +96,8 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
             f"{name} is a class that onnxfuse does not export; name the --task whose outputs it has: {', '.join(family.tasks)}"
         )
     chosen = checked(task or known[0], family)
+    if known and known[0] != chosen and OUTPUTS[known[0]] == OUTPUTS[chosen]:  # another head whose outputs are called alike
+        raise ExportError(f"{name} is made for {known[0]}, the task asked for is {chosen}; leave it out, or load another class")
     elsewhere = {weight.device.type for weight in model.parameters()} - {"cpu"}
     if elsewhere:
         raise ExportError(f"{name} has weights on {' and '.join(elsewhere)}; move it with .to('cpu') (from meta, load it)")

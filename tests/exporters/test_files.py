@@ -493,6 +493,12 @@ def test_objects_that_are_no_encoders():
         match="BertModel has no output logits, which task fill-mask shows; it returns last_hidden_state, pooler_output",
     ):
         open_checkpoint(model, task="fill-mask")
+    classifier = small_model("bert", "AutoModelForSequenceClassification", layers=1)
+    with pytest.raises(
+        ExportError,
+        match="BertForSequenceClassification is made for text-classification, the task asked for is fill-mask; leave it out",
+    ):
+        open_checkpoint(classifier, task="fill-mask")
     with pytest.raises(ExportError, match=r"BertForPreTraining is a class that onnxfuse does not export; name the --task"):
         open_checkpoint(small_model("bert", "AutoModelForPreTraining", layers=1))
     with pytest.raises(ExportError, match=r"BertModel has weights on meta; move it"):
