@@ -6,7 +6,7 @@
     optimized = onnxfuse.optimize(exported)
     quantized = onnxfuse.quantize(optimized, max_drop=0.005, data="test.csv")
     model = onnxfuse.load("onnx/bert-base-cased")
-    outputs = model(input_ids=ids, attention_mask=mask)
+    outputs = model(input_ids=ids, attention_mask=mask, token_type_ids=types)
 
 Each verb takes keyword options, and returns a result with typed fields that serves as the path of its file. What they are asked
 to do is data (``OptimizeConfig`` and its kin); every error is an ``OnnxfuseError``.
