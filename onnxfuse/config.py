@@ -213,13 +213,7 @@ class BenchmarkConfig(Config):
     ``batch`` and ``length``: 0 takes what the model does: 1, and 128 or what it has positions for.
     """
 
-    within: ClassVar[Bounds] = {
-        "batch": (0, MOST),
-        "length": (0, MOST),
-        "threads": (0, MOST),
-        "rounds": (1, MOST),
-        "real": (0.01, 1),
-    }
+    within: ClassVar[Bounds] = MEASURED
 
     batch: int = 0
     length: int = 0
@@ -236,13 +230,7 @@ class TuneConfig(Config):
     ``threads``: 0 tunes them too. ``target``: where the choices start. ``precisions`` and ``runtimes``: what may be chosen.
     """
 
-    within: ClassVar[Bounds] = {
-        "batch": (0, MOST),
-        "length": (0, MOST),
-        "threads": (0, MOST),
-        "rounds": (1, MOST),
-        "real": (0.01, 1),
-    }
+    within: ClassVar[Bounds] = MEASURED
 
     source: Path
     out: Path
