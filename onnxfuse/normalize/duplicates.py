@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from onnx_ir.passes import common
 
 from onnxfuse.normalize.structure import replace_node
 from onnxfuse.rewrite.analysis import stored
+from onnxfuse.rewrite.attributes import attribute_proto
 from onnxfuse.rewrite.passes import Context, Result
 
 SMALL_INITIALIZER = 64
@@ -66,17 +68,19 @@ def _merge_nodes(graph: ir.Graph, opset: int) -> int:
 
 def is_deterministic(node: ir.Node, opset: int) -> bool:
     """Whether equal inputs give equal outputs. What holds a graph may hold anything, and of other domains nothing is known."""
-    if node.domain or not onnx.defs.has(node.op_type, opset):
+    return not node.domain and _deterministic(node.op_type, opset)
+
+
+@functools.cache
+def _deterministic(operator: str, opset: int) -> bool:
+    if not onnx.defs.has(operator, opset):
         return False
-    schema: Any = onnx.defs.get_schema(node.op_type, opset)  # onnx's stubs lack half of it
+    schema: Any = onnx.defs.get_schema(operator, opset)  # onnx's stubs lack half of it
     return bool(schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.Deterministic)
 
 
 def _content(node: ir.Node) -> tuple[Hashable, ...]:
     """What equal nodes have alike: operator, inputs, attributes, and which of the outputs they give."""
-    attributes = tuple(
-        sorted(
-            (name, ir.to_proto(attribute).SerializeToString(deterministic=True)) for name, attribute in node.attributes.items()
-        )
-    )
+    protos = {name: attribute_proto(attribute) for name, attribute in node.attributes.items()}
+    attributes = tuple(sorted((name, proto.SerializeToString(deterministic=True)) for name, proto in protos.items()))
     return (node.op_identifier(), tuple(node.inputs), attributes, tuple(bool(value.name) for value in node.outputs))

@@ -222,7 +222,7 @@ def _compute(nodes: list[ir.Node], known: Tensors, analysis: Analysis) -> Tensor
 
 
 def _renamed(node: ir.Node, names: dict[ir.Value, str]) -> onnx.NodeProto:
-    proto = ir.to_proto(node)
+    proto = ir.serde.serialize_node(node)
     proto.input[:] = ["" if value is None else names[value] for value in node.inputs]
     proto.output[:] = [names[value] for value in node.outputs]
     return proto

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
@@ -21,10 +23,24 @@ def attribute(node: ir.Node, name: str, opset: int) -> Any:
 def schema_default(node: ir.Node, name: str, opset: int) -> Any:
     """What the operator's schema says of an attribute that is absent; None when it says nothing."""
     try:
-        default = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes[name].default_value
+        default = _defaults(node.op_type, opset, node.domain)[name]
     except (onnx.defs.SchemaError, KeyError):
         return None
-    return onnx.helper.get_attribute_value(default)
+    return list(default) if isinstance(default, list) else default
+
+
+@functools.cache
+def _defaults(operator: str, opset: int, domain: str) -> Mapping[str, Any]:
+    """The default of each attribute. Raises SchemaError, which is not remembered: a library may bring the operator later."""
+    attributes = onnx.defs.get_schema(operator, opset, domain).attributes
+    return {name: onnx.helper.get_attribute_value(attribute.default_value) for name, attribute in attributes.items()}
+
+
+def attribute_proto(attribute: ir.Attr) -> onnx.AttributeProto:
+    """An attribute as ONNX writes it. (``ir.to_proto`` first holds it against the members of six protocols.)"""
+    if attribute.is_ref():
+        return ir.serde.serialize_reference_attribute(attribute)
+    return ir.serde.serialize_attribute(attribute)
 
 
 def plain(value: Any) -> Any:

@@ -69,7 +69,7 @@ class Inference:
     ) -> onnx.ModelProto:
         """A model of this node alone, under names that depend on nothing but their order."""
         own = {value.name or "": f"v{at}" for at, (value, _, _) in enumerate(inputs)}
-        proto = ir.to_proto(node)
+        proto = ir.serde.serialize_node(node)
         proto.name = ""
         proto.ClearField("metadata_props")
         proto.ClearField("doc_string")
@@ -84,7 +84,7 @@ class Inference:
         for value, info, content in inputs:
             graph.input.append(_typed(own[value.name or ""], info, names))
             if content is not None:
-                tensor = ir.to_proto(content)
+                tensor = ir.serde.serialize_tensor(content)
                 tensor.name = own[value.name or ""]
                 graph.initializer.append(tensor)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in proto.output)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
 from onnxfuse.rewrite.analysis import Analysis, Dim, ValueInfo, constant
+from onnxfuse.rewrite.attributes import attribute_proto
 from onnxfuse.rewrite.inference import IR_VERSION, opset_imports
 from onnxfuse.rewrite.proof_key import may_be_weight, region_key
 from onnxfuse.rewrite.rule import Op
@@ -220,7 +221,7 @@ def _proto(node: ir.Node, names: dict[ir.Value | None, str]) -> onnx.NodeProto:
     proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
     proto.input.extend(names[value] for value in node.inputs)
     proto.output.extend(names[value] for value in node.outputs)
-    proto.attribute.extend(ir.to_proto(attribute) for attribute in node.attributes.values())
+    proto.attribute.extend(attribute_proto(attribute) for attribute in node.attributes.values())
     return proto
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite.analysis import SMALL, stored
+from onnxfuse.rewrite.attributes import attribute_proto
 
 SAMPLE = 4096
 """Elements of a weight that are looked at, evenly spaced."""
@@ -61,8 +62,7 @@ def region_key(
 
 
 def _attributes(node: ir.Node) -> tuple[bytes, ...]:
-    protos = (ir.to_proto(node.attributes[name]) for name in sorted(node.attributes))
-    return tuple(proto.SerializeToString(deterministic=True) for proto in protos)
+    return tuple(attribute_proto(node.attributes[name]).SerializeToString(deterministic=True) for name in sorted(node.attributes))
 
 
 def _outside(feeds: Mapping[ir.Value, np.ndarray], weights: Collection[ir.Value]) -> Iterable[Hashable]:
