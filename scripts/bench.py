@@ -28,6 +28,7 @@ from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Settings
+from onnxfuse.runtime.cores import cores
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.profile import Profile
 
@@ -243,7 +244,7 @@ def main() -> int:
                 tables.append(table(workload, outcome, f"benchmarks/{picture.name}"))
                 log.print(tables[-1], markup=False, highlight=False)
     versions = ", ".join(f"{name} {number}" for name, number in folders.versions().items())
-    section = "\n".join([f"## {machine.cpu()}", "", f"{machine.cores()} cores. Versions: {versions}.", "", *tables])
+    section = "\n".join([f"## {machine.cpu()}", "", f"{cores()} cores. Versions: {versions}.", "", *tables])
     known = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else ""
     if not arguments.only:
         atomic.save_text(placed(section, known), arguments.output)

@@ -34,6 +34,7 @@ from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, litert, open_runner
+from onnxfuse.runtime.cores import cores
 from onnxfuse.verify.inputs import profile_of_family
 
 NAMES = ("bert-base-cased", "distilbert-base-cased", "google/vit-base-patch16-224")
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/frameworks.md"))
     parser.add_argument("names", nargs="*", default=NAMES)
     arguments = parser.parse_args()
-    threads, log = machine.cores(), Console(stderr=True)
+    threads, log = cores(), Console(stderr=True)
     parts = []
     for name in arguments.names:
         with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,4 +68,6 @@ def step_lines(step: Step, *parts: str) -> list[str]:
 
 def threads_text(threads: int) -> str:
     """How many threads a measurement runs on, for titles."""
-    return f"{threads or os.cpu_count()} threads"
+    from onnxfuse.runtime.cores import cores
+
+    return f"{threads or cores()} threads"

@@ -7,8 +7,8 @@ import os
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ModelError, first_line
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.measure import machine
 from onnxfuse.runtime.api import Feeds, Outputs, Runner
+from onnxfuse.runtime.cores import cores
 
 
 def limit_threads(threads: int) -> None:
@@ -27,7 +27,7 @@ def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
     """
     import tensorflow as tf
 
-    given = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
+    given = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores()
     if threads not in (0, given):
         raise ModelError(
             f"TensorFlow runs with {given} threads in this process, wanted {threads}; set TF_NUM_INTRAOP_THREADS="

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -19,8 +18,3 @@ def cpu() -> str:
     analysis = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     flags = analysis.get("flags", "").split()
     return f"{analysis.get('model name', platform.machine())} ({', '.join(flag for flag in DECISIVE if flag in flags)})"
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

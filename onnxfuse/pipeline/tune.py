@@ -36,6 +36,7 @@ from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantization.prepare import Prepared, prepare
 from onnxfuse.quantization.write import write
 from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
+from onnxfuse.runtime.cores import cores
 from onnxfuse.targets import Target
 from onnxfuse.verify import verdict
 from onnxfuse.verify.inputs import profile_of
@@ -133,14 +134,13 @@ def best(trials: Sequence[Trial]) -> str:
 
 def _alternatives(base: Target, plan: TuneConfig) -> Sequence[tuple[str, tuple[str, ...]]]:
     """What is measured: each thing with its options, the one of ``base`` among them."""
-    cores = machine.cores()
     things = [("precision", plan.precisions), ("runtime", plan.runtimes)]
     lowered = targets.lowerings()
     things += [(thing, tuple(name for name, each in variants.items() if each.tuned)) for thing, variants in lowered.items()]
     things += [(thing, variants) for thing, variants in targets.SWITCHES.items() if thing != "precision"]
     things += [("denormals_as_zero", ("True", "False")), ("spinning", ("True", "False"))]
     if not plan.threads:
-        things.append(("threads", ("0", *(str(count) for count in range(1, cores + 1)))))
+        things.append(("threads", ("0", *(str(count) for count in range(1, cores() + 1)))))
     return [(thing, options) for thing, options in things if set(options) - {value_of(base, thing)}]
 
 
@@ -250,7 +250,7 @@ class _Known:
         self.key = folders.plain(
             {
                 "machine": machine.cpu(),
-                "cores": machine.cores(),
+                "cores": cores(),
                 "versions": folders.versions(),
                 "model": plan.source.name,
                 "sha256": _digest(plan.source),

@@ -21,7 +21,7 @@ class Settings:
 
     Args:
         runtime: the name of a ``Runtime``.
-        threads: for one call; 0 leaves the choice to the runtime.
+        threads: for one call; 0 leaves the choice to the runtime, among the cores that the process may use.
         denormals_as_zero: floats under 1.2e-38 count as zero. Softmax under a mask makes them, and they are slow.
         unclipped: u8 x s8 products are exact where the CPU clips them (before VNNI), as slow as u8 x u8.
         spinning: threads wait for the next call awake for some milliseconds: faster calls, a busier machine.

@@ -5,7 +5,6 @@ Source: ``ai_edge_litert.interpreter`` (its signatures, ``resize_tensor_input``)
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from onnxfuse.errors import MissingExtraError, ModelError, first_line
 from onnxfuse.io.files import require_file
 from onnxfuse.io.quiet import silent
 from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings, require_inputs
+from onnxfuse.runtime.cores import cores
 
 WEIGHT = 1024
 """Elements from which a constant counts as a weight when a file's precision is read off it."""
@@ -27,7 +27,7 @@ def open_runner(path: Path, settings: Settings) -> Runner:
         MissingExtraError: LiteRT is not installed.
         ModelError: it cannot open or run the file.
     """
-    interpreter = _open(path, settings.threads or os.cpu_count() or 1)
+    interpreter = _open(path, settings.threads or cores())
     signatures = interpreter.get_signature_list()
     if len(signatures) != 1:
         raise ModelError(f"{path} has {len(signatures)} signatures, wanted one; convert it with: onnxfuse export --format tflite")

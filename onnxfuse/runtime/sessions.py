@@ -22,6 +22,7 @@ from onnxfuse.io.files import require_file
 from onnxfuse.rewrite.inference import Inferred
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.api import Feeds, Outputs, Settings, require_inputs
+from onnxfuse.runtime.cores import default_threads
 
 QUIET = 4
 """ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is said once."""
@@ -57,7 +58,7 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
 
 def _open(source: str | bytes, settings: Settings, *, optimize: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
+    options.intra_op_num_threads = settings.threads or default_threads()
     if settings.denormals_as_zero:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if settings.unclipped:

@@ -1,6 +1,7 @@
 """The one place that opens ONNX Runtime sessions: what it gives, and what it says where it cannot."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 
@@ -10,7 +11,7 @@ import pytest
 
 from onnxfuse import plugins
 from onnxfuse.errors import ModelError
-from onnxfuse.runtime import sessions
+from onnxfuse.runtime import Settings, sessions
 from onnxfuse.runtime.sessions import compute, infer, open_session, run
 from tests.conftest import parse
 
@@ -118,3 +119,22 @@ def test_what_runs_a_few_nodes_starts_no_threads(monkeypatch):
     np.testing.assert_array_equal(sessions.compute(model, {"x": np.ones(2, np.float32)})[0], [-1, -1])
     assert sessions.infer(model) == [(ir.DataType.FLOAT, (2,))]
     assert [settings.threads for settings in opened] == [1, 1]
+
+
+def test_a_process_held_to_some_cores_starts_a_thread_for_each_of_these():
+    held, machine = os.sched_getaffinity(0), os.cpu_count()
+    model = proto(ADD).SerializeToString()
+
+    def threads(**settings: int) -> int:
+        return open_session(model, Settings(**settings)).get_session_options().intra_op_num_threads
+
+    try:
+        os.sched_setaffinity(0, range(machine))
+        assert threads() == (
+            0 if len(os.sched_getaffinity(0)) == machine else len(os.sched_getaffinity(0))
+        )  # 0: ONNX Runtime's own
+        os.sched_setaffinity(0, [min(held)])
+        assert threads() == (1 if machine > 1 else 0)
+        assert threads(threads=3) == 3
+    finally:
+        os.sched_setaffinity(0, held)
