@@ -33,21 +33,27 @@ class Packing:
     """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
     [P,C], several short rows behind each other in one, for attention in which every token asks."""
 
-    def __init__(self, graph: ir.Graph, analysis: Analysis, mask: PaddingMask, bias: ir.Value) -> None:
-        """``mask``: what tells padding, [B,S]; ``bias``: attention's, [B,1,1,S], made from it, in the scores' type or boolean."""
+    def __init__(self, graph: ir.Graph, analysis: Analysis, mask: PaddingMask, bias: ir.Value, tokens: ir.Value) -> None:
+        """The layouts of ``tokens``, [B,S,D].
+
+        Args:
+            mask: what tells padding, [B,S]. Where it is given in other sizes than the tokens, the graph does not run.
+            bias: attention's, [B,1,1,S], made from the mask, in the scores' type or boolean.
+        """
         self.op = op = Op(graph, "unpad")
         self._analysis = analysis
         self._flat = op.constant([-1], "flat")
         self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
         last, zero, one = self._flat, self._zero, self._one
-        self._lengths = op.Shape(mask.value)  # [2]
+        self._lengths = op.Slice(op.Shape(tokens), op.constant([0], "start"), op.constant([2], "end"))  # [2]
         self._length = op.Squeeze(op.Gather(self._lengths, op.constant([1], "second")))
-        columns = op.Range(zero, self._length, one)
+        columns = op.Mod(op.Range(zero, op.ReduceProd(self._lengths, keepdims=0), one), self._length)  # [B*S]
+        first = op.Reshape(op.Equal(columns, zero), self._lengths)  # [B,S] by the tokens, whatever sizes the mask is given in
         given, kind = analysis[mask.value].dtype, analysis[bias].dtype
         assert given is not None and kind is not None
         padding = op.constant(np.array(mask.token, dtype=given.numpy()), "padding")
         self._real = op.Not(op.Equal(mask.value, padding))  # [B,S]
-        keep = op.Or(self._real, op.Equal(columns, zero))  # [B,S]
+        keep = op.Or(self._real, first)  # [B,S]
         self._counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
         self._keep = keep
         self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T

@@ -114,7 +114,10 @@ def _proven(model: ir.Model, region: Region, analysis: Analysis, prover: Prover,
 
 def _rewrite(graph: ir.Graph, region: Region, analysis: Analysis) -> None:
     assert region.bias is not None
-    packing = Packing(graph, analysis, region.mask, region.bias)
+    node, at = region.entries[0]
+    tokens = node.inputs[at]
+    assert tokens is not None
+    packing = Packing(graph, analysis, region.mask, region.bias, tokens)
     readers = {value: [(use.node, use.idx) for use in value.uses()] for value in region.values}
     for node, at in region.entries:
         node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))

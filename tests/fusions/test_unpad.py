@@ -6,6 +6,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.errors import ModelError
 from onnxfuse.fusions.unpad import Padding, RemovePadding, unpad
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.sessions import compute, infer, open_session, run
@@ -899,3 +900,14 @@ def test_where_no_proof_can_be_made_the_reason_is_kept():
     )
     assert context.apply(RemovePadding(), after).modified
     assert "rows without a token" in context.trace.unproven["unpad"]
+
+
+@pytest.mark.parametrize(("tokens", "mask"), [((2, 7), (1, 7)), ((2, 7), (2, 1)), ((1, 7), (2, 7)), ((2, 7), (2, 6)), ((2, 7), (1, 14))])
+def test_a_mask_of_other_sizes_than_the_tokens_does_not_run(tokens, mask):
+    """Broadcast, it would answer for fewer rows than are asked, or for others."""
+    after = model()
+    assert unpad(after, analysis_of(after)) == Padding()
+    session = open_session(ir.to_proto(after).SerializeToString(), optimize=False)
+    feeds = {"x": np.zeros((*tokens, 8), np.float32), "attention_mask": np.ones(mask, np.int64)}
+    with pytest.raises(ModelError):
+        run(session, feeds)
