@@ -1,13 +1,15 @@
 """The verbs as functions, with keyword options and typed results; ``import onnxfuse`` shows them.
 
 Each takes what its command takes, and writes the same files. ``optimize`` and ``quantize`` also take a model in memory
-(``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same kind: what was done stands in its metadata.
+(``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same kind: what was done stands in its metadata. Messages name
+options as the command line writes them: ``--min-cosine`` is ``min_cosine`` here.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
@@ -61,7 +63,10 @@ def export(
         OnnxfuseError: the checkpoint cannot be loaded or exported (ExportError), or the graph computes something else
             (ParityError).
     """
+    _require_known("export", options, ExportOptions, progress)
     given = str(source) if isinstance(source, str | PathLike) else None
+    if given == "":
+        raise UsageError("the source is an empty text, wanted a hub id, a checkpoint's folder or a loaded model")
     if given is None and output is None:
         raise UsageError("a loaded model has no name to export it under; give output, a folder")
     out = folders.export_folder(given or "model", None if output is None else Path(output))
@@ -70,7 +75,19 @@ def export(
         raise UsageError(f"format {plan.format!r}: wanted one of {', '.join(exporting.FORMATS)}")
     if plan.format == "tflite":
         return export_tflite(plan, progress)
-    return exporting.export(plan, progress, None if given else source)
+    with _mode_kept(source):
+        return exporting.export(plan, progress, None if given else source)
+
+
+@contextmanager
+def _mode_kept(model: Any) -> Iterator[None]:
+    """A torch module trains, or does not, afterwards as before: exporting puts it into evaluation mode."""
+    modes = {module: module.training for module in model.modules()} if hasattr(model, "modules") else {}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class OptimizeOptions(TypedDict, total=False):
@@ -112,6 +129,7 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
     """
     given = cast(dict[str, Any], options)
     progress = given.pop("progress", silent)
+    _require_known("optimize", given, OptimizeOptions, progress)
     for name in ("only", "without", "require"):
         if isinstance(given.get(name), str):
             raise UsageError(f"{name} is the text {given[name]!r}, wanted a list of names: [{given[name]!r}]")
@@ -167,6 +185,7 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
     """
     given = cast(dict[str, Any], options)
     progress = given.pop("progress", silent)
+    _require_known("quantize", given, QuantizeOptions, progress)
     scheme = Scheme(**_taken(given, Scheme))
     thresholds = Thresholds(**_taken(given, Thresholds))
     given |= {"data": _path(given["data"], "data")} if given.get("data") is not None else {}
@@ -176,6 +195,19 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
         return quantizing.quantize(QuantizeConfig(source, out, scheme, thresholds=thresholds, **given), progress)
 
     return _on_file_or_model(run, model, output, (folders.OPTIMIZED, folders.MODEL), folders.QUANTIZED)
+
+
+def _require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
+    """Raises UsageError for an option that a verb does not have, and as ``_require_callable``."""
+    if unknown := sorted(set(options) - set(known.__annotations__)):
+        raise UsageError(f"{verb} has no option {', '.join(unknown)}; it has {', '.join(known.__annotations__)}")
+    _require_callable(progress)
+
+
+def _require_callable(progress: Any) -> None:
+    """Raises UsageError for what cannot be told where work is."""
+    if not callable(progress):
+        raise UsageError(f"progress is a {type(progress).__name__}, wanted a function: see onnxfuse.io.progress")
 
 
 def _taken(options: dict[str, Any], config: type) -> dict[str, Any]:
@@ -206,6 +238,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> dict[str, evaluating.Evaluated]:
     """Measure on real samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError."""
+    _require_callable(progress)
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
     return evaluating.evaluate(_files(models), _path(data, "data"), config, progress)
 
@@ -232,6 +265,7 @@ def benchmark(
     Raises:
         OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
     """
+    _require_callable(progress)
     config = BenchmarkConfig(batch, length, threads, rounds, real)
     for name, given in (("runtimes", runtimes), ("against", against)):
         if isinstance(given, str):
@@ -258,6 +292,10 @@ def check(first: Source, second: Source, *, kind: str = "reassociate", data: Sou
 
 def load(model: Source, *, threads: int | None = None, runtime: str | None = None, target: Source | None = None) -> models.Model:
     """Open a model, or the best one of a folder, with the options that measured best for its target: see ``model.load``."""
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 0):
+        raise UsageError(f"threads is {threads!r}, wanted a whole number: 0 leaves the choice to the runtime")
+    if runtime is not None and not isinstance(runtime, str):
+        raise UsageError(f"runtime is {runtime!r}, wanted a name")
     return models.load(_path(model), threads=threads, runtime=runtime, target=None if target is None else _path(target, "target"))
 
 

@@ -110,6 +110,9 @@ class Scheme(Config):
         for name, known in (("rounding", ROUNDINGS), ("ranges", RANGES), ("format", FORMATS)):
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
+        if not self.static and (self.format != "auto" or self.ranges != "minmax"):
+            name, value = ("format", self.format) if self.format != "auto" else ("ranges", self.ranges)
+            raise UsageError(f"--{name} {value} is a choice of static int8; add --static, or leave it out")
         wrong = self.smooth not in ("auto", "off") if isinstance(self.smooth, str) else not 0 <= self.smooth <= 1
         if wrong:
             raise UsageError(f"--smooth {self.smooth}: wanted auto, off, or a number from 0 to 1")

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxfuse import plugins, targets
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.runtime import Outputs, Runner, Settings, open_runner
-from onnxfuse.runtime.feeds import feeds_for, input_types
+from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
 
 @dataclass(frozen=True)
@@ -27,30 +26,32 @@ class Model:
         path: the file.
         settings: what it was opened with; printing the model says them.
         inputs, outputs: their names.
-        types: of its inputs, by name.
+        declared: what it says of its inputs, by name.
     """
 
     path: Path
     settings: Settings
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    types: Mapping[str, np.dtype] = field(repr=False)
+    declared: Mapping[str, Input] = field(repr=False)
     runner: Runner = field(repr=False, compare=False)
 
     def __call__(self, *args: Any, **feeds: Any) -> Outputs:
         """Run on arrays or lists, by position or by name, of any type that the inputs' can hold: see ``feeds_for``.
 
-        What the model has no input for is passed over by name: a tokenizer gives token types to every model.
+        What tokenizers give to every model, such as token types, is passed over where the model has no input for it.
 
         Raises:
-            UsageError: an input is missing, given twice, or of another kind.
-            ModelError: the model cannot run on such shapes.
+            UsageError: an input is missing, unknown, given twice, of another kind or of other sizes.
+            ModelError: the model cannot run on such values.
         """
-        return self.runner(feeds_for(self.types, *args, **{name: feeds[name] for name in feeds if name in self.types}))
+        return self.runner(feeds_for(self.declared, *args, **feeds))
 
     def run(self, feeds: Mapping[str, Any]) -> Outputs:
-        """The same for feeds in a dict."""
-        return self(**feeds)
+        """The same for feeds in a dict, or whatever maps names to arrays. Raises as a call."""
+        if not isinstance(feeds, Mapping):
+            raise UsageError(f"the feeds are a {type(feeds).__name__}, wanted a dict of arrays by the inputs' names")
+        return self(**dict(feeds))
 
     def __str__(self) -> str:
         return f"{self.path}: {self.settings}"
@@ -83,8 +84,8 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     graph = onnx_file.load(path)
     settings = _settings(graph, path)
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
-    types, outputs = input_types(graph.graph.inputs), tuple(value.name or "" for value in graph.graph.outputs)
-    return Model(path, settings, tuple(types), outputs, types, open_runner(path, settings))
+    declared, outputs = inputs_of(graph.graph.inputs), tuple(value.name or "" for value in graph.graph.outputs)
+    return Model(path, settings, tuple(declared), outputs, declared, open_runner(path, settings))
 
 
 def _settings(model: ir.Model, path: Path) -> Settings:

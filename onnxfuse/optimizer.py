@@ -6,7 +6,7 @@ each behind those that it comes ``after``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -149,6 +149,8 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
     known = rule_names()
     if unknown := sorted((only | without) - set(known)):
         raise UsageError(f"no rule named {', '.join(unknown)}; the rules are {', '.join(known)}")
+    if both := sorted(only & without):
+        raise UsageError(f"{', '.join(both)} cannot be used alone and left out at once; name it in one of only and without")
     without |= {UNPAD} if target["padding"] == "kept" or (only and UNPAD not in only) else set()
 
     def keep(chosen: Iterable[Fusion | Lowering]) -> tuple[Rule, ...]:
@@ -182,12 +184,28 @@ def normal_measured() -> list[str]:
 
 
 def rule_names() -> list[str]:
-    """The name of every rule, and of every pass that can be left out, in order, once."""
+    """The name of every rule, and of every pass that can be left out, in order, once.
+
+    Raises:
+        UsageError: a rule is called as one of another fusion, lowering or pass is.
+    """
     fusions = ordered(catalog.fusions().values())
+    lowered = [lowering for thing in targets.lowerings().values() for lowering in thing.values()]
     fused, hoisted = (tuple(rule for each in fusions if each.stage == stage for rule in each.rules) for stage in (FUSE, HOIST))
-    lowered = tuple(rule for thing in targets.lowerings().values() for lowering in thing.values() for rule in lowering.rules)
-    passes = (*normal_form(0), *fusing(fused), *finishing(hoisted, lowered, (), zeros=False))
+    lowering = tuple(rule for each in lowered for rule in each.rules)
+    passes = (*normal_form(0), *fusing(fused), *finishing(hoisted, lowering, (), zeros=False))
+    _require_apart({each.name: each.rules for each in fusions} | {each.name: each.rules for each in lowered})
     return [name for name in names(passes) if name not in NEEDED]
+
+
+def _require_apart(rules: Mapping[str, Sequence[Rule]]) -> None:
+    """Raises UsageError for a rule that is called as one of another owner, of the normal form, or a pass."""
+    empty = (*normal_form(0, ()), *fusing(()), *finishing((), (), (), zeros=False))
+    owners = dict.fromkeys(names(empty), "a pass") | {rule.name: "the normal form" for rule in NORMAL_RULES}
+    for owner, own in rules.items():
+        for name in dict.fromkeys(rule.name for rule in own):
+            if (other := owners.setdefault(name, owner)) != owner:
+                raise UsageError(f"rule {name!r} of {owner} is called as one of {other}; give it another name")
 
 
 @dataclass

@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 
 import onnxfuse
 from onnxfuse import errors
 from onnxfuse.errors import ModelError, UsageError
-from tests.conftest import fill, parse
+from tests.conftest import fill, parse, small_model
 
 TEXT = """g (float[B,S,128] x, float[128,128] w) => (float[B,S,128] y)
     <float one = {1}, float half = {0.5}, float root = {1.4142135}>
@@ -61,7 +62,9 @@ def test_a_path_gives_a_result_that_is_a_path(path):
     assert wanted.shape == (1, 2, 128)
     for given in (model(np.ones((1, 2, 128))), model([[[1] * 128] * 2]), model(x=np.ones((1, 2, 128)), token_type_ids=[[0]])):
         np.testing.assert_array_equal(given["y"], wanted)
-    with pytest.raises(UsageError, match="the model needs x; got nothing"):
+    with pytest.raises(UsageError, match="the feeds are a list, wanted a dict of arrays by the inputs' names"):
+        model.run([1.0])
+    with pytest.raises(UsageError, match="the model has no input y; it takes x"):
         model(y=1)
 
 
@@ -87,8 +90,6 @@ def test_what_is_no_model_is_refused_in_one_line(graph, path):
         onnxfuse.optimize({})
     with pytest.raises(UsageError, match="output is for files"):
         onnxfuse.optimize(graph, path.with_name("other.onnx"))
-    with pytest.raises(TypeError, match="nonsense"):
-        onnxfuse.optimize(path, nonsense=1)
     with pytest.raises(UsageError, match="give output, a folder"):
         onnxfuse.export(object())
     with pytest.raises(UsageError, match="format 'gguf': wanted one of onnx, tflite"):
@@ -127,6 +128,17 @@ def test_paths_may_be_texts_and_lists_may_not(path):
         onnxfuse.optimize(path, only="gelu")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.compile's own
+def test_a_model_trains_on_after_its_export(tmp_path):
+    """Also inside torch.compile; one part of it was frozen."""
+    model = small_model("bert", "AutoModel", layers=1).train()
+    model.encoder.layer[0].attention.eval()
+    before = [part.training for part in model.modules()]
+    made = onnxfuse.export(torch.compile(model), tmp_path / "out")
+    assert [part.training for part in model.modules()] == before
+    assert made.parity.passed
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -138,6 +150,14 @@ def test_paths_may_be_texts_and_lists_may_not(path):
         (lambda: onnxfuse.benchmark("out", rounds=0), "rounds is 0, wanted 1 or more"),
         (lambda: onnxfuse.benchmark("out", runtimes="ort"), r"runtimes is the text 'ort', wanted a list of names: \['ort'\]"),
         (lambda: onnxfuse.benchmark("out", runtimes=[]), "no runtimes are given; leave them out for ONNX Runtime"),
+        (lambda: onnxfuse.benchmark("out", progress=None), "progress is a NoneType, wanted a function: see onnxfuse.io.progress"),
+        (lambda: onnxfuse.export("bert", "out", progress=1), "progress is a int, wanted a function: see onnxfuse.io.progress"),
+        (lambda: onnxfuse.export(""), "the source is an empty text, wanted a hub id, a checkpoint's folder or a loaded model"),
+        (lambda: onnxfuse.export("bert", "out", opste=17), "export has no option opste; it has task, framework, .*"),
+        (lambda: onnxfuse.optimize("out", targt="cpu"), "optimize has no option targt; it has target, .*"),
+        (lambda: onnxfuse.quantize("out", statc=True), "quantize has no option statc; it has static, .*"),
+        (lambda: onnxfuse.load("out", threads="2"), "threads is '2', wanted a whole number: 0 leaves the choice to the runtime"),
+        (lambda: onnxfuse.load("out", runtime=5), "runtime is 5, wanted a name"),
         (lambda: onnxfuse.quantize("out", max_drop="0.5%"), "max_drop is '0.5%', wanted a number or None"),
     ],
 )

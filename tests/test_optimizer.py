@@ -34,6 +34,11 @@ def test_what_a_target_needs_cannot_be_left_out(name):
     assert name not in rule_names()
 
 
+def test_a_rule_is_not_used_alone_and_left_out_at_once():
+    with pytest.raises(UsageError, match=r"^gelu cannot be used alone and left out at once"):
+        fuse(Case("plain", {}).build(), find("cpu"), only=frozenset({"gelu", "attention"}), without=frozenset({"gelu"}))
+
+
 def test_fusions_stand_behind_those_that_they_come_after():
     late, early, other = Fusion("a", (), after=("c",)), Fusion("c", ()), Fusion("b", ())
     assert ordered([late, other, early]) == [other, early, late]

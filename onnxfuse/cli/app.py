@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -66,15 +66,19 @@ def main() -> NoReturn:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own usage errors have it
             raise
-        code = _fail(_renamed(error) or error.format_message() or "see --help", UsageError.exit_code, debug=debug)
+        code = _fail(_usage(error), UsageError.exit_code, debug=debug)
     sys.stdout.flush()
     raise SystemExit(code or 0)
 
 
-def _renamed(error: Exception) -> str:
-    """Of an option that has another name now, which; else nothing."""
-    old = str(getattr(error, "option_name", ""))
-    return f"{old} is called {RENAMED[old]} now" if old in RENAMED else ""
+def _usage(error: Any) -> str:
+    """What click's usage error says, and the next step: an option's new name, or where all of them stand."""
+    old, verb = str(getattr(error, "option_name", "")), error.ctx
+    there = {name for each in verb.command.params for name in (*each.opts, *each.secondary_opts)} if verb else set()
+    if RENAMED.get(old) in there:
+        return f"{old} is called {RENAMED[old]} now"
+    said, name = error.format_message().rstrip("."), f"onnxfuse {verb.info_name}" if verb and verb.parent else "onnxfuse"
+    return f"{said}{' See' if said.endswith('?') else '; see'}: {name} --help"
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:

@@ -44,7 +44,7 @@ TargetName = Annotated[
         help="cpu, standard (opset 17 to 20), ort-contrib (com.microsoft), a file that tune wrote, or a target's folder.",
     ),
 ]
-Only = Annotated[list[str] | None, Option(help="Use this fusion alone; repeatable.")]
+Only = Annotated[list[str] | None, Option(help="Use this rule or pass alone, after the normal form; repeatable.")]
 Without = Annotated[list[str] | None, Option(help="Leave this rule or pass out; repeatable.")]
 Require = Annotated[list[str] | None, Option(help="all, or NAME=NUMBER; fail when not fused so.")]
 Verify = Annotated[str, Option(help="each: prove every rewrite; final: compare the result; off.")]

@@ -85,6 +85,7 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     Raises:
         ExportError, ModelError (unsupported architecture), UsageError (unknown task).
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     name = type(model).__name__
     if not hasattr(model, "config") or not hasattr(model.config, "to_dict"):
         raise ExportError(f"{name} is no transformers model; give one of its classes (of a wrapper, what it wraps: model.module)")

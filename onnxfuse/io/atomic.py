@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=path.parent))
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
+        raise StorageError(f"cannot write {path}: {error.strerror}; choose another folder with --output") from error
     try:
         staged = folder / path.name
         yield staged
@@ -59,7 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or first_line(error)}; free some space or choose another "
-            "folder with -o; what was there is untouched"
+            "folder with --output; what was there is untouched"
         ) from error
     except OnnxfuseError as error:
         error.args = tuple(str(part).replace(str(folder), str(path.parent)) for part in error.args)

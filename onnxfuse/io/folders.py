@@ -75,7 +75,7 @@ def output_file(source: Path, out: Path | None, name: str) -> Path:
     """
     path = source.with_name(name) if out is None else out if out.suffix == ".onnx" else out / name
     if path.exists() and path.samefile(source):
-        raise UsageError(f"the output {path} is the input itself; choose another with -o")
+        raise UsageError(f"the output {path} is the input itself; choose another with --output")
     return path
 
 

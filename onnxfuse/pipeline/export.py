@@ -63,7 +63,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     from onnxfuse.exporters import checkpoint_runner, choose_exporter, choose_opset, framework_of, frameworks
     from onnxfuse.exporters import export as write
 
-    source = source or plan.source
+    source = plan.source if source is None else source
     framework = framework_of(source, plan.framework)
     exporter = choose_exporter(plan.exporter, framework)
     opset = choose_opset(exporter, plan.opset)

@@ -182,7 +182,10 @@ def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[
         name, _, number = item.partition("=")
         if item == "all":
             if not expected:
-                raise UsageError("--require all needs config.json beside the model, to know how many layers it has")
+                raise UsageError(
+                    "--require all needs the number of layers, from config.json beside the model's file; without it, ask for "
+                    "NAME=NUMBER"
+                )
             needs |= expected
         elif name in counts and number.isdigit():
             needs[name] = int(number)
@@ -195,4 +198,5 @@ def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[
                 for finding in explain_file(plan.source, plan.target, plan.model_type)
                 if finding.fusion == name and not finding.done
             ]
-            raise RequirementError("; ".join([f"{name} fused {counts[name]} times, required {needed}", *missed[:1]]))
+            why = missed[0] if missed else "see what is there with: onnxfuse explain MODEL"
+            raise RequirementError(f"{name} fused {counts[name]} times, required {needed}; {why}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxfuse.errors import ModelError, OnnxfuseError, one_line
 from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.analysis import Analysis
 from onnxfuse.rewrite.proof import Prover, Verdict
@@ -174,7 +175,8 @@ def nearest_miss(rule: Rule, root: ir.Node, analysis: Analysis) -> tuple[pattern
         match = Match(found, root, analysis, rule.pattern.output)
         try:
             _need_private(rule, match)
-            rule.guard(match)
+            with _named(rule, match):
+                rule.guard(match)
         except NoMatch as refusal:
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
             return pattern.Miss(len(found.nodes), CONSENT, refusal.reason, where), tuple(match.nodes)
@@ -190,13 +192,15 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, analysis: Analysis, tra
         match = Match(found, root, analysis, rule.pattern.output)
         try:
             _need_private(rule, match)
-            learned = rule.guard(match) or {}
+            with _named(rule, match):
+                learned = rule.guard(match) or {}
         except NoMatch as refusal:
             where = pattern.name_of(refusal.value if refusal.value is not None else match.output)
             trace.record_miss(rule, pattern.Miss(len(found.nodes), CONSENT, refusal.reason, where))
             continue
         op = Op(model.graph, pattern.name_of(match.output))
-        built = rule.after(op, **match.bindings, **learned)
+        with _named(rule, match):
+            built = rule.after(op, **match.bindings, **learned)
         if prover is not None and not _proven(prover, rule, match, op, built, trace):
             continue
         value, before = pattern.name_of(match.output), [Line.of(node) for node in match.nodes]
@@ -206,6 +210,20 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, analysis: Analysis, tra
     if attempt.miss is not None and attempt.miss.matched:
         trace.record_miss(rule, attempt.miss)
     return False
+
+
+@contextmanager
+def _named(rule: Rule, match: Match) -> Iterator[None]:
+    """What goes wrong in a rule's own functions names the rule. Raises ModelError."""
+    try:
+        yield
+    except (NoMatch, OnnxfuseError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"rule {rule.name!r} fails at {pattern.name_of(match.output)}: {type(error).__name__}: {one_line(error)}; "
+            f"leave it out with --without {rule.name}, and report it"
+        ) from error
 
 
 def _read(rule: Rule, root: ir.Node) -> bool:

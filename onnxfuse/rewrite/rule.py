@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.errors import UsageError, one_line
 from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.analysis import Analysis, Dim, Shape, ValueInfo, constant, is_constant, stored
 
@@ -225,4 +226,8 @@ class Rule:
 
     @cached_property
     def pattern(self) -> pattern.Term:
-        return pattern.trace(self.before)
+        """What ``before`` describes. Raises UsageError when it cannot be called with ``op`` and variables."""
+        try:
+            return pattern.trace(self.before)
+        except Exception as error:
+            raise UsageError(f"rule {self.name!r}: its pattern fails: {type(error).__name__}: {one_line(error)}") from error

@@ -1,14 +1,16 @@
-"""What people give a model, as what a runtime takes: arrays by name, each in its input's type.
+"""What people give a model, as what a runtime takes: arrays by name, each in its input's type and sizes.
 
-    feeds_for({"input_ids": int64, "attention_mask": int64}, [[101, 7592, 102]], attention_mask=[[1, 1, 1]])
+    feeds_for(inputs_of(graph.inputs), [[101, 7592, 102]], attention_mask=[[1, 1, 1]])
 
 Numbers are cast where that keeps their kind and their value's range: float64 to float32, int32 or lists to int64, whole numbers
-and truth values to floats. What would lose something (a fraction for whole numbers, 300 for a uint8) is refused.
+and truth values to floats. What would lose something (a fraction for whole numbers, 300 for a uint8) is refused, and so are other
+sizes than the model declares: a dimension of one name has one size in all inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,23 +25,57 @@ ORDER = "bif"
 TEXT = "OSU"
 """Kinds of texts."""
 
+BESIDE = frozenset(
+    {
+        "token_type_ids",
+        "position_ids",
+        "special_tokens_mask",
+        "offset_mapping",
+        "overflow_to_sample_mapping",
+        "length",
+        "pixel_mask",
+        "labels",
+    }
+)
+"""What tokenizers and image processors of transformers give beside what a model takes: passed over where it does not."""
 
-def input_types(inputs: Iterable[ir.Value]) -> dict[str, np.dtype]:
-    """The type of each of a graph's inputs by name, in order, without those that are weights."""
-    return {value.name or "": value.dtype.numpy() for value in inputs if value.const_value is None and value.dtype is not None}
+
+@dataclass(frozen=True)
+class Input:
+    """What a model declares of an input. ``sizes``: of each dimension a number, a name, or None; None for no word of them."""
+
+    dtype: np.dtype
+    sizes: tuple[int | str | None, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"[{', '.join('any' if size is None else str(size) for size in self.sizes or ())}]"
 
 
-def feeds_for(inputs: Mapping[str, np.dtype], *args: Any, **kwargs: Any) -> Feeds:
+def inputs_of(inputs: Iterable[ir.Value]) -> dict[str, Input]:
+    """What a graph declares of each of its inputs by name, in order, without those that are weights."""
+    return {
+        value.name or "": Input(value.dtype.numpy(), _sizes(value))
+        for value in inputs
+        if value.const_value is None and value.dtype is not None
+    }
+
+
+def _sizes(value: ir.Value) -> tuple[int | str | None, ...] | None:
+    return None if value.shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def feeds_for(inputs: Mapping[str, Input], *args: Any, **kwargs: Any) -> Feeds:
     """Feeds of a model by name, from arrays or nested lists by position or by name.
 
     Args:
-        inputs: the type of each of the model's inputs, by name, in the model's order: see ``input_types``.
+        inputs: the model's, by name, in its order: see ``inputs_of``.
+        kwargs: what is in ``BESIDE`` is passed over where the model has no such input.
 
     Returns:
         One array for each of ``inputs``, in their order and types.
 
     Raises:
-        UsageError: an input is missing, unknown or given twice, or an array is of another kind than its input.
+        UsageError: an input is missing, unknown or given twice, or an array is of another kind or other sizes than its input.
     """
     names = list(inputs)
     if len(args) > len(names):
@@ -47,19 +83,44 @@ def feeds_for(inputs: Mapping[str, np.dtype], *args: Any, **kwargs: Any) -> Feed
     given = dict(zip(names, args, strict=False))
     if twice := [name for name in given if name in kwargs]:
         raise UsageError(f"input {twice[0]} is given twice, by position and by name")
-    if unknown := [name for name in kwargs if name not in inputs]:
+    if unknown := [name for name in kwargs if name not in inputs and name not in BESIDE]:
         raise UsageError(f"the model has no input {', '.join(unknown)}; it takes {', '.join(names)}")
     given |= kwargs
     if missing := [name for name in names if name not in given]:
-        raise UsageError(f"the model needs {', '.join(missing)}; got {', '.join(given) or 'nothing'}")
-    return {name: _cast(name, given[name], np.dtype(inputs[name])) for name in names}
+        zeros = "; zeros do for token_type_ids" if "token_type_ids" in missing else ""
+        raise UsageError(f"the model needs {', '.join(missing)}; got {', '.join(given) or 'nothing'}{zeros}")
+    feeds = {name: _cast(name, given[name], inputs[name].dtype) for name in names}
+    _require_sizes(inputs, feeds)
+    return feeds
+
+
+def _require_sizes(inputs: Mapping[str, Input], feeds: Feeds) -> None:
+    """Raises UsageError when an array has other sizes than its input declares, or than another input has under the same name."""
+    named: dict[str, str] = {}
+    for name, wanted in inputs.items():
+        shape, sizes = feeds[name].shape, wanted.sizes
+        if sizes is None:
+            continue
+        fixed = len(shape) == len(sizes) and all(
+            seen == size for seen, size in zip(shape, sizes, strict=True) if isinstance(size, int)
+        )
+        if not fixed:
+            raise UsageError(f"input {name} has shape {list(shape)}, wanted {wanted}")
+        for seen, size in zip(shape, sizes, strict=True):
+            first = named.setdefault(size, name) if isinstance(size, str) else name
+            if first != name and seen != feeds[first].shape[inputs[first].sizes.index(size)]:  # type: ignore[union-attr]
+                raise UsageError(
+                    f"input {name} has shape {list(shape)} and {first} {list(feeds[first].shape)}: {size} must be one number"
+                )
 
 
 def _cast(name: str, given: Any, wanted: np.dtype) -> np.ndarray:
     """An array of the input's type. Raises UsageError."""
     try:
         array = np.asarray(given)
-    except (ValueError, TypeError, RuntimeError) as error:  # RuntimeError: a torch tensor that needs gradients
+    except RuntimeError as error:  # a torch tensor that needs gradients, say
+        raise UsageError(f"input {name} cannot be read as an array: {first_line(error)}") from error
+    except (ValueError, TypeError) as error:
         raise UsageError(f"input {name} cannot be read as an array ({first_line(error)}); rows must be of one length") from error
     if array.dtype == wanted:
         return array

@@ -52,6 +52,22 @@ def test_optimize_quantize_check_and_benchmark_a_folder(cli, bert_export, tmp_pa
         assert timing["peak_memory"] > 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optimise"], "No such command 'optimise'. Did you mean 'optimize'? See: onnxfuse --help"),
+        (["check", "a.onnx"], "Missing argument 'second'; see: onnxfuse check --help"),
+        (["view", "--form", "x"], "No such option: --form"),
+        (["benchmark", "a.onnx", "--rounds", "many"], "parse string as an integer; see: onnxfuse benchmark --help"),
+    ],
+)
+def test_wrong_usage_says_where_to_look(cli, arguments, words):
+    result = cli(*arguments)
+    expect_one_line(result, 2, words)
+    assert " is called " not in result.stderr
+    assert result.stderr.strip().endswith("--help")
+
+
 def test_export_a_folder(process, bert_export, tmp_path):
     result = process("export", bert_export / "checkpoint", "--exporter", "torchscript", "--task", "feature-extraction")
     assert result.returncode == 0, result.stderr

@@ -902,7 +902,9 @@ def test_where_no_proof_can_be_made_the_reason_is_kept():
     assert "rows without a token" in context.trace.unproven["unpad"]
 
 
-@pytest.mark.parametrize(("tokens", "mask"), [((2, 7), (1, 7)), ((2, 7), (2, 1)), ((1, 7), (2, 7)), ((2, 7), (2, 6)), ((2, 7), (1, 14))])
+@pytest.mark.parametrize(
+    ("tokens", "mask"), [((2, 7), (1, 7)), ((2, 7), (2, 1)), ((1, 7), (2, 7)), ((2, 7), (2, 6)), ((2, 7), (1, 14))]
+)
 def test_a_mask_of_other_sizes_than_the_tokens_does_not_run(tokens, mask):
     """Broadcast, it would answer for fewer rows than are asked, or for others."""
     after = model()

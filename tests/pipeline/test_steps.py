@@ -136,7 +136,9 @@ def test_int8_is_held_to_a_code_and_products_of_slow_types_are_told(tmp_path, te
 
 
 def test_what_is_required_and_missing_is_not_written(tmp_path):
-    with pytest.raises(RequirementError, match=r"^gelu fused 0 times, required 3$"):
+    with pytest.raises(
+        RequirementError, match=r"^gelu fused 0 times, required 3; see what is there with: onnxfuse explain MODEL$"
+    ):
         optimized(tmp_path, require=("gelu=3",))
     assert not (tmp_path / "o.onnx").exists()
     assert optimized(tmp_path, require=("gelu=0",)).fused["gelu"] == 0
@@ -145,7 +147,10 @@ def test_what_is_required_and_missing_is_not_written(tmp_path):
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        ("all", "--require all needs config.json beside the model"),
+        (
+            "all",
+            "--require all needs the number of layers, from config.json beside the model's file; without it, ask for NAME=NUMBER",
+        ),
         ("nonsense=1", "--require nonsense=1: wanted all, or NAME=NUMBER with NAME one of"),
         ("gelu=some", "--require gelu=some: wanted all"),
         ("gelu", "--require gelu: wanted all"),

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.conftest import ops, parse
+from tests.conftest import messages, ops, parse
 
 SIGMOID = """
 from onnxfuse.rewrite import Fusion, Rule
@@ -59,6 +59,29 @@ def test_it_fuses_and_is_counted_and_proven(brought, cli, model):
     assert step["trace"]["rules"]["sigmoid"] == 1
     assert not step["trace"]["unproven"]
     assert step["parity"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "code", "words"),
+    [
+        ("op.Sigmoid(x)", "op.Sigmoid(y)", 3, "rule 'sigmoid' fails at s: NameError: name 'y' is not defined; leave it out with"),
+        ("match.need_scalar", "match.want_scalar", 3, "rule 'sigmoid' fails at s: AttributeError"),
+        ("op.Neg(x)", "op.Neg(x)[0]", 2, "rule 'sigmoid': its pattern fails: TypeError"),
+        ('Rule("sigmoid"', 'Rule("gelu"', 2, "rule 'gelu' of logistic is called as one of gelu; give it another name"),
+        ('Rule("sigmoid"', 'Rule("cast-noop"', 2, "rule 'cast-noop' of logistic is called as one of the normal form; give it"),
+        ('Rule("sigmoid"', 'Rule("unpad"', 2, "rule 'unpad' of logistic is called as one of a pass; give it another name"),
+    ],
+)
+def test_a_faulty_one_is_named_in_one_line(monkeypatch, tmp_path, cli, model, right, wrong, code, words):
+    faulty = tmp_path / "plugin" / "faulty.py"
+    faulty.parent.mkdir()
+    faulty.write_text(SIGMOID.replace(right, wrong))
+    monkeypatch.setenv("ONNXFUSE_PLUGINS", str(faulty))
+    result = cli("optimize", model)
+    lines = messages(result.stderr)
+    assert (result.returncode, len(lines)) == (code, 1), result.stderr
+    assert words in lines[0]
+    assert not model.with_name("model_optimized.onnx").exists()
 
 
 def test_it_can_be_left_out_and_required(brought, cli, model):

@@ -19,7 +19,6 @@ def chosen(data=DATA, **scheme):
 
 def test_what_is_not_measured():
     assert chosen() == FormatChoice("dynamic")
-    assert chosen(format="qdq") == FormatChoice("dynamic")
     assert chosen(static=True, format="qdq") == FormatChoice("qdq")
     assert chosen(static=True, format="qoperator") == FormatChoice("qoperator")
     assert chosen(None, static=True) == FormatChoice("dynamic")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from onnxfuse.errors import UsageError
-from onnxfuse.runtime.feeds import feeds_for, input_types
+from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 from tests.conftest import parse
 
 INT64, FLOAT = np.dtype(np.int64), np.dtype(np.float32)
-TWO = {"input_ids": INT64, "attention_mask": INT64}
+TWO = {name: Input(INT64, ("batch", "length")) for name in ("input_ids", "attention_mask")}
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_inputs_come_by_position_or_name_in_the_models_order(args, kwargs):
     ],
 )
 def test_what_loses_nothing_is_cast(given, wanted):
-    found = feeds_for({"x": np.dtype(wanted)}, given)["x"]
+    found = feeds_for({"x": Input(np.dtype(wanted))}, given)["x"]
     assert found.dtype == np.dtype(wanted)
     np.testing.assert_array_equal(found, np.asarray(given).astype(wanted))
 
 
 def test_an_array_of_the_right_type_is_not_copied():
     x = np.ones(3, np.float32)
-    assert feeds_for({"x": FLOAT}, x)["x"] is x
+    assert feeds_for({"x": Input(FLOAT)}, x)["x"] is x
 
 
 class Gradient:
@@ -67,20 +67,35 @@ class Gradient:
     ("inputs", "args", "kwargs", "words"),
     [
         (TWO, ([[1.5]],), {"attention_mask": [[1]]}, "input input_ids is float64, wanted int64; give it in that type"),
-        ({"x": np.dtype(bool)}, ([1],), {}, "input x is int64, wanted bool"),
-        ({"x": FLOAT}, (["a"],), {}, "input x is <U1, wanted float32"),
-        ({"x": np.dtype(object)}, ([1],), {}, "input x is int64, wanted object"),
-        ({"x": FLOAT}, ([1j],), {}, "input x is complex128, wanted float32"),
-        ({"x": np.dtype(np.uint8)}, ([0, 256],), {}, "input x has numbers from 0 to 256, and uint8 cannot hold them all"),
-        ({"x": np.dtype(np.uint8)}, ([-1],), {}, "input x has numbers from -1 to -1, and uint8 cannot"),
-        ({"x": np.dtype(np.float16)}, ([1e6],), {}, "input x has numbers from 1000000.0 to 1000000.0, and float16 cannot"),
-        ({"x": FLOAT}, ([[1.0], [1.0, 2.0]],), {}, "input x cannot be read as an array"),
-        ({"x": FLOAT}, (Gradient(),), {}, "input x cannot be read as an array .Can't call numpy"),
+        ({"x": Input(np.dtype(bool))}, ([1],), {}, "input x is int64, wanted bool"),
+        ({"x": Input(FLOAT)}, (["a"],), {}, "input x is <U1, wanted float32"),
+        ({"x": Input(np.dtype(object))}, ([1],), {}, "input x is int64, wanted object"),
+        ({"x": Input(FLOAT)}, ([1j],), {}, "input x is complex128, wanted float32"),
+        ({"x": Input(np.dtype(np.uint8))}, ([0, 256],), {}, "input x has numbers from 0 to 256, and uint8 cannot hold them all"),
+        ({"x": Input(np.dtype(np.uint8))}, ([-1],), {}, "input x has numbers from -1 to -1, and uint8 cannot"),
+        ({"x": Input(np.dtype(np.float16))}, ([1e6],), {}, "input x has numbers from 1000000.0 to 1000000.0, and float16 cannot"),
+        ({"x": Input(FLOAT)}, ([[1.0], [1.0, 2.0]],), {}, "input x cannot be read as an array"),
+        ({"x": Input(FLOAT)}, (Gradient(),), {}, "input x cannot be read as an array: Can't call numpy.*grad.$"),
         (TWO, ([[1]],), {}, "the model needs attention_mask; got input_ids"),
         (TWO, (), {}, "the model needs input_ids, attention_mask; got nothing"),
         (TWO, (1, 2, 3), {}, "3 inputs are given, the model takes 2: input_ids, attention_mask"),
         (TWO, ([[1]],), {"input_ids": [[1]], "attention_mask": [[1]]}, "input input_ids is given twice, by position and by name"),
         (TWO, (), {"ids": [[1]], "input_ids": [[1]]}, "the model has no input ids; it takes input_ids, attention_mask"),
+        (
+            {"token_type_ids": TWO["input_ids"]},
+            (),
+            {},
+            "the model needs token_type_ids; got nothing; zeros do for token_type_ids$",
+        ),
+        (TWO, ([1], [1]), {}, r"input input_ids has shape \[1\], wanted \[batch, length\]$"),
+        (
+            TWO,
+            ([[1, 1], [1, 1]], [[1, 1]]),
+            {},
+            r"attention_mask has shape \[1, 2\] and input_ids \[2, 2\]: batch must be one number$",
+        ),
+        (TWO, ([[1, 1]], [[1]]), {}, r"attention_mask has shape \[1, 1\] and input_ids \[1, 2\]: length must be one number$"),
+        ({"x": Input(FLOAT, (None, 3))}, ([[1.0]],), {}, r"input x has shape \[1, 1\], wanted \[any, 3\]$"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(inputs, args, kwargs, words):
@@ -89,6 +104,11 @@ def test_what_does_not_fit_is_refused_in_one_line(inputs, args, kwargs, words):
     assert "\n" not in str(caught.value)
 
 
-def test_the_types_of_a_graphs_inputs_leave_weights_out():
-    model = parse("g (int64[B] ids, float[B] x, float[4] w) => (float[B] y) <float[4] w = {1, 2, 3, 4}> { y = Identity(x) }")
-    assert input_types(model.graph.inputs) == {"ids": INT64, "x": FLOAT}
+def test_what_tokenizers_give_beside_is_passed_over():
+    feeds = feeds_for(TWO, [[1]], [[1]], token_type_ids=[[0]], offset_mapping=[[(0, 1)]])
+    assert list(feeds) == list(TWO)
+
+
+def test_what_a_graph_declares_leaves_weights_out():
+    model = parse("g (int64[B,3] ids, float[] x, float[4] w) => (float[B] y) <float[4] w = {1, 2, 3, 4}> { y = Identity(x) }")
+    assert inputs_of(model.graph.inputs) == {"ids": Input(INT64, ("B", 3)), "x": Input(FLOAT, None)}
