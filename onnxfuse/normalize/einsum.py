@@ -80,4 +80,4 @@ def product(
     return made if perms["back"] == sorted(perms["back"]) else op.Transpose(made, perm=perms["back"])
 
 
-RULES = (Rule("einsum-product", einsum, guard, product),)
+RULES = (Rule("einsum-matmul", einsum, guard, product),)

@@ -119,5 +119,5 @@ RULES = (
     Rule("flat-linear", flat_with_bias, guard_flat, whole, shared=True),
     Rule("flat-linear", flat, guard_flat, whole, shared=True),
     Rule("bias-of-heads", biased_heads, guard_heads, heads_of_biased, exact=True),
-    Rule("product-transposed", transposed_product, guard_transposed_product, product_transposed),
+    Rule("matmul-transposed", transposed_product, guard_transposed_product, product_transposed),
 )
