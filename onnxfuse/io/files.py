@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.errors import ModelError, UsageError, one_line
+from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.io import door
 
 
 def require_file(path: Path) -> Path:
     """``path`` itself when it is a file with content. Raises UsageError or ModelError."""
-    if not path.is_file():
-        raise UsageError(f"{path} is not there; give an .onnx file, or a folder that holds model.onnx")
+    if wrong := door.oddity(path):
+        raise UsageError(f"{path} {wrong}; give an .onnx file, or a folder that holds model.onnx")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty; export the model again")
     return path
@@ -24,10 +24,8 @@ LFS_POINTER = b"version https://git-lfs"
 
 def flaw(path: Path) -> str:
     """What keeps a file from being read, whatever its kind; empty when nothing does."""
-    if not path.exists():
-        return "is a link to what is not there" if path.is_symlink() else "is not there"
-    if not path.is_file():
-        return "is a folder, not a file"
+    if wrong := door.oddity(path):
+        return wrong
     with path.open("rb") as file:
         begin = file.read(len(LFS_POINTER))
     if not begin:
@@ -40,10 +38,7 @@ def read_json(path: Path) -> Any:
     wrong = flaw(path)
     if wrong:
         raise ModelError(f"{path} {wrong}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON ({one_line(error)}); save or download it again") from error
+    return door.read_json(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:
