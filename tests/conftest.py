@@ -27,16 +27,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
 
 
-def _one_core_each() -> None:
-    """Give each xdist worker a core of its own: two runtimes that spin on all cores would only wait for each other."""
-    worker, cores = os.environ.get("PYTEST_XDIST_WORKER", ""), sorted(os.sched_getaffinity(0))
-    if worker and int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) > 1:
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-
-
-_one_core_each()
-
-
 def parse(text: str, opset: int = 23) -> ir.Model:
     """A model from onnx's text format: ``g (float[B,S,8] x) => (float[B,S,8] y) <float[8] w = {...}> { ... }``."""
     return ir.from_proto(onnx.parser.parse_model(HEADER.format(opset=opset) + text))
