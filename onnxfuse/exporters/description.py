@@ -165,8 +165,8 @@ def _beside(top: Home, home: Home, modules: tuple[pooling.Module, ...]) -> tuple
 def processor_files(home: Home) -> dict[str, Path]:
     """The processor files of a checkpoint, by their names. Raises ModelError for one that is broken."""
     found = {name: home.find(name) for name in PROCESSOR_FILES}
-    for path in found.values():
-        if path is not None and path.suffix == ".json":
+    for name, path in found.items():
+        if path is not None and name.endswith(".json"):
             files.read_json(path)
     return {name: path for name, path in found.items() if path is not None}
 

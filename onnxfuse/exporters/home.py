@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxfuse.errors import ExportError, ModelError, one_line
-from onnxfuse.io import files
+from onnxfuse.io import door, files
 
 ADAPTER, MERGE = "adapter_config.json", "merge it into its model (merge_and_unload) and save that"
 
@@ -40,11 +41,15 @@ class Home:
         return Home(self.source, "" if str(path) == "." else str(PurePosixPath(self.folder) / path))
 
     def find(self, name: str) -> Path | None:
-        """A file by its name; None where there is none. Raises ModelError for one without content (a git-lfs pointer)."""
+        """A file by its name, in the folder or by a link of the hub's cache; None where there is none.
+
+        Raises:
+            ModelError: it lies elsewhere, is no regular file, or has no content (a git-lfs pointer).
+        """
         path = self._path(name)
         if path is None:
             return None
-        if wrong := files.flaw(path):
+        if wrong := files.flaw(door.linked(path, self._root(path, name))):
             raise ModelError(f"{path} {wrong}")
         return path
 
@@ -62,20 +67,25 @@ class Home:
             raise ExportError(f"cannot load the checkpoint in {self}: it has no config.json; {advice}")
         return files.read_object(path)
 
+    def _root(self, path: Path, name: str) -> Path:
+        """The folder that a file of this home must lie in: what the user named, or the hub's snapshot."""
+        return Path(self.source) if self.local else path.parents[len(PurePosixPath(self.folder, name).parts) - 1]
+
     def _path(self, name: str) -> Path | None:
         if self.local:
             path = Path(self.source) / self.folder / name
-            return path if path.exists() or path.is_symlink() else None
+            return path if os.path.lexists(path) else None
         from transformers.utils.hub import cached_file
 
-        found = cached_file(
-            self.source,
-            name,
-            subfolder=self.folder,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        with door.reading(self.source, "a checkpoint of the hub", ExportError, "check the name, or give a local folder"):
+            found = cached_file(
+                self.source,
+                name,
+                subfolder=self.folder,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
         return None if found is None else Path(found)
 
     def _downloaded(self) -> Path:

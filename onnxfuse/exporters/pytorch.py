@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onnxfuse import catalog
 from onnxfuse.architecture import OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
-from onnxfuse.exporters import pooling, weights
+from onnxfuse.exporters import bounds, pooling, weights
 from onnxfuse.exporters.api import Framework, Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import Description, cannot_load, describe, family_of, homes, require_there
@@ -140,6 +140,7 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
     description = describe(source, opening.task, opening.model_type)
     found = weights.require(description.home)
     stored = weights.read(found)
+    bounds.require_bounded(description, stored)
 
     def load(kind: Any) -> _Loaded:
         return _Loaded(_model(kind, description, stored, opening.attention), description.family)
@@ -167,6 +168,7 @@ def _model(kind: Any, description: Description, stored: Arrays, attention: str) 
 
     tensors = {name: torch.from_numpy(array) for name, array in stored.items()}
     try:
+        bounds.require_room(description, stored, kind)
         return kind.from_pretrained(
             None,
             config=description.config,
@@ -175,6 +177,8 @@ def _model(kind: Any, description: Description, stored: Arrays, attention: str) 
             attn_implementation=attention,
             dtype=torch.float32,
         ).eval()
+    except ExportError:
+        raise
     except Exception as error:
         raise cannot_load(description, f"transformers {transformers.__version__}", kind, error) from error
 

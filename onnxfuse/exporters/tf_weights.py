@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from onnxfuse.errors import ExportError, MissingExtraError, one_line
+from onnxfuse.errors import ExportError, MissingExtraError
+from onnxfuse.io import door
 
 LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
 """The last part of a name in TensorFlow, and in PyTorch where it differs."""
@@ -32,21 +34,30 @@ def read(path: Path) -> dict[str, np.ndarray]:
         import h5py
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}", "torch") from error
-    found: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name.split("/", 2)[2]] = item[()]  # behind the layer's group and the model's name: bert/encoder/...
-
-    try:
+    advice = "it is broken, or not laid out as transformers' TensorFlow classes write it; save it again with save_pretrained"
+    with door.reading(path, "TensorFlow's weights", ExportError, advice):
         with h5py.File(path) as file:
-            file.visititems(visit)
+            sets: dict[str, Any] = {}
+            file.visititems(lambda name, item: sets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+            _require_held(sets, path)
+            found = {name.split("/", 2)[2]: item[()] for name, item in sets.items()}  # behind layer and model: bert/encoder/...
         return in_pytorch(found)
-    except Exception as error:
-        raise ExportError(
-            f"cannot read {path} ({one_line(error)}): it is broken, or not laid out as transformers' TensorFlow "
-            "classes write it; save the model again with save_pretrained"
-        ) from error
+
+
+def _require_held(sets: Mapping[str, Any], path: Path) -> None:
+    """Refuse data sets whose numbers are not in the file itself, before any is read. Raises ExportError.
+
+    HDF5 lets a data set be made of bytes of any other file (external storage, virtual sets), and lets it have sizes that nothing
+    was written for. Source: HDF5's layouts.
+    """
+    for name, item in sets.items():
+        if item.external is not None or item.is_virtual:
+            raise ExportError(
+                f"{path}: {name} points to another file for its numbers; refused: save it again with save_pretrained"
+            )
+    wanted, held = sum(item.size * item.dtype.itemsize for item in sets.values()), path.stat().st_size
+    if wanted > held:
+        raise ExportError(f"{path}: its arrays want {wanted} bytes, the file has {held}; download it again")
 
 
 def in_pytorch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxfuse.errors import ExportError, ModelError, one_line
+from onnxfuse.errors import ExportError, ModelError
 from onnxfuse.exporters import tf_weights
 from onnxfuse.exporters.home import Home
-from onnxfuse.io import files
+from onnxfuse.io import door, files
 
 SAFETENSORS, INDEX, H5 = "model.safetensors", "model.safetensors.index.json", "tf_model.h5"
 
@@ -122,12 +122,10 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     """A safetensors file's header, and where its numbers begin. Raises ExportError when the file is broken, or is none."""
     from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="np"), path.open("rb") as file:  # opening holds all offsets against shapes and size
-            length = int.from_bytes(file.read(8), "little")
-            return json.loads(file.read(length)), 8 + length
-    except Exception as error:
-        raise ExportError(f"{path} is cut short, broken or no safetensors file ({one_line(error)}); {AGAIN}") from error
+    whole = door.reading(path, "a whole safetensors file", ExportError, AGAIN)
+    with whole, safe_open(path, framework="np"), path.open("rb") as file:  # opening holds all offsets against shapes and size
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length)), 8 + length
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
@@ -140,11 +138,12 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
             f"{path} stores {odd} as {entries[odd]['dtype']}, wanted {', '.join(FLOATS)}; give the checkpoint that "
             "it was quantized from"
         )
-    raw = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
-    return {
-        name: _array(raw[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], entry)
-        for name, entry in entries.items()
-    }
+    with door.reading(path, "the arrays of a safetensors file", ExportError, AGAIN):
+        raw = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+        return {
+            name: _array(raw[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], entry)
+            for name, entry in entries.items()
+        }
 
 
 def _array(raw: np.ndarray, entry: dict[str, Any]) -> np.ndarray:

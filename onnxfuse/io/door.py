@@ -60,6 +60,13 @@ def within(path: Path, root: Path, kind: type[OnnxfuseError] = ModelError) -> Pa
     return real
 
 
+def linked(path: Path, root: Path, kind: type[OnnxfuseError] = ModelError) -> Path:
+    """``path`` itself, under its own name for messages, once ``within`` has let it pass; what is not there passes too."""
+    if os.path.lexists(path):
+        within(path, root, kind)
+    return path
+
+
 def _places(root: Path) -> list[Path]:
     """The folders whose files belong to ``root``: itself, and the blobs of a snapshot in the hub's cache."""
     for snapshots in root.parents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.io import atomic, files
+from onnxfuse.io import atomic, door, files
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 
@@ -89,7 +90,7 @@ def output_folder(out: Path) -> Path:
 def read_config(source: Path) -> dict[str, Any]:
     """config.json beside a model, or an empty dict where there is none. Raises ModelError when it is no JSON object."""
     path = source.with_name("config.json")
-    return files.read_object(path) if path.exists() else {}
+    return files.read_object(door.linked(path, path.parent)) if os.path.lexists(path) else {}
 
 
 def record(folder: Path, step: str, plan: Any, results: dict[str, Any], *, staged: Path | None = None) -> None:
@@ -110,7 +111,7 @@ def recorded(folder: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is none."""
     try:
-        return files.read_object(path) if path.is_file() else {}
+        return files.read_object(door.linked(path, path.parent)) if path.is_file() else {}
     except ModelError:
         return {}
 

@@ -62,11 +62,11 @@ def test_weights_that_are_not_whole(cli, copy):
     for content, words in (
         (POINTER, "is a git-lfs pointer, not the file itself; fetch it with: git lfs pull"),
         (b"", "is empty"),
-        (whole[: len(whole) // 2], "is cut short, broken or no safetensors file"),
-        (whole[:6], "is cut short"),
-        (b'\x08\0\0\0\0\0\0\0{"a": [}', "no safetensors file"),
-        (b"<!DOCTYPE html>" * 9, "no safetensors file"),
-        (whole + b"more", "is cut short, broken or no safetensors file"),
+        (whole[: len(whole) // 2], "cannot be read as a whole safetensors file"),
+        (whole[:6], "cannot be read as a whole safetensors file"),
+        (b'\x08\0\0\0\0\0\0\0{"a": [}', "cannot be read as a whole safetensors file"),
+        (b"<!DOCTYPE html>" * 9, "cannot be read as a whole safetensors file"),
+        (whole + b"more", "cannot be read as a whole safetensors file"),
     ):
         write(path, content)
         expect_one_line(cli("export", "source"), 4, named, words)

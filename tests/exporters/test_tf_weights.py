@@ -101,7 +101,7 @@ def test_a_broken_file(cli, tmp_path):
     (tmp_path / "source" / "tf_model.h5").write_bytes(b"no such thing")
     result = cli("export", "source")
     assert result.returncode == 4
-    assert "cannot read source/tf_model.h5" in result.stderr and len(messages(result.stderr)) == 1
+    assert "source/tf_model.h5 cannot be read as TensorFlow" in result.stderr and len(messages(result.stderr)) == 1
 
 
 def header(path, metadata):
