@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-tf test-full check format graphs bench int8 frameworks clean
+.PHONY: demo test test-tf test-full fuzz check format graphs bench int8 frameworks clean
 
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
 # all of torch's beforehand would take a minute.
@@ -42,6 +42,15 @@ test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 	$(BIN)/python scripts/coverage.py
 	$(BIN)/python scripts/splice.py
 	$(BIN)/python scripts/mutate_guards.py
+
+$(VENV)/.fuzz: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[fuzz]'
+	touch $@
+
+# SECONDS is a variable of bash too, but not one that it exports.
+SECONDS ?= 600
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python scripts/fuzz.py $(SECONDS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
