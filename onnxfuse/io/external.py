@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
+from onnxfuse.io import door
+from onnxfuse.io.limits import itemsize
 from onnxfuse.io.repair import inner_tensors
 from onnxfuse.io.wire import LARGE
 
@@ -19,9 +23,10 @@ def find_external(proto: onnx.ModelProto, path: Path) -> None:
     Raises:
         ModelError: a file is missing, too short, or outside the model's folder.
     """
+    own = str(path.resolve())
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            file, offset, length = _place(tensor, path)
+            file, offset, length = _place(tensor, path, own)
             if length >= LARGE:
                 del tensor.external_data[:]
                 for key, value in (("location", file), ("offset", offset), ("length", length)):
@@ -30,7 +35,7 @@ def find_external(proto: onnx.ModelProto, path: Path) -> None:
                 _bring_in(tensor, file, offset, length)
     for tensor in inner_tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _bring_in(tensor, *_place(tensor, path))
+            _bring_in(tensor, *_place(tensor, path, own))
 
 
 def _bring_in(tensor: onnx.TensorProto, file: Path, offset: int, length: int) -> None:
@@ -41,34 +46,43 @@ def _bring_in(tensor: onnx.TensorProto, file: Path, offset: int, length: int) ->
     del tensor.external_data[:]
 
 
-def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+def _place(tensor: onnx.TensorProto, path: Path, own: str) -> tuple[Path, int, int]:
     """The file that holds an external tensor, where in it, and how many bytes.
 
-    As ONNX Runtime does it, links are followed as long as they stay in the model's folder, or in that of the file which the
-    model's own name links to (the Hugging Face cache is made so).
+    Links are followed as ``door.within`` allows it.
     """
     entry = {pair.key: pair.value for pair in tensor.external_data}
     name = entry.get("location", "")
-    own = path.resolve()
-    file = (path.parent / name).resolve()
-    if file != own and (
-        not name
-        or Path(name).is_absolute()
-        or not any(file.is_relative_to(folder) for folder in (path.parent.resolve(), own.parent))
-    ):
-        raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
-    if not file.is_file():
-        raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
-    try:
-        wanted = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)
-        offset, length = int(entry.get("offset", 0)), int(entry.get("length", wanted))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: weight {tensor.name} cannot lie in another file ({error}); export it again") from error
+    file = Path(name)
+    if name != own:
+        file = path.parent / name
+        if not name or Path(name).is_absolute():
+            raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
+        if ".." not in Path(name).parts and not os.path.lexists(file):
+            raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
+        try:
+            file = door.within(file, path.parent)
+        except ModelError as error:
+            raise ModelError(f"{path}: weight {tensor.name}: {error}") from error
+    wanted = math.ceil(math.prod(tensor.dims) * itemsize(tensor))
+    offset, length = (_number(entry, key, usual, path) for key, usual in (("offset", 0), ("length", wanted)))
+    if tensor.data_type == onnx.TensorProto.STRING:
+        raise ModelError(f"{path}: weight {tensor.name} holds texts, which cannot lie in another file; export it again")
     if length != wanted:
         raise ModelError(f"{path}: weight {tensor.name} has {length} bytes, its shape wants {wanted}; export it again")
     if offset < 0 or file.stat().st_size < offset + length:
         raise ModelError(f"{path}: {name!r} ends before weight {tensor.name}; copy it again")
     return file, offset, length
+
+
+def _number(entry: Mapping[str, str], key: str, usual: int, path: Path) -> int:
+    """Where a weight begins, or its length, as a decimal number."""
+    text = entry.get(key, str(usual))
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise ModelError(
+            f"{path}: a weight in {entry.get('location')!r} has {key} {text[:20]!r}, wanted a number; export it again"
+        )
+    return int(text)
 
 
 def follow(model: ir.Model, old: Path, new: Path) -> None:

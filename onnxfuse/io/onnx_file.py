@@ -14,10 +14,12 @@ import onnx.shape_inference
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxfuse.errors import ModelError, StorageError, first_line
+from onnxfuse.errors import ModelError, StorageError, first_line, one_line
+from onnxfuse.io import door
 from onnxfuse.io.atomic import replacing, shown, sync
 from onnxfuse.io.external import find_external, follow, weight_files
 from onnxfuse.io.files import require_file
+from onnxfuse.io.limits import require_modest
 from onnxfuse.io.names import name_apart
 from onnxfuse.io.repair import inner_tensors, name_foreign, repair
 from onnxfuse.io.wire import split, without_weights, write
@@ -48,12 +50,14 @@ def load(path: Path) -> ir.Model:
             )
     find_external(proto, path)
     try:
+        require_modest(proto)
         repair(proto)
+    except ModelError as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {error}") from error
+    with door.reading(path, "a valid ONNX model", advice="export it again"):
         _infer_outputs(proto)
         _check(_skeleton(proto))
         model = ir.from_proto(proto)
-    except (onnx.checker.ValidationError, ir.serde.SerdeError, ValueError, KeyError, TypeError, ModelError) as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     _number_dimensions(model)
     return model
 
@@ -65,7 +69,9 @@ def _parse(path: Path) -> onnx.ModelProto:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             proto.ParseFromString(without_weights(data, str(path.resolve())))
     except (DecodeError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not a whole ONNX model ({error}); export it again or copy it again") from error
+        raise ModelError(f"{path} is not a whole ONNX model ({one_line(error)}); export it again or copy it again") from error
+    except MemoryError as error:
+        raise ModelError(f"{path} is too large for this machine's memory") from error
     return proto
 
 
@@ -82,7 +88,8 @@ def model_bytes(path: Path, model: ir.Model | None = None) -> int:
         proto = _parse(path)
         for tensor in (*proto.graph.initializer, *inner_tensors(proto)):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                found |= {(path.parent / pair.value).resolve() for pair in tensor.external_data if pair.key == "location"}
+                named = [path.parent / pair.value for pair in tensor.external_data if pair.key == "location"]
+                found |= {door.within(file, path.parent) for file in named}
     return sum(file.stat().st_size for file in found)
 
 
@@ -96,7 +103,7 @@ def _number_dimensions(model: ir.Model) -> None:
 def _number(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
     if isinstance(dim, int) or dim.value is None:
         return dim
-    if dim.value.isdigit():
+    if dim.value.isascii() and dim.value.isdecimal() and len(dim.value) < 19:  # beyond, no file could say it as a number
         return int(dim.value)
     return dim if any(letter.isalpha() for letter in dim.value) else ir.SymbolicDim(None)
 
@@ -137,7 +144,7 @@ def _infer_outputs(proto: onnx.ModelProto) -> None:
     try:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(proto))
     except onnx.shape_inference.InferenceError:
-        return
+        return  # of an operator that it does not follow, or of what the checker will name
     found = {value.name: value for value in (*inferred.graph.output, *inferred.graph.value_info, *inferred.graph.input)}
     for value in wanting:
         if value.name in found:

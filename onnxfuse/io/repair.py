@@ -13,6 +13,7 @@ import onnx
 import onnx.numpy_helper
 
 from onnxfuse.errors import ModelError
+from onnxfuse.io import door
 from onnxfuse.operators import is_runnable, newest_opsets
 
 DEFAULT = ("", "ai.onnx")
@@ -202,10 +203,11 @@ def _make_dense(node: onnx.NodeProto) -> None:
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
-    values, at = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
-    whole = np.zeros(list(sparse.dims), values.dtype)
-    whole[np.unravel_index(at, whole.shape) if at.ndim == 1 else tuple(at.T)] = values
-    return onnx.numpy_helper.from_array(whole, sparse.values.name)
+    with door.reading(f"the sparse tensor {sparse.values.name!r}", "one", advice="export it again"):
+        values, at = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+        whole = np.zeros(list(sparse.dims), values.dtype)
+        whole[np.unravel_index(at, whole.shape) if at.ndim == 1 else tuple(at.T)] = values
+        return onnx.numpy_helper.from_array(whole, sparse.values.name)
 
 
 def _forget_negative_sizes(graph: onnx.GraphProto) -> None:

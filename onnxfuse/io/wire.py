@@ -19,6 +19,9 @@ import onnx_ir as ir
 LARGE = 1024
 """Tensors of at least this many bytes stay in the file; smaller ones are parsed with the rest."""
 
+FIELDS = 1_000_000
+"""Of a graph: nodes, tensors and annotations. A field takes up two bytes in a file and a hundred in memory."""
+
 # Field numbers of onnx.proto.
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA, TENSOR_EXTERNAL, TENSOR_LOCATION = 7, 5, 9, 13, 14
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -71,7 +74,9 @@ def without_weights(data: mmap, location: str) -> bytes:
     for field, wire, begin, payload, end in _fields(data, 0, len(data)):
         if field == MODEL_GRAPH and wire == BYTES:
             graph = bytearray()
-            for inner, inner_wire, inner_begin, inner_payload, inner_end in _fields(data, payload, end):
+            for at, (inner, inner_wire, inner_begin, inner_payload, inner_end) in enumerate(_fields(data, payload, end)):
+                if at > FIELDS:
+                    raise ValueError(f"a graph of more than {FIELDS} nodes, tensors and annotations, too many to read")
                 if inner == GRAPH_INITIALIZER and inner_wire == BYTES and inner_end - inner_payload >= LARGE:
                     graph += _message(GRAPH_INITIALIZER, _reference(data, inner_payload, inner_end, location))
                 else:
