@@ -7,6 +7,7 @@ import functools
 import re
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,16 @@ def _docstrings() -> Iterator[tuple[str, str]]:
                 tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError):
                 continue
-            for node in ast.walk(tree):
+            for node in _statements(tree):
                 if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                     yield ".".join((*Path(folder).parts, path.stem)), ast.get_docstring(node) or ""
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """What ``ast.walk`` gives, in its order, but for expressions: most of a tree, and nothing in them has a docstring."""
+    waiting = deque[ast.AST]([tree])
+    while waiting:
+        node = waiting.popleft()
+        for block in ("body", "handlers", "orelse", "finalbody", "cases"):
+            waiting.extend(getattr(node, block, ()))
+        yield node

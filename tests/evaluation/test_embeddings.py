@@ -1,12 +1,14 @@
 """Real sentences, and what is kept of their embeddings; on all-MiniLM-L6-v2 itself."""
 
+import ast
+
 import numpy as np
 import pytest
 
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import ParityError
 from onnxfuse.evaluation import embeddings
-from onnxfuse.evaluation.sentences import calibration_sentences, docstring_sentences
+from onnxfuse.evaluation.sentences import _statements, calibration_sentences, docstring_sentences
 from onnxfuse.evaluation.text import tokenizer
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
@@ -19,6 +21,41 @@ def test_sentences_are_distinct_english_and_repeatable():
     assert len(set(sentences)) == 800
     assert docstring_sentences(800) == sentences
     assert all(len(s.split()) >= 5 and s[0].isupper() and s[-1] in ".!?" for s in sentences)
+
+
+def test_docstrings_are_found_wherever_a_definition_may_stand():
+    inner = [f"def f{at}():\n        pass" for at in range(11)]
+    tree = ast.parse(
+        """
+class A:
+    {}
+    async def b(self, c=lambda d: [e for e in d]):
+        {}
+try:
+    {}
+except ValueError:
+    {}
+else:
+    {}
+finally:
+    {}
+match 1 if A else 2:
+    case 1:
+        {}
+for x in A:
+    {}
+while A:
+    {}
+with A as y:
+    {}
+if A:
+    {}
+""".format(*(text.replace("\n    ", "\n        ") for text in inner))
+    )
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found, wanted = ([node.name for node in walk(tree) if isinstance(node, definitions)] for walk in (_statements, ast.walk))
+    assert found == wanted
+    assert len(found) == 13
 
 
 def test_kept_counts_neighbours_and_cosine():
