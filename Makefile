@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-tf test-full fuzz check format graphs bench int8 frameworks clean
+.PHONY: demo test test-tf test-full fuzz check format graphs bench int8 frameworks attack clean
 
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
 # all of torch's beforehand would take a minute.
@@ -72,6 +72,9 @@ bench: $(VENV)/.installed
 int8: $(VENV)/.installed
 	$(BIN)/python scripts/make_checkpoints.py build/checkpoints
 	$(BIN)/python scripts/measure_int8.py build/checkpoints
+
+attack: $(VENV)/.installed
+	$(BIN)/python scripts/attack.py $(ATTACK)
 
 frameworks: $(TF)/.installed
 	$(TF)/bin/python scripts/measure_frameworks.py
