@@ -75,6 +75,11 @@ def _parse(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def skim(path: Path) -> onnx.ModelProto:
+    """What a file says, its large weights left in it, and nothing of it held against anything. Raises UsageError, ModelError."""
+    return _parse(require_file(path))
+
+
 def model_bytes(path: Path, model: ir.Model | None = None) -> int:
     """Size in bytes of a model on disk, with the files that hold its weights, whatever they are called.
 

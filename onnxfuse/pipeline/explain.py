@@ -25,6 +25,7 @@ from onnxfuse.rewrite.driver import CONSENT, nearest_miss
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.rewrite.pattern import Miss
 from onnxfuse.runtime.sessions import compute, infer
+from onnxfuse.runtime.trial import require_harmless
 from onnxfuse.targets import Target
 
 LEADS, LAYER = "layer_norm", "attention"
@@ -236,6 +237,7 @@ def explain_file(source: Path, target: str = "cpu", model_type_: str | None = No
         UsageError, ModelError.
     """
     model, config = onnx_file.load(source), folders.read_config(source)
+    require_harmless(source)
     family = catalog.architecture(model_type(model, config, model_type_))
     family.name_inputs(model)
     with targets.use(target) as chosen:

@@ -23,6 +23,7 @@ from onnxfuse.rewrite.inference import Inferred
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.api import Feeds, Outputs, Settings, require_inputs
 from onnxfuse.runtime.cores import default_threads
+from onnxfuse.runtime.trial import require_harmless
 
 QUIET = 4
 """ONNX Runtime's log level "fatal": what goes wrong comes as an exception, and is said once."""
@@ -45,9 +46,11 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
         optimize: False runs the graph as it is written, without the loader's own rewrites.
 
     Raises:
-        ModelError: ONNX Runtime cannot read or run it, or load a library; its own words follow.
+        ModelError: ONNX Runtime cannot read or run it, or load a library; its own words follow. Or see ``require_harmless``.
     """
     source = model if isinstance(model, bytes) else str(require_file(model))
+    if isinstance(model, Path):
+        require_harmless(model)
     try:
         return _open(source, settings, optimize=optimize)
     except ModelError as error:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime.trial import require_harmless
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.profile import Profile
@@ -81,9 +82,10 @@ class Opened:
 
     @property
     def model(self) -> ir.Model:
-        """Its graph, weights in the file. Not to be edited: take a ``clone``."""
+        """Its graph, weights in the file. Not to be edited: take a ``clone``. Raises UsageError, ModelError."""
         if self._model is None:
             self._model = onnx_file.load(self.path)
+            require_harmless(self.path)
         return self._model
 
     @property

@@ -1,0 +1,193 @@
+"""Whether a graph could do harm when a runtime opens or runs it: a walk over its nodes, which runs and allocates nothing.
+
+What encoders are made of passes. What loops, divides whole numbers by what may be 0, makes tensors of sizes that large constants
+say, or is not known here, is worth a trial in a process of its own (``runtime.trial``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+
+from onnxfuse.io.repair import nodes
+
+_PLAIN = """
+Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization BiasGelu BiasSplitGelu BitwiseAnd BitwiseNot BitwiseOr Cast
+CastLike Ceil Clip Compress Concat Constant Conv ConvInteger Cos Cosh CumSum DequantizeLinear DynamicQuantizeLinear
+DynamicQuantizeMatMul Dropout Elu EmbedLayerNormalization Equal Erf Exp FastGelu Flatten Floor FusedConv FusedGemm FusedMatMul
+Gather GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual HardSigmoid HardSwish Hardmax Identity
+If InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul
+MatMulInteger MatMulInteger16 MatMulIntegerToFloat MatMulNBits Max MaxPool Mean Min Mish Mul MultiHeadAttention Neg NonZero
+Not Or PRelu PackedAttention PackedMultiHeadAttention Pow QAttention QLinearAdd QLinearMatMul QLinearMul QOrderedMatMul
+QuantizeLinear QuickGelu RMSNormalization Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean
+ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu RemovePadding Reshape RestorePadding RotaryEmbedding Round ScatterElements
+ScatterND Selu Shape Sigmoid Sign SimplifiedLayerNormalization Sin Sinh Size SkipLayerNormalization
+SkipSimplifiedLayerNormalization Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu
+Transpose Trilu Unsqueeze Where Xor
+"""
+PLAIN = frozenset(_PLAIN.split())
+"""Operators whose results are no larger than what they read together, and that no values make fail."""
+
+MAKERS = {"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Range": (0, 1, 2), "Pad": (1,), "OneHot": (1,), "TopK": (1,)}
+"""Operators that make tensors of sizes that they read, and where."""
+
+DIVIDERS = ("Div", "Mod")
+
+_POSITIVE = (
+    "num_heads kv_num_heads q_num_heads head_size group strides dilations bits block_size blocksize kernel_shape num_outputs"
+)
+POSITIVE = frozenset(_POSITIVE.split())
+"""Attributes that a kernel may divide by."""
+
+MOST = 1 << 14
+"""Elements that constants may ask for in one made tensor: a square of these, an outer product, is what a runtime still bears."""
+
+LONG = 1 << 12
+"""An axis from which a tensor with an axis of 1 may make a large outer product."""
+
+STEPS = 64
+"""Operators behind one size: exporters need a dozen."""
+
+
+def suspicion(proto: onnx.ModelProto) -> str:
+    """Why a graph is worth a trial, in words that follow "it"; empty when nothing tells."""
+    every = list(nodes(proto))
+    known = PLAIN | MAKERS.keys() | set(DIVIDERS) | {function.name for function in proto.functions}  # whose nodes are among these
+    return next(filter(None, (_oddity(node, known) for node in every)), "") or _of_sizes(proto, every)
+
+
+def _oddity(node: onnx.NodeProto, known: Collection[str]) -> str:
+    """What a node shows by itself."""
+    if node.op_type not in known:
+        return f"has {node.op_type}"
+    for attribute in node.attribute:
+        if attribute.name in POSITIVE and min([attribute.i, *attribute.ints] if not attribute.ints else attribute.ints) < 1:
+            return f"has {attribute.name} below 1 in {node.op_type}"
+    return ""
+
+
+def _of_sizes(proto: onnx.ModelProto, every: list[onnx.NodeProto]) -> str:
+    """What nodes show together with constants and with what makes their inputs."""
+    constants = _constants(proto, every)
+    makers = {name: node for node in every for name in node.output}
+    doubling, dividers = 0, []
+    for node in every:
+        if node.op_type in MAKERS:
+            asked = _asked([node.input[at] for at in MAKERS[node.op_type] if at < len(node.input)], makers, constants)
+            if asked > MOST:
+                return f"has {node.op_type} of large sizes"
+        elif node.op_type in DIVIDERS:
+            dividers.append(node)
+        doubling += node.op_type == "Concat" and len(set(node.input)) < len(node.input)
+    if doubling > 8:
+        return "doubles tensors again and again"
+    if any(1 in tensor.dims and max(tensor.dims) > LONG for tensor in proto.graph.initializer):
+        return "has a long weight that broadcasts"
+    return _of_division(proto, [node for node in dividers if not _is_size(node.input[1:2], makers, constants)], constants)
+
+
+def _constants(proto: onnx.ModelProto, every: Iterable[onnx.NodeProto]) -> dict[str, np.ndarray]:
+    """Small constants of whole numbers, by name."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found: dict[str, np.ndarray] = {}
+    for node in every:
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    tensors[node.output[0]] = attribute.t
+                elif attribute.name in ("value_int", "value_ints"):
+                    found[node.output[0]] = np.array(attribute.ints or [attribute.i])
+    for name, tensor in tensors.items():
+        if math.prod(tensor.dims) <= STEPS and tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.data_type:
+            array = onnx.numpy_helper.to_array(tensor)
+            if array.dtype.kind in "iuf":
+                found[name] = array
+    return found
+
+
+def _asked(names: Iterable[str], makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, np.ndarray]) -> float:
+    """The product of the numbers behind sizes; infinite where too much is behind them. Sizes of tensors count as nothing."""
+    product, waiting, seen = 1.0, list(names), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or not name:
+            continue
+        seen.add(name)
+        if len(seen) > STEPS:
+            return math.inf
+        if name in constants:
+            product *= _magnitude(constants[name])
+        elif name in makers and makers[name].op_type not in ("Shape", "Size"):
+            maker = makers[name]
+            waiting += maker.input[:1] if maker.op_type == "Slice" else maker.input  # whose ends say "to the end"
+    return product
+
+
+def _magnitude(array: np.ndarray) -> float:
+    """The product of an array's numbers, those below 1 left out; small numbers are axes and the like as often as sizes."""
+    return float(np.prod(np.maximum(np.abs(array.astype(np.float64)), 1)))
+
+
+CARRY = frozenset(("Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Unsqueeze"))
+"""Operators that make sizes of sizes."""
+
+
+def _is_size(names: Iterable[str], makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether values are sizes of tensors, which are 1 or more unless a tensor is empty."""
+    waiting, seen, found = list(names), set[str](), False
+    while waiting:
+        name = waiting.pop()
+        if name in seen or not name:
+            continue
+        seen.add(name)
+        if name in constants:
+            if (constants[name] < 1).any():
+                return False
+        elif name not in makers or len(seen) > STEPS:
+            return False
+        elif makers[name].op_type in CARRY:
+            maker = makers[name]
+            waiting += maker.input if maker.op_type in ("Concat", "Mul") else maker.input[:1]
+        elif makers[name].op_type not in ("Shape", "Size"):
+            return False
+        else:
+            found = True
+    return found
+
+
+def _of_division(proto: onnx.ModelProto, dividers: list[onnx.NodeProto], constants: Mapping[str, np.ndarray]) -> str:
+    """Processors trap where whole numbers are divided by 0, and the lowest by -1."""
+    weights = {tensor.name for tensor in proto.graph.initializer if tensor.data_type in (1, 10, 11, 16)}
+    open_ended = []
+    for node in dividers:
+        by = node.input[1] if len(node.input) > 1 else ""
+        known = constants.get(by)
+        if known is not None and (known.dtype.kind == "f" or not np.isin(known, (0, -1)).any()):
+            continue
+        if by not in weights:
+            open_ended.append(node)
+    if not open_ended:
+        return ""
+    kinds = _kinds(proto)
+    whole = next((node for node in open_ended if kinds.get(node.input[1]) not in FLOATS), None)
+    return "" if whole is None else f"has a {whole.op_type} of whole numbers by what may be 0 or -1"
+
+
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def _kinds(proto: onnx.ModelProto) -> dict[str, int]:
+    """The types of values, as ONNX infers them; none where it fails."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(proto).graph
+    except Exception:  # noqa: BLE001 - nothing is known, which leads to a trial
+        return {}
+    values = itertools.chain(graph.value_info, graph.input, graph.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values} | {
+        tensor.name: tensor.data_type for tensor in graph.initializer
+    }
