@@ -47,6 +47,7 @@ class ExportOptions(TypedDict, total=False):
     seed: int
     format: str
     precision: str
+    overwrite: bool
 
 
 def export(
@@ -103,6 +104,7 @@ class OptimizeOptions(TypedDict, total=False):
     unpad: bool | None
     batch: int | None
     length: int | None
+    overwrite: bool
     progress: Progress
 
 
@@ -159,6 +161,7 @@ class QuantizeOptions(TypedDict, total=False):
     calibration: Source | None
     data: Source | None
     batch: int
+    overwrite: bool
     progress: Progress
 
 

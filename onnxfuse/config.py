@@ -135,7 +135,7 @@ class Thresholds(Config):
 
 @dataclass(frozen=True)
 class ExportConfig(Config):
-    """What to export and how. ``out`` is the folder that receives model.onnx.
+    """What to export and how. ``out`` is the folder that receives model.onnx; ``overwrite``: what others made there may go.
 
     ``framework``: ``pt`` or ``tf``; None takes what the source's files show. ``exporter``: None takes the framework's first.
     ``format``: ``onnx`` or ``tflite``. ``precision``: of LiteRT models, a key of ``exporters.tflite.FILES``.
@@ -152,6 +152,7 @@ class ExportConfig(Config):
     framework: str | None = None
     format: str = "onnx"
     precision: str = "fp32"
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class OptimizeConfig(Config):
     ``verify``: ``each`` proves every rewrite before it is made and compares both models afterwards, ``final`` only compares,
     ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite. ``unpad``: True removes padding even
     where outputs then show zeros for it, False never, None where the outputs cannot tell. ``batch``, ``length``: the only sizes
-    that the result takes; None leaves them dynamic.
+    that the result takes; None leaves them dynamic. ``overwrite``: ``out`` may replace a file that onnxfuse did not make.
     """
 
     within: ClassVar[Bounds] = {"batch": (1, MOST), "length": (1, MOST)}
@@ -178,6 +179,7 @@ class OptimizeConfig(Config):
     unpad: bool | None = None
     batch: int | None = None
     length: int | None = None
+    overwrite: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -191,7 +193,7 @@ class QuantizeConfig(Config):
 
     ``calibration``: a data set (see ``evaluation.dataset``), "none", or None for sentences from the standard library where a
     tokenizer lies beside the model. ``data``: what ``thresholds`` are measured on; None takes the calibration data. ``batch``:
-    rows at a time in both.
+    rows at a time in both. ``overwrite``: see ``OptimizeConfig``.
     """
 
     within: ClassVar[Bounds] = {"batch": (1, MOST)}
@@ -203,6 +205,7 @@ class QuantizeConfig(Config):
     data: Path | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     batch: int = 8
+    overwrite: bool = False
 
 
 MEASURED: Bounds = {"batch": (0, MOST), "length": (0, MOST), "threads": (0, MOST), "rounds": (1, MOST), "real": (0.01, 1)}
@@ -231,6 +234,7 @@ class TuneConfig(Config):
     """Which model to tune for which shapes, and the target file to write.
 
     ``threads``: 0 tunes them too. ``target``: where the choices start. ``precisions`` and ``runtimes``: what may be chosen.
+    ``overwrite``: see ``OptimizeConfig``.
     """
 
     within: ClassVar[Bounds] = MEASURED
@@ -247,6 +251,7 @@ class TuneConfig(Config):
     runtimes: tuple[str, ...] = ("ort",)
     model_type: str | None = None
     seed: int = 0
+    overwrite: bool = False
 
 
 def shape_text(plan: BenchmarkConfig | TuneConfig) -> str:

@@ -68,6 +68,9 @@ class StorageError(OnnxfuseError):
     exit_code = 8
 
 
+TERMINATED = 143
+"""Exit code after SIGTERM, which ends a run as Ctrl-C does (128 + SIGTERM)."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells define it (128 + SIGINT)."""
 

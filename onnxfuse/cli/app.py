@@ -1,7 +1,7 @@
 """The command line: its verbs, and how it ends.
 
 Exit codes: 0 done, 2 usage, 3 unsafe or broken model, 4 export, 5 parity, 6 requirement not met, 7 missing extra, 8 reading or
-writing, 130 interrupted.
+writing, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import typer
 
 from onnxfuse.cli import console, judge, make, study
-from onnxfuse.errors import INTERRUPTED, OnnxfuseError, StorageError, UsageError, one_line
+from onnxfuse.errors import INTERRUPTED, TERMINATED, OnnxfuseError, StorageError, UsageError, one_line
+from onnxfuse.io import atomic, signals
 
 VERBS = (
     make.export,
@@ -52,12 +53,14 @@ def main() -> NoReturn:
         sys.argv.remove("--debug")
     if not sys.argv[1:]:
         sys.argv.append("--help")
+    signals.end_on_sigterm()
+    atomic.WRITTEN.clear()
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        code = _fail("interrupted; no file is half-written", INTERRUPTED, debug=debug)
+        code = _fail(_interrupted(), INTERRUPTED, debug=debug)
     except OnnxfuseError as error:
         code = _fail(str(error), error.exit_code, debug=debug)
     except OSError as error:
@@ -68,7 +71,14 @@ def main() -> NoReturn:
             raise
         code = _fail(_usage(error), UsageError.exit_code, debug=debug)
     sys.stdout.flush()
-    raise SystemExit(code or 0)
+    raise SystemExit(TERMINATED if code == INTERRUPTED and signals.was_terminated() else code or 0)
+
+
+def _interrupted() -> str:
+    """What to say after Ctrl-C or SIGTERM: what has been saved, and that the rest left nothing."""
+    saved = ", ".join(str(path) for path in dict.fromkeys(atomic.WRITTEN))
+    what = f"saved before that: {saved}" if saved else "nothing was saved"
+    return f"{'terminated' if signals.was_terminated() else 'interrupted'}; no file is half-written; {what}"
 
 
 def _usage(error: Any) -> str:

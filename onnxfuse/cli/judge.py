@@ -43,6 +43,7 @@ def benchmark(
     runtime: options.Runtimes = None,
     against: options.Against = None,
     plot: options.Plot = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Time models side by side, with other tools' if asked, in one interleaved run; parity is with the first."""
@@ -53,7 +54,7 @@ def benchmark(
 
     others = baselines.choose(against) if against else []
     if plot is not None:
-        plots.require_format(plot)
+        plots.require_place(plot, overwrite=overwrite)
     with progress() as tell:
         plan = BenchmarkConfig(batch or 0, length or 0, threads, rounds, real)
         outcome = compare.compare_models(paths, plan, runtimes=tuple(runtime or ("ort",)), against=others, progress=tell)

@@ -29,6 +29,7 @@ def export(
     random_weights: options.RandomWeights = False,
     format: options.Format = "onnx",
     precision: options.Precision = "fp32",
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Export a checkpoint to model.onnx, with its config and tokenizer or image processor beside it."""
@@ -43,6 +44,7 @@ def export(
         framework=framework,
         format=format,
         precision=precision,
+        overwrite=overwrite,
     )
 
     from onnxfuse.pipeline.export import FORMATS
@@ -70,6 +72,7 @@ def optimize(
     batch: options.FixedBatch = None,
     length: options.FixedLength = None,
     dump: options.DumpFolder = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Fuse a model for a target and prove that it computes the same."""
@@ -87,6 +90,7 @@ def optimize(
         unpad,
         batch,
         length,
+        overwrite,
     )
 
     from onnxfuse.pipeline import optimize as verb
@@ -138,11 +142,12 @@ def quantize(
     reduce_range: options.ReduceRange = None,
     retype: options.Retype = False,
     plot: options.Plot = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Quantize to int8: u8 activations, s8 weights per channel. Refuses to save what falls under the thresholds."""
     if retype:
-        _retype(model, output, elsewhere=reduce_range is False, as_json=as_json)
+        _retype(model, output, elsewhere=reduce_range is False, overwrite=overwrite, as_json=as_json)
         return
     source = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
     out = folders.output_file(source, output, folders.QUANTIZED)
@@ -153,7 +158,7 @@ def quantize(
         min_cosine,
         None if min_agreement is None else options.share(min_agreement, "--min-agreement"),
     )
-    _quantize(QuantizeConfig(source, out, scheme, calibration, data, thresholds, batch), plot, as_json=as_json)
+    _quantize(QuantizeConfig(source, out, scheme, calibration, data, thresholds, batch, overwrite), plot, as_json=as_json)
 
 
 def _quantize(plan: QuantizeConfig, plot: Path | None, *, as_json: bool) -> None:
@@ -161,7 +166,7 @@ def _quantize(plan: QuantizeConfig, plot: Path | None, *, as_json: bool) -> None
     from onnxfuse.pipeline import quantize as verb
 
     if plot is not None:
-        plots.require_format(plot)
+        plots.require_place(plot, overwrite=plan.overwrite)
     with progress() as tell:
         step = verb.quantize(plan, tell)
     rows = step.description.batch
@@ -173,14 +178,14 @@ def _quantize(plan: QuantizeConfig, plot: Path | None, *, as_json: bool) -> None
     show(as_json, step.to_json(), f"{plan.source} to int8", *lines, *table)
 
 
-def _retype(model: Path | None, output: Path | None, *, elsewhere: bool, as_json: bool) -> None:
+def _retype(model: Path | None, output: Path | None, *, elsewhere: bool, overwrite: bool, as_json: bool) -> None:
     source = folders.source_file(model, folders.QUANTIZED, folders.MODEL)
     out = folders.output_file(source, output, f"{source.stem}_retyped.onnx")
 
     from onnxfuse.pipeline.retype import retype
 
     with progress() as tell:
-        step = retype(source, out, tell, elsewhere=elsewhere)
+        step = retype(source, out, tell, elsewhere=elsewhere, overwrite=overwrite)
     speed = step.speed
     lines = step_lines(
         step,
@@ -204,11 +209,12 @@ def run(
     length: options.Length = None,
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
     out = folders.export_folder(source, output)
-    plan = ExportConfig(source, out, task, model_type, exporter, opset, random_weights, framework=framework)
+    plan = ExportConfig(source, out, task, model_type, exporter, opset, random_weights, framework=framework, overwrite=overwrite)
 
     from onnxfuse.cli import tables
     from onnxfuse.pipeline.run import run_all

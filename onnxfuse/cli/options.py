@@ -15,6 +15,7 @@ Source = Annotated[
 Model = Annotated[Path | None, Argument(help="A folder or an .onnx file; else the current folder or the newest export.")]
 Models = Annotated[list[Path], Argument(help="Folders or .onnx files; the first is the reference.")]
 Output = Annotated[Path | None, Option("-o", "--output", help="Where the result goes: a folder, or a file for one model.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace files too that onnxfuse did not make.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Plot = Annotated[Path | None, Option(help="Draw the result into this .svg, .png or .pdf file.")]
 

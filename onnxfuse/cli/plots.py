@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.io import atomic
+from onnxfuse.io.ours import Replaceable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 OURS, OTHERS = "#c8553d", "#4878a8"
 SUFFIXES = (".svg", ".png", ".pdf")
+
+MAKER = "drawn by onnxfuse"
+"""What the metadata of a plot say of their maker."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,17 @@ def require_format(path: Path) -> None:
     """Raises UsageError when ``path`` is no .svg, .png or .pdf file: to be asked before a long measurement."""
     if path.suffix not in SUFFIXES:
         raise UsageError(f"--plot {path}: wanted a file ending in {', '.join(SUFFIXES)}")
+
+
+def require_place(path: Path, *, overwrite: bool) -> None:
+    """``require_format``, and a place that is free, or holds a plot of ours. Raises UsageError."""
+    require_format(path)
+    Replaceable(overwrite=overwrite, ours=is_plot).require(path)
+
+
+def is_plot(path: Path) -> bool:
+    """Whether a file is a plot that onnxfuse drew."""
+    return path.is_file() and MAKER.encode() in path.read_bytes()
 
 
 def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: float | None = None) -> None:
@@ -115,4 +130,5 @@ def _figure(path: Path, *, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(8, height), layout="constrained")
         yield figure
         with atomic.replacing(path) as staged:
-            figure.savefig(staged, metadata={"Date": None} if path.suffix == ".svg" else None)
+            maker = {"Software" if path.suffix == ".png" else "Creator": MAKER}
+            figure.savefig(staged, metadata=maker | ({"Date": None} if path.suffix == ".svg" else {}))

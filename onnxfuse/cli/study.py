@@ -11,7 +11,7 @@ from onnxfuse.cli import options
 from onnxfuse.cli.console import progress, show, threads_text
 from onnxfuse.config import BenchmarkConfig, TuneConfig
 from onnxfuse.errors import InterruptedWorkError
-from onnxfuse.io import folders
+from onnxfuse.io import atomic, folders
 
 
 def explain(
@@ -43,6 +43,7 @@ def ablate(
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
     plot: options.Plot = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what each rewrite brings: none, each alone, all but each, all."""
@@ -52,7 +53,7 @@ def ablate(
     from onnxfuse.pipeline import ablation
 
     if plot is not None:
-        plots.require_format(plot)
+        plots.require_place(plot, overwrite=overwrite)
     with progress() as tell:
         outcome = ablation.ablate(source, target, BenchmarkConfig(batch or 0, length or 0, threads, rounds), tell)
     title = f"{source} for target {target}, {outcome.shape}, {threads_text(threads)}, {rounds} rounds"
@@ -73,6 +74,7 @@ def tune(
     model_type: options.ModelType = None,
     precision: options.Precisions = None,
     runtime: options.Runtimes = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what is fastest here for a model and write it as a target file. Interrupted, it goes on where it was."""
@@ -89,6 +91,7 @@ def tune(
         tuple(precision or ("fp32",)),
         tuple(runtime or ("ort",)),
         model_type,
+        overwrite=overwrite,
     )
 
     from onnxfuse.cli import tables
@@ -98,7 +101,9 @@ def tune(
         with progress() as tell:
             outcome = verb.tune(plan, tell)
     except KeyboardInterrupt as error:
-        raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
+        if plan.out not in atomic.WRITTEN and verb.partial_of(plan).exists():
+            raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
+        raise
     show(
         as_json,
         outcome.target.to_json(),

@@ -44,8 +44,8 @@ class Checkpoint:
         """The framework, and how the weights came to it."""
         return f"{frameworks()[self.framework].label}{self.origin and ', '}{self.origin}"
 
-    def save_beside(self, folder: Path) -> None:
-        """Write config.json, with the task, and the tokenizer or image-processor files into ``folder``."""
+    def save_beside(self, folder: Path) -> list[str]:
+        """Write config.json, with the task, and the tokenizer or image-processor files into ``folder``; gives their names."""
         config = {name: value for name, value in self.config.items() if name != "_name_or_path"}  # a folder of this machine
         texts = {"config.json": json.dumps(config | {"onnxfuse_task": self.task}, indent=2) + "\n", **self.texts}
         for name in (*texts, *self.files):
@@ -54,3 +54,4 @@ class Checkpoint:
             (folder / name).write_text(text, encoding="utf-8")
         for name, path in self.files.items():
             shutil.copyfile(path, folder / name)
+        return [*texts, *self.files]

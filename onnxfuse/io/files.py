@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.io import door
+from onnxfuse.io import commit, door
 
 
 def require_file(path: Path) -> Path:
-    """``path`` itself when it is a file with content. Raises UsageError or ModelError."""
+    """``path`` itself when it is a file with content, and its folder of one run. Raises UsageError or ModelError."""
+    commit.settle(path.parent)
     if wrong := door.oddity(path):
         raise UsageError(f"{path} {wrong}; give an .onnx file, or a folder that holds model.onnx")
     if path.stat().st_size == 0:
@@ -35,6 +36,7 @@ def flaw(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises ModelError, which says what is wrong with the file."""
+    commit.settle(path.parent)
     wrong = flaw(path)
     if wrong:
         raise ModelError(f"{path} {wrong}")

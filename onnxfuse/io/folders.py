@@ -6,12 +6,13 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.io import atomic, door, files
+from onnxfuse.io import atomic, commit, door, files
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 
@@ -49,6 +50,7 @@ def source_file(model: Path | None, *names: str) -> Path:
         return files.require_file(model)
     folders = [model] if model is not None else [Path(), *_newest_exports()]
     for folder in folders:
+        commit.settle(folder)
         for name in names:
             if (folder / name).is_file():
                 return folder / name
@@ -90,17 +92,26 @@ def output_folder(out: Path) -> Path:
 def read_config(source: Path) -> dict[str, Any]:
     """config.json beside a model, or an empty dict where there is none. Raises ModelError when it is no JSON object."""
     path = source.with_name("config.json")
+    commit.settle(path.parent)
     return files.read_object(door.linked(path, path.parent)) if os.path.lexists(path) else {}
 
 
-def record(folder: Path, step: str, plan: Any, results: dict[str, Any], *, staged: Path | None = None) -> None:
+def record(
+    folder: Path, step: str, plan: Any, results: dict[str, Any], *, staged: Path | None = None, files: Sequence[str] = ()
+) -> None:
     """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out.
 
-    ``staged``: the folder to write it into, beside files that are on their way into ``folder``.
+    Args:
+        staged: a file that is on its way into ``folder``; the record takes its place together with it.
+        files: what was written beside it, by names relative to ``folder``.
     """
-    known = recorded(folder)
-    known[step] = {"plan": plain(plan if isinstance(plan, dict) else asdict(plan)), "versions": versions(), **plain(results)}
-    atomic.save_json(known, (staged or folder) / RECORD)
+    content = plain(plan if isinstance(plan, dict) else asdict(plan))
+    entry = {"plan": content, "versions": versions(), **plain(results), **({"files": sorted(files)} if files else {})}
+    if staged is not None:
+        atomic.merge(staged.with_name(RECORD), {step: entry})
+        return
+    with atomic.replacing(folder / RECORD) as own:
+        atomic.merge(own, {step: entry})
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -128,11 +139,11 @@ def versions() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it."""
+    """A value as JSON holds it; files that are still being made go by the names that they will have."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(atomic.shown(value)) if isinstance(value, Path) else value

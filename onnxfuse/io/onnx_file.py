@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from onnxfuse.errors import ModelError, StorageError, first_line, one_line
 from onnxfuse.io import door
-from onnxfuse.io.atomic import replacing, shown, sync
+from onnxfuse.io.atomic import replacing, shown
 from onnxfuse.io.external import find_external, follow, weight_files
 from onnxfuse.io.files import require_file
 from onnxfuse.io.limits import require_modest
@@ -80,6 +80,11 @@ def skim(path: Path) -> onnx.ModelProto:
     return _parse(require_file(path))
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a model's file. Raises UsageError, ModelError: it is none."""
+    return {pair.key: pair.value for pair in skim(path).metadata_props}
+
+
 def model_bytes(path: Path, model: ir.Model | None = None) -> int:
     """Size in bytes of a model on disk, with the files that hold its weights, whatever they are called.
 
@@ -114,7 +119,7 @@ def _number(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
 
 
 def save(model: ir.Model, path: Path) -> ir.Model:
-    """Write ``model`` to ``path``: staged beside it, synced, read back, renamed. The old file is whole until then.
+    """Write ``model`` to ``path``: staged beside it, read back, synced, renamed. The old file is whole until then.
 
     Weights go into the file itself, or above 2 GiB into ``NAME.data`` beside it.
 
@@ -130,7 +135,6 @@ def save(model: ir.Model, path: Path) -> ir.Model:
         if proto.ByteSize() + sum(tensor.nbytes for _, tensor in weights) < PROTOBUF_LIMIT - (1 << 20):
             with staged.open("wb") as file:
                 write(file, proto, weights)
-                sync(file)
         else:
             _save_external(model, staged, path)
         try:
@@ -200,6 +204,3 @@ def _save_external(model: ir.Model, staged: Path, path: Path) -> None:
         ir.save(model, staged, external_data=path.name + ".data")
     except EncodeError as error:
         raise StorageError(f"cannot write {path}: {first_line(error)}") from error
-    for file in staged.parent.iterdir():
-        with file.open("rb+") as handle:
-            sync(handle)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError
 from onnxfuse.io import atomic, folders
+from onnxfuse.io.ours import Replaceable, require_elsewhere
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.runtime import Runner
@@ -63,6 +64,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     from onnxfuse.exporters import checkpoint_runner, choose_exporter, choose_opset, framework_of, frameworks
     from onnxfuse.exporters import export as write
 
+    guard = guard_of(plan, folders.MODEL)
     source = plan.source if source is None else source
     framework = framework_of(source, plan.framework)
     exporter = choose_exporter(plan.exporter, framework)
@@ -72,7 +74,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     clock.lap("load")
     progress(f"exporting with {exporter}")
     path = plan.out / folders.MODEL
-    with atomic.replacing(path) as staged:
+    with atomic.replacing(path, guard) as staged:
         model = Opened(staged, write(checkpoint, staged, exporter=exporter, opset=opset), checkpoint.config, keep=keep)
         clock.lap("export")
         label = frameworks()[framework].label
@@ -102,6 +104,15 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     return step
 
 
+def guard_of(plan: ExportConfig, *names: str) -> Replaceable:
+    """What may be replaced in ``plan.out``. Raises UsageError: it is the source itself, or one of ``names`` there must stay."""
+    require_elsewhere(plan.out, [Path(plan.source)])
+    guard = Replaceable(overwrite=plan.overwrite)
+    for name in (*names, "config.json"):
+        guard.require(plan.out / name)
+    return guard
+
+
 def load_checkpoint(plan: ExportConfig, source: Any, framework: str, progress: Progress) -> Checkpoint:
     """The checkpoint that a plan asks for. Raises OnnxfuseError: see ``exporters``."""
     from onnxfuse.exporters import open_checkpoint
@@ -119,5 +130,5 @@ def load_checkpoint(plan: ExportConfig, source: Any, framework: str, progress: P
 
 def lay_beside(staged: Path, checkpoint: Checkpoint, plan: ExportConfig, name: str, step: Step) -> None:
     """What belongs to an exported model, beside it while it is staged: all of it takes its place, or nothing."""
-    checkpoint.save_beside(staged.parent)
-    folders.record(plan.out, name, plan, step.to_json(), staged=staged.parent)
+    names = checkpoint.save_beside(staged.parent)
+    folders.record(plan.out, name, plan, step.to_json(), staged=staged, files=(staged.name, *names))

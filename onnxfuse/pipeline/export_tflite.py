@@ -9,7 +9,7 @@ from onnxfuse.config import ExportConfig
 from onnxfuse.errors import UsageError
 from onnxfuse.io import atomic
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.pipeline.export import Exported, lay_beside, load_checkpoint
+from onnxfuse.pipeline.export import Exported, guard_of, lay_beside, load_checkpoint
 from onnxfuse.pipeline.step import Clock, unwritten
 from onnxfuse.verify import parity, tolerances
 from onnxfuse.verify.expected import expect
@@ -30,12 +30,13 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Exported:
     if plan.precision not in FILES:
         raise UsageError(f"--precision {plan.precision}: wanted one of {', '.join(FILES)}")
     label = _required(plan)
+    guard = guard_of(plan, FILES[plan.precision])
     clock = Clock()
     checkpoint = load_checkpoint(plan, plan.source, "tf", progress)
     clock.lap("load")
     progress("converting for LiteRT")
     path = plan.out / FILES[plan.precision]
-    with atomic.replacing(path) as staged, tempfile.TemporaryDirectory(dir=staged.parent.parent) as scratch:
+    with atomic.replacing(path, guard) as staged, tempfile.TemporaryDirectory(dir=staged.parent.parent) as scratch:
         convert(checkpoint, staged, plan.precision, Path(scratch))
         clock.lap("convert")
         progress(f"comparing with {label}")

@@ -14,7 +14,8 @@ from onnxfuse.config import OptimizeConfig
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding
-from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
 from onnxfuse.optimizer import Fused, fuse, left_out
@@ -96,6 +97,8 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
 def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: Opened | None) -> Optimized:
     clock = Clock()
     source = source or Opened(plan.source)
+    guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
+    guard.require(plan.out)
     source.inputs.require_length(plan.length or 0)
     model = source.model.clone()
     slow = slow_matmuls(model)
@@ -110,7 +113,8 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     _require(plan, fused.counts, expected)
     model.metadata_props[METADATA] = _note(target, fused.counts)
     nodes, result = len(model.graph), None
-    with atomic.replacing(plan.out) as staged:
+    slow_types = SlowTypes(slow, round(slow_factor(), 2)) if slow else None
+    with atomic.replacing(plan.out, guard) as staged:
         saved = Opened(staged, onnx_file.save(model, staged), keep=source.keep)
         clock.lap("save")
         if plan.verify != "off":
@@ -118,24 +122,23 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
             result = compare_files(source, saved, _kind(source.model), zeros=fused.padding.zeros)
             result.require("optimizing changed the outputs", unwritten(plan.out))
             clock.lap("verify")
+        step = Optimized(
+            plan.out,
+            saved.size,
+            clock.seconds,
+            result,
+            saved,
+            family,
+            target.name,
+            fused.counts,
+            expected,
+            fused.padding,
+            nodes,
+            fused.trace,
+            slow_types,
+        )
+        folders.record(plan.out.parent, "optimize", plan, step.to_json(), staged=staged)
     saved.move(plan.out)
-    slow_types = SlowTypes(slow, round(slow_factor(), 2)) if slow else None
-    step = Optimized(
-        plan.out,
-        saved.size,
-        clock.seconds,
-        result,
-        saved,
-        family,
-        target.name,
-        fused.counts,
-        expected,
-        fused.padding,
-        nodes,
-        fused.trace,
-        slow_types,
-    )
-    folders.record(plan.out.parent, "optimize", plan, step.to_json())
     return step
 
 

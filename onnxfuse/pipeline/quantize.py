@@ -14,7 +14,8 @@ from onnxfuse.errors import UncalibratedError, UsageError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import dataset_for, default_calibration
-from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
@@ -60,6 +61,8 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened |
     """
     clock = Clock()
     source = source or Opened(plan.source)
+    guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
+    guard.require(plan.out)
     calibration, uncalibrated = _calibration(plan, source.model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)
     if plan.thresholds and data is None:
@@ -80,7 +83,7 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened |
     kept = () if gate is None else gate.kept
     description = Description.of(prepared, choice, kept, calibration, plan.batch)
     real = None if calibration is None else calibrated.real_of(calibration, plan.batch)
-    with atomic.replacing(plan.out) as staged:
+    with atomic.replacing(plan.out, guard) as staged:
         quantized = write(prepared, kept, choice.format)
         quantized.metadata_props[calibrated.METADATA] = description.metadata()
         saved = Opened(staged, onnx_file.save(quantized, staged), keep=source.keep)
@@ -90,10 +93,10 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened |
         result = compare_files(source, saved, "finite" if plan.thresholds else "int8", real=real)
         result.require("the int8 model is not close enough to float", unwritten(plan.out))
         clock.lap("verify")
+        ratio = round(saved.size / source.size, 4)
+        step = Quantized(plan.out, saved.size, clock.seconds, result, saved, description, uncalibrated, ratio, gate, real)
+        folders.record(plan.out.parent, "quantize", plan, step.to_json(), staged=staged)
     saved.move(plan.out)
-    ratio = round(saved.size / source.size, 4)
-    step = Quantized(plan.out, saved.size, clock.seconds, result, saved, description, uncalibrated, ratio, gate, real)
-    folders.record(plan.out.parent, "quantize", plan, step.to_json())
     return step
 
 

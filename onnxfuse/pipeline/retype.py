@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio
@@ -42,21 +43,24 @@ class Retyped(Step):
         return {"weights": self.weights, "activations": self.activations, "slow": self.slow, "speed": asdict(self.speed)}
 
 
-def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: bool = False) -> Retyped:
+def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: bool = False, overwrite: bool = False) -> Retyped:
     """Bring an int8 model to u8 activations and s8 weights, and save it if its outputs are equal to the bit.
 
     Args:
         elsewhere: it will run on a machine that does not clip sums of u8 x s8 products, and is compared as it computes there.
+        overwrite: ``out`` may replace a file that onnxfuse did not make.
 
     Raises:
         UsageError, ModelError; ParityError when they are not, as on a machine that clips sums of u8 x s8 products.
     """
     clock = Clock()
     before = Opened(source)
+    guard = Replaceable((source, *external.weight_files(before.model)), overwrite)
+    guard.require(out)
     model = before.model.clone()
     slow = slow_matmuls(model)
     counts = retype_weights(model)
-    with atomic.replacing(out) as staged:
+    with atomic.replacing(out, guard) as staged:
         after = Opened(staged, onnx_file.save(model, staged))
         clock.lap("retype")
         progress("comparing with the original")
@@ -67,8 +71,8 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
         feeds = before.profile.feeds(1, min(128, before.profile.longest))
         runners = {"before": before.runner(), "after": after.runner()}
         timings = benchmark.measure(runners, [feeds], rounds=ROUNDS, progress=progress)
+        speed = benchmark.ratio(timings["before"], timings["after"])
+        step = Retyped(out, after.size, clock.seconds, result, after, counts.weights, counts.activations, slow, speed)
+        folders.record(out.parent, "retype", {"source": source, "out": out}, step.to_json(), staged=staged)
     after.move(out)
-    speed = benchmark.ratio(timings["before"], timings["after"])
-    step = Retyped(out, after.size, clock.seconds, result, after, counts.weights, counts.activations, slow, speed)
-    folders.record(out.parent, "retype", {"source": source, "out": out}, step.to_json())
     return step

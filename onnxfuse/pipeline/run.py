@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
-from onnxfuse.errors import NothingToQuantizeError
-from onnxfuse.io import folders
+from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
+from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
-from onnxfuse.pipeline.export import Exported, export
+from onnxfuse.pipeline.export import Exported, export, guard_of
 from onnxfuse.pipeline.optimize import Optimized, optimize
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.step import Step, fitted
@@ -27,6 +27,8 @@ from onnxfuse.verify.verdict import Real
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
+
+S = TypeVar("S", bound=Step)
 
 INT8 = "int8"
 """The row of the int8 model."""
@@ -102,14 +104,9 @@ def _run_all(
 
     if measure.threads:
         limit_threads(measure.threads)
-    exported = export(plan, progress, keep=True)
-    measure = fitted(measure, exported.model.inputs)
-    optimized = optimize(OptimizeConfig(exported.path, plan.out / folders.OPTIMIZED, target), progress, exported.model)
-    quantized, why = _quantized(optimized, plan.out / folders.QUANTIZED, progress)
-    framework, models = frameworks()[exported.framework].label, _steps(exported, optimized, quantized)
-    progress(f"comparing all with {framework}")
-    real = None if quantized is None else quantized.real
-    results = _compare_all(exported.original, framework, {name: step.model for name, step in models.items()}, real)
+    made = _made(plan, target, measure, progress)
+    exported, measure, models = made.export, made.measure, _steps(made.export, made.optimize, made.quantize)
+    framework = frameworks()[exported.framework].label
     progress("measuring")
     settings = Settings(threads=measure.threads)
     runners = {framework: checkpoint_runner(exported.checkpoint, measure.threads)}
@@ -117,15 +114,70 @@ def _run_all(
     profile = exported.model.profile
     inputs = feeds(exported.checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
-    outcome = Run(exported, optimized, quantized, results, timings, measure, framework, why)
+    outcome = Run(exported, made.optimize, made.quantize, made.parity, timings, measure, framework, made.unquantized)
     folders.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
     return outcome
 
 
-def _quantized(optimized: Optimized, out: Path, progress: Progress) -> tuple[Quantized | None, str]:
+@dataclass
+class _Made:
+    """The steps that have been done, what came out of comparing them, and how they are measured."""
+
+    measure: BenchmarkConfig
+    export: Exported
+    optimize: Optimized
+    quantize: Quantized | None
+    unquantized: str
+    parity: dict[str, Parity]
+
+
+def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: Progress) -> _Made:
+    """Export, optimize, quantize and compare; all files take their places together at the end.
+
+    Raises:
+        OnnxfuseError: a step failed; what the steps before it made takes its place.
+    """
+    from onnxfuse.exporters import frameworks
+
+    done: list[Step] = []
+    failed: OnnxfuseError | None = None
+    names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)
+    with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *names)) as staged:
+        try:
+            exported = export(replace(plan, out=staged.parent), progress, keep=True)
+            done.append(exported)
+            measure, framework = fitted(measure, exported.model.inputs), frameworks()[exported.framework].label
+            config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target)
+            optimized = optimize(config, progress, exported.model)
+            done.append(optimized)
+            quantized, why = _quantized(optimized, plan.out, progress)
+            done += [] if quantized is None else [quantized]
+            progress(f"comparing all with {framework}")
+            models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
+            real = None if quantized is None else quantized.real
+            parity = _compare_all(exported.original, framework, models, real)
+        except OnnxfuseError as error:
+            if not done:
+                raise
+            error.args = tuple(atomic.named(str(part)) for part in error.args)
+            failed = error
+    for step in done:
+        step.model.move(plan.out / step.path.name)
+    if failed is not None:
+        raise failed
+    exported, optimized = _placed(exported, plan.out), _placed(optimized, plan.out)
+    return _Made(measure, exported, optimized, None if quantized is None else _placed(quantized, plan.out), why, parity)
+
+
+def _placed(step: S, folder: Path) -> S:
+    return replace(step, path=folder / step.path.name)
+
+
+def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[Quantized | None, str]:
     """The int8 model; or None, and why nothing was worth quantizing."""
+    out = folder / folders.QUANTIZED
     try:
-        return quantize(QuantizeConfig(optimized.path, out), progress, optimized.model), ""
+        return quantize(QuantizeConfig(optimized.path, optimized.path.with_name(out.name)), progress, optimized.model), ""
     except NothingToQuantizeError as error:
         return None, str(error) + (f"; {out} is of an earlier run" if out.exists() else "")
 

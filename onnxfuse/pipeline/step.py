@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxfuse.config import BenchmarkConfig, TuneConfig
+from onnxfuse.io import atomic
 from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
@@ -42,7 +43,7 @@ class Step:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "path": str(self.path),
+            "path": str(atomic.shown(self.path)),
             "size": self.size,
             "seconds": self.seconds,
             "parity": None if self.parity is None else self.parity.to_json(),
@@ -75,4 +76,4 @@ def fitted(plan: P, profile: Profile) -> P:
 
 
 def unwritten(path: Path) -> str:
-    return f"{path} was not written"
+    return f"{atomic.shown(path)} was not written"

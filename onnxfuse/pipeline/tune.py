@@ -25,7 +25,8 @@ from onnxfuse.errors import ModelError, OnnxfuseError, UncalibratedError, UsageE
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import default_calibration
-from onnxfuse.io import atomic, folders, onnx_file
+from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, machine
 from onnxfuse.measure.benchmark import Ratio
@@ -90,7 +91,11 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
     for name, asked, all_ in (("precision", plan.precisions, targets.choices()["precision"]), ("runtime", plan.runtimes, takes)):
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
-    plan = fitted(plan, profile_of(onnx_file.load(plan.source), folders.read_config(plan.source)))
+    model = onnx_file.load(plan.source)
+    sources = (plan.source, Path(plan.target), *external.weight_files(model))
+    guard = Replaceable(sources, plan.overwrite, _is_tuned)
+    guard.require(plan.out)
+    plan = fitted(plan, profile_of(model, folders.read_config(plan.source)))
     known = _Known(plan)
     base = replace(base, session=replace(base.session, threads=plan.threads))
     for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
@@ -120,9 +125,15 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
         measured=measured,
         why=f"measured by onnxfuse tune on {measured['machine']}, {shape_text(plan)}",
     )
-    atomic.save_json(chosen.to_json(), plan.out)
+    atomic.save_json(chosen.to_json(), plan.out, guard)
     known.forget()
     return Tuned(chosen, tuple(trials))
+
+
+def _is_tuned(path: Path) -> bool:
+    """Whether a file is a target that ``tune`` wrote."""
+    measured = folders.read_json(path).get("measured")
+    return isinstance(measured, dict) and "trials" in measured
 
 
 def best(trials: Sequence[Trial]) -> str:
@@ -242,11 +253,22 @@ def _calibration(plan: TuneConfig, model: ir.Model) -> Dataset | None:
         return None
 
 
+def partial_of(plan: TuneConfig) -> Path:
+    """Where ``tune`` keeps what it measured until it is done."""
+    return plan.out.with_name(plan.out.name + ".partial")
+
+
+def _is_partial(path: Path) -> bool:
+    return set(folders.read_json(path)) == {"key", "done"}
+
+
 class _Known:
     """What was measured already, in a file beside the result, for the same model, machine, versions and plan."""
 
     def __init__(self, plan: TuneConfig) -> None:
-        self.path = plan.out.with_name(plan.out.name + ".partial")
+        """Raises UsageError: a file of that name is none of these."""
+        self.path = partial_of(plan)
+        Replaceable((plan.source,), ours=_is_partial).require(self.path)
         self.key = folders.plain(
             {
                 "machine": machine.cpu(),

@@ -250,7 +250,8 @@ def test_run_a_checkpoint_that_is_too_small_to_quantize(cli, tmp_path):
     assert all(line.startswith("  ") for line in phases), result.stderr
     assert len(phases) == len(set(phases)) > 3
     (tmp_path / "all" / "model_quantized.onnx").write_bytes(b"old")
-    answer = json.loads(cli(*command, "--json").stdout)
+    expect_one_line(cli(*command), 2, "model_quantized.onnx is there, and onnxfuse did not make it", "--overwrite")
+    answer = json.loads(cli(*command, "--overwrite", "--json").stdout)
     assert "is worth quantizing" in answer["quantize"]["skipped"]
     assert "model_quantized.onnx is of an earlier run" in answer["quantize"]["skipped"]
     assert set(answer["benchmark"]) == {"PyTorch", "ONNX", "optimized"}

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from onnxfuse.config import ExportConfig
-from onnxfuse.errors import ExportError, ModelError, StorageError
+from onnxfuse.errors import ExportError, ModelError, StorageError, UsageError
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.exporters.description import PROCESSOR_FILES
 from onnxfuse.io import onnx_file
@@ -450,11 +450,13 @@ def test_all_files_take_their_places_or_none(copy, tmp_path):
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
-def test_export_into_its_own_folder(copy):
+def test_export_into_its_own_folder_is_refused(copy):
     source = copy(**{"tokenizer_config.json": {"a": 1}})
-    step = export(ExportConfig(str(source), source, exporter="torchscript"))
-    assert step.parity.passed
-    assert open_checkpoint(source).task == "text-classification"
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="is the input itself; choose another folder"):
+            export(ExportConfig(str(source), source, exporter="torchscript", overwrite=overwrite))
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])

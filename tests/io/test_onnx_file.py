@@ -562,7 +562,7 @@ def test_what_lies_beside_the_staging_file_moves_with_it_or_not_at_all(tmp_path,
             raise OSError(28, "No space left on device")
         move(source, target)
 
-    def none(source, target):
+    def none(source, target, **_):
         raise OSError(95, "Operation not supported")
 
     for second_name in (link, none):  # a file system may have no second names for a file
@@ -597,8 +597,8 @@ def limit_file_size() -> None:
 def test_a_full_disk_is_one_line_and_the_old_file_is_whole(tmp_path, process):
     small(tmp_path / "model.onnx", width=256)
     (tmp_path / "model_optimized.onnx").write_text("old")
-    result = process("optimize", "model.onnx", "--model-type", "bert", preexec_fn=limit_file_size)
-    expect_one_line(result, 8, "cannot write")
+    result = process("optimize", "model.onnx", "--model-type", "bert", "--overwrite", preexec_fn=limit_file_size)
+    expect_one_line(result, 8, "cannot write", "what was there is untouched")
     assert (tmp_path / "model_optimized.onnx").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model_optimized.onnx"]
 
@@ -607,27 +607,36 @@ INTERRUPTED = """
 import os, signal, sys
 from onnxfuse.cli import app
 
-moment = sys.argv.pop(1)
+moment, which = sys.argv.pop(1), int(sys.argv.pop(1))
 
 def interrupt(event, arguments):
     what = f"open {arguments[1]}" if event == "open" else event
     if what == moment and ".onnxfuse-" in str(arguments[0]):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), which)
 
 sys.addaudithook(interrupt)
 app.main()
 """
-"""The command line, which gets Ctrl-C at the moment when it is about to do a thing with a staged file."""
+"""The command line, which gets a signal at the moment when it is about to do a thing with a staged file."""
 
 
+@pytest.mark.parametrize(
+    ("which", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")], ids=["INT", "TERM"]
+)
 @pytest.mark.parametrize("moment", ["open w", "open r", "os.rename"])
-def test_ctrl_c_in_the_middle_of_a_save_leaves_the_old_file(start, tmp_path, moment):
-    """Before the first byte, when it is written and read back, and when it is about to take the old one's place."""
+def test_a_signal_in_the_middle_of_a_save_is_told_truly(start, tmp_path, moment, which, code, word):
+    """Before the first byte, and when it is read back, the old file stays; between the renames the new ones take their places."""
     small(tmp_path / "model.onnx")
     (tmp_path / "model_optimized.onnx").write_text("old")
-    process = start("-c", INTERRUPTED, moment, "optimize", "model.onnx", "--model-type", "bert")
+    command = ("optimize", "model.onnx", "--model-type", "bert", "--overwrite")
+    process = start("-c", INTERRUPTED, moment, str(int(which)), *command)
     _, stderr = process.communicate(timeout=HANGS)
-    assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1] == "onnxfuse: interrupted; no file is half-written"
-    assert (tmp_path / "model_optimized.onnx").read_text() == "old"
-    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model_optimized.onnx"]
+    assert process.returncode == code, stderr
+    saved = moment == "os.rename"
+    what = "saved before that: model_optimized.onnx" if saved else "nothing was saved"
+    assert stderr.splitlines()[-1] == f"onnxfuse: {word}; no file is half-written; {what}"
+    if saved:
+        assert onnx_file.metadata(tmp_path / "model_optimized.onnx")
+    else:
+        assert (tmp_path / "model_optimized.onnx").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model_optimized.onnx", *(["onnxfuse.json"] if saved else [])]

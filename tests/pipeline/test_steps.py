@@ -1,6 +1,7 @@
 """Each step of the chain on graphs of one or two operators: what it decides, refuses and says of its result."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -380,19 +381,24 @@ DESCRIPTION = Description("dynamic", "dynamic", {}, False, 1, 0, None, 8, 8, (),
 def stubbed(monkeypatch, product):
     """``run_all`` without a framework: the model is there, and is what it was exported from. Returns what it asks for."""
     asked = SimpleNamespace(threads=[], quantize=True)
-    common = (product, 1, {}, None, Opened(product, keep=True))
     checkpoint = SimpleNamespace(framework="pt", config={})
-    exported = Exported(*common, "any", "pt", "PyTorch", "dynamo", checkpoint, open_runner(product))
+
+    def made(path):
+        path.write_bytes(product.read_bytes())
+        return path, 1, {}, None, Opened(path, keep=True)
+
+    def export(plan, progress, keep):
+        return Exported(*made(plan.out / "model.onnx"), "any", "pt", "PyTorch", "dynamo", checkpoint, open_runner(product))
 
     def quantize(plan, progress, source):
         if not asked.quantize:
             raise NothingToQuantizeError("nothing")
-        return Quantized(*common, DESCRIPTION, "", 1.0)
+        return Quantized(*made(plan.out), DESCRIPTION, "", 1.0)
 
-    monkeypatch.setattr("onnxfuse.pipeline.run.export", lambda plan, progress, keep: exported)
+    monkeypatch.setattr("onnxfuse.pipeline.run.export", export)
     monkeypatch.setattr(
         "onnxfuse.pipeline.run.optimize",
-        lambda plan, progress, source: Optimized(*common, "bert", "cpu", {}, {}, Padding(), 1, Trace()),
+        lambda plan, progress, source: Optimized(*made(plan.out), "bert", "cpu", {}, {}, Padding(), 1, Trace()),
     )
     monkeypatch.setattr("onnxfuse.pipeline.run.quantize", quantize)
     monkeypatch.setattr(exporters, "checkpoint_runner", lambda checkpoint, threads: open_runner(product))
@@ -402,7 +408,9 @@ def stubbed(monkeypatch, product):
 
 def run(tmp_path, **options):
     feeds = options.pop("feeds", None)
-    return run_all(ExportConfig("test", tmp_path), "cpu", BenchmarkConfig(rounds=1, **options), feeds=feeds)
+    return run_all(
+        ExportConfig("test", tmp_path / "out", overwrite=True), "cpu", BenchmarkConfig(rounds=1, **options), feeds=feeds
+    )
 
 
 def test_run_limits_threads_where_asked(stubbed, tmp_path):
@@ -428,8 +436,9 @@ def test_run_measures_on_given_inputs_or_on_random_ones(stubbed, tmp_path, monke
 @pytest.mark.parametrize("earlier", [False, True])
 def test_run_says_why_there_is_no_int8(stubbed, tmp_path, earlier):
     stubbed.quantize = False
-    stale = tmp_path / "model_quantized.onnx"
+    stale = tmp_path / "out" / "model_quantized.onnx"
     if earlier:
+        stale.parent.mkdir()
         stale.write_bytes(b"old")
     outcome = run(tmp_path)
     why = "nothing" + (f"; {stale} is of an earlier run" if earlier else "")
@@ -437,11 +446,29 @@ def test_run_says_why_there_is_no_int8(stubbed, tmp_path, earlier):
     assert list(outcome.paths) == ["ONNX", "optimized"]
 
 
+def test_run_keeps_what_was_made_before_a_step_failed_and_nothing_when_interrupted(stubbed, tmp_path, monkeypatch):
+    def fail(plan, progress, source):
+        raise raised
+
+    monkeypatch.setattr("onnxfuse.pipeline.run.quantize", fail)
+    raised = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert not (tmp_path / "out").exists()
+    raised = ParityError("too far")
+    with pytest.raises(ParityError, match="too far"):
+        run(tmp_path)
+    assert sorted(os.listdir(tmp_path / "out")) == ["model.onnx", "model_optimized.onnx"]
+    assert not list(tmp_path.glob(".onnxfuse-*"))
+
+
 def test_run_tells_of_every_step(stubbed, tmp_path):
     outcome = run(tmp_path)
     assert outcome.to_json()["quantize"] == outcome.quantize.to_json()
-    assert list(outcome.paths) == ["ONNX", "optimized", "int8"]
-    assert set(json.loads((tmp_path / "onnxfuse.json").read_text())["benchmark"]["timings"]) == {
+    names = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx")
+    assert outcome.paths == dict(zip(("ONNX", "optimized", "int8"), (tmp_path / "out" / name for name in names), strict=True))
+    assert all(path.is_file() for path in outcome.paths.values())
+    assert set(json.loads((tmp_path / "out" / "onnxfuse.json").read_text())["benchmark"]["timings"]) == {
         "PyTorch",
         "ONNX",
         "optimized",
@@ -466,7 +493,7 @@ def converter(monkeypatch, tmp_path):
         family=catalog.architecture("distilbert"),
         config={"vocab_size": 500, "max_position_embeddings": 16},
         task="any",
-        save_beside=lambda folder: (folder / "config.json").write_text("{}"),
+        save_beside=lambda folder: [(folder / "config.json").write_text("{}") and "config.json"],
     )
     monkeypatch.setattr(exporters, "framework_of", lambda source, framework: framework or "tf")
     monkeypatch.setattr(exporters, "open_checkpoint", lambda *given, **options: checkpoint)
@@ -529,7 +556,7 @@ def test_what_does_not_compute_the_same_is_not_exported(monkeypatch, tmp_path, w
         return model
 
     onnx_file.save(of(weight + 1), tmp_path / "known.onnx")
-    checkpoint = SimpleNamespace(config={}, task="any", save_beside=lambda folder: None)
+    checkpoint = SimpleNamespace(config={}, task="any", save_beside=lambda folder: [])
     monkeypatch.setattr(exporters, "framework_of", lambda source, framework: "pt")
     monkeypatch.setattr(exporters, "open_checkpoint", lambda *given, **options: checkpoint)
     monkeypatch.setattr(exporters, "checkpoint_runner", lambda checkpoint: open_runner(tmp_path / "known.onnx"))

@@ -113,11 +113,19 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
 
 
 def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def until(thing):
+        def measure(self, measured, chosen, variants, folder):
+            if measured == thing:
+                raise KeyboardInterrupt
+            return [trial(NOISE, 1, 1, 1)]
 
-    monkeypatch.setattr(tune._Trials, "measure", interrupt)
-    expect_one_line(cli("tune", bert_export / "export", "-o", "t.json"), 130, "run the same command to go on")
+        return measure
+
+    monkeypatch.setattr(tune._Trials, "measure", until("precision"))
+    command = ("tune", bert_export / "export", "-o", "t.json", "--precision", "fp32", "--precision", "int8", "--threads", 1)
+    expect_one_line(cli(*command), 130, "interrupted; no file is half-written; nothing was saved")
+    monkeypatch.setattr(tune._Trials, "measure", until("qkv"))
+    expect_one_line(cli(*command), 130, "run the same command to go on")
 
 
 def test_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
