@@ -95,13 +95,14 @@ def tune(
     )
 
     from onnxfuse.cli import tables
+    from onnxfuse.pipeline import trials
     from onnxfuse.pipeline import tune as verb
 
     try:
         with progress() as tell:
             outcome = verb.tune(plan, tell)
     except KeyboardInterrupt as error:
-        if plan.out not in atomic.WRITTEN and verb.partial_of(plan).exists():
+        if plan.out not in atomic.WRITTEN and trials.partial_of(plan).exists():
             raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
         raise
     show(

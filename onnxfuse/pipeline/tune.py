@@ -9,13 +9,11 @@ twice: how far it is from itself is the noise. At the end the result is measured
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -28,12 +26,12 @@ from onnxfuse.evaluation.sources import default_calibration
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.measure import benchmark, machine
-from onnxfuse.measure.benchmark import Ratio
+from onnxfuse.measure import benchmark
 from onnxfuse.optimizer import fuse
 from onnxfuse.pipeline import compare
 from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.step import fitted
+from onnxfuse.pipeline.trials import Known, Trial
 from onnxfuse.quantization.prepare import Prepared, prepare
 from onnxfuse.quantization.write import write
 from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
@@ -49,20 +47,6 @@ RULE = (
 )
 
 NOISE = "the same again"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One alternative: ``speed`` is how many times as fast as the choice so far; ``refused`` why it could not run."""
-
-    thing: str
-    option: str
-    p50: float | None = None
-    speed: Ratio | None = None
-    refused: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
     guard = Replaceable(sources, plan.overwrite, _is_tuned)
     guard.require(plan.out)
     plan = fitted(plan, profile_of(model, folders.read_config(plan.source)))
-    known = _Known(plan)
+    known = Known(plan)
     base = replace(base, session=replace(base.session, threads=plan.threads))
     for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
         if value_of(base, thing) not in asked:
@@ -251,56 +235,3 @@ def _calibration(plan: TuneConfig, model: ir.Model) -> Dataset | None:
         return default_calibration(plan.source, model)
     except UncalibratedError:
         return None
-
-
-def partial_of(plan: TuneConfig) -> Path:
-    """Where ``tune`` keeps what it measured until it is done."""
-    return plan.out.with_name(plan.out.name + ".partial")
-
-
-def _is_partial(path: Path) -> bool:
-    return set(folders.read_json(path)) == {"key", "done"}
-
-
-class _Known:
-    """What was measured already, in a file beside the result, for the same model, machine, versions and plan."""
-
-    def __init__(self, plan: TuneConfig) -> None:
-        """Raises UsageError: a file of that name is none of these."""
-        self.path = partial_of(plan)
-        Replaceable((plan.source,), ours=_is_partial).require(self.path)
-        self.key = folders.plain(
-            {
-                "machine": machine.cpu(),
-                "cores": cores(),
-                "versions": folders.versions(),
-                "model": plan.source.name,
-                "sha256": _digest(plan.source),
-                "batch": plan.batch,
-                "length": plan.length,
-                "real": plan.real,
-                "rounds": plan.rounds,
-                "threads": plan.threads,
-                "target": plan.target,
-                "precisions": plan.precisions,
-                "runtimes": plan.runtimes,
-            }
-        )
-        content = folders.read_json(self.path)
-        self.done: dict[str, Any] = content.get("done", {}) if content.get("key") == self.key else {}
-
-    def trials(self, thing: str) -> list[Trial]:
-        items = self.done.get(thing, [])
-        return [Trial(**item | {"speed": Ratio(**item["speed"]) if "speed" in item else None}) for item in items]
-
-    def add(self, thing: str, trials: Sequence[Trial]) -> None:
-        self.done[thing] = [trial.to_json() for trial in trials]
-        atomic.save_json({"key": self.key, "done": self.done}, self.path)
-
-    def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

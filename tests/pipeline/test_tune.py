@@ -11,7 +11,8 @@ from onnxfuse.errors import UsageError
 from onnxfuse.measure.benchmark import Ratio
 from onnxfuse.pipeline import tune
 from onnxfuse.pipeline.optimize import optimize
-from onnxfuse.pipeline.tune import NOISE, Trial, best
+from onnxfuse.pipeline.trials import Known, Trial
+from onnxfuse.pipeline.tune import NOISE, best
 from tests.cli.test_cli import expect_one_line
 
 
@@ -136,10 +137,10 @@ def test_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
 
 
 def test_another_plan_starts_anew(bert_export, tmp_path):
-    first = tune._Known(plan(bert_export, tmp_path))
+    first = Known(plan(bert_export, tmp_path))
     first.add("gelu", [trial("a", 1, 1, 1)])
-    assert tune._Known(plan(bert_export, tmp_path)).trials("gelu") == [trial("a", 1, 1, 1)]
-    assert not tune._Known(plan(bert_export, tmp_path, batch=2)).trials("gelu")
+    assert Known(plan(bert_export, tmp_path)).trials("gelu") == [trial("a", 1, 1, 1)]
+    assert not Known(plan(bert_export, tmp_path, batch=2)).trials("gelu")
 
 
 def test_a_slower_result_is_not_kept(bert_export, tmp_path, monkeypatch):
