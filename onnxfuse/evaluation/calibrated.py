@@ -1,21 +1,22 @@
 """The real inputs that an int8 model was calibrated with, found again.
 
-What they were stands in its metadata; they come from the tokenizer beside it, or from the data that its record names.
+What they were stands in its metadata; they come from the tokenizer beside it, or from the data that its record names, where
+these lie in its folder.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.errors import ModelError, OnnxfuseError, UsageError
+from onnxfuse.errors import ModelError, OnnxfuseError, UsageError, one_line
 from onnxfuse.evaluation import sources
 from onnxfuse.evaluation.dataset import Dataset
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import door, folders, onnx_file
 from onnxfuse.verify.grid import Case
 from onnxfuse.verify.verdict import Real
 
@@ -43,13 +44,14 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
         ModelError: its metadata is not what onnxfuse writes.
     """
     model = onnx_file.load(path)
+    wrong = f"{path}: its metadata {METADATA!r}"
+    known = door.parse_json(model.metadata_props.get(METADATA, "{}"), wrong)
     try:
-        known = json.loads(model.metadata_props.get(METADATA, "{}"))
         name, rows = known.get("calibration"), int(known.get("rows", ROWS))
         if rows < 1 or not isinstance(name, str | None):
             raise ValueError(f"calibration is {name!r}, in rows of {rows}")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); quantize it again") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{wrong} is not what onnxfuse writes ({one_line(error, 160)}); quantize it again") from error
     if name is None:
         return None
     why = f"{name} is not there any more"
@@ -68,13 +70,20 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
 
 
 def _again(name: str, source: Path, model: ir.Model) -> Dataset | None:
-    """The data of that name for a model, looked for from ``source``; None where it is not there."""
+    """The data of that name for a model, looked for in the folder of ``source``; None where it is not there.
+
+    Raises:
+        UsageError: the model, or its record, names what lies outside that folder: strangers could have us read any file so.
+    """
     if name == sources.DEFAULT_DATA:
         return sources.default_calibration(source, model)
-    asked = _asked(folders.recorded(source.parent))
-    places = [asked, source.parent / asked] if asked.name == name else []
-    found = next((place for place in (*places, source.parent / name) if place.exists()), None)
-    return None if found is None else sources.dataset_for(found, source, model)
+    asked, home = _asked(folders.recorded(source.parent)), source.parent.resolve()
+    places = [source.parent / name, *([source.parent / asked] if asked.name == name else [])]
+    found = [place for place in places if os.path.lexists(place)]
+    inside = [place for place in found if place.resolve().is_relative_to(home)]
+    if found and not inside:
+        raise UsageError(f"{found[0]} lies outside {source.parent}, where a model may not lead")
+    return sources.dataset_for(inside[0], source, model) if inside else None
 
 
 def _asked(record: Any) -> Path:

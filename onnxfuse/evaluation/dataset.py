@@ -9,10 +9,6 @@ A data set is columns of equal length: the model's inputs, under its own names o
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from onnxfuse.architecture import IDS, MASK
-from onnxfuse.errors import MissingExtraError, ModelError, UsageError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluation.collate import Collator, Rows, Sizes
+from onnxfuse.evaluation.columns import Columns, read_columns
 from onnxfuse.evaluation.embeddings import Tokenize
+from onnxfuse.io import door
 from onnxfuse.runtime import Feeds
 
 TEXT, LABELS = ("text", "sentence"), ("labels", "label")
-Columns = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def read(path: Path, collators: Sequence[Collator], tokenize: Callable[[], Token
         MissingExtraError: reading it needs a library that is not installed.
         ModelError: the tokenizer cannot be used, or makes ids that a model has not.
     """
-    columns = _columns(path)
+    columns = read_columns(path)
     counts = {name: _count(path, name, column) for name, column in columns.items()}
     if not counts or not any(counts.values()):
         raise UsageError(f"{path} holds no samples")
@@ -146,7 +143,7 @@ def read(path: Path, collators: Sequence[Collator], tokenize: Callable[[], Token
             columns.get(MASK),
         )
         found = [_taken(path, columns if mask is None else {MASK: mask} | columns, collator) for collator in collators]
-    labels = next((_numbers(path, "labels", columns[name], np.dtype(np.int64)) for name in LABELS if name in columns), None)
+    labels = next((_labels(path, columns[name]) for name in LABELS if name in columns), None)
     return [replace(data, labels=labels) for data in found]
 
 
@@ -197,50 +194,6 @@ def _count(path: Path, name: str, column: Any) -> int:
     return len(column)
 
 
-def _columns(path: Path) -> Columns:
-    """Every column of a source, as an array or a list."""
-    if not path.exists():
-        raise UsageError(f"{path} is not there; give a folder of .npy files, or an .npz, .txt, .csv or .jsonl file")
-    try:
-        if path.is_dir():
-            saved = (path / "dataset_info.json").is_file()
-            return (
-                _saved(path)
-                if saved
-                else {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
-            )
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of their own
-        lines = [line for line in text.split("\n") if line.strip()]  # not splitlines, which also splits at U+2028 and the like
-        if path.suffix == ".txt":
-            return {"text": lines}
-        if path.suffix == ".csv":
-            return _transposed(list(csv.DictReader(io.StringIO(text))))
-        if path.suffix == ".jsonl":
-            return _transposed([dict(json.loads(line)) for line in lines])
-    except (ValueError, TypeError, EOFError, csv.Error, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read as data ({error})") from error
-    raise UsageError(f"{path}: wanted a folder of .npy files, or an .npz, .txt, .csv or .jsonl file")
-
-
-def _transposed(rows: list[dict[str, Any]]) -> Columns:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row[name] for row in rows if name in row] for name in names}
-
-
-def _saved(path: Path) -> Columns:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("reading a folder of the datasets library", "eval") from error
-    table = datasets.load_from_disk(str(path))
-    if isinstance(table, datasets.DatasetDict):
-        raise UsageError(f"{path} holds the splits {', '.join(table)}; give the folder of one")
-    return dict(table.to_dict())
-
-
 def _numbers(path: Path, name: str, column: Any, dtype: np.dtype) -> np.ndarray:
     try:
         array = column if isinstance(column, np.ndarray) else np.asarray(column)
@@ -248,9 +201,20 @@ def _numbers(path: Path, name: str, column: Any, dtype: np.dtype) -> np.ndarray:
         raise UsageError(f"{path}: the rows of {name} differ in length; pad them, and give an attention_mask") from error
     if array.dtype.kind not in ("iub" if dtype.kind in "iub" else "iubf") and not (name == "labels" and _whole(array)):
         raise UsageError(f"{path}: {name} is {array.dtype}, wanted {dtype}")
-    return array.astype(dtype) if array.dtype.kind in "US" else array  # a batch at a time, the collator casts the rest
+    if array.dtype.kind != "U":
+        return array  # a batch at a time, the collator casts them
+    with door.reading(path, f"numbers ({name})", UsageError, "correct it"):
+        return array.astype(dtype)
+
+
+def _labels(path: Path, column: Any) -> np.ndarray:
+    """The class of each sample. Raises UsageError."""
+    labels = _numbers(path, "labels", column, np.dtype(np.int64))
+    if labels.ndim != 1:
+        raise UsageError(f"{path}: labels has shape {list(labels.shape)}, wanted one whole number for each sample")
+    return labels
 
 
 def _whole(array: np.ndarray) -> bool:
     """Whether texts are whole numbers, as labels in a .csv file are."""
-    return array.dtype.kind == "U" and all(text.isdigit() for text in array.tolist())
+    return array.dtype.kind == "U" and all(text.isascii() and text.isdigit() for text in array.ravel().tolist())

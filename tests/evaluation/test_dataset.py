@@ -1,13 +1,17 @@
 """Data sets from files: the same content whatever the format, and one line for what is wrong."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 
 from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.evaluation import columns
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.dataset import read as read_for
+from onnxfuse.io import door
 from tests.evaluation.conftest import averaging, collator_of
 
 IDS, MASK = np.arange(1, 25).reshape(6, 4), np.ones((6, 4), np.int64)
@@ -115,8 +119,16 @@ def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.npz", "text", "cannot be read as data"),
-        ("a.jsonl", "[1", "cannot be read as data"),
+        ("a.npz", "text", "cannot be read as an archive"),
+        ("a.jsonl", "[1", r"a\.jsonl, line 1 is not JSON"),
+        ("a.jsonl", '{"text": "one"}\n' + "[" * 100_000, r"a\.jsonl, line 2 holds JSON nested deeper than 64"),
+        ("a.jsonl", '{"text": "one"}\n[["text", "two"]]', r"a\.jsonl, line 2: a JSON list, wanted an object"),
+        ("a.jsonl", '{"text": "\\ud800"}', "half a character"),
+        ("a.csv", "text,label\none,1,2\n", "row 1 has 3 fields, the first line names 2"),
+        ("a.csv", "text,text\none,two\n", "two columns of one name"),
+        ("a.csv", ",".join(map(str, range(1025))) + "\n", "has 1025 columns, at most 1024"),
+        ("a.csv", "text,label\none,²\n", "labels is <U1, wanted int64"),
+        ("a.csv", "text,label\none," + "9" * 5000 + "\n", r"cannot be read as numbers .labels."),
         ("a.xml", "<a/>", "wanted a folder of"),
         (
             "a.jsonl",
@@ -147,3 +159,107 @@ def test_a_folder_of_the_datasets_library(tmp_path):
         return
     datasets.Dataset.from_dict({name: array.tolist() for name, array in COLUMNS.items()}).save_to_disk(str(tmp_path / "saved"))
     np.testing.assert_array_equal(read(tmp_path / "saved").inputs["input_ids"], IDS)
+
+
+# What a folder leads to ------------------------------------------------------------------------------------------
+
+
+def outside(folder, make):
+    """A folder of columns, one of them as ``make`` makes it: from a path to a whole column in a folder beside."""
+    (folder / "in").mkdir()
+    (folder / "out").mkdir()
+    for place in ("in", "out"):
+        for name in ("input_ids", "attention_mask"):
+            np.save(folder / place / f"{name}.npy", np.ones((3, 2), np.int64))
+    path = folder / "in" / "input_ids.npy"
+    path.unlink()
+    make(path, folder / "out" / "input_ids.npy")
+    return folder / "in"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path, there: path.symlink_to(there), "lies outside"),
+        (lambda path, there: path.symlink_to("/dev/zero"), "lies outside"),
+        (lambda path, there: os.mkfifo(path), "is a named pipe, not a file"),
+        (lambda path, there: path.mkdir(), "is a folder, not a file"),
+        (lambda path, there: path.write_bytes(there.read_bytes()[:70]), "cannot be read as an array"),
+        (lambda path, there: shutil.copy(archive(there, a=IDS), path), "input_ids is no array"),
+        (lambda path, there: np.save(path, np.array([{}]), allow_pickle=True), "cannot be read as an array"),
+    ],
+)
+def test_a_column_is_a_whole_regular_file_of_its_folder(tmp_path, make, words):
+    with pytest.raises(UsageError, match=words):
+        read(outside(tmp_path, make))
+
+
+def test_a_hard_link_is_a_file(tmp_path):
+    assert len(read(outside(tmp_path, lambda path, there: os.link(there, path)))) == 3
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.npz", "a"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="is a named pipe, not a file; give a folder of"):
+        read(tmp_path / name)
+
+
+def test_what_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", input_ids=np.zeros((1000, 8), np.int64))
+    monkeypatch.setattr(door, "ARCHIVE_BYTES", 8000)
+    with pytest.raises(UsageError, match="when unpacked"):
+        read(tmp_path / "a.npz")
+
+
+def test_a_text_has_a_size(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    monkeypatch.setattr(columns, "TEXT_BYTES", 7)
+    with pytest.raises(UsageError, match="MiB of text, at most 0 are read"):
+        read(tmp_path / "a.txt", lambda: tokenize)
+
+
+def test_labels_are_one_number_each(tmp_path):
+    np.savez(tmp_path / "a.npz", input_ids=np.ones((3, 2), int), attention_mask=np.ones((3, 2), int), labels=np.ones((3, 2), int))
+    with pytest.raises(UsageError, match=r"labels has shape \[3, 2\], wanted one whole number for each sample"):
+        read(tmp_path / "a.npz")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "saved"
+    datasets.disable_progress_bars()
+    for place in (folder, tmp_path / "other"):
+        datasets.Dataset.from_dict({"input_ids": [[1, 2]], "attention_mask": [[1, 1]]}).save_to_disk(place)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([{"filename": "../other/data-00000-of-00001.arrow"}], "lies outside"),
+        ([{"filename": "{there}/other/data-00000-of-00001.arrow"}], "lies outside"),
+        ([{"filename": "/dev/zero"}], "lies outside"),
+        ([{"filename": "nothing.arrow"}], "is not there"),
+        ([], "names no files of data"),
+        ([3], "names no files of data"),
+        (5, "names no files of data"),
+        ([{"filename": "dataset_info.json"}], "cannot be read as a folder of the datasets library"),
+    ],
+)
+def test_a_saved_state_leads_nowhere_else(saved, files, words):
+    assert len(read(saved)) == 1
+    state = json.loads((saved / "state.json").read_text())
+    text = json.dumps(state | {"_data_files": files}).replace("{there}", str(saved.parent))
+    (saved / "state.json").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read(saved)
+
+
+def test_a_saved_part_is_no_link_out(saved):
+    part = next(saved.glob("*.arrow"))
+    part.unlink()
+    part.symlink_to(next((saved.parent / "other").glob("*.arrow")))
+    with pytest.raises(UsageError, match="lies outside"):
+        read(saved)

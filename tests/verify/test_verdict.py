@@ -94,6 +94,7 @@ def test_quantize_judges_on_the_data_it_calibrated_with(made, data):
 
 
 def test_check_does_too_and_says_so(cli, folder, data):
+    data = shutil.copy(data, folder)
     result = cli("check", folder / "model.onnx", folder / "model_quantized.onnx", "--kind", "int8")
     assert result.returncode == 0, result.stderr
     assert f"equal within 'int8' on 8 batches of {data}, and finite on random inputs" in result.stdout
@@ -141,7 +142,8 @@ def test_the_data_are_found_again(made, data, tmp_path, place):
     shutil.copy(made / "model_quantized.onnx", home)
     shutil.copy(made / "model.onnx", other)
     if place == "named in the record":
-        shutil.copy(made / "onnxfuse.json", home)
+        shutil.copy(data, home)
+        (home / "onnxfuse.json").write_text(json.dumps({"quantize": {"plan": {"calibration": str(home / data.name)}}}))
     else:
         to = {"beside": home, "beside the reference": other, "relative to the folder": home / "sub"}[place]
         to.mkdir(exist_ok=True)
@@ -149,6 +151,22 @@ def test_the_data_are_found_again(made, data, tmp_path, place):
         if place == "relative to the folder":
             (home / "onnxfuse.json").write_text(json.dumps({"quantize": {"plan": {"calibration": f"sub/{data.name}"}}}))
     assert calibrated.real_inputs(home / "model_quantized.onnx", other / "model.onnx").name.endswith(data.name)
+
+
+@pytest.mark.parametrize("way", ["named in the record", "named by the model", "a link"])
+def test_data_outside_the_folder_are_not_read(folder, data, way):
+    """Who sends a model could have any file read so."""
+    (folder / "onnxfuse.json").unlink()
+    if way == "named in the record":
+        (folder / "onnxfuse.json").write_text(json.dumps({"quantize": {"plan": {"calibration": str(data)}}}))
+    elif way == "named by the model":
+        model = onnx_file.load(folder / "model_quantized.onnx")
+        model.metadata_props[calibrated.METADATA] = json.dumps({"calibration": str(data)})
+        onnx_file.save(model, folder / "model_quantized.onnx")
+    else:
+        (folder / data.name).symlink_to(data)
+    with pytest.raises(UsageError, match=rf"{data.name} lies outside {folder}, where a model may not lead; put it back, or"):
+        calibrated.real_inputs(folder / "model_quantized.onnx")
 
 
 def test_data_that_are_gone_are_told_and_nothing_else_is_said(cli, folder, data):
@@ -187,7 +205,7 @@ def test_metadata_of_others_are_refused(folder):
         model = onnx_file.load(folder / "model_quantized.onnx")
         model.metadata_props[calibrated.METADATA] = text
         onnx_file.save(model, folder / "m.onnx")
-        with pytest.raises(ModelError, match=r"m\.onnx: its metadata 'onnxfuse\.int8' is not what onnxfuse writes"):
+        with pytest.raises(ModelError, match=r"m\.onnx: its metadata 'onnxfuse\.int8' is not (what onnxfuse writes|JSON)"):
             calibrated.real_inputs(folder / "m.onnx")
 
 
@@ -205,6 +223,7 @@ def test_real_inputs_are_the_first_batches():
 
 
 def test_the_rows_of_a_batch_are_those_of_the_calibration(folder, data):
+    data = shutil.copy(data, folder)
     quantize(QuantizeConfig(folder / "model.onnx", folder / "q.onnx", calibration=str(data), batch=5))
     assert {len(case.feeds["input_ids"]) for case in calibrated.real_inputs(folder / "q.onnx").cases} == {5}
 
