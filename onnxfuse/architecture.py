@@ -9,7 +9,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxfuse.config import BATCH_SIZE, SEQUENCE_LENGTH
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import ModelError, UsageError
+
+LAYERS = 100_000
+"""More than any model has."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,11 @@ class Architecture:
             _fix(model, name, size)
 
     def expected(self, config: Mapping[str, Any], task: str | None) -> dict[str, int]:
-        """The count of every fused thing in a model of this family."""
-        head = self.heads.get(task or "", {})
-        layers = int(config[self.layers])
+        """The count of every fused thing in a model of this family. Raises ModelError: config.json has no number of layers."""
+        head = self.heads.get(task, {}) if isinstance(task, str) else {}
+        layers = config[self.layers]
+        if type(layers) is not int or not 0 <= layers < LAYERS:
+            raise ModelError(f"config.json has {layers!r:.80} as {self.layers}, wanted a number of layers; correct it")
         return {name: count.total(layers) + head.get(name, 0) for name, count in self.fusable(config).items()}
 
     def fusable(self, config: Mapping[str, Any]) -> dict[str, Count]:

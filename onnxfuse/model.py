@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import onnx_ir as ir
 
 from onnxfuse import plugins, targets
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import door, folders, onnx_file
 from onnxfuse.runtime import Outputs, Runner, Settings, open_runner
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
@@ -91,12 +90,13 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
 def _settings(model: ir.Model, path: Path) -> Settings:
     """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize."""
     try:
-        known = json.loads(model.metadata_props.get(METADATA, "{}"))
+        known = door.parse_json(model.metadata_props.get(METADATA, "{}"), f"its metadata {METADATA!r}")
         settings = Settings(**known["session"]) if "session" in known else targets.find("cpu").session
-        _require_libraries(known.get("libraries", []), known.get("target"), path)
-        return settings
-    except (ValueError, TypeError) as error:
+        libraries = known.get("libraries", [])
+    except (ValueError, TypeError, AttributeError, UsageError, ModelError) as error:
         raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); optimize it again") from error
+    _require_libraries(libraries, known.get("target"), path)
+    return settings
 
 
 def _require_libraries(names: Sequence[str], target: str, path: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from onnxfuse import catalog
+from onnxfuse.errors import ModelError
 from tests.conftest import parse
 
 
@@ -55,3 +56,11 @@ def test_counts_follow_the_activation(family, field, layers, activation, gelu):
     expected = catalog.architecture(family).expected(config, None)
     assert expected.get("gelu") == gelu
     assert expected["attention"] == 3
+
+
+@pytest.mark.parametrize("layers", [{"a": 1}, None, "4", -1, 2.0, float("inf"), True, 2**70, []])
+def test_a_number_of_layers_that_is_none_is_refused(layers):
+    family = catalog.architecture("bert")
+    with pytest.raises(ModelError, match="as num_hidden_layers, wanted a number of layers"):
+        family.expected({family.layers: layers}, None)
+    assert family.expected({family.layers: 2}, ["no task"]) == family.expected({family.layers: 2}, None)

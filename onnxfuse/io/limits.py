@@ -10,16 +10,22 @@ import onnx
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
-from onnxfuse.io.repair import graphs, inner_tensors
+from onnxfuse.io.repair import graphs, inner_tensors, nodes
 
 NODES = 100_000
 """Of a model, its functions put where they are called: the encoders of this world have up to five thousand."""
+
+ENDS = 1000
+"""Inputs, or outputs: one that shows all its layers' attention has a hundred."""
 
 RANK = 64
 """Axes of a tensor: numpy's limit."""
 
 DENSE = 1 << 28
 """Bytes of a sparse tensor once it is dense: it may say any size."""
+
+
+TYPES = frozenset(int(dtype) for dtype in ir.DataType) - {int(ir.DataType.UNDEFINED)}
 
 
 def require_modest(proto: onnx.ModelProto) -> None:
@@ -36,6 +42,18 @@ def require_modest(proto: onnx.ModelProto) -> None:
     for graph in graphs(proto):
         for value in (*graph.input, *graph.output, *graph.value_info):
             _require_shape(value)
+    for node in nodes(proto):
+        if node.op_type == "Constant" and not node.domain and len(node.attribute) != 1:
+            raise ModelError(
+                f"Constant {node.output[:1]} with {len(node.attribute)} attributes, wanted the one that is its value"
+            )
+    named = {tensor.name for tensor in proto.graph.initializer}
+    given = sum(value.name not in named for value in proto.graph.input)
+    if max(given, len(proto.graph.output)) > ENDS:
+        raise ModelError(f"a graph of {given} inputs and {len(proto.graph.output)} outputs, at most {ENDS} are read")
+    for value in proto.graph.input:
+        if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type not in TYPES:
+            raise ModelError(f"input {value.name!r} of type number {value.type.tensor_type.elem_type}, which ONNX has not")
     for tensor in (*proto.graph.initializer, *inner_tensors(proto)):
         require_whole(tensor)
     for sparse in sparse_tensors(proto):

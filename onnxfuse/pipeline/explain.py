@@ -27,6 +27,7 @@ from onnxfuse.rewrite.pattern import Miss
 from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.runtime.trial import require_harmless
 from onnxfuse.targets import Target
+from onnxfuse.verify.opened import blaming
 
 LEADS, LAYER = "layer_norm", "attention"
 """The fusions of what may stand before a layer's attention and belong to it, and of attention."""
@@ -240,5 +241,5 @@ def explain_file(source: Path, target: str = "cpu", model_type_: str | None = No
     require_harmless(source)
     family = catalog.architecture(model_type(model, config, model_type_))
     family.name_inputs(model)
-    with targets.use(target) as chosen:
+    with targets.use(target) as chosen, blaming(source):
         return explain(model, chosen, tuple(family.fusable(config)))

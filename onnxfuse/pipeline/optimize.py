@@ -28,7 +28,7 @@ from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor
 from onnxfuse.targets import Target
 from onnxfuse.verify import tolerances
-from onnxfuse.verify.opened import Opened
+from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import compare_files
 
 VERIFY = ("off", "final", "each")
@@ -90,7 +90,7 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
     """
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
-    with targets.use(plan.target) as target:
+    with targets.use(plan.target) as target, blaming(plan.source):
         return _optimize(plan, target, progress, source)
 
 

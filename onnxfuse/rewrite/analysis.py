@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.rewrite import shapes
 from onnxfuse.rewrite.inference import Infer, Inference, Size
 
@@ -190,9 +191,24 @@ class Analysis:
             return self._of_input(value)
         output = value.index()
         assert output is not None
-        function = shapes.find(node.domain, node.op_type)
-        info = (None if function is None else function(self, node, output)) or UNKNOWN
+        info = self._followed(node, output)
         return info if info.shape is not None else self._inferred(node, output, info)
+
+    def _followed(self, node: ir.Node, output: int) -> ValueInfo:
+        """What its shape function says of an output. Raises ModelError where that fails as the node is none that ONNX allows."""
+        function = shapes.find(node.domain, node.op_type)
+        try:
+            return (None if function is None else function(self, node, output)) or UNKNOWN
+        except OnnxfuseError:
+            raise
+        except Exception as error:
+            inputs = [(value, self[value], _small_content(value)) for value in _read_by(node)]
+            reason = self._inference.refusal(node, inputs, {})
+            if reason is None:
+                raise
+            raise ModelError(
+                f"node {node.name or value_name(node)!r} ({node.op_type}) is none that ONNX allows: {reason}"
+            ) from error
 
     def _inferred(self, node: ir.Node, output: int, info: ValueInfo) -> ValueInfo:
         """``info`` with the shape that it lacks, from ONNX's shape inference."""
@@ -243,6 +259,11 @@ class Analysis:
         if len(dims) == 1:
             return next(iter(dims))
         return numbers[0] if len(numbers) == 1 else self.size()
+
+
+def value_name(node: ir.Node) -> str:
+    """What the first output of a node is called."""
+    return next((value.name for value in node.outputs if value.name), "")
 
 
 def _read_by(node: ir.Node) -> list[ir.Value]:

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx.checker
 import onnx.shape_inference
 import onnx_ir as ir
+
+from onnxfuse.errors import one_line
 
 if TYPE_CHECKING:
     from onnxfuse.rewrite.analysis import Dim, ValueInfo
@@ -63,6 +66,18 @@ class Inference:
         if onnx.defs.has(node.op_type, node.domain):
             return _by_onnx(question)
         return [(None, None)] * len(node.outputs) if self._infer is None else self._infer(question)
+
+    def refusal(
+        self, node: ir.Node, inputs: Sequence[tuple[ir.Value, ValueInfo, ir.TensorProtocol | None]], names: dict[Dim, str]
+    ) -> str | None:
+        """Why ONNX does not allow such a node on such inputs; None where it does, or does not know the operator."""
+        try:
+            onnx.shape_inference.infer_shapes(
+                self._question(node, inputs, names), check_type=True, strict_mode=True, data_prop=True
+            )
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+            return one_line(error, 160)
+        return None
 
     def _question(
         self, node: ir.Node, inputs: Sequence[tuple[ir.Value, ValueInfo, ir.TensorProtocol | None]], names: dict[Dim, str]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from onnxfuse.config import Bounds, Config
 from onnxfuse.errors import ModelError
 
 Feeds = dict[str, np.ndarray]
@@ -16,7 +18,7 @@ Runner = Callable[[Feeds], Outputs]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Config):
     """What to open a model with. The defaults are those that users of plain ONNX Runtime get.
 
     Args:
@@ -25,7 +27,12 @@ class Settings:
         denormals_as_zero: floats under 1.2e-38 count as zero. Softmax under a mask makes them, and they are slow.
         unclipped: u8 x s8 products are exact where the CPU clips them (before VNNI), as slow as u8 x u8.
         spinning: threads wait for the next call awake for some milliseconds: faster calls, a busier machine.
+
+    Raises:
+        UsageError: a value of another type, or more threads than any machine has.
     """
+
+    within: ClassVar[Bounds] = {"threads": (0, 1024)}
 
     runtime: str = "ort"
     threads: int = 0

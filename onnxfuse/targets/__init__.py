@@ -7,7 +7,6 @@ operators of its own is a folder: ``target.json``, .py files with lowerings to t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,6 +15,7 @@ from typing import Any
 
 from onnxfuse import plugins
 from onnxfuse.errors import UsageError
+from onnxfuse.io import door
 from onnxfuse.rewrite import Lowering
 from onnxfuse.runtime.api import Settings
 
@@ -147,6 +147,7 @@ def use(name: str) -> Iterator[Target]:
 def _in_folder(folder: Path) -> Target:
     if not (folder / FILE).is_file():
         raise UsageError(f"{folder} is no target: it has no {FILE}")
+    door.within(folder / FILE, folder, UsageError)
     with plugins.using(folder):
         return replace(read(folder / FILE), folder=folder.resolve())
 
@@ -154,22 +155,31 @@ def _in_folder(folder: Path) -> Target:
 OWN = {each.name for each in fields(Target)} - {"chosen", "folder"}
 """What a target's file holds beside variants."""
 
+HIGHEST = 1000
+"""More than any opset."""
+
 
 def read(path: Path) -> Target:
     """A target from its file. Raises UsageError when it does not describe one."""
     known = choices()
+    door.require_regular(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = door.read_json(path, UsageError)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a JSON {type(content).__name__}, wanted an object")
         rest = {name: value for name, value in content.items() if name not in known}
         if unknown := sorted(set(rest) - OWN):
             raise ValueError(f"it chooses {unknown[0]!r}; what can be chosen is {', '.join(known)}")
         chosen = _unsaid() | {thing: variant for thing, variant in content.items() if thing in known}
         target = Target(**rest | {"chosen": chosen, "session": Settings(**content.get("session", {}))})
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, UsageError) as error:
         raise UsageError(f"{path} does not describe a target ({error}); write one with: onnxfuse tune MODEL") from error
     for thing, variant in chosen.items():
         if variant not in known[thing]:
             raise UsageError(f"{path}: {thing} is {variant!r}, wanted one of {', '.join(known[thing])}")
-    if type(target.opset) is not int or type(target.highest) is not int:
-        raise UsageError(f"{path}: opset is {target.opset!r}, highest {target.highest!r}, wanted numbers")
+    if not all(type(number) is int and 0 <= number <= HIGHEST for number in (target.opset, target.highest)):
+        raise UsageError(f"{path}: opset is {target.opset!r}, highest {target.highest!r}, wanted numbers up to {HIGHEST}")
+    for field_, kind in (("name", str), ("why", str), ("measured", dict)):
+        if not isinstance(value := getattr(target, field_), kind):
+            raise UsageError(f"{path}: {field_} is {value!r:.80}, wanted a JSON {'text' if kind is str else 'object'}")
     return target

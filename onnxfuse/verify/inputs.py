@@ -49,8 +49,8 @@ def profile_of_family(family: Architecture, config: Mapping[str, Any]) -> Profil
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int:
-    """The first of these fields that holds a positive whole number, or 0."""
-    return next((config[name] for name in names if type(config.get(name)) is int and config[name] > 0), 0)
+    """The first of these fields that holds a positive whole number, or 0; what no tensor could have as a size is none."""
+    return next((config[name] for name in names if type(config.get(name)) is int and 0 < config[name] < 1 << 31), 0)
 
 
 def _read_inputs(values: list[ir.Value], config: Mapping[str, Any]) -> tuple[Input, ...]:
@@ -143,5 +143,11 @@ def _size(value: ir.Value, role: str, config: Mapping[str, Any]) -> int:
 
 
 def _image_size(config: Mapping[str, Any], axis: int) -> int:
+    if axis == 1:
+        return _number(config, "num_channels") or 3
     size = config.get("image_size", 224)
-    return _number(config, "num_channels") or 3 if axis == 1 else int(size if isinstance(size, int) else size[axis - 2])
+    sides = dict(enumerate(size if isinstance(size, list) else [size, size], start=2))
+    found = _number({"side": sides.get(axis)}, "side")
+    if not found:
+        raise ModelError(f"config.json has {size!r:.80} as image_size, wanted a number, or a height and a width; correct it")
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.errors import OnnxfuseError
 from onnxfuse.io import atomic, external, folders, onnx_file
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, open_session
 from onnxfuse.runtime.trial import require_harmless
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.meaning import understood
@@ -128,6 +130,22 @@ class Opened:
         if self._model is not None:
             external.follow(self._model, self.path, path)
         self.path = path
+
+
+@contextlib.contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Where our own code fails on a model that ONNX Runtime cannot open either, it is the model's fault: its words are the error.
+
+    Raises:
+        ModelError: see ``open_session``. Anything else that is raised inside passes.
+    """
+    try:
+        yield
+    except OnnxfuseError:
+        raise
+    except Exception:
+        open_session(path, optimize=False)
+        raise
 
 
 def opened(model: Path | Opened) -> Opened:

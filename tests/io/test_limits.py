@@ -164,3 +164,28 @@ def test_values_of_too_many_axes(tmp_path):
     for _ in range(100):
         model.graph.input[0].type.tensor_type.shape.dim.add(dim_value=1)
     refused(model, tmp_path, "'x' with 101 axes")
+
+
+@pytest.mark.parametrize("kind", [0, 99, -1])
+def test_inputs_have_a_type_that_onnx_has(tmp_path, kind):
+    model = proto()
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    refused(model, tmp_path, f"input 'x' of type number {kind}, which ONNX has not")
+
+
+def test_constants_have_one_value(tmp_path):
+    model = proto("g (float[2] x) => (float[2] y) { c = Constant <value = float[2] {1, 2}> ()  y = Add(x, c) }")
+    del model.graph.node[0].attribute[:]
+    refused(model, tmp_path, "with 0 attributes, wanted the one that is its value")
+
+
+@pytest.mark.parametrize("ends", ["input", "output"])
+def test_a_model_of_too_many_inputs_or_outputs(tmp_path, ends):
+    model = proto()
+    for at in range(1001):
+        getattr(model.graph, ends).add(name=f"v{at}").type.tensor_type.elem_type = 1
+    refused(model, tmp_path, r"a graph of \d+ inputs and \d+ outputs, at most 1000")
+    old = proto()  # weights stood among the inputs once
+    old.graph.initializer.extend(onnx.helper.make_tensor(f"w{at}", 1, [1], [0.0]) for at in range(1001))
+    old.graph.input.extend(onnx.helper.make_tensor_value_info(f"w{at}", 1, [1]) for at in range(1001))
+    limits.require_modest(old)

@@ -4,8 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.errors import ModelError
 from onnxfuse.normalize.folding import fold
-from onnxfuse.rewrite import Trace
+from onnxfuse.rewrite import Trace, shapes
 from onnxfuse.rewrite.analysis import Dim, ValueInfo, constant, is_constant, lowest_fill, stored
 from onnxfuse.rewrite.attributes import attribute, plain
 from tests.conftest import analysis_of, parse
@@ -352,3 +353,24 @@ def test_what_a_body_loses_is_lost_at_its_node():
           else_branch = f () => (float[Q] q) { q = Neg(x) }>  y = Neg(e) }""")
     analysis, values = analysis_of(model), values_of(model)
     assert analysis.unknown_since(values["y"]) is values["e"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[2,3] x) => (float[N] y) { y = Transpose <perm = [0, 7]> (x) }",
+        "g (float[2,3] x, float[3] z) => (float[N] y) { y = Concat <axis = 1> (x, z) }",
+    ],
+)
+def test_a_node_that_onnx_does_not_allow_is_named(text):
+    with pytest.raises(ModelError, match=r"node 'y' \(\w+\) is none that ONNX allows: "):
+        info(text, "y")
+
+
+def test_a_shape_function_that_fails_on_what_onnx_allows_is_our_fault(monkeypatch):
+    def fails(*_):
+        raise IndexError("ours")
+
+    monkeypatch.setitem(shapes._FUNCTIONS, ("", "Concat"), fails)
+    with pytest.raises(IndexError, match="ours"):
+        info("g (float[2,3] x) => (float[N] y) { y = Concat <axis = 0> (x, x) }", "y")

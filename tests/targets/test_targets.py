@@ -53,6 +53,16 @@ def test_a_target_survives_its_file(tmp_path):
         ({"speed": 1}, "does not describe a target"),
         ({"session": {"spin": True}}, "does not describe a target"),
         ({"session": [1]}, "does not describe a target"),
+        ({"session": {"threads": "x"}}, "threads is 'x', wanted a whole number"),
+        ({"session": {"threads": 10**9}}, "threads is 1000000000, wanted 0 to 1024"),
+        ({"session": {"runtime": 5}}, "runtime is 5, wanted a text"),
+        ({"session": {"spinning": None}}, "spinning is None"),
+        ({"opset": True}, "opset is True"),
+        ({"opset": -1}, "opset is -1"),
+        ({"highest": 2**70}, "wanted numbers up to 1000"),
+        ({"name": ["a"]}, "name is .*, wanted a JSON text"),
+        ({"measured": []}, "measured is .*, wanted a JSON object"),
+        ({"gelu": []}, "gelu is .*, wanted one of"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, changes, words):
@@ -63,9 +73,22 @@ def test_a_wrong_file_is_refused(tmp_path, changes, words):
 def test_no_such_target(tmp_path):
     with pytest.raises(UsageError, match="no target named 'gpu'; choose one of cpu, ort-contrib, standard, or a file"):
         targets.find("gpu")
-    (tmp_path / "t.json").write_text("{")
-    with pytest.raises(UsageError, match="does not describe a target"):
-        targets.find(str(tmp_path / "t.json"))
+    for content in ("{", "[]", "null", "[" * 100_000, '"cpu"'):
+        (tmp_path / "t.json").write_text(content)
+        with pytest.raises(UsageError, match="does not describe a target"):
+            targets.find(str(tmp_path / "t.json"))
+
+
+def test_the_file_of_a_targets_folder_lies_in_it(tmp_path):
+    outside, folder = tmp_path / "outside.json", tmp_path / "folder"
+    folder.mkdir()
+    outside.write_text(json.dumps(targets.find("cpu").to_json()))
+    (folder / targets.FILE).symlink_to(outside)
+    with pytest.raises(UsageError, match="lies outside"):
+        targets.find(str(folder))
+    assert targets.find(str(outside)).name == "cpu"
+    (tmp_path / "link.json").symlink_to(outside)  # what the user typed may be a link
+    assert targets.find(str(tmp_path / "link.json")).name == "cpu"
 
 
 FOUND = {

@@ -348,6 +348,17 @@ def test_sizes_of_images(config, wanted):
     assert profile("g (float[B,C,H,W] x) => (float[B,C,H,W] y) { y = Neg(x) }", config).feeds(2, 1)["x"].shape == (2, *wanted)
 
 
+@pytest.mark.parametrize("size", ["32", None, [], [32], {"height": 32}, 0, -1, 2.5, [32, "32"], 2**70, True])
+def test_sizes_of_images_that_are_none(size):
+    with pytest.raises(ModelError, match="as image_size, wanted a number, or a height and a width"):
+        profile("g (float[B,C,H,W] x) => (float[B,C,H,W] y) { y = Neg(x) }", {"image_size": size})
+
+
+def test_numbers_that_no_size_can_be_count_as_unsaid():
+    found = profile("g (int64[B,S] input_ids) => (int64[B,S] y) { y = Neg(input_ids) }", {"max_position_embeddings": 2**70})
+    assert (found.longest, found.longest_known) == (LONGEST, False)
+
+
 @pytest.mark.parametrize(
     ("inputs", "batches", "lengths"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, ParityError
 from onnxfuse.io import onnx_file
 from onnxfuse.runtime import Settings
 from onnxfuse.verify import opened
@@ -115,3 +115,15 @@ def test_what_save_gives_is_what_load_reads(path, tmp_path):
     np.testing.assert_array_equal(
         weight.numpy(), onnx_file.load(tmp_path / "copy.onnx").graph.initializers["w"].const_value.numpy()
     )
+
+
+def test_where_we_fail_on_a_model_that_onnx_runtime_cannot_open_either_its_words_are_the_error(path, tmp_path):
+    model = ir.to_proto(onnx_file.load(path))
+    model.graph.node[0].op_type = "Nobody"
+    (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="Nobody"), opened.blaming(tmp_path / "bad.onnx"):
+        raise IndexError("ours")
+    with pytest.raises(IndexError, match="ours"), opened.blaming(path):
+        raise IndexError("ours")
+    with pytest.raises(ParityError), opened.blaming(tmp_path / "bad.onnx"):
+        raise ParityError("a result")
