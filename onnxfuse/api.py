@@ -29,6 +29,7 @@ from onnxfuse.pipeline import export as exporting
 from onnxfuse.pipeline import optimize as optimizing
 from onnxfuse.pipeline import quantize as quantizing
 from onnxfuse.pipeline.export_tflite import export_tflite
+from onnxfuse.runtime import Settings
 from onnxfuse.verify.parity import Parity
 
 M = TypeVar("M", onnx.ModelProto, ir.Model)
@@ -297,6 +298,7 @@ def load(model: Source, *, threads: int | None = None, runtime: str | None = Non
     """Open a model, or the best one of a folder, with the options that measured best for its target: see ``model.load``."""
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 0):
         raise UsageError(f"threads is {threads!r}, wanted a whole number: 0 leaves the choice to the runtime")
+    Settings(threads=threads or 0)  # refuses what no machine has
     if runtime is not None and not isinstance(runtime, str):
         raise UsageError(f"runtime is {runtime!r}, wanted a name")
     return models.load(_path(model), threads=threads, runtime=runtime, target=None if target is None else _path(target, "target"))

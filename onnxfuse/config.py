@@ -208,7 +208,10 @@ class QuantizeConfig(Config):
     overwrite: bool = False
 
 
-MEASURED: Bounds = {"batch": (0, MOST), "length": (0, MOST), "threads": (0, MOST), "rounds": (1, MOST), "real": (0.01, 1)}
+THREADS = 1024
+"""More than any machine that this runs on has cores: each takes memory, and starting a million takes minutes."""
+
+MEASURED: Bounds = {"batch": (0, MOST), "length": (0, MOST), "threads": (0, THREADS), "rounds": (1, MOST), "real": (0.01, 1)}
 """Of what is measured, and how often."""
 
 

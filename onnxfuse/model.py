@@ -50,6 +50,9 @@ class Model:
         """The same for feeds in a dict, or whatever maps names to arrays. Raises as a call."""
         if not isinstance(feeds, Mapping):
             raise UsageError(f"the feeds are a {type(feeds).__name__}, wanted a dict of arrays by the inputs' names")
+        odd = [name for name in feeds if not isinstance(name, str)]
+        if odd:
+            raise UsageError(f"the feeds have {odd[0]!r} as a name, wanted those of the inputs: {', '.join(self.inputs)}")
         return self(**dict(feeds))
 
     def __str__(self) -> str:

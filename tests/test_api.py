@@ -157,6 +157,8 @@ def test_a_model_trains_on_after_its_export(tmp_path):
         (lambda: onnxfuse.optimize("out", targt="cpu"), "optimize has no option targt; it has target, .*"),
         (lambda: onnxfuse.quantize("out", statc=True), "quantize has no option statc; it has static, .*"),
         (lambda: onnxfuse.load("out", threads="2"), "threads is '2', wanted a whole number: 0 leaves the choice to the runtime"),
+        (lambda: onnxfuse.load("out", threads=10**6), "threads is 1000000, wanted 0 to 1024"),
+        (lambda: onnxfuse.benchmark("out", threads=1025), "threads is 1025, wanted 0 to 1024"),
         (lambda: onnxfuse.load("out", runtime=5), "runtime is 5, wanted a name"),
         (lambda: onnxfuse.quantize("out", max_drop="0.5%"), "max_drop is '0.5%', wanted a number or None"),
     ],
@@ -164,3 +166,9 @@ def test_a_model_trains_on_after_its_export(tmp_path):
 def test_what_is_no_path_or_no_option_is_refused_in_one_line(call, words):
     with pytest.raises(UsageError, match=f"^{words}$"):
         call()
+
+
+def test_feeds_are_called_by_texts(path):
+    model = onnxfuse.load(path)
+    with pytest.raises(UsageError, match=r"^the feeds have 1 as a name, wanted those of the inputs: "):
+        model.run({1: [[1.0]]})

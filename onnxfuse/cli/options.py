@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from onnxfuse.config import THREADS
 from onnxfuse.errors import UsageError
 
 Source = Annotated[
@@ -79,8 +80,8 @@ ReduceRange = Annotated[bool | None, Option(help="Weights that no CPU clips; mea
 Retype = Annotated[bool, Option("--retype", help="Bring an int8 model to the fast types, u8 x s8.")]
 
 # Of measurements and comparisons
-Threads = Annotated[int, Option(min=0, help="Threads for every runtime; 0 takes all cores.")]
-TunedThreads = Annotated[int, Option("--threads", min=0, help="Threads for one call; 0 tunes them too.")]
+Threads = Annotated[int, Option(min=0, max=THREADS, help="Threads for every runtime; 0 takes all cores.")]
+TunedThreads = Annotated[int, Option("--threads", min=0, max=THREADS, help="Threads for one call; 0 tunes them too.")]
 Batch = Annotated[int | None, Option(min=1, help="Rows in a batch; 1, or as the model takes, when not given.")]
 Length = Annotated[int | None, Option(min=1, help="Tokens in a row; 128, or as the model takes, when not given.")]
 Rows = Annotated[int, Option("--batch", min=1, help="Rows in a batch.")]

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxfuse.architecture import IDS, MASK, TYPES
 from onnxfuse.errors import MissingExtraError, ModelError, first_line
+from onnxfuse.io import door
 from onnxfuse.io.quiet import quiet
 from onnxfuse.runtime import Feeds
 
@@ -20,6 +21,9 @@ LONGEST = 256
 
 FILES = ("tokenizer*", "vocab.*", "merges.txt", "*.model")
 """What shows that a folder has a tokenizer, whole or not."""
+
+BESIDE = ("config.json", "special_tokens_map.json", "added_tokens.json", "processor_config.json", "*.jinja", "*_templates/*")
+"""What ``transformers`` reads beside those to open one."""
 
 T = TypeVar("T")
 
@@ -68,7 +72,7 @@ class Tokenizer:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether files of a tokenizer lie in ``folder``."""
-    return any(file.is_file() for pattern in FILES for file in folder.glob(pattern))
+    return any(not file.is_dir() for pattern in FILES for file in folder.glob(pattern))
 
 
 def tokenizer(folder: Path, longest: int = LONGEST) -> Tokenizer:
@@ -76,8 +80,11 @@ def tokenizer(folder: Path, longest: int = LONGEST) -> Tokenizer:
 
     Raises:
         MissingExtraError: ``transformers`` is not installed.
-        ModelError: its files are broken, or need code or packages that are not there.
+        ModelError: its files are broken, lie outside the folder, or need code or packages that are not there.
     """
+    for file in (file for pattern in (*FILES, *BESIDE) for file in folder.glob(pattern)):
+        if not file.is_dir():
+            door.within(file, folder)
     try:
         from transformers import AutoTokenizer
     except ImportError as error:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxfuse.config import Bounds, Config
+from onnxfuse.config import THREADS, Bounds, Config
 from onnxfuse.errors import ModelError
 
 Feeds = dict[str, np.ndarray]
@@ -32,7 +32,7 @@ class Settings(Config):
         UsageError: a value of another type, or more threads than any machine has.
     """
 
-    within: ClassVar[Bounds] = {"threads": (0, 1024)}
+    within: ClassVar[Bounds] = {"threads": (0, THREADS)}
 
     runtime: str = "ort"
     threads: int = 0

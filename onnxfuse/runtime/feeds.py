@@ -56,7 +56,7 @@ def inputs_of(inputs: Iterable[ir.Value]) -> dict[str, Input]:
     return {
         value.name or "": Input(value.dtype.numpy(), _sizes(value))
         for value in inputs
-        if value.const_value is None and value.dtype is not None
+        if value.const_value is None and value.dtype not in (None, ir.DataType.UNDEFINED)
     }
 
 
@@ -106,6 +106,8 @@ def _require_sizes(inputs: Mapping[str, Input], feeds: Feeds) -> None:
         )
         if not fixed:
             raise UsageError(f"input {name} has shape {list(shape)}, wanted {wanted}")
+        if 0 in shape and 0 not in sizes:  # what models make of nothing differs from one to the next
+            raise UsageError(f"input {name} has shape {list(shape)}, which holds nothing; give at least one of each")
         for seen, size in zip(shape, sizes, strict=True):
             first = named.setdefault(size, name) if isinstance(size, str) else name
             if first != name and seen != feeds[first].shape[inputs[first].sizes.index(size)]:  # type: ignore[union-attr]

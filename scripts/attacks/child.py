@@ -147,7 +147,7 @@ def _child(room: Room, command: Command, run: Callable[[Sequence[str]], None]) -
 
 def _wait(pid: int) -> tuple[int, float, int, str]:
     """The child's status, seconds, most memory over its start, and ``hang`` or ``memory`` when it had to be killed."""
-    begin, start, peak, killed = time.monotonic(), memory(os.getpid()), 0, ""
+    begin, start, peak, killed = time.monotonic(), memory(pid), 0, ""
     while True:
         done, status, _ = os.wait4(pid, os.WNOHANG)
         seconds = time.monotonic() - begin
@@ -170,11 +170,12 @@ def _kill(pid: int) -> None:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process holds; 0 when it is gone."""
+    """Bytes that a process holds for itself, without files that it maps; 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
         return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
 
 def family(pid: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Tokenizers from folders: what they give, and one line for what is broken."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -45,6 +46,29 @@ def test_token_types_come_where_the_tokenizer_makes_them(tmp_path):
     )
     assert found(TEXTS)["token_type_ids"].tolist() == np.zeros((3, 3)).tolist()
     assert {array.dtype for array in found(TEXTS).values()} == {np.dtype(np.int64)}
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json", "vocab.txt"]
+)
+def test_files_of_a_tokenizer_lie_in_its_folder(tmp_path, name):
+    for place in ("in", "out"):
+        (tmp_path / place).mkdir()
+        tokenizer_files(tmp_path / place)
+        for more in {"special_tokens_map.json", "config.json", "vocab.txt"} - {"tokenizer.json"}:
+            (tmp_path / place / more).write_text("{}" if more.endswith("json") else "w0")
+    path = tmp_path / "in" / name
+    path.unlink()
+    path.symlink_to(tmp_path / "out" / name)
+    with pytest.raises(ModelError, match=f"{name} lies outside"):
+        tokenizer(tmp_path / "in")
+
+
+def test_a_tokenizer_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "tokenizer.json")
+    assert has_tokenizer(tmp_path)
+    with pytest.raises(ModelError, match="is a named pipe, not a file"):
+        tokenizer(tmp_path)
 
 
 def test_token_types_are_the_tokenizers(tmp_path):

@@ -95,6 +95,8 @@ class Gradient:
             r"attention_mask has shape \[1, 2\] and input_ids \[2, 2\]: batch must be one number$",
         ),
         (TWO, ([[1, 1]], [[1]]), {}, r"attention_mask has shape \[1, 1\] and input_ids \[1, 2\]: length must be one number$"),
+        (TWO, ([[]], [[]]), {}, r"input input_ids has shape \[1, 0\], which holds nothing; give at least one of each$"),
+        (TWO, ([np.zeros((0, 2), int)] * 2), {}, r"input input_ids has shape \[0, 2\], which holds nothing"),
         ({"x": Input(FLOAT, (None, 3))}, ([[1.0]],), {}, r"input x has shape \[1, 1\], wanted \[any, 3\]$"),
     ],
 )
@@ -102,6 +104,10 @@ def test_what_does_not_fit_is_refused_in_one_line(inputs, args, kwargs, words):
     with pytest.raises(UsageError, match=words) as caught:
         feeds_for(inputs, *args, **kwargs)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_model_declares_as_empty_may_be():
+    assert feeds_for({"x": Input(FLOAT, (0, "n"))}, np.zeros((0, 2)))["x"].shape == (0, 2)
 
 
 def test_what_tokenizers_give_beside_is_passed_over():
