@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from onnxfuse import plugins, targets
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.io import door, folders, onnx_file
-from onnxfuse.runtime import Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
 
@@ -58,6 +59,10 @@ class Model:
     def __str__(self) -> str:
         return f"{self.path}: {self.settings}"
 
+    def __reduce__(self) -> tuple[Callable[[Path, Settings], Model], tuple[Path, Settings]]:
+        """A pickle holds the path and the settings, no weights: who reads it opens the file again. So does ``copy.deepcopy``."""
+        return _reopened, (self.path.absolute(), self.settings)
+
 
 METADATA = "onnxfuse"
 """The key of a model's metadata that says what it was optimized for."""
@@ -86,8 +91,42 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     graph = onnx_file.load(path)
     settings = _settings(graph, path)
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
+    return _opened(path, graph, settings)
+
+
+def _reopened(path: Path, settings: Settings) -> Model:
+    """A pickled model. Raises as ``load``: its file must be there, and its target's operators in a folder that is known here."""
+    graph = onnx_file.load(path)
+    _settings(graph, path)
+    return _opened(path, graph, settings)
+
+
+def _opened(path: Path, graph: ir.Model, settings: Settings) -> Model:
     declared, outputs = inputs_of(graph.graph.inputs), tuple(value.name or "" for value in graph.graph.outputs)
-    return Model(path, settings, tuple(declared), outputs, declared, open_runner(path, settings))
+    return Model(path, settings, tuple(declared), outputs, declared, _ForkSafe(path, settings))
+
+
+class _ForkSafe:
+    """A runner that a forked child opens again: the threads of the parent's session, and what these hold, are not in the child.
+
+    Raises:
+        UsageError, MissingExtraError, ModelError: as ``open_runner``, in a child when it first calls.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self._path, self._settings = path.absolute(), settings
+        self._run, self._process = open_runner(path, settings), os.getpid()
+
+    def __call__(self, feeds: Feeds) -> Outputs:
+        if self._process != os.getpid():
+            _INHERITED.append(self._run)
+            self._run = open_runner(self._path, self._settings)
+            self._process = os.getpid()
+        return self._run(feeds)
+
+
+_INHERITED: list[Runner] = []
+"""Of a forked child: its parent's runners. Taking one down would wait for threads that are not there."""
 
 
 def _settings(model: ir.Model, path: Path) -> Settings:
