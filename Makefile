@@ -4,28 +4,55 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLD := .venv-4.57
 TF := .venv-tf
+OLDEST := .venv-oldest
 TORCH := torch==2.13.0
+QUIET := --quiet --disable-pip-version-check --no-compile
 
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-tf test-full fuzz check format graphs bench int8 frameworks attack clean
+.PHONY: demo test test-tf test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 frameworks attack clean
 
+# With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
 # all of torch's beforehand would take a minute.
-$(VENV)/.installed: pyproject.toml Makefile
+$(VENV)/.installed: pyproject.toml Makefile requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) --editable '.[dev]'
+ifdef LOCKED
+	$(BIN)/pip install $(QUIET) $(TORCH)
+	$(BIN)/pip install $(QUIET) --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/pip install $(QUIET) --no-deps --no-build-isolation --editable .
+else
+	$(BIN)/pip install $(QUIET) $(TORCH) --editable '.[dev]'
+endif
 	touch $@
+
+# The versions that .venv has now, with the hashes of their files; torch, which differs from machine to machine, is pinned above.
+lock: $(VENV)/.installed
+	$(BIN)/pip install $(QUIET) uv
+	$(BIN)/pip freeze --all --exclude-editable --exclude pip --exclude uv --exclude atheris --exclude torch | \
+		$(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --output-file requirements.lock -
+
+# What is installed from the lock file, in CycloneDX's format.
+sbom: $(VENV)/.installed
+	$(BIN)/pip install $(QUIET) --target build/cyclonedx cyclonedx-bom
+	PYTHONPATH=build/cyclonedx $(BIN)/python -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-file build/sbom.json
 
 $(OLD)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(OLD)
-	$(OLD)/bin/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) 'transformers==4.57.*' pytest --editable .
+	$(OLD)/bin/pip install $(QUIET) $(TORCH) 'transformers==4.57.*' pytest --editable .
 	touch $@
 
 $(TF)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(TF)
-	$(TF)/bin/pip install --quiet --disable-pip-version-check --no-compile $(TORCH) pytest pytest-xdist --editable '.[tf]'
+	$(TF)/bin/pip install $(QUIET) $(TORCH) pytest pytest-xdist --editable '.[tf]'
+	touch $@
+
+$(OLDEST)/.installed: pyproject.toml Makefile scripts/floors.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) scripts/floors.py > $(OLDEST)/floors.txt
+	$(OLDEST)/bin/pip install $(QUIET) --constraint $(OLDEST)/floors.txt $(TORCH) \
+		pytest pytest-xdist hypothesis --editable '.[torch,eval]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -37,6 +64,10 @@ test: $(VENV)/.installed
 test-tf: $(TF)/.installed
 	$(TF)/bin/python -m pytest tests/tensorflow -n 2
 
+# The rooms that need no extra but torch and eval.
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -m 'not slow' -n 2 $(OLDEST_TESTS)
+
 test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 	$(BIN)/python -m pytest
 	$(BIN)/python scripts/coverage.py
@@ -44,13 +75,16 @@ test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 	$(BIN)/python scripts/mutate_guards.py
 
 $(VENV)/.fuzz: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[fuzz]'
+	$(BIN)/pip install $(QUIET) --editable '.[fuzz]'
 	touch $@
 
 # SECONDS is a variable of bash too, but not one that it exports.
 SECONDS ?= 600
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python scripts/fuzz.py $(SECONDS)
+
+endurance: $(VENV)/.installed
+	$(BIN)/python scripts/endurance.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -80,4 +114,4 @@ frameworks: $(TF)/.installed
 	$(TF)/bin/python scripts/measure_frameworks.py
 
 clean:
-	rm -rf $(VENV) $(OLD) $(TF) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx
+	rm -rf $(VENV) $(OLD) $(TF) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx

@@ -7,6 +7,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from onnxfuse.io.folders import RECORDED
 
 ROOT = Path(__file__).parent.parent
@@ -47,3 +49,46 @@ def test_ci_runs_what_the_readme_tells_newcomers_to():
     first = re.findall(r"^    make ([a-z-]+)", (ROOT / "README.md").read_text().partition("## Commands")[0], flags=re.MULTILINE)
     assert first == ["demo", "test", "test-tf"]
     assert set(first) <= set(re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)[0].split())
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKED = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
+
+
+def required(*extras: str) -> list[Requirement]:
+    """What onnxfuse and some of its extras install, other extras of its own included."""
+    found = [Requirement(text) for text in PROJECT["dependencies"]]
+    for extra in extras:
+        for each in map(Requirement, PROJECT["optional-dependencies"][extra]):
+            found += required(*each.extras) if each.name == "onnxfuse" else [each]
+    return found
+
+
+def test_ci_installs_the_lock_file():
+    assert "make LOCKED=1 " in (ROOT / ".ci" / "run").read_text()
+    text = (ROOT / "Makefile").read_text()
+    assert "--require-hashes --requirement requirements.lock" in text.partition("ifdef LOCKED")[2].partition("else")[0]
+
+
+def test_the_lock_file_has_what_developers_install_and_no_place_that_it_comes_from():
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+    for each in required("dev"):
+        if each.name != "torch":  # another file on each kind of machine: pinned in the Makefile
+            assert each.specifier.contains(LOCKED[each.name]), each
+    assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}", (ROOT / "requirements.lock").read_text())) > len(LOCKED)
+
+
+def test_the_oldest_versions_are_those_of_pyproject():
+    printed = subprocess.run([sys.executable, ROOT / "scripts" / "floors.py"], check=True, capture_output=True, text=True).stdout
+    assert {line.partition("==")[0] for line in printed.splitlines()} == {each.name for each in required("torch", "eval")}
+    for name, version in (line.split("==") for line in printed.splitlines()):
+        assert all(each.specifier.contains(version) for each in required("torch", "eval") if each.name == name)
+
+
+def test_each_dependency_has_its_reason():
+    """docs/dependencies.md names every package with its bounds."""
+    rows = [line for line in (ROOT / "docs" / "dependencies.md").read_text().splitlines() if line.startswith("|")]
+    for text in [*PROJECT["dependencies"], *(text for extra in PROJECT["optional-dependencies"].values() for text in extra)]:
+        each = Requirement(text)
+        bounds = ", ".join(part for part in text.removeprefix(each.name).split(",") if part)
+        assert each.name == "onnxfuse" or any(each.name in row and (bounds in row or "pinned" in row) for row in rows), text
