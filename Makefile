@@ -11,7 +11,7 @@ QUIET := --quiet --disable-pip-version-check --no-compile
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-tf test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 frameworks attack clean
+.PHONY: demo test test-tf test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 faults frameworks attack clean
 
 # With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
@@ -109,6 +109,9 @@ int8: $(VENV)/.installed
 
 attack: $(VENV)/.installed
 	$(BIN)/python scripts/attack.py $(ATTACK)
+
+faults: $(VENV)/.installed
+	$(BIN)/python scripts/faults.py
 
 frameworks: $(TF)/.installed
 	$(TF)/bin/python scripts/measure_frameworks.py

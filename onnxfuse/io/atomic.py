@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from onnxfuse.io.signals import undisturbed
 
 Guard = Callable[[Path, str], None]
 """Asked of each file that is about to be replaced, by its folder and its name in there. Raises UsageError where it must stay."""
+
+SCRATCH = "onnxfuse-"
+"""How folders begin that hold what is needed on the way."""
 
 WRITTEN: list[Path] = []
 """The files that this process has put into their places, as they were asked for: what is said after an interruption."""
@@ -67,7 +71,7 @@ def replacing(path: Path, guard: Guard | None = None) -> Iterator[Path]:
     Raises:
         StorageError: nothing can be written there; what was there is whole. An error that names a staged file names its place.
     """
-    if any(folder in _LIVE for folder in path.parents):
+    if any(folder in _LIVE or folder in _PRIVATE for folder in path.parents):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # a model that is read from there keeps its weights
         yield path
@@ -87,6 +91,28 @@ def replacing(path: Path, guard: Guard | None = None) -> Iterator[Path]:
         raise
     finally:
         staging.close()
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder in the system's place for such, gone when the block has ended; those of killed runs go first.
+
+    Nothing in it is staged: nobody else reads it. Raises OSError: there is no room for it.
+    """
+    parent = Path(tempfile.gettempdir())
+    commit.remove_unused(parent, SCRATCH)
+    lock: locks.Lock | None = None
+    try:
+        with undisturbed():
+            folder, lock = locks.new_folder(parent, SCRATCH)
+            _PRIVATE.add(folder)
+        yield folder
+    finally:
+        with undisturbed():
+            if lock is not None:
+                _PRIVATE.discard(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.release()
 
 
 def merge(path: Path, entries: Mapping[str, Any]) -> None:
@@ -178,6 +204,9 @@ class _Staging:
                     shutil.rmtree(self.folder, ignore_errors=True)
                 self._lock.release()
 
+
+_PRIVATE: set[Path] = set()
+"""The folders of ``scratch``."""
 
 _LIVE: dict[Path, _Staging] = {}
 """What is being made in this process, by the folder that becomes its home."""

@@ -243,7 +243,12 @@ def _inside(name: str) -> str:
 def sweep(home: Path) -> None:
     """Remove what killed runs left in a folder: staging folders that nobody holds. Raises ModelError as ``settle``."""
     settle(home)
-    for folder in _leftovers(home):
+    remove_unused(home, STAGING)
+
+
+def remove_unused(home: Path, prefix: str) -> None:
+    """Remove the folders in ``home`` whose names begin so, and which no process holds."""
+    for folder in _leftovers(home, prefix):
         with contextlib.suppress(OSError):
             lock = locks.take(folder)
             if lock is not None:
@@ -252,11 +257,11 @@ def sweep(home: Path) -> None:
                 lock.release()
 
 
-def _leftovers(home: Path) -> Iterator[Path]:
-    """The staging folders in a folder that are this user's."""
+def _leftovers(home: Path, prefix: str = STAGING) -> Iterator[Path]:
+    """The folders in a folder whose names begin so, and that are this user's."""
     try:
         with os.scandir(home) as entries:
-            found = [entry for entry in entries if entry.name.startswith(STAGING) and entry.is_dir(follow_symlinks=False)]
+            found = [entry for entry in entries if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)]
             yield from [home / entry.name for entry in found if _is_mine(entry)]
     except OSError:
         return

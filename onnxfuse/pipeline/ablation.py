@@ -6,7 +6,6 @@ normal form: no fusion finds its pattern in the form that an exporter writes.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from onnxfuse import catalog, targets
 from onnxfuse.config import BenchmarkConfig, shape_text
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.io import folders, onnx_file
+from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio, Timing
@@ -129,7 +129,7 @@ def _ablate(source: Path, target: Target, plan: BenchmarkConfig, progress: Progr
     feeds = [profile.feeds(plan.batch, plan.length, seed=plan.seed)]
     results = []
     chosen = list(variants(target))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         for number, variant in enumerate(chosen):
             progress("measuring rewrites", number / len(chosen), variant.name)
             model = onnx_file.load(source)
@@ -138,7 +138,7 @@ def _ablate(source: Path, target: Target, plan: BenchmarkConfig, progress: Progr
             path = source
             if not variant.original:
                 rewrites = len(fuse(model, variant.target, only=variant.only, without=variant.without).trace.applications)
-                path = Path(folder) / "variant.onnx"
+                path = folder / "variant.onnx"
                 onnx_file.save(model, path)
             results.append(_measure(variant, model, path, source, rewrites, expected, feeds, plan))
     return Ablation(results, shape_text(plan))

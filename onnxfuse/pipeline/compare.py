@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from onnxfuse.config import BenchmarkConfig, shape_text
 from onnxfuse.errors import OnnxfuseError, UsageError, first_line
 from onnxfuse.evaluation import calibrated
 from onnxfuse.io import folders, onnx_file
+from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Timing
@@ -132,8 +132,8 @@ def compare_models(
         for entry in entries
         if entry.path
     }
-    with tempfile.TemporaryDirectory() as folder:
-        context = baselines.Context(models[0], catalog.model_type(model, config, None), Path(folder), plan.threads)
+    with scratch() as folder:
+        context = baselines.Context(models[0], catalog.model_type(model, config, None), folder, plan.threads)
         others, failed = _baselines(against, context, progress)
         entries += others
         profile = understood(profile, entries[0].run)

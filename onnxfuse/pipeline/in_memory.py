@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnx_ir as ir
 
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.io import folders, onnx_file
+from onnxfuse.io.atomic import scratch
 
 M = TypeVar("M", onnx.ModelProto, ir.Model)
 
@@ -29,13 +29,13 @@ def as_file(model: onnx.ModelProto | ir.Model) -> Iterator[Path]:
         elsewhere = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
         if elsewhere:
             raise ModelError(f"weight {elsewhere[0]} of the model lies in another file; give the model's path, or load it whole")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / folders.MODEL
+    with scratch() as folder:
+        path = folder / folders.MODEL
         try:
             onnx_file.save(ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone(), path)
             yield path
         except OnnxfuseError as error:
-            error.args = tuple(str(part).replace(str(path), "the model").replace(folder, "memory") for part in error.args)
+            error.args = tuple(str(part).replace(str(path), "the model").replace(str(folder), "memory") for part in error.args)
             raise
 
 

@@ -9,7 +9,6 @@ twice: how far it is from itself is the noise. At the end the result is measured
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +23,7 @@ from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import default_calibration
 from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io.atomic import scratch
 from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
@@ -88,17 +88,17 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
     trying = _Trials(plan)
     chosen, trials = base, []
     things = list(_alternatives(base, plan))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         for number, (thing, options) in enumerate(things):
             progress(f"{thing}: {', '.join(options)}", number / (len(things) + 1))
             variants = {option: chosen_with(chosen, thing, option) for option in options}
-            found = known.trials(thing) or trying.measure(thing, chosen, variants, Path(folder))
+            found = known.trials(thing) or trying.measure(thing, chosen, variants, folder)
             known.add(thing, found)
             trials += found
             chosen = variants.get(best(found), chosen)
         progress("against the target it started from", number / (len(things) + 1))
         if chosen != base:
-            found = known.trials("all") or trying.measure("all", base, {"tuned": chosen}, Path(folder))
+            found = known.trials("all") or trying.measure("all", base, {"tuned": chosen}, folder)
             known.add("all", found)
             trials += found
             chosen = chosen if best(found) else base

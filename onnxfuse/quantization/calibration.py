@@ -6,16 +6,15 @@ Memory does not grow with the number of samples: of each watched value stay its 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
 from onnxfuse.io import onnx_file
+from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.rewrite import Op
 from onnxfuse.runtime import Feeds
@@ -161,8 +160,8 @@ def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iter
         rows.type, rows.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None, width])
         watching.graph.outputs.append(rows)
         shown[name] = rows.name or ""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "watching.onnx"
+    with scratch() as folder:
+        path = folder / "watching.onnx"
         onnx_file.save(watching, path)
         session = open_session(path)
         for feeds in batches():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.io import onnx_file
+from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.quantization.prepare import Prepared
@@ -38,10 +37,10 @@ def choose_format(prepared: Prepared, batch: int, data: Dataset | None, progress
     if scheme.format != "auto":
         return FormatChoice(scheme.format)
     progress("measuring both static formats")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         runners = {}
         for format in (QDQ, QOPERATOR):
-            path = Path(folder) / f"{format}.onnx"
+            path = folder / f"{format}.onnx"
             onnx_file.save(write(prepared, format=format), path)
             runners[format] = open_runner(path)
         timings = benchmark.measure(runners, [next(data.batches(batch))], rounds=ROUNDS)

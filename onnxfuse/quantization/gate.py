@@ -7,7 +7,6 @@ are found by bisection. What is judged each time is a file as it would be saved.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.quality import Predictions, Quality, judge, predict
 from onnxfuse.io import onnx_file
+from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.quantization.prepare import Prepared
@@ -156,17 +156,17 @@ def meet_thresholds(
     """
     names = [linear.name for linear in prepared.linears]
     expected = predict(open_runner(source), data, batch)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
 
         def file_of(kept: tuple[str, ...]) -> Path:
-            return Path(folder) / f"{len(kept)}.onnx"
+            return folder / f"{len(kept)}.onnx"
 
         def judge_kept(kept: tuple[str, ...]) -> Quality:
             onnx_file.save(write(prepared, kept, format), file_of(kept))
             return judge(predict(open_runner(file_of(kept)), data, batch), expected, data)
 
         def rank() -> dict[str, float]:
-            path = Path(folder) / "switched.onnx"
+            path = folder / "switched.onnx"
             onnx_file.save(write(prepared, format=format, switched=True), path)
             return sensitivity(open_runner(path), names, data.first(RANKED), batch, progress)
 

@@ -89,6 +89,14 @@ def test_a_reader_of_config_json_finishes_it(tmp_path):
     assert there(tmp_path) == {"config.json": "new", "model.onnx": "new"}
 
 
+def test_a_reader_finds_a_config_json_that_was_on_its_way(tmp_path):
+    stage(tmp_path, "{}", "model.onnx")
+    assert in_child(_killed, tmp_path, 2, ("config.json", "model.onnx")) == -signal.SIGKILL
+    assert not (tmp_path / "config.json").exists()
+    with pytest.raises(ModelError, match="is not JSON"):
+        folders.read_config(tmp_path / "model.onnx")
+
+
 def test_a_copy_of_a_half_renamed_folder_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     stage(tmp_path / "a", "old", *NAMES)
@@ -141,16 +149,15 @@ def test_what_can_be_moved_neither_forward_nor_back_waits_and_says_so(tmp_path, 
 
 def test_a_run_killed_on_the_way_back_is_taken_back(tmp_path, monkeypatch):
     stage(tmp_path, "old", *NAMES)
-    moves, calls = os.replace, []
+    moves = os.replace
 
     def fail(source, target):
-        calls.append(target)
-        if len(calls) in (4, 7):  # the last file; and the second on the way back
+        if target == tmp_path / "m.onnx" or str(source).endswith("old/in/b.txt"):
             raise OSError(28, "No space left on device")
         moves(source, target)
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="has files of this run and of an earlier one"):
         stage(tmp_path, "new", *NAMES)
     monkeypatch.setattr(os, "replace", moves)
     commit.settle(tmp_path)
@@ -290,3 +297,23 @@ def test_what_has_been_put_into_place_is_known(tmp_path):
         atomic.save_text("b", staged.with_name("b.txt"))
         assert not atomic.WRITTEN
     assert list(atomic.WRITTEN) == [tmp_path / "a.txt"]
+
+
+def _die_in_scratch() -> None:
+    with atomic.scratch() as folder:
+        (folder / "weights").write_text("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_scratch_folders_of_killed_runs_go_at_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    atomic.WRITTEN.clear()
+    with atomic.scratch() as used:
+        assert in_child(_die_in_scratch) == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 2
+        with atomic.scratch() as other:
+            atomic.save_text("x", other / "a.txt")
+            assert sorted(tmp_path.iterdir()) == sorted([used, other])
+            assert list(other.iterdir()) == [other / "a.txt"]
+    assert not list(tmp_path.iterdir())
+    assert not atomic.WRITTEN
