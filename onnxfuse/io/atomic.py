@@ -119,7 +119,7 @@ def merge(path: Path, entries: Mapping[str, Any]) -> None:
     """Have a staged JSON file hold what its place holds when the block of ``replacing`` ends, and ``entries``."""
     staging = next((_LIVE[folder] for folder in path.parents if folder in _LIVE), None)
     if staging is None:  # in a folder of ``scratch`` this is the place itself
-        path.write_text(_as_json(_known(path) | entries), encoding="utf-8")
+        path.write_text(_as_json(_known(path) | dict(entries)), encoding="utf-8")
     else:
         staging.merges.setdefault(path, {}).update(entries)
 
