@@ -26,6 +26,10 @@ from onnxfuse.runtime.sessions import compute
 LARGEST = 1 << 22
 """Elements up to which a computed constant is stored; larger ones (a table expanded for a batch) stay computed."""
 
+ROOM, SHARE = 1 << 28, 4
+"""Bytes that folding one model may read and make: so many, and so many times its weights. A type made wider takes
+three times them."""
+
 STORED_SMALL = {"DequantizeLinear"}
 """Operators that a runtime runs better than it reads their result: an int8 weight stays one."""
 
@@ -66,10 +70,13 @@ def fold(model: ir.Model, analysis: Analysis, trace: Trace, prover: Prover | Non
 
     What gives another result each time, holds a graph, or cannot be computed by ONNX Runtime stays as it is.
 
+    What would read and make more than ``ROOM`` and ``SHARE`` allow stays as well.
+
     Args:
-        trace: receives why a constant could not be computed.
+        trace: receives why a constant could not be computed, and counts the bytes of those that could.
         prover: runs the nodes whose content the analysis knows; where that differs, they stay.
     """
+    room = ROOM + SHARE * max(0, _stored_bytes(model) - trace.folded_bytes) - trace.folded_bytes
     known: Tensors = {}
     read_off: Tensors = {}
     to_run: list[ir.Node] = []
@@ -92,6 +99,13 @@ def fold(model: ir.Model, analysis: Analysis, trace: Trace, prover: Prover | Non
         elif _small(analysis[output]) and all(
             value is None or value in pending or value in known or is_constant(value) for value in node.inputs
         ):
+            taken = sum(_bytes(analysis[value]) for value in {output, *node.inputs} if value is not None)
+            if taken > room:
+                node.meta[LEFT] = True
+                trace.unfolded[output.name or ""] = f"{node.op_type}: constants of the model take more than was left to them"
+                continue
+            room -= taken
+            trace.folded_bytes += taken
             to_run.append(node)
             pending.add(output)
     wrong = _refuted(read_off, prover, trace) if prover is not None and read_off else []
@@ -163,6 +177,20 @@ def _small(info: ValueInfo) -> bool:
     if info.shape is None or any(dim.number is None for dim in info.shape):
         return False
     return math.prod(dim.coef for dim in info.shape) <= LARGEST
+
+
+def _bytes(info: ValueInfo) -> int:
+    """What a value takes; 0 where its size is not known."""
+    if info.shape is None or any(dim.number is None for dim in info.shape):
+        return 0
+    width = 8 if info.dtype is None or info.dtype == ir.DataType.STRING else info.dtype.itemsize
+    return math.ceil(math.prod(dim.coef for dim in info.shape) * width)
+
+
+def _stored_bytes(model: ir.Model) -> int:
+    """What the model's weights take."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(0 if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.nbytes for tensor in tensors)
 
 
 def _run(nodes: list[ir.Node], known: Tensors, analysis: Analysis, trace: Trace) -> Tensors:

@@ -63,8 +63,9 @@ class Trace:
 
     ``proven`` counts the rewrites whose local proof held, and ``proof_seconds`` is what all proofs took. ``unproven`` and
     ``rejected`` say by rule why a proof could not be run, and what was found wrong and therefore not done. ``endless`` are rules
-    that undid each other and were stopped. ``unfolded`` says by value why a constant could not be computed. ``listener`` is told
-    of each rewrite after it is made. ``passes`` counts by name how often a pass modified the model.
+    that undid each other and were stopped. ``unfolded`` says by value why a constant could not be computed, and ``folded_bytes``
+    counts what the others took. ``listener`` is told of each rewrite after it is made. ``passes`` counts by name how often a pass
+    modified the model.
     """
 
     applications: list[Application] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Trace:
     rejected: dict[str, str] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
     unfolded: dict[str, str] = field(default_factory=dict)
+    folded_bytes: int = 0
     passes: Counter[str] = field(default_factory=Counter)
     listener: Listener | None = field(default=None, repr=False)
 

@@ -8,6 +8,7 @@ does not run by itself) says why, and the check of the whole model remains. Regi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +35,9 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-5, np.dtype(np
 
 SIZES = (2, 3, 5, 7, 11)
 """Sizes of symbols, in the order of their appearance; primes, so that no two products agree by chance."""
+
+MOST = 1 << 26
+"""Elements of a region's input; sizes that the model fixes may be any."""
 
 NATIVE = frozenset("biuf")
 """Kinds of numpy's own types that regions run on; bfloat16 and the like are not among them."""
@@ -145,6 +149,8 @@ class Prover:
         if info.dtype is None or info.shape is None:
             raise ValueError(f"the type or shape of {value.name} is not known")
         shape = tuple(self._size(dim) for dim in info.shape)
+        if math.prod(shape) > MOST:
+            raise ValueError(f"{value.name} of fixed sizes {list(shape)} is more than a proof should take")
         dtype = info.dtype.numpy()
         implied = self._implied(info, shape)
         if implied is not None:

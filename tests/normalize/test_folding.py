@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.normalize import folding
 from onnxfuse.normalize.folding import fold
 from onnxfuse.rewrite import Dim, Prover, Trace
 from onnxfuse.runtime.sessions import compute
@@ -251,3 +252,20 @@ def test_what_the_analysis_says_is_proven():
     assert trace.rejected == {"fold-constants": "at n: the analysis says [2]"}
     assert ops(wrong) == ["Reshape"]
     assert wrong.graph.initializers["to"].const_value.numpy().tolist() == [-1, 4]
+
+
+def test_what_folding_reads_and_makes_is_counted_over_the_whole_model(monkeypatch):
+    text = f"g (float[3] x) => (float[3] y) <{W}> {{ a = Exp(w)  b = Sin(a)  c = Cos(b)  d = Tan(c)  e = Neg(d)  y = Add(x, e) }}"
+    model, trace = folded(text)
+    assert (ops(model), trace.folded_bytes, trace.unfolded) == (["Add"], 5 * 24, {})  # 12 bytes read and 12 made by each
+    monkeypatch.setattr(folding, "ROOM", 2 * 24 - 4 * 12)
+    model, trace = folded(text)
+    assert ops(model) == ["Add", "Cos", "Neg", "Tan"] and trace.folded_bytes == 2 * 24
+    assert trace.unfolded == {"c": "Cos: constants of the model take more than was left to them"}
+    assert_same(parse(text, opset=21), model, {})
+    monkeypatch.setattr(folding, "ROOM", 10_000)
+    first, second = parse(text, opset=21), parse(text, opset=21)
+    trace = Trace()
+    for model in (first, second):  # one trace counts on
+        fold(model, analysis_of(model), trace)
+    assert trace.folded_bytes == 2 * 5 * 24

@@ -348,6 +348,13 @@ def test_a_default_that_a_caller_may_override_proves_nothing():
     assert outcome(trace) == "rejected"
 
 
+def test_sizes_that_a_model_fixes_are_not_made_at_any_size():
+    text = "g (float[9000,9000] x) => (float[9000,9000] y) { y = Relu(x) }"
+    _, model, trace = apply(Rule("rule", relu, agree, lambda op, x: op.Max(x, op.constant(0.0))), text)
+    assert trace.unproven == {"rule": "x of fixed sizes [9000, 9000] is more than a proof should take"}
+    assert ops(model) == ["Max"]
+
+
 @pytest.mark.parametrize("unknown", ["type", "shape"])
 def test_an_input_without_type_or_shape_is_named(unknown):
     model = parse("g (float[B,S] x) => (float[B,S] y) { y = Relu(x) }")
