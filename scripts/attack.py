@@ -12,6 +12,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every outcome into this file")
     arguments = parser.parse_args()
     imports.everything()
+    begin = time.monotonic()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
         sources = prepare(Path(folder) / "sources", imports.run)
@@ -51,7 +53,7 @@ def main() -> int:
             outcomes += _part(cases, Path(folder))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(each) | {"case": str(each.case)} for each in outcomes], indent=1))
-    for line in _table(outcomes):
+    for line in (*_table(outcomes), f"{len(outcomes)} cases in {time.monotonic() - begin:.0f} s, seed {arguments.seed}"):
         print(line)  # noqa: T201 - a program's result
     return int(any(outcome.bad for outcome in outcomes))
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.io import door
+from onnxfuse.io.quiet import quiet
 
 Columns = dict[str, Any]
 
@@ -62,14 +63,14 @@ def _folder(path: Path) -> Columns:
     columns: Columns = {}
     for file in sorted(path.glob("*.npy")):
         real = door.within(file, path, UsageError)
-        with door.reading(file, "an array", UsageError, AGAIN):
+        with door.reading(file, "an array", UsageError, AGAIN), quiet():  # numpy warns of sizes before it refuses them
             columns[file.stem] = np.load(real, mmap_mode="r", allow_pickle=False)
     return _arrays(path, columns)
 
 
 def _archive(path: Path) -> Columns:
     door.require_unpackable(path, UsageError)
-    with door.reading(path, "data", UsageError, AGAIN), np.load(path, allow_pickle=False) as archive:
+    with door.reading(path, "data", UsageError, AGAIN), quiet(), np.load(path, allow_pickle=False) as archive:
         return _arrays(path, {name: archive[name] for name in archive.files})
 
 

@@ -154,12 +154,19 @@ _Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def _closeness(name: str, got: Predictions, reference: Predictions) -> _Closeness:
-    """How close one output is, over all batches. Raises ModelError where shapes differ, or the reference is not finite."""
+    """How close one output is, over all batches.
+
+    Raises:
+        ModelError: shapes differ, or the reference is not finite.
+        UsageError: the mask leaves nothing to compare.
+    """
     pairs = _pairs(name, got, reference)
     if pairs[0][0].dtype.kind in "OSU":  # texts have no direction: they are equal or not
         equal = float(np.concatenate([(wanted == seen).reshape(-1) for wanted, seen, _ in pairs]).mean())
         return _Closeness(equal, equal)
     batches = _rows(name, pairs)
+    if not any(len(rows.wanted) for rows in batches):
+        raise UsageError(f"no token of the data is real, so nothing can be judged by output {name!r}; correct its attention_mask")
     if not all(rows.finite for rows in batches):
         raise ModelError(f"output {name!r} of the model to compare with is not finite on the data; nothing can be judged by it")
     if name == embeddings.OUTPUT and sum(len(rows.wanted) for rows in batches) > 1:

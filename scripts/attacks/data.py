@@ -157,7 +157,7 @@ KINDS |= {
     "npz-text": _npz({"input_ids.npy": b"text"}),
     "npz-pickle": _npz({"input_ids.npy": _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cposix\nsystem\n(S'touch ../outside/pwned'\ntR.")}),
     "npz-cut": _file("data.npz", b"PK\x03\x04" + bytes(50)),
-    "npz-names": _npz({"../../outside/pwned.npy": _packed(IDS), "": _packed(IDS)}),
+    "npz-names": _npz({"../../outside/pwned.npy": _packed(IDS), " ": _packed(IDS)}),
     "npz-huge": _npz({"input_ids.npy": _npy(f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({2**50},), }}")}),
     "npz-bomb": _zeros(6),
     "csv-field": _file("data.csv", b"text,label\n" + b"x" * 200_000 + b",1\n"),

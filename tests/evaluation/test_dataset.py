@@ -164,6 +164,12 @@ def test_a_folder_of_the_datasets_library(tmp_path):
 # What a folder leads to ------------------------------------------------------------------------------------------
 
 
+def huge():
+    """An array of more numbers than there are addresses."""
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (4611686018427387904, 4), }\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
 def outside(folder, make):
     """A folder of columns, one of them as ``make`` makes it: from a path to a whole column in a folder beside."""
     (folder / "in").mkdir()
@@ -184,6 +190,7 @@ def outside(folder, make):
         (lambda path, there: path.symlink_to("/dev/zero"), "lies outside"),
         (lambda path, there: os.mkfifo(path), "is a named pipe, not a file"),
         (lambda path, there: path.mkdir(), "is a folder, not a file"),
+        (lambda path, there: path.write_bytes(huge()), "cannot be read as an array .array is too big"),
         (lambda path, there: path.write_bytes(there.read_bytes()[:70]), "cannot be read as an array"),
         (lambda path, there: shutil.copy(archive(there, a=IDS), path), "input_ids is no array"),
         (lambda path, there: np.save(path, np.array([{}]), allow_pickle=True), "cannot be read as an array"),

@@ -219,3 +219,13 @@ def test_what_cannot_be_judged():
     assert both(lambda feeds: {"y": feeds["x"]}, lambda feeds: {"y": feeds["x"]}, DATA).accuracy is None
     with pytest.raises(ModelError, match=r"the outputs are \['z'\], wanted \['y'\]"):
         both(lambda feeds: {"y": feeds["x"]}, lambda feeds: {"z": feeds["x"]}, DATA)
+
+
+def test_data_without_a_real_token_judge_nothing():
+    data = Dataset("set", {"x": np.ones((4, 4)), "attention_mask": np.zeros((4, 4), np.int64)})
+
+    def run(feeds):
+        return {"last_hidden_state": np.ones((*feeds["x"].shape, 3))}
+
+    with pytest.raises(UsageError, match="no token of the data is real, so nothing can be judged by output 'last_hidden_state'"):
+        both(run, run, data)
