@@ -37,10 +37,11 @@ class Replaceable:
             f"{place} is there, and onnxfuse did not make it; choose another place with --output, or add --overwrite"
         )
 
-    def require(self, path: Path) -> None:
-        """Ask before the work begins. Raises UsageError where ``path`` is there and must stay."""
-        if os.path.lexists(path):
-            self(path.parent, path.name)
+    def require(self, *paths: Path) -> None:
+        """Ask before the work begins. Raises UsageError where one of ``paths`` is there and must stay."""
+        for path in paths:
+            if os.path.lexists(path):
+                self(path.parent, path.name)
 
 
 def is_ours(home: Path, name: str) -> bool:

@@ -108,8 +108,7 @@ def guard_of(plan: ExportConfig, *names: str) -> Replaceable:
     """What may be replaced in ``plan.out``. Raises UsageError: it is the source itself, or one of ``names`` there must stay."""
     require_elsewhere(plan.out, [Path(plan.source)])
     guard = Replaceable(overwrite=plan.overwrite)
-    for name in (*names, "config.json"):
-        guard.require(plan.out / name)
+    guard.require(*(plan.out / name for name in (*names, "config.json", folders.RECORD)))
     return guard
 
 

@@ -98,7 +98,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     clock = Clock()
     source = source or Opened(plan.source)
     guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
-    guard.require(plan.out)
+    guard.require(plan.out, plan.out.with_name(folders.RECORD))
     source.inputs.require_length(plan.length or 0)
     model = source.model.clone()
     slow = slow_matmuls(model)

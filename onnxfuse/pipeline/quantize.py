@@ -62,7 +62,7 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened |
     clock = Clock()
     source = source or Opened(plan.source)
     guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
-    guard.require(plan.out)
+    guard.require(plan.out, plan.out.with_name(folders.RECORD))
     calibration, uncalibrated = _calibration(plan, source.model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)
     if plan.thresholds and data is None:

@@ -56,7 +56,7 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
     clock = Clock()
     before = Opened(source)
     guard = Replaceable((source, *external.weight_files(before.model)), overwrite)
-    guard.require(out)
+    guard.require(out, out.with_name(folders.RECORD))
     model = before.model.clone()
     slow = slow_matmuls(model)
     counts = retype_weights(model)

@@ -95,6 +95,15 @@ def test_verbs_replace_neither_their_source_nor_what_others_made(cli, tmp_path, 
     assert sorted(os.listdir(tmp_path)) == ["link.onnx", "mine.onnx", "model.onnx"]
 
 
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "tune"])
+def test_another_file_of_the_records_name_is_told_of_before_the_work(cli, tmp_path, verb):
+    model(tmp_path / "model.onnx")
+    (tmp_path / "onnxfuse.json").write_text("mine")
+    result = cli(*VERBS[verb])
+    expect_one_line(result, 2, "onnxfuse.json is there, and onnxfuse did not make it")
+    assert (tmp_path / "onnxfuse.json").read_text() == "mine"
+
+
 def test_optimize_replaces_its_own_result_and_others_when_told(cli, tmp_path):
     model(tmp_path / "model.onnx")
     (tmp_path / "model_optimized.onnx").write_text("mine")

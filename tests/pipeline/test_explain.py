@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse import catalog
+from onnxfuse.errors import UsageError
 from onnxfuse.io import onnx_file
 from onnxfuse.optimizer import count, fuse
 from onnxfuse.pipeline.explain import explain
@@ -129,6 +130,20 @@ def test_dump_holds_the_graph_after_each_rewrite(tmp_path):
     changes = (tmp_path / "changes.txt").read_text()
     assert f"{files[at].removesuffix('.onnx')} at cm\n  - " in changes
     assert "+ cm = Attention(q, k, v, " in changes
+    Dump(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_dump_removes_what_a_dump_wrote_alone(tmp_path):
+    from onnxfuse.rewrite.dump import Dump
+
+    model = CASES["as it is"].build()
+    (tmp_path / "changes.txt").write_text("0001-gelu at y\n  - y = Erf(x)\n")
+    for name in ("0001-gelu.onnx", "0002-mine.onnx"):
+        (tmp_path / name).write_text("there")
+    with pytest.raises(UsageError, match=r"0002-mine\.onnx in it is of no earlier dump; give an empty folder"):
+        Dump(model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0001-gelu.onnx", "0002-mine.onnx", "changes.txt"]
 
 
 def test_a_runtimes_own_operator_is_not_called_done():
