@@ -15,7 +15,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
-TESTED = ("", "torch", "eval")
+TESTED = ("", "torch", "eval", "openvino", "plot", "view")
 """The extras whose floors hold together in one environment; "" is onnxfuse itself."""
 
 

@@ -41,7 +41,11 @@ def repair(proto: onnx.ModelProto) -> None:
     for graph in graphs(proto):
         _repair_initializers(graph)
         _forget_negative_sizes(graph)
+    proto.ClearField(
+        "configuration"
+    )  # which devices share which node: no runtime here reads it, and rewrites would not keep it true
     for node in nodes(proto):
+        node.ClearField("device_configurations")
         _make_dense(node)
     declared = {value.name: value.type for value in proto.graph.input}
     for value in proto.graph.output:

@@ -82,7 +82,8 @@ def guard_by_heads(match: Match) -> Learned:
     picked = all(node.op_type == "Gather" and node.attributes.get_int("axis", 0) in (3, -2) for node in readers)
     match.need(picked and not match.output.is_graph_output(), "the readers do not pick one of the parts", match.output)
     sizes = [match.need_number(size, "a size") for size in wanted[2:]]
-    match.need_shape(match.need_constant("weight"), rank=2)
+    columns = match.need_shape(match.need_constant("weight"), rank=2)[1]
+    match.need(columns == Dim(math.prod(sizes)), "the weight has other columns than the parts of heads", match["weight"])
     if "bias" in match.bindings:
         bias = match.need_shape(match.need_constant("bias"))
         match.need(bias == (Dim(math.prod(sizes)),), "the bias is not one row", match["bias"])

@@ -162,5 +162,5 @@ def records() -> Iterable[bytes]:
     for name in targets.NAMES:
         yield b"\0" + json.dumps(targets.find(name).to_json()).encode()
     yield b"\x01" + json.dumps(BERT).encode()
-    yield b"\x02" + json.dumps({"optimize": {"source": "model.onnx", "out": "model_optimized.onnx"}}).encode()
+    yield b"\x02" + json.dumps({"optimize": {"plan": {"source": "model.onnx"}, "files": ["model_optimized.onnx"]}}).encode()
     yield b'\x03{"target": "cpu", "session": {"threads": 1, "runtime": "ort"}, "fused": {}, "versions": {}}'

@@ -9,7 +9,7 @@ from tests.conftest import analysis_of, fill, parse
 
 CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64[1] v0 = {0}, int64[1] v1 = {1}, int64[1] v2 = {2}, int64[1] v3 = {3}, int64[1] v4 = {4}, int64[1] last = {-1},
     int64[2] two_ids = {0, 1}, int64[2] flat = {-1, 12}, int64[3] flat3 = {-1, 3, 4}, int64[3] back = {0, 0, 6}, int64[4] heads = {0, 0, 3, 4},
-    int64[5] five = {0, 0, 3, 2, 2}, int64[5] heads5 = {0, 0, 1, 3, 2}, int64[5] heads5b = {0, 0, 3, 1, 2}, int64[5] turned5 = {-1, 5, 1, 3, 2},
+    int64[5] five = {0, 0, 3, 2, 2}, int64[5] heads5 = {0, 0, 1, 3, 2}, int64[5] heads5b = {0, 0, 3, 1, 2}, int64[5] heads5c = {0, 0, 2, 3, 2}, int64[5] turned5 = {-1, 5, 1, 3, 2},
     int64[4] head2 = {1, -1, 2, 6}, int64[4] head3 = {0, 0, 3, 4}, int64[4] head6 = {0, 0, 2, 6}, int64[3] uneven = {1, 2, 3}, int64[5] turned = {-1, 5, 3, 2, 2}, int64[3] wide = {2, 1, 1}, int64[4] four = {1, 1, 1, 1},
     float f0 = {0.0}, float f1 = {1.0}, float[1,1,1,1] one4 = {1.0}, float f2 = {2.0}, float f3 = {3.0}, float f5 = {-5.0}, float low = {-10000.0},
     float inf = {-inf}, float[1,1,1,1] two4 = {2.0}, int64 two = {2}, int64 three = {3}, bool[1,1,1,1] yes4 = {1}, float[1,1,1,1] zero4 = {0.0},
@@ -198,6 +198,11 @@ CASES = [
         "the readers do not pick one of the parts",
     ),
     ("heads-by-parts", "m = MatMul(x, e2)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "weight is not a constant"),
+    (
+        "heads-by-parts",
+        "m = MatMul(x, w)  h = Reshape(m, heads5c)  y = Gather<axis = 3>(h, one)",
+        "the weight has other columns than the parts of heads",
+    ),
     ("heads-by-parts", "m = MatMul(x, c126)  h = Reshape(m, heads5)  y = Gather<axis = 3>(h, one)", "c126 has rank 3, wanted 2"),
     (
         "heads-by-parts",
