@@ -23,7 +23,8 @@ DynamicQuantizeMatMul Dropout Elu EmbedLayerNormalization Equal Erf Exp FastGelu
 Gather GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual HardSigmoid HardSwish Hardmax Identity
 If InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul
 MatMulInteger MatMulInteger16 MatMulIntegerToFloat MatMulNBits Max MaxPool Mean Min Mish Mul MultiHeadAttention Neg NonZero
-Not Or PRelu PackedAttention PackedMultiHeadAttention Pow QAttention QLinearAdd QLinearMatMul QLinearMul QOrderedMatMul
+Not Or PRelu PackedAttention PackedMultiHeadAttention Pow QAttention QGemm QLinearAdd QLinearMatMul QLinearMul
+QLinearSigmoid QLinearSoftmax QOrderedMatMul
 QuantizeLinear QuickGelu RMSNormalization Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean
 ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu RemovePadding Reshape RestorePadding RotaryEmbedding Round ScatterElements
 ScatterND Selu Shape Sigmoid Sign SimplifiedLayerNormalization Sin Sinh Size SkipLayerNormalization
@@ -81,14 +82,14 @@ def _of_sizes(proto: onnx.ModelProto, every: list[onnx.NodeProto]) -> str:
             asked = _asked([node.input[at] for at in MAKERS[node.op_type] if at < len(node.input)], makers, constants)
             if asked > MOST:
                 return f"has {node.op_type} of large sizes"
-        elif node.op_type in DIVIDERS:
+        elif node.op_type in DIVIDERS and len(node.input) == 2:
             dividers.append(node)
         doubling += node.op_type == "Concat" and len(set(node.input)) < len(node.input)
     if doubling > 8:
         return "doubles tensors again and again"
     if any(1 in tensor.dims and max(tensor.dims) > LONG for tensor in proto.graph.initializer):
         return "has a long weight that broadcasts"
-    return _of_division(proto, [node for node in dividers if not _is_size(node.input[1:2], makers, constants)], constants)
+    return _of_division(proto, [node for node in dividers if not _is_positive(node.input[1], makers, constants)], constants)
 
 
 def _constants(proto: onnx.ModelProto, every: Iterable[onnx.NodeProto]) -> dict[str, np.ndarray]:
@@ -111,53 +112,70 @@ def _constants(proto: onnx.ModelProto, every: Iterable[onnx.NodeProto]) -> dict[
 
 
 def _asked(names: Iterable[str], makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, np.ndarray]) -> float:
-    """The product of the numbers behind sizes; infinite where too much is behind them. Sizes of tensors count as nothing."""
-    product, waiting, seen = 1.0, list(names), set[str]()
+    """The product of the numbers behind sizes; infinite where too much is behind them.
+
+    Sizes of tensors count as nothing, and of a vector that a number is gathered from (``picked``) the largest does.
+    """
+    product, waiting, seen = 1.0, [(name, False) for name in names], set[str]()
     while waiting:
-        name = waiting.pop()
+        name, picked = waiting.pop()
         if name in seen or not name:
             continue
         seen.add(name)
         if len(seen) > STEPS:
             return math.inf
         if name in constants:
-            product *= _magnitude(constants[name])
+            product *= _magnitude(constants[name], picked=picked)
         elif name in makers and makers[name].op_type not in ("Shape", "Size"):
             maker = makers[name]
-            waiting += maker.input[:1] if maker.op_type == "Slice" else maker.input  # whose ends say "to the end"
+            places = (
+                maker.input[:1] if maker.op_type in ("Gather", "Slice") else maker.input
+            )  # what is behind is where, not how many
+            waiting += [(behind, picked or maker.op_type == "Gather") for behind in places]
     return product
 
 
-def _magnitude(array: np.ndarray) -> float:
-    """The product of an array's numbers, those below 1 left out; small numbers are axes and the like as often as sizes."""
-    return float(np.prod(np.maximum(np.abs(array.astype(np.float64)), 1)))
+def _magnitude(array: np.ndarray, *, picked: bool) -> float:
+    """The product of an array's numbers, or the largest of them; what is below 1 counts as 1."""
+    numbers = np.maximum(np.abs(array.astype(np.float64)), 1)
+    return float(numbers.max(initial=1) if picked else np.prod(numbers))
 
 
-CARRY = frozenset(("Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Unsqueeze"))
-"""Operators that make sizes of sizes."""
+CARRY = frozenset(("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"))
+"""Operators that give numbers of their first input."""
+
+DEPTH, PARTS = 12, 3
+"""Operators behind a divisor, and what each may be made of: the walk takes at most one to the power of the other."""
 
 
-def _is_size(names: Iterable[str], makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, np.ndarray]) -> bool:
-    """Whether values are sizes of tensors, which are 1 or more unless a tensor is empty."""
-    waiting, seen, found = list(names), set[str](), False
-    while waiting:
-        name = waiting.pop()
-        if name in seen or not name:
-            continue
-        seen.add(name)
-        if name in constants:
-            if (constants[name] < 1).any():
-                return False
-        elif name not in makers or len(seen) > STEPS:
-            return False
-        elif makers[name].op_type in CARRY:
-            maker = makers[name]
-            waiting += maker.input if maker.op_type in ("Concat", "Mul") else maker.input[:1]
-        elif makers[name].op_type not in ("Shape", "Size"):
-            return False
-        else:
-            found = True
-    return found
+def _is_positive(name: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, np.ndarray], depth: int = 0) -> bool:
+    """Whether all numbers of a value are 1 or more: constants, sizes of tensors that are not empty, and what is made of these."""
+    if name in constants:
+        return bool((constants[name] >= 1).all())
+    if name not in makers or depth > DEPTH:
+        return False
+    maker = makers[name]
+    if maker.op_type in ("Shape", "Size"):
+        return True
+    if maker.op_type in CARRY:
+        return _is_positive(maker.input[0], makers, constants, depth + 1)
+    if maker.op_type in ("Add", "Concat", "Max", "Mul") and len(set(maker.input)) <= PARTS:
+        return all(_is_positive(each, makers, constants, depth + 1) for each in set(maker.input))
+    return _is_rounded_up(maker, makers, constants, depth + 1)
+
+
+def _is_rounded_up(
+    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, np.ndarray], depth: int
+) -> bool:
+    """Whether a node is a division of positive numbers that rounds up: (a + b - 1) / b."""
+    less = makers.get(node.input[0]) if node.op_type == "Div" else None
+    total = makers.get(less.input[0]) if less is not None and less.op_type == "Sub" else None
+    if less is None or total is None or total.op_type != "Add" or node.input[1] not in total.input:
+        return False
+    one = constants.get(less.input[1])
+    return (
+        one is not None and bool((one == 1).all()) and all(_is_positive(each, makers, constants, depth) for each in total.input)
+    )
 
 
 def _of_division(proto: onnx.ModelProto, dividers: list[onnx.NodeProto], constants: Mapping[str, np.ndarray]) -> str:
