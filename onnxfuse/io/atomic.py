@@ -58,7 +58,7 @@ def named(text: str) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, guard: Guard | None = None) -> Iterator[Path]:
+def replacing(path: Path, guard: Guard | None = None, kept: str = UNTOUCHED) -> Iterator[Path]:
     """A staging file that takes ``path``'s place when the block ends well, and vanishes when it does not.
 
     What else the block lays beside the staging file, in folders too, goes to the same place under ``path``'s folder: all of it,
@@ -67,6 +67,7 @@ def replacing(path: Path, guard: Guard | None = None) -> Iterator[Path]:
 
     Args:
         guard: asked of each file that would be replaced.
+        kept: what is true of the folder when nothing can be written, for the message.
 
     Raises:
         StorageError: nothing can be written there; what was there is whole. An error that names a staged file names its place.
@@ -84,7 +85,7 @@ def replacing(path: Path, guard: Guard | None = None) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or first_line(error)}; free some space or choose another "
-            f"folder with --output; {UNTOUCHED}"
+            f"folder with --output; {kept}"
         ) from error
     except OnnxfuseError as error:
         error.args = tuple(staging.named(str(part)) for part in error.args)

@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.io import atomic, commit, door, files
+from onnxfuse.io.commit import UNTOUCHED
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 
@@ -97,20 +98,28 @@ def read_config(source: Path) -> dict[str, Any]:
 
 
 def record(
-    folder: Path, step: str, plan: Any, results: dict[str, Any], *, staged: Path | None = None, files: Sequence[str] = ()
+    folder: Path,
+    step: str,
+    plan: Any,
+    results: dict[str, Any],
+    *,
+    staged: Path | None = None,
+    files: Sequence[str] = (),
+    kept: str = UNTOUCHED,
 ) -> None:
     """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out.
 
     Args:
         staged: a file that is on its way into ``folder``; the record takes its place together with it.
         files: what was written beside it, by names relative to ``folder``.
+        kept: what a message says of the folder where only the record cannot be written.
     """
     content = plain(plan if isinstance(plan, dict) else asdict(plan))
     entry = {"plan": content, "versions": versions(), **plain(results), **({"files": sorted(files)} if files else {})}
     if staged is not None:
         atomic.merge(staged.with_name(RECORD), {step: entry})
         return
-    with atomic.replacing(folder / RECORD) as own:
+    with atomic.replacing(folder / RECORD, kept=kept) as own:
         atomic.merge(own, {step: entry})
 
 

@@ -115,7 +115,8 @@ def _run_all(
     inputs = feeds(exported.checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
     outcome = Run(exported, made.optimize, made.quantize, made.parity, timings, measure, framework, made.unquantized)
-    folders.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]})
+    kept = f"{', '.join(path.name for path in outcome.paths.values())} are saved there, what was measured is not"
+    folders.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]}, kept=kept)
     return outcome
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from onnxfuse import catalog, exporters, targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
-from onnxfuse.errors import ExportError, NothingToQuantizeError, ParityError, RequirementError, UsageError
+from onnxfuse.errors import ExportError, NothingToQuantizeError, ParityError, RequirementError, StorageError, UsageError
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.exporters import tflite
 from onnxfuse.fusions.unpad import Padding
@@ -460,6 +460,23 @@ def test_run_keeps_what_was_made_before_a_step_failed_and_nothing_when_interrupt
         run(tmp_path)
     assert sorted(os.listdir(tmp_path / "out")) == ["model.onnx", "model_optimized.onnx"]
     assert not list(tmp_path.glob(".onnxfuse-*"))
+
+
+def test_run_says_what_is_saved_when_only_its_measurement_cannot_be(stubbed, tmp_path, monkeypatch):
+    measure = benchmark.measure
+
+    def full(runners, inputs, **options):
+        monkeypatch.setattr("onnxfuse.io.locks.tempfile.mkdtemp", fail)
+        return measure(runners, inputs, **options)
+
+    def fail(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(benchmark, "measure", full)
+    said = "onnxfuse.json: No space left .*; model.onnx, model_optimized.onnx, model_quantized.onnx are saved there, what was measured is not$"
+    with pytest.raises(StorageError, match=said):
+        run(tmp_path)
+    assert len(list((tmp_path / "out").glob("*.onnx"))) == 3
 
 
 def test_run_tells_of_every_step(stubbed, tmp_path):
