@@ -94,7 +94,7 @@ def _zeros(gigabytes: int) -> tuple[str, Lay]:
         header = _npy(f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({gigabytes << 27},), }}")
         with (
             zipfile.ZipFile(folder / "data.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-            archive.open("input_ids.npy", "w") as member,
+            archive.open("input_ids.npy", "w", force_zip64=True) as member,
         ):
             member.write(header)
             for _ in range(gigabytes << 4):
