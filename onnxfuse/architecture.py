@@ -57,6 +57,15 @@ class Architecture:
     keras_hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ort_optimizer: str = "bert"
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a task that no outputs are known of, and for counts that are none."""
+        if unknown := [task for task in self.tasks if task not in OUTPUTS]:
+            raise UsageError(f"family {self.model_type} has task {unknown[0]!r}, wanted some of {', '.join(OUTPUTS)}")
+        if wrong := [name for name, count in self.counts.items() if not isinstance(count, Count)]:
+            raise UsageError(
+                f"family {self.model_type} counts {wrong[0]} by {self.counts[wrong[0]]!r}, wanted a Count(layer, once)"
+            )
+
     @property
     def name(self) -> str:
         """What it is found by."""

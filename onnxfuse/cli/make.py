@@ -119,7 +119,7 @@ def _optimized_lines(step: Optimized) -> list[str]:
         f"nodes: {step.nodes}",
         f"rewrites: {len(step.trace.applications)}, proven one by one: {step.trace.proven}",
         *(f"not done, wrong here: {rule} {why}" for rule, why in step.trace.rejected.items()),
-        *(f"stopped, it undid another: {rule}" for rule in sorted(step.trace.endless)),
+        *(f"stopped, it would never end: {rule}" for rule in sorted(step.trace.endless)),
         *advice,
     )
 

@@ -46,8 +46,10 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
                 elsewhere = next(iter(frameworks().values())).label
                 advice = f"try --exporter {others[0]}" if others else f"export it with {elsewhere} instead"
                 raise ExportError(
-                    f"the {exporter} exporter failed on {checkpoint.name}: {first_line(error)}; {advice}"
+                    f"the {exporter} exporter failed on {checkpoint.name}: {type(error).__name__}: {first_line(error)}; {advice}"
                 ) from error
+        if not raw.is_file():
+            raise ExportError(f"the {exporter} exporter wrote no model for {checkpoint.name}; correct it, or choose another")
         model = onnx_file.load(raw)
         _require(model, checkpoint, exporter, opset)
         _drop_unread_inputs(model, checkpoint.family.inputs)

@@ -110,7 +110,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
     expected = _expected(family, source.config, target)
-    _require(plan, fused.counts, expected)
+    _require(plan, fused.counts, expected, catalog.architecture(family).layers)
     model.metadata_props[METADATA] = _note(target, fused.counts)
     nodes, result = len(model.graph), None
     slow_types = SlowTypes(slow, round(slow_factor(), 2)) if slow else None
@@ -178,17 +178,22 @@ def _expected(family: str, config: Mapping[str, Any], target: Target) -> dict[st
     return {name: count for name, count in expected.items() if name not in absent}
 
 
-def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """Hold the counts against ``--require``: "all", or NAME=NUMBER. What is missing is explained."""
+def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[str, int], layers: str) -> None:
+    """Hold the counts against ``--require``: "all", or NAME=NUMBER. What is missing is explained.
+
+    ``layers``: what the family calls the number of layers in config.json.
+    """
     needs: dict[str, int] = {}
     for item in plan.require:
         name, _, number = item.partition("=")
         if item == "all":
             if not expected:
                 raise UsageError(
-                    "--require all needs the number of layers, from config.json beside the model's file; without it, ask for "
-                    "NAME=NUMBER"
+                    f"--require all needs the number of layers, {layers} in config.json beside the model's file; without it, ask "
+                    "for NAME=NUMBER"
                 )
+            if unknown := sorted(set(expected) - set(counts)):
+                raise UsageError(f"the model's family counts {', '.join(unknown)}, which no fusion makes; correct its file")
             needs |= expected
         elif name in counts and number.isdigit():
             needs[name] = int(number)

@@ -203,6 +203,8 @@ def apply_at(model: ir.Model, rule: Rule, root: ir.Node, analysis: Analysis, tra
         op = Op(model.graph, pattern.name_of(match.output))
         with _named(rule, match):
             built = rule.after(op, **match.bindings, **learned)
+            if not isinstance(built, ir.Value):
+                raise TypeError(f"after returns a {type(built).__name__}, wanted the new value")
         if prover is not None and not _proven(prover, rule, match, op, built, trace):
             continue
         value, before = pattern.name_of(match.output), [Line.of(node) for node in match.nodes]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from onnxfuse.errors import UsageError
 from onnxfuse.rewrite.rule import Rule
 
 FUSE, HOIST = "fuse", "hoist"
@@ -62,6 +63,9 @@ class Fusion:
     unless: tuple[str, str] | None = None
     alone: Alone = BY_RULE
 
+    def __post_init__(self) -> None:
+        _require_rules(self.name, self.rules)
+
     def made(self, node: ir.Node) -> bool:
         """Whether a node is what this fusion makes."""
         of_operator = bool(self.operator) and node.op_type == self.operator and not node.domain
@@ -88,6 +92,15 @@ class Lowering:
     alone: Alone = BY_RULE
     tuned: bool = True
 
+    def __post_init__(self) -> None:
+        _require_rules(self.name, self.rules)
+
     @property
     def name(self) -> str:
         return f"{self.thing} {self.variant}"
+
+
+def _require_rules(name: str, rules: object) -> None:
+    """Raises UsageError for what is no tuple of rules, as where the comma of a tuple of one is forgotten."""
+    if not isinstance(rules, tuple) or not all(isinstance(rule, Rule) for rule in rules):
+        raise UsageError(f"{name} has a {type(rules).__name__} as its rules, wanted a tuple of Rule: (Rule(...),)")

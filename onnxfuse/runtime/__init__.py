@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from onnxfuse import plugins
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import ModelError, OnnxfuseError, UsageError, one_line
 from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings
 from onnxfuse.runtime.probes import matmul_saturates, slow_factor
 from onnxfuse.runtime.sessions import open_session, run
@@ -49,6 +51,30 @@ def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa:
 
     Raises:
         UsageError: no runtime of that name.
-        MissingExtraError, ModelError: the runtime is not installed, or cannot open the file.
+        MissingExtraError, ModelError: the runtime is not installed, or cannot open the file; or, called, cannot run on it.
     """
-    return runtime_of(path, settings.runtime).open(path, settings)
+    runtime = runtime_of(path, settings.runtime)
+    with _blamed(runtime, "open", path):
+        run = runtime.open(path, settings)
+
+    def checked(feeds: Feeds) -> Outputs:
+        with _blamed(runtime, "run", path):
+            outputs = run(feeds)
+        if not isinstance(outputs, dict):
+            raise ModelError(
+                f"runtime {runtime.name} gives a {type(outputs).__name__} for {path}, wanted a dict of arrays by name"
+            )
+        return outputs
+
+    return checked
+
+
+@contextmanager
+def _blamed(runtime: Runtime, doing: str, path: Path) -> Iterator[None]:
+    """What a runtime raises that is no error of ours names it. Raises ModelError."""
+    try:
+        yield
+    except (OnnxfuseError, OSError):
+        raise
+    except Exception as error:
+        raise ModelError(f"runtime {runtime.name} cannot {doing} {path}: {type(error).__name__}: {one_line(error)}") from error

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxfuse import plugins
-from onnxfuse.errors import ModelError, first_line
+from onnxfuse.errors import ModelError, UsageError, first_line
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
 from onnxfuse.rewrite.inference import Inferred
@@ -73,8 +73,18 @@ def _open(source: str | bytes, settings: Settings, *, optimize: bool) -> ort.Inf
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
         for library in plugins.libraries():
-            options.register_custom_ops_library(str(library))
+            with _naming(library):
+                options.register_custom_ops_library(str(library))
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _naming(library: Path) -> Iterator[None]:
+    """Raises UsageError for a library that cannot be loaded: it, and no model, is at fault."""
+    try:
+        yield
+    except Exception as error:
+        raise UsageError(f"the library {library} cannot be loaded: {first_line(error)}; build it for this machine") from error
 
 
 @contextlib.contextmanager

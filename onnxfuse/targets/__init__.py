@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from onnxfuse import plugins
 from onnxfuse.errors import UsageError
 from onnxfuse.io import door
@@ -118,14 +120,12 @@ def find(name: str) -> Target:
     Raises:
         UsageError: there is none, or the file does not describe a target.
     """
+    brought = _brought()
     if name in NAMES:
         return read(SHIPPED / f"{name}.json")
     path = Path(name)
     if path.is_dir():
         return _in_folder(path)
-    brought = {
-        target.name: target for folder in plugins.folders() if (folder / FILE).is_file() for target in [_in_folder(folder)]
-    }
     if name in brought:
         return brought[name]
     if not path.is_file():
@@ -144,6 +144,18 @@ def use(name: str) -> Iterator[Target]:
         yield target
 
 
+def _brought() -> dict[str, Target]:
+    """The targets in the folders of ``ONNXFUSE_PLUGINS``, by name. Raises UsageError: two of one name."""
+    found: dict[str, Target] = {}
+    for folder in plugins.folders():
+        if (folder / FILE).is_file():
+            target = _in_folder(folder)
+            if target.name in found or target.name in NAMES:
+                raise UsageError(f"{folder / FILE} names its target {target.name!r}, and there is one; give it another name")
+            found[target.name] = target
+    return found
+
+
 def _in_folder(folder: Path) -> Target:
     if not (folder / FILE).is_file():
         raise UsageError(f"{folder} is no target: it has no {FILE}")
@@ -155,8 +167,11 @@ def _in_folder(folder: Path) -> Target:
 OWN = {each.name for each in fields(Target)} - {"chosen", "folder"}
 """What a target's file holds beside variants."""
 
-HIGHEST = 1000
-"""More than any opset."""
+NEEDED = ("name", "opset", "why")
+"""What it must hold."""
+
+HIGHEST = onnx.defs.onnx_opset_version()
+"""The newest opset that models can be brought to."""
 
 
 def read(path: Path) -> Target:
@@ -170,6 +185,8 @@ def read(path: Path) -> Target:
         rest = {name: value for name, value in content.items() if name not in known}
         if unknown := sorted(set(rest) - OWN):
             raise ValueError(f"it chooses {unknown[0]!r}; what can be chosen is {', '.join(known)}")
+        if lacking := [name for name in NEEDED if name not in content]:
+            raise ValueError(f"it does not say {', '.join(lacking)}")
         chosen = _unsaid() | {thing: variant for thing, variant in content.items() if thing in known}
         target = Target(**rest | {"chosen": chosen, "session": Settings(**content.get("session", {}))})
     except (ValueError, TypeError, UsageError) as error:
@@ -178,7 +195,7 @@ def read(path: Path) -> Target:
         if variant not in known[thing]:
             raise UsageError(f"{path}: {thing} is {variant!r}, wanted one of {', '.join(known[thing])}")
     if not all(type(number) is int and 0 <= number <= HIGHEST for number in (target.opset, target.highest)):
-        raise UsageError(f"{path}: opset is {target.opset!r}, highest {target.highest!r}, wanted numbers up to {HIGHEST}")
+        raise UsageError(f"{path}: opset is {target.opset!r}, highest {target.highest!r}, wanted opsets up to {HIGHEST}")
     for field_, kind in (("name", str), ("why", str), ("measured", dict)):
         if not isinstance(value := getattr(target, field_), kind):
             raise UsageError(f"{path}: {field_} is {value!r:.80}, wanted a JSON {'text' if kind is str else 'object'}")

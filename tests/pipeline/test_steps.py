@@ -148,10 +148,7 @@ def test_what_is_required_and_missing_is_not_written(tmp_path):
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (
-            "all",
-            "--require all needs the number of layers, from config.json beside the model's file; without it, ask for NAME=NUMBER",
-        ),
+        ("all", "--require all needs the number of layers, n_layers in config.json beside the model's file; without it, ask for"),
         ("nonsense=1", "--require nonsense=1: wanted all, or NAME=NUMBER with NAME one of"),
         ("gelu=some", "--require gelu=some: wanted all"),
         ("gelu", "--require gelu: wanted all"),
@@ -164,7 +161,9 @@ def test_requirements_are_counts_of_what_is_fused(tmp_path, item, words):
 
 def test_what_is_missing_of_a_requirement_is_explained(tmp_path, monkeypatch):
     plan = OptimizeConfig(tmp_path / "model.onnx", tmp_path / "o.onnx", require=("all",))
-    _require(plan, {"gelu": 2, "attention": 1}, {"gelu": 2})
+    _require(plan, {"gelu": 2, "attention": 1}, {"gelu": 2}, "n_layers")
+    with pytest.raises(UsageError, match="the model's family counts frob, which no fusion makes; correct its file"):
+        _require(plan, {"gelu": 2}, {"frob": 2}, "n_layers")
     found = [
         Finding("layer 0", "attention", False, "a"),
         Finding("layer 0", "gelu", True, "b"),
@@ -173,7 +172,7 @@ def test_what_is_missing_of_a_requirement_is_explained(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr("onnxfuse.pipeline.optimize.explain_file", lambda *given: found)
     with pytest.raises(RequirementError) as raised:
-        _require(plan, {"gelu": 1, "attention": 1}, {"gelu": 2})
+        _require(plan, {"gelu": 1, "attention": 1}, {"gelu": 2}, "n_layers")
     assert str(raised.value) == f"gelu fused 1 times, required 2; {found[2]}"
 
 

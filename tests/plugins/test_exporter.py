@@ -6,6 +6,7 @@ import pytest
 
 from onnxfuse import plugins
 from onnxfuse.io import onnx_file
+from tests.conftest import messages
 from tests.plugins.conftest import small_checkpoint
 
 SIGNED = '''
@@ -63,3 +64,19 @@ def test_without_its_file_there_is_none(cli, tmp_path):
     result = cli("export", "checkpoint", "--exporter", "signed")
     assert result.returncode == 2
     assert "no exporter named 'signed'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("onnx.save(model, path)", "the signed exporter wrote no model for checkpoint"),
+        ("model.producer_name = {}['x']", "the signed exporter failed on checkpoint: KeyError: 'x'"),
+    ],
+)
+def test_a_faulty_one_is_named(signed, cli, tmp_path, line, words):
+    faulty = SIGNED.replace("onnx.save(model, path)", "path.unlink()" if line.startswith("onnx") else line)
+    (tmp_path / "signed.py").write_text(faulty)
+    result = cli("export", "checkpoint", "--exporter", "signed", "-o", "out")
+    assert result.returncode == 4, result.stderr
+    assert words in messages(result.stderr)[0]
+    assert not (tmp_path / "out" / "model.onnx").exists()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from onnxfuse import plugins
+from tests.conftest import messages
 from tests.plugins.conftest import small_checkpoint
 
 ELECTRA = '''
@@ -54,3 +55,22 @@ def test_it_is_named_among_those_known(electra, cli):
     result = cli("export", "no-such-model", "--random-weights")
     assert result.returncode == 2
     assert "google/electra-small-discriminator" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        (
+            "TEXT_TASKS,\n",
+            "{'my-task': 'AutoModel'},\n",
+            "UsageError: family electra has task 'my-task', wanted some of feature-extraction",
+        ),
+        ('"gelu": Count(1)', '"gelu": 1', "UsageError: family electra counts gelu by 1, wanted a Count(layer, once)"),
+    ],
+)
+def test_a_faulty_one_is_named(tmp_path, monkeypatch, right, wrong, words, cli):
+    (tmp_path / "electra.py").write_text(ELECTRA.replace(right, wrong))
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "electra.py"))
+    result = cli("export", "google/electra-small-discriminator", "--random-weights", "-o", "out")
+    assert result.returncode == 2, result.stderr
+    assert words in messages(result.stderr)[0]

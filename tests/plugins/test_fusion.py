@@ -65,6 +65,13 @@ def test_it_fuses_and_is_counted_and_proven(brought, cli, model):
     ("right", "wrong", "code", "words"),
     [
         ("op.Sigmoid(x)", "op.Sigmoid(y)", 3, "rule 'sigmoid' fails at s: NameError: name 'y' is not defined; leave it out with"),
+        ("return op.Sigmoid(x)", "op.Sigmoid(x)", 3, "TypeError: after returns a NoneType, wanted the new value"),
+        (
+            '(Rule("sigmoid", before, guard, after),)',
+            'Rule("sigmoid", before, guard, after)',
+            2,
+            "logistic has a Rule as its rules, wanted",
+        ),
         ("match.need_scalar", "match.want_scalar", 3, "rule 'sigmoid' fails at s: AttributeError"),
         ("op.Neg(x)", "op.Neg(x)[0]", 2, "rule 'sigmoid': its pattern fails: TypeError"),
         ('Rule("sigmoid"', 'Rule("gelu"', 2, "rule 'gelu' of logistic is called as one of gelu; give it another name"),

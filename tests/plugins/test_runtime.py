@@ -7,6 +7,7 @@ import pytest
 
 import onnxfuse
 from onnxfuse import plugins
+from onnxfuse.errors import ModelError
 from onnxfuse.io import onnx_file
 from onnxfuse.runtime import runtimes
 from tests.conftest import parse
@@ -71,3 +72,23 @@ def test_without_its_file_there_is_none(model, cli):
     result = cli("benchmark", model, "--runtime", "reference")
     assert result.returncode == 2
     assert "no runtime named 'reference'; choose one of openvino, openvino-bf16, ort" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        (
+            "evaluator = ReferenceEvaluator(str(path))",
+            "raise RuntimeError('no device')",
+            "cannot open {model}: RuntimeError: no device",
+        ),
+        ("evaluator.run(None", "evaluator.go(None", "cannot run {model}: AttributeError"),
+        ("return lambda feeds: dict(", "return lambda feeds: list(", "gives a list for {model}, wanted a dict of arrays"),
+    ],
+)
+def test_a_faulty_one_is_named(tmp_path, monkeypatch, model, right, wrong, words):
+    (tmp_path / "reference.py").write_text(REFERENCE.replace(right, wrong))
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "reference.py"))
+    with pytest.raises(ModelError) as raised:
+        onnxfuse.load(model, runtime="reference")(x=[[1.0] * 4])
+    assert f"runtime reference {words.format(model=model)}" in str(raised.value)

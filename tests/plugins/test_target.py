@@ -196,3 +196,11 @@ def test_its_variant_is_known_in_its_folder_alone(acme, model, cli, tmp_path):
     result = cli("optimize", model, "--target", "empty")
     assert result.returncode == 2
     assert "empty is no target: it has no target.json" in result.stderr
+
+
+def test_a_library_that_cannot_be_loaded_is_named(acme, model, cli):
+    library = acme / f"libacme{plugins.SHARED}"
+    library.write_text("no library")
+    result = cli("optimize", model, "--target", acme)
+    assert result.returncode == 2, result.stderr
+    assert f"the library {library} cannot be loaded: " in result.stderr

@@ -59,6 +59,31 @@ def test_a_wrong_rewrite_is_left_out_and_named(after, reason):
     assert {user.op_type for user, _ in model.graph.inputs[0].uses()} == {"Relu"}
 
 
+def dropped(low, high):
+    def before(op, x, low, high):
+        return op.Clip(x, low, high)
+
+    def guard(match):
+        match.need_scalar("low", low)
+
+    return Rule("dropped", before, guard, lambda op, x, **_: op.Identity(x))
+
+
+@pytest.mark.parametrize("end", [10.0, 1000.0])
+def test_what_happens_beyond_a_threshold_counts(end):
+    """Random numbers alone stay within four or so."""
+    text = f"g (float[B,S] x) => (float[B,S] y) <float low = {{-{end}}}, float high = {{{end}}}> {{ c = Clip(x, low, high)  y = Tanh(c) }}"
+    _, model, trace = apply(dropped(-end, end), text)
+    assert ops(model) == ["Clip", "Tanh"]
+    assert "off by" in trace.rejected["dropped"]
+
+
+def test_a_threshold_that_stands_for_no_end_is_none():
+    text = "g (float[B,S] x) => (float[B,S] y) <float low = {-3e38}, float high = {3e38}> { c = Clip(x, low, high)  y = Tanh(c) }"
+    _, _, trace = apply(dropped(-3e38, 3e38), text)
+    assert (trace.proven, trace.rejected) == (1, {})
+
+
 def test_inputs_of_one_region_differ():
     """Swapped operands of a subtraction would pass if both held the same numbers."""
     text = "g (float[B,S] x, float[B,S] z) => (float[B,S] y) { y = Sub(x, z) }"

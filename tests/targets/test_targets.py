@@ -59,7 +59,9 @@ def test_a_target_survives_its_file(tmp_path):
         ({"session": {"spinning": None}}, "spinning is None"),
         ({"opset": True}, "opset is True"),
         ({"opset": -1}, "opset is -1"),
-        ({"highest": 2**70}, "wanted numbers up to 1000"),
+        ({"highest": 2**70}, "wanted opsets up to"),
+        ({"opset": 99}, "opset is 99, highest 23, wanted opsets up to"),
+        ({"why": None}, "why is None, wanted a JSON text"),
         ({"name": ["a"]}, "name is .*, wanted a JSON text"),
         ({"measured": []}, "measured is .*, wanted a JSON object"),
         ({"gelu": []}, "gelu is .*, wanted one of"),
@@ -147,3 +149,18 @@ def _operators(bert_export, target):
     catalog.architecture("bert").name_inputs(model)
     fuse(model, target)
     return Counter(node.op_type for node in model.graph)
+
+
+def test_a_target_lacks_what_it_needs(tmp_path):
+    (tmp_path / "bare.json").write_text('{"name": "bare"}')
+    with pytest.raises(UsageError, match=r"does not describe a target .it does not say opset, why.; write one with"):
+        targets.find(str(tmp_path / "bare.json"))
+
+
+def test_a_target_that_is_brought_has_a_name_of_its_own(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "target.json").write_text('{"name": "cpu", "opset": 20, "why": "an example"}')
+    monkeypatch.setenv("ONNXFUSE_PLUGINS", str(tmp_path / "a"))
+    with pytest.raises(UsageError, match=r"a/target\.json names its target 'cpu', and there is one; give it another name"):
+        targets.find("cpu")
