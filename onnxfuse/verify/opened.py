@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxfuse.errors import OnnxfuseError
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, open_session
-from onnxfuse.runtime.trial import require_harmless
+from onnxfuse.runtime.trial import require_harmless, trust
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.profile import Profile
@@ -66,7 +66,7 @@ class Opened:
 
     Args:
         path: the file; it may be staged, and ``move`` then follows it to its place.
-        model: its graph, where it has been read; read when asked for otherwise.
+        model: its graph, where the file was written from it just now; read when asked for otherwise.
         config: config.json beside it; read when None.
         keep: whether runners stay open, and remember their outputs, until the object is gone. Else only the last one stays, until
             ``close``: two models need not fit into memory side by side.
@@ -78,6 +78,8 @@ class Opened:
         self.path, self.keep = path, keep
         self._model, self._config = model, config
         self._runners: dict[Settings, Runner] = {}
+        if model is not None:
+            trust(path)
 
     def __str__(self) -> str:
         return str(atomic.shown(self.path))
@@ -129,6 +131,7 @@ class Opened:
         """Say that the file, with those that hold its weights, is at ``path`` now."""
         if self._model is not None:
             external.follow(self._model, self.path, path)
+            trust(path)
         self.path = path
 
 

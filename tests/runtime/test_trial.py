@@ -68,3 +68,13 @@ def test_a_file_is_tried_once_and_again_when_it_changed(written, monkeypatch):
     assert len(started) == 2
     trial.require_harmless(written("{ m = Constant <value_ints = [-1]> ()  y = Reshape (x, m) }", "plain.onnx"))
     assert len(started) == 2
+
+
+def test_what_this_process_wrote_needs_no_trial_until_it_changes(written, monkeypatch):
+    path = written(FINE)
+    trial.trust(path)
+    monkeypatch.setattr(trial, "_harm", lambda *found: "does harm")
+    trial.require_harmless(path)
+    written(FINE.replace("= 3>", "= 44>"))
+    with pytest.raises(ModelError, match="does harm"):
+        trial.require_harmless(path)
