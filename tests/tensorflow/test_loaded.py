@@ -101,7 +101,7 @@ def test_a_pooler_that_features_do_not_show(tmp_path):
 
 
 def test_a_litert_model_takes_its_place_with_all_that_belongs_to_it(checkpoints, tmp_path):
-    plan = ExportConfig(str(checkpoints / "distilbert"), tmp_path, format="tflite")
+    plan = ExportConfig(str(checkpoints / "distilbert"), tmp_path, format="tflite", overwrite=True)
     (tmp_path / "config.json").mkdir()
     with pytest.raises(StorageError, match="what was there is untouched"):
         export_tflite(plan)
