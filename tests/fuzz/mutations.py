@@ -31,7 +31,7 @@ def mutate_model(content: bytes, chance: random.Random) -> bytes:
             places = list(_messages(model))
             _change(chance.choice(places), places, chance)
         made = bytes(model.SerializeToString())
-    except (DecodeError, EncodeError):
+    except (DecodeError, EncodeError, UnicodeDecodeError):  # bytes of an earlier change that are no text
         return content
     return made if len(made) <= LONGEST else content
 
