@@ -1,15 +1,13 @@
 """The verbs as functions, with keyword options and typed results; ``import onnxfuse`` shows them.
 
 Each takes what its command takes, and writes the same files. ``optimize`` and ``quantize`` also take a model in memory
-(``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same kind: what was done stands in its metadata. Messages name
-options as the command line writes them: ``--min-cosine`` is ``min_cosine`` here.
+(``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same kind: what was done stands in its metadata.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
@@ -21,7 +19,7 @@ from onnxfuse import model as models
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
-from onnxfuse.io.progress import Progress, silent
+from onnxfuse.io.progress import Progress, require_callable, silent
 from onnxfuse.pipeline import baselines, compare, in_memory
 from onnxfuse.pipeline import check as checking
 from onnxfuse.pipeline import evaluate as evaluating
@@ -77,19 +75,8 @@ def export(
         raise UsageError(f"format {plan.format!r}: wanted one of {', '.join(exporting.FORMATS)}")
     if plan.format == "tflite":
         return export_tflite(plan, progress)
-    with _mode_kept(source):
+    with in_memory.mode_kept(source):
         return exporting.export(plan, progress, None if given else source)
-
-
-@contextmanager
-def _mode_kept(model: Any) -> Iterator[None]:
-    """A torch module trains, or does not, afterwards as before: exporting puts it into evaluation mode."""
-    modes = {module: module.training for module in model.modules()} if hasattr(model, "modules") else {}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class OptimizeOptions(TypedDict, total=False):
@@ -202,16 +189,10 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
 
 
 def _require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
-    """Raises UsageError for an option that a verb does not have, and as ``_require_callable``."""
+    """Raises UsageError for an option that a verb does not have, and as ``require_callable``."""
     if unknown := sorted(set(options) - set(known.__annotations__)):
         raise UsageError(f"{verb} has no option {', '.join(unknown)}; it has {', '.join(known.__annotations__)}")
-    _require_callable(progress)
-
-
-def _require_callable(progress: Any) -> None:
-    """Raises UsageError for what cannot be told where work is."""
-    if not callable(progress):
-        raise UsageError(f"progress is a {type(progress).__name__}, wanted a function: see onnxfuse.io.progress")
+    require_callable(progress)
 
 
 def _taken(options: dict[str, Any], config: type) -> dict[str, Any]:
@@ -242,7 +223,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> dict[str, evaluating.Evaluated]:
     """Measure on real samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError."""
-    _require_callable(progress)
+    require_callable(progress)
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
     return evaluating.evaluate(_files(models), _path(data, "data"), config, progress)
 
@@ -269,7 +250,7 @@ def benchmark(
     Raises:
         OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
     """
-    _require_callable(progress)
+    require_callable(progress)
     config = BenchmarkConfig(batch, length, threads, rounds, real)
     for name, given in (("runtimes", runtimes), ("against", against)):
         if isinstance(given, str):

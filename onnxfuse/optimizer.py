@@ -6,7 +6,7 @@ each behind those that it comes ``after``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -44,7 +44,7 @@ from onnxfuse.normalize.structure import (
 from onnxfuse.rewrite import Fusion, Lowering, Rule, Trace
 from onnxfuse.rewrite.driver import Listener
 from onnxfuse.rewrite.fusion import FUSE, HOIST
-from onnxfuse.rewrite.passes import Context, Pass, Repeat, Rules, names
+from onnxfuse.rewrite.passes import Context, Pass, Repeat, Rules, names, require_apart
 from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.targets import Target
 
@@ -184,28 +184,18 @@ def normal_measured() -> list[str]:
 
 
 def rule_names() -> list[str]:
-    """The name of every rule, and of every pass that can be left out, in order, once.
-
-    Raises:
-        UsageError: a rule is called as one of another fusion, lowering or pass is.
-    """
+    """The name of every rule, and of every pass that can be left out, in order, once. Raises UsageError: two of one name."""
     fusions = ordered(catalog.fusions().values())
     lowered = [lowering for thing in targets.lowerings().values() for lowering in thing.values()]
     fused, hoisted = (tuple(rule for each in fusions if each.stage == stage for rule in each.rules) for stage in (FUSE, HOIST))
     lowering = tuple(rule for each in lowered for rule in each.rules)
     passes = (*normal_form(0), *fusing(fused), *finishing(hoisted, lowering, (), zeros=False))
-    _require_apart({each.name: each.rules for each in fusions} | {each.name: each.rules for each in lowered})
-    return [name for name in names(passes) if name not in NEEDED]
-
-
-def _require_apart(rules: Mapping[str, Sequence[Rule]]) -> None:
-    """Raises UsageError for a rule that is called as one of another owner, of the normal form, or a pass."""
     empty = (*normal_form(0, ()), *fusing(()), *finishing((), (), (), zeros=False))
-    owners = dict.fromkeys(names(empty), "a pass") | {rule.name: "the normal form" for rule in NORMAL_RULES}
-    for owner, own in rules.items():
-        for name in dict.fromkeys(rule.name for rule in own):
-            if (other := owners.setdefault(name, owner)) != owner:
-                raise UsageError(f"rule {name!r} of {owner} is called as one of {other}; give it another name")
+    owners = {"a pass": names(empty), "the normal form": [rule.name for rule in NORMAL_RULES]}
+    owners |= {each.name: [rule.name for rule in each.rules] for each in fusions}
+    owners |= {each.name: [rule.name for rule in each.rules] for each in lowered}
+    require_apart(owners)
+    return [name for name in names(passes) if name not in NEEDED]
 
 
 @dataclass

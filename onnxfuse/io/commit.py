@@ -115,9 +115,12 @@ def place(folder: Path, home: Path, names: list[str]) -> None:
         try:
             moves.back()
         except OSError:
+            some = not all((folder / NEW / name).exists() for name in names)
+            has, rest = (
+                ("files of this run and of an earlier one", "the others") if some else ("what it had", "those of this run")
+            )
             raise HalfMovedError(
-                f"{home} has files of this run and of an earlier one ({error.strerror}); make it writable, and the next command "
-                "of onnxfuse there moves the others"
+                f"{home} has {has} ({error.strerror}); make it writable, and the next command of onnxfuse there moves {rest}"
             ) from error
         moves.forget()
         raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from onnxfuse.errors import UsageError
+
 
 class Progress(Protocol):
     """Told what happens next.
@@ -18,6 +20,12 @@ class Progress(Protocol):
 
 def silent(text: str, done: float | None = None, step: str = "") -> None:
     """A Progress that says nothing."""
+
+
+def require_callable(progress: object) -> None:
+    """Raises UsageError for what cannot be told where work is."""
+    if not callable(progress):
+        raise UsageError(f"progress is a {type(progress).__name__}, wanted a function: see onnxfuse.io.progress")
 
 
 class Lines:

@@ -83,13 +83,7 @@ def fold(model: ir.Model, analysis: Analysis, trace: Trace, prover: Prover | Non
     pending: set[ir.Value] = set()
     for node in model.graph:
         output = node.outputs[0]
-        if (
-            len(node.outputs) != 1
-            or output.is_graph_output()
-            or node.op_type in STORED_SMALL
-            or LEFT in node.meta
-            or not is_deterministic(node, analysis.opset)
-        ):
+        if not _may_go(node, analysis):
             continue
         if (integers := _known_integers(analysis, output)) is not None:
             known[output] = read_off[output] = integers
@@ -117,6 +111,12 @@ def fold(model: ir.Model, analysis: Analysis, trace: Trace, prover: Prover | Non
     for value, tensor in known.items():
         _make_initializer(model.graph, value, tensor)
     return len(known)
+
+
+def _may_go(node: ir.Node, analysis: Analysis) -> bool:
+    """Whether a constant could stand in a node's place, whatever its inputs are."""
+    shown = len(node.outputs) != 1 or node.outputs[0].is_graph_output()
+    return not shown and node.op_type not in STORED_SMALL and LEFT not in node.meta and is_deterministic(node, analysis.opset)
 
 
 def _refuted(known: Tensors, prover: Prover, trace: Trace) -> list[ir.Value]:

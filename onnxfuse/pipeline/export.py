@@ -72,14 +72,13 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     clock = Clock()
     checkpoint = load_checkpoint(plan, source, framework, progress)
     clock.lap("load")
-    progress(f"exporting with {exporter}")
     path = plan.out / folders.MODEL
+    progress(f"exporting with {exporter}")
     with atomic.replacing(path, guard) as staged:
         model = Opened(staged, write(checkpoint, staged, exporter=exporter, opset=opset), checkpoint.config, keep=keep)
         clock.lap("export")
-        label = frameworks()[framework].label
+        label, run = frameworks()[framework].label, checkpoint_runner(checkpoint)
         progress(f"comparing with {label}")
-        run = checkpoint_runner(checkpoint)
         original = Remembered(run) if keep else run
         expected = expect(original, grid(model.inputs))
         verdict.require_numbers(expected, model.model, str(plan.source), ExportError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -49,3 +49,14 @@ def read(path: Path, like: M) -> M:
         if isinstance(tensor, ir.ExternalTensor):
             value.const_value = ir.tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=value.name)
     return model
+
+
+@contextmanager
+def mode_kept(model: Any) -> Iterator[None]:
+    """A torch module trains, or does not, afterwards as before: exporting puts it into evaluation mode."""
+    modes = {module: module.training for module in model.modules()} if hasattr(model, "modules") else {}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

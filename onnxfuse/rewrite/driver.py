@@ -224,10 +224,8 @@ def _named(rule: Rule, match: Match) -> Iterator[None]:
     except (NoMatch, OnnxfuseError):
         raise
     except Exception as error:
-        raise ModelError(
-            f"rule {rule.name!r} fails at {pattern.name_of(match.output)}: {type(error).__name__}: {one_line(error)}; "
-            f"leave it out with --without {rule.name}, and report it"
-        ) from error
+        seen = f"{pattern.name_of(match.output)}: {type(error).__name__}: {one_line(error)}"
+        raise ModelError(f"rule {rule.name!r} fails at {seen}; leave it out with --without {rule.name}, and report it") from error
 
 
 def _read(rule: Rule, root: ir.Node) -> bool:

@@ -12,12 +12,13 @@ Source: the contract of onnx/ir-py's passes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import onnx_ir as ir
 
+from onnxfuse.errors import UsageError
 from onnxfuse.rewrite.analysis import Analysis
 from onnxfuse.rewrite.driver import Trace, rewrite
 from onnxfuse.rewrite.inference import Infer
@@ -125,6 +126,15 @@ class Repeat:
             if idle == len(self.passes):
                 break
         return Result(modified)
+
+
+def require_apart(owners: Mapping[str, Iterable[str]]) -> None:
+    """Raises UsageError for a name that two owners of rules or passes use."""
+    known: dict[str, str] = {}
+    for owner, own in owners.items():
+        for name in own:
+            if (other := known.setdefault(name, owner)) != owner:
+                raise UsageError(f"rule {name!r} of {owner} is called as one of {other}; give it another name")
 
 
 def names(passes: Sequence[Pass]) -> list[str]:

@@ -24,7 +24,7 @@ def _body(lines: str, made: str = "y", constants: str = "") -> str:
     return f"{f'<{constants}>' if constants else ''} {{ {lines} {ENDS.format(made=made)} }}"
 
 
-def texts() -> dict[str, str]:
+def texts() -> dict[str, str]:  # long: a table, a line for each
     """What follows the signature, by name."""
     big = "int64[2] size = {100000, 100000}"
     doubled = " ".join(f"c{level + 1} = Concat <axis = 0> (c{level}, c{level})" for level in range(40))

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from attacks import malformed
 from attacks.child import SECRET, Case, Command, Room
+from attacks.reading import VERBS
 from attacks.sources import SIZES, Sources
 
 VOCABULARY, WIDTH = SIZES["vocab_size"], SIZES["hidden_size"]
@@ -241,35 +241,6 @@ KINDS = (
     Kind("out-default-link", _linked(("model_optimized.onnx", OUT + "there.onnx")), "default", allowed=True),
     Kind("out-record-link", _linked(("onnxfuse.json", OUT + "onnxfuse.json")), "output", allowed=True),
 )  # fmt: skip
-
-QUICK = ["--rounds", "1", "--batch", "1", "--length", "8", "--threads", "1"]
-MODEL: dict[str, Command] = {
-    **malformed.VERBS,
-    "load": malformed.use,
-    "evaluate": ["evaluate", "model.onnx", "--data", "data", "--rounds", "1", "--threads", "1"],
-    "tune": ["tune", "model.onnx", *QUICK],
-    "ablate": ["ablate", "model.onnx", *QUICK],
-}
-VERBS: dict[str, dict[str, Command]] = {
-    "model": MODEL,
-    "beside": {verb: MODEL[verb] for verb in ("optimize", "quantize", "check", "explain", "tune")},
-    "texts": {"quantize": ["quantize", "model.onnx", "-o", "made.onnx"]},
-    "int8": {"check": ["check", "model.onnx", "model_quantized.onnx", "--kind", "int8"]},
-    "data": {
-        "evaluate": MODEL["evaluate"],
-        "quantize": ["quantize", "model.onnx", "-o", "made.onnx", "--calibration", "data"],
-        "check": ["check", "model.onnx", "model_optimized.onnx", "--data", "data"],
-    },
-    "target": {
-        "optimize": ["optimize", "model.onnx", "-o", "made.onnx", "--target", "target"],
-        "explain": ["explain", "model.onnx", "--target", "target"],
-        "tune": ["tune", "model.onnx", *QUICK, "--target", "target"],
-        "load": lambda: malformed.answered(lambda: malformed.call(malformed.onnxfuse.load("model.onnx", target="target"))),
-    },
-    "checkpoint": {"export": ["export", "checkpoint", "-o", "made", "--exporter", "torchscript"]},
-    "output": {verb: MODEL[verb] for verb in ("optimize", "quantize", "tune")},
-    "default": {"optimize": ["optimize", "model.onnx"]},
-}
 
 
 def cases(sources: Sources, _: int) -> list[Case]:
