@@ -2,13 +2,16 @@
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+import onnxfuse
 from onnxfuse import plugins
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.runtime import Settings, sessions
@@ -138,3 +141,11 @@ def test_a_process_held_to_some_cores_starts_a_thread_for_each_of_these():
         assert threads(threads=3) == 3
     finally:
         os.sched_setaffinity(0, held)
+
+
+def test_sessions_are_opened_in_runtime_alone():
+    """But for the trial's own program, the list of operators, and the baselines, which are other tools as they come."""
+    root = Path(onnxfuse.__file__).parent
+    modules = [path for folder in (root, root.parent / "fusions", root.parent / "models") for path in folder.rglob("*.py")]
+    using = {path.name for path in modules if re.search(r"^\s*(import|from) onnxruntime", path.read_text(), re.MULTILINE)}
+    assert using == {"sessions.py", "trial_child.py", "operators.py", "baselines.py"}
