@@ -276,7 +276,15 @@ def test_links_in_the_output_folder_are_replaced_or_refused_and_never_followed(t
     assert not (home / "a.txt").is_symlink()
 
 
-def test_a_signal_waits_for_what_belongs_together():
+@pytest.fixture
+def interruptible():
+    """A shell's background jobs are started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_waits_for_what_belongs_together(interruptible):
     seen = []
     with pytest.raises(KeyboardInterrupt), undisturbed():
         os.kill(os.getpid(), signal.SIGINT)
