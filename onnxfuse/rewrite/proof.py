@@ -141,34 +141,31 @@ class Prover:
     def _compare(
         self, claim: Claim, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value, feeds: dict[ir.Value, np.ndarray]
     ) -> Verdict:
+        verdict = self._judged(claim, before, old, op, new, feeds)
+        if verdict.proven and any(node.op_type in THRESHOLDS for node in (*before, *op.nodes)):
+            beyond = self._judged(claim, before, old, op, new, self._beyond(feeds))
+            return verdict if beyond.proven is None else beyond  # out there the original may not be finite
+        return verdict
+
+    def _judged(
+        self, claim: Claim, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value, feeds: dict[ir.Value, np.ndarray]
+    ) -> Verdict:
         wanted = self._run(before, old, feeds)
         if isinstance(wanted, _Failure):
             return Verdict(None, f"ONNX Runtime cannot run the region: {wanted.reason}")
         got = feeds[new] if new in feeds else self._run(op.nodes, new, feeds)
         if isinstance(got, _Failure):
             return Verdict(False, f"ONNX Runtime cannot run the replacement: {got.reason}")
-        verdict = judge(wanted, got, exact=claim.exact)
-        if verdict.proven and any(node.op_type in THRESHOLDS for node in (*before, *op.nodes)):
-            beyond = self._beyond(before, old, op, new, feeds)
-            return verdict if beyond is None else judge(*beyond, exact=claim.exact)
-        return verdict
+        return judge(wanted, got, exact=claim.exact)
 
-    def _beyond(
-        self, before: Sequence[ir.Node], old: ir.Value, op: Op, new: ir.Value, feeds: Mapping[ir.Value, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Both sides on numbers beyond the region's thresholds; None where they cannot be run on these, or are not finite."""
+    def _beyond(self, feeds: Mapping[ir.Value, np.ndarray]) -> dict[ir.Value, np.ndarray]:
+        """The same inputs with random floats that lie beyond the region's constants."""
         held = [abs(float(array.flat[0])) for value, array in feeds.items() if array.size == 1 and constant(value) is not None]
         reach = REACH * max([1.0, *(number for number in held if number < FAR)])
-        random = {id(array) for array in self._random.values()}
-        wide = {
-            value: np.asarray(array * array.dtype.type(reach)) if _widens(array, random) else array
-            for value, array in feeds.items()
+        random = {id(array) for array in self._random.values() if array.dtype.kind == "f"}
+        return {
+            value: np.asarray(array * array.dtype.type(reach)) if id(array) in random else array for value, array in feeds.items()
         }
-        wanted = self._run(before, old, wide)
-        got = wide[new] if new in wide else self._run(op.nodes, new, wide)
-        if isinstance(wanted, _Failure) or isinstance(got, _Failure) or not np.isfinite(wanted.astype(np.float64)).all():
-            return None
-        return wanted, got
 
     def _size(self, dim: Dim) -> int:
         for name in dim.symbols:
@@ -253,11 +250,6 @@ class Prover:
         computed = self._compute(model, {names[value]: feeds[value] for value in read})
         made = dict(zip((value.name for value in shown), map(np.asarray, computed), strict=True))
         return [feeds[value] if value in feeds else made[names[value]] for value in values]
-
-
-def _widens(array: np.ndarray, random: Collection[int]) -> bool:
-    """Whether an array is of random floats: those can be any."""
-    return id(array) in random and array.dtype.kind == "f"
 
 
 def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -166,25 +166,25 @@ def _plain_h5(room: Room, folder: Path) -> None:
     _h5(lambda file, room: None)(room, folder)
 
 
-@_named("h5-storage")
-def _storage(room: Room, folder: Path) -> None:
+def _outside(room: Room, folder: Path, place: str) -> None:
+    """The largest weight in a file of external storage."""
+
     def change(file: Any, room: Room) -> None:
         shape = file[_place(LARGEST)].shape
         del file[_place(LARGEST)]
-        size = int(np.prod(shape)) * 4
-        file.create_dataset(_place(LARGEST), shape, "f4", external=[(str(room.outside / "secret.bin"), 0, size)])
+        file.create_dataset(_place(LARGEST), shape, "f4", external=[(place, 0, int(np.prod(shape)) * 4)])
 
     _h5(change)(room, folder)
+
+
+@_named("h5-storage")
+def _storage(room: Room, folder: Path) -> None:
+    _outside(room, folder, str(room.outside / "secret.bin"))
 
 
 @_named("h5-storage-up")
 def _storage_up(room: Room, folder: Path) -> None:
-    def change(file: Any, room: Room) -> None:
-        shape = file[_place(LARGEST)].shape
-        del file[_place(LARGEST)]
-        file.create_dataset(_place(LARGEST), shape, "f4", external=[("../outside/secret.bin", 0, int(np.prod(shape)) * 4)])
-
-    _h5(change)(room, folder)
+    _outside(room, folder, "../outside/secret.bin")
 
 
 @_named("h5-virtual")

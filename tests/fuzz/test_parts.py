@@ -24,10 +24,12 @@ def test_what_was_found_is_mended(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["checkpoint", "data", "record"])
 def test_the_seeds_of_files_are_read(name, tmp_path):
-    for number, seed in enumerate(parts.PARTS[name].seeds()):
+    seeds = list(parts.PARTS[name].seeds())
+    for number, seed in enumerate(seeds):
         folder = tmp_path / str(number)
         folder.mkdir()
-        parts.PARTS[name].read(seed, folder)
+        parts.PARTS[name].read(seed, folder)  # refuses none
+    assert seeds and all(any((tmp_path / str(number)).iterdir()) for number in range(len(seeds)))
 
 
 def test_the_first_layers_are_optimized(tmp_path):
@@ -35,6 +37,7 @@ def test_the_first_layers_are_optimized(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         parts.read_model(seed, folder)
+        assert (folder / "model_optimized.onnx").is_file()
 
 
 def test_an_error_that_no_user_must_meet_is_found(monkeypatch, tmp_path):

@@ -18,8 +18,15 @@ EXAMPLES = {
 }
 
 
+ROWS = dict(re.findall(r"^\| an? ([a-z ]+) \|.*\| (\d+)[^|]*\|$", CONTRIBUTING.read_text(), re.MULTILINE))
+
+
+def test_a_target_has_a_line_for_each_of_its_keys():
+    assert int(ROWS["target"]) == len(test_target.TARGET)
+    assert ROWS.keys() == {*EXAMPLES, "target"}
+
+
 @pytest.mark.parametrize("thing", EXAMPLES)
 def test_lines(thing):
     """Empty ones do not count."""
-    rows = dict(re.findall(r"^\| an? ([a-z ]+) \|.*\| (\d+)[^|]*\|$", CONTRIBUTING.read_text(), re.MULTILINE))
-    assert int(rows[thing]) == sum(bool(line.strip()) for line in EXAMPLES[thing].splitlines())
+    assert int(ROWS[thing]) == sum(bool(line.strip()) for line in EXAMPLES[thing].splitlines())
