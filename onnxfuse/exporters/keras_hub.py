@@ -5,15 +5,19 @@ Source: KerasHub 0.32 (BertBackbone, DistilBertBackbone, ViTBackbone and the cla
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, first_line
+from onnxfuse.exporters import tf_weights
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.tasks import checked, classification
 from onnxfuse.exporters.tf_function import function
+from onnxfuse.io import door
 
 INPUTS = {"input_ids": "token_ids", "attention_mask": "padding_mask", "token_type_ids": "segment_ids", "pixel_values": "images"}
 """Hugging Face's names of inputs, and KerasHub's. Images are [B,H,W,C] there."""
@@ -33,6 +37,7 @@ def load(source: Path) -> Any:
         raise MissingExtraError(f"reading {source}", "tf") from error
     if not source.exists():
         raise UsageError(f"{source} is not there; give a .keras file or a KerasHub preset's folder")
+    _require_held(source)
     try:
         if source.is_file():
             return keras.saving.load_model(source, compile=False, safe_mode=True)
@@ -40,6 +45,19 @@ def load(source: Path) -> Any:
         return kind.from_preset(str(source))
     except Exception as error:
         raise ExportError(f"cannot load {source} with Keras {keras.__version__}: {first_line(error)}; save it again") from error
+
+
+def _require_held(source: Path) -> None:
+    """Refuse a .keras file, or a preset's folder, that reads other files, or unpacks to too much. Raises ExportError."""
+    if source.is_dir():
+        for path in door.whole(source, ExportError).rglob("*.h5"):
+            tf_weights.require_held(path, path)
+        return
+    door.require_unpackable(source, ExportError)
+    with door.reading(source, "a .keras file", ExportError), zipfile.ZipFile(source) as archive:
+        for name in archive.namelist():
+            if name.endswith(".h5"):
+                tf_weights.require_held(io.BytesIO(archive.read(name)), source)
 
 
 def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:

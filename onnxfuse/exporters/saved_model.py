@@ -18,7 +18,7 @@ from onnxfuse.exporters.description import processor_files
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.tasks import checked, classification, task_of
 from onnxfuse.exporters.tf_function import Tensors, function
-from onnxfuse.io import folders
+from onnxfuse.io import door, folders
 
 FILE = "saved_model.pb"
 """The file that makes a folder a SavedModel."""
@@ -38,6 +38,7 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
     """
     import tensorflow as tf
 
+    door.whole(folder, ExportError)
     try:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -37,25 +37,56 @@ def read(path: Path) -> dict[str, np.ndarray]:
     advice = "it is broken, or not laid out as transformers' TensorFlow classes write it; save it again with save_pretrained"
     with door.reading(path, "TensorFlow's weights", ExportError, advice):
         with h5py.File(path) as file:
-            sets: dict[str, Any] = {}
-            file.visititems(lambda name, item: sets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-            _require_held(sets, path)
+            sets = _sets(file)
+            _require_held(sets, path, file.id.get_filesize())
             found = {name.split("/", 2)[2]: item[()] for name, item in sets.items()}  # behind layer and model: bert/encoder/...
         return in_pytorch(found)
 
 
-def _require_held(sets: Mapping[str, Any], path: Path) -> None:
-    """Refuse data sets whose numbers are not in the file itself, before any is read. Raises ExportError.
+def require_held(file: Path | BinaryIO, path: Path) -> None:
+    """Refuse an HDF5 file whose numbers are elsewhere, for another library that reads it and follows links.
+
+    Args:
+        file: what to open.
+        path: what it is called, or the archive that it lies in.
+
+    Raises:
+        ExportError: see ``_require_held``; or a link leads out of it, or it is no HDF5 file.
+    """
+    import h5py
+
+    away: list[str] = []  # nothing is raised while it is visited: h5py loses that
+
+    def note(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            away.append(name)
+
+    with door.reading(path, "Keras' weights", ExportError), h5py.File(file) as opened:
+        opened.visititems_links(note)
+        if away:
+            raise ExportError(f"{path}: {away[0]} is a link to another file; refused: save it again")
+        _require_held(_sets(opened), path, opened.id.get_filesize())
+
+
+def _sets(file: Any) -> dict[str, Any]:
+    """The data sets of an HDF5 file itself by name; links are not followed."""
+    import h5py
+
+    sets: dict[str, Any] = {}
+    file.visititems(lambda name, item: sets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return sets
+
+
+def _require_held(sets: Mapping[str, Any], path: Path, held: int) -> None:
+    """Refuse data sets whose numbers are not in the file itself, of ``held`` bytes, before any is read. Raises ExportError.
 
     HDF5 lets a data set be made of bytes of any other file (external storage, virtual sets), and lets it have sizes that nothing
     was written for. Source: HDF5's layouts.
     """
     for name, item in sets.items():
         if item.external is not None or item.is_virtual:
-            raise ExportError(
-                f"{path}: {name} points to another file for its numbers; refused: save it again with save_pretrained"
-            )
-    wanted, held = sum(item.size * item.dtype.itemsize for item in sets.values()), path.stat().st_size
+            raise ExportError(f"{path}: {name} points to another file for its numbers; refused: save it again")
+    wanted = sum(item.size * item.dtype.itemsize for item in sets.values())
     if wanted > held:
         raise ExportError(f"{path}: its arrays want {wanted} bytes, the file has {held}; download it again")
 

@@ -67,6 +67,14 @@ def linked(path: Path, root: Path, kind: type[OnnxfuseError] = ModelError) -> Pa
     return path
 
 
+def whole(folder: Path, kind: type[OnnxfuseError] = ModelError) -> Path:
+    """``folder`` itself, for a library that opens the files in there by itself, once ``within`` has let each of them pass."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            within(path, folder, kind)
+    return folder
+
+
 def _places(root: Path) -> list[Path]:
     """The folders whose files belong to ``root``: itself, and the blobs of a snapshot in the hub's cache."""
     for snapshots in root.parents:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
+from onnxfuse.io import door
 from onnxfuse.io.repair import nodes
 
 _PLAIN = """
@@ -105,7 +106,8 @@ def _constants(proto: onnx.ModelProto, every: Iterable[onnx.NodeProto]) -> dict[
                     found[node.output[0]] = np.array(attribute.ints or [attribute.i])
     for name, tensor in tensors.items():
         if math.prod(tensor.dims) <= STEPS and tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.data_type:
-            array = onnx.numpy_helper.to_array(tensor)
+            with door.reading(f"weight {name!r}", "a tensor"):
+                array = onnx.numpy_helper.to_array(tensor)
             if array.dtype.kind in "iuf":
                 found[name] = array
     return found

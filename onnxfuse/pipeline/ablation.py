@@ -30,6 +30,7 @@ from onnxfuse.targets import Target
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.expected import Expected, expect
 from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.opened import blaming
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def ablate(source: Path, target_name: str, plan: BenchmarkConfig, progress: Prog
     Raises:
         UsageError, ModelError: as ``fuse``; the model takes other rows or tokens than those of the plan.
     """
-    with targets.use(target_name) as target:
+    with targets.use(target_name) as target, blaming(source):
         return _ablate(source, target, plan, progress)
 
 

@@ -23,7 +23,7 @@ from onnxfuse.quantization.formats import choose_format
 from onnxfuse.quantization.gate import TradeOff, meet_thresholds
 from onnxfuse.quantization.prepare import prepare
 from onnxfuse.quantization.write import write
-from onnxfuse.verify.opened import Opened
+from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
 
 
@@ -59,8 +59,12 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened |
     Raises:
         UsageError, ModelError; ParityError when the outputs are too far away; RequirementError when thresholds cannot be met.
     """
+    with blaming(plan.source):
+        return _quantize(plan, progress, source or Opened(plan.source))
+
+
+def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quantized:
     clock = Clock()
-    source = source or Opened(plan.source)
     guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     calibration, uncalibrated = _calibration(plan, source.model)

@@ -16,7 +16,7 @@ from onnxfuse.quantization.retype import retype as retype_weights
 from onnxfuse.quantization.retype import slow_matmuls
 from onnxfuse.runtime import Settings
 from onnxfuse.runtime.probes import matmul_saturates
-from onnxfuse.verify.opened import Opened
+from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import compare_files
 
 CLIPS = "this machine clips sums of u8 x s8 products: keep u8 x u8 here, or retype for another with --no-reduce-range"
@@ -53,8 +53,13 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
     Raises:
         UsageError, ModelError; ParityError when they are not, as on a machine that clips sums of u8 x s8 products.
     """
+    with blaming(source):
+        return _retype(Opened(source), out, progress, elsewhere=elsewhere, overwrite=overwrite)
+
+
+def _retype(before: Opened, out: Path, progress: Progress, *, elsewhere: bool, overwrite: bool) -> Retyped:
     clock = Clock()
-    before = Opened(source)
+    source = before.path
     guard = Replaceable((source, *external.weight_files(before.model)), overwrite)
     guard.require(out, out.with_name(folders.RECORD))
     model = before.model.clone()

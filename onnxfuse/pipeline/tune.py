@@ -39,6 +39,7 @@ from onnxfuse.runtime.cores import cores
 from onnxfuse.targets import Target
 from onnxfuse.verify import verdict
 from onnxfuse.verify.inputs import profile_of
+from onnxfuse.verify.opened import blaming
 
 RULE = (
     "An alternative replaces the choice so far when the 95 % interval of its speed, as a multiple of that choice's, lies "
@@ -66,7 +67,7 @@ def tune(plan: TuneConfig, progress: Progress = silent) -> Tuned:
         UsageError: no precision or runtime of that name.
         OnnxfuseError: the model cannot be optimized or run.
     """
-    with targets.use(plan.target) as base:
+    with targets.use(plan.target) as base, blaming(plan.source):
         return _tune(plan, base, progress)
 
 

@@ -233,3 +233,17 @@ def test_texts_that_no_file_can_hold_are_refused(text):
     with pytest.raises(ModelError, match="half a character"):
         door.parse_json(text, "c.json")
     assert door.parse_json(json.dumps(["\U0001f600", "é"]), "c.json") == ["\U0001f600", "é"]
+
+
+def test_a_folder_is_whole_when_all_in_it_is(folder, tmp_path, snapshot):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "link").symlink_to("../a.bin")
+    assert door.whole(folder) == folder
+    assert door.whole(snapshot) == snapshot
+    (folder / "inner" / "out").symlink_to("../../secret.bin")
+    with pytest.raises(ModelError, match="out lies outside"):
+        door.whole(folder)
+    (folder / "inner" / "out").unlink()
+    (folder / "inner" / "away").symlink_to(tmp_path)
+    with pytest.raises(ModelError, match="away lies outside"):
+        door.whole(folder)

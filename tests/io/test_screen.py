@@ -5,6 +5,7 @@ import onnx.parser
 import pytest
 
 from onnxfuse import catalog
+from onnxfuse.errors import ModelError
 from onnxfuse.io import screen
 from tests.conftest import HEADER
 
@@ -79,3 +80,10 @@ def test_functions_are_what_their_nodes_are():
     assert screen.suspicion(model) == ""
     model.functions[0].node[0].op_type = "Nobody"
     assert screen.suspicion(model) == "has Nobody"
+
+
+def test_a_weight_that_onnx_cannot_read_is_refused():
+    model = onnx.parser.parse_model(HEADER.format(opset=20) + X + "<int64 z = {1}> { a = Mod (x, z)  y = Cast <to = 1> (a) }")
+    model.graph.initializer[0].segment.begin = 1
+    with pytest.raises(ModelError, match="weight 'z' cannot be read as a tensor"):
+        screen.suspicion(model)

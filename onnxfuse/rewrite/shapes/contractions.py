@@ -52,6 +52,8 @@ def _attention(analysis: Analysis, node: ir.Node, output: int) -> ValueInfo | No
     query, value = analysis[node.inputs[0]], analysis[node.inputs[2]]
     if output != 0 or query.shape is None or value.shape is None:
         return None
+    if {len(query.shape), len(value.shape)} not in ({3}, {4}):
+        return None
     if len(query.shape) == 4:
         return ValueInfo(query.dtype, (*query.shape[:3], value.shape[3]))
     heads, kv_heads = (attribute(node, name, analysis.opset) for name in ("q_num_heads", "kv_num_heads"))
