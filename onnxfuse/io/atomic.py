@@ -20,7 +20,7 @@ from onnxfuse.io.signals import undisturbed
 Guard = Callable[[Path, str], None]
 """Asked of each file that is about to be replaced, by its folder and its name in there. Raises UsageError where it must stay."""
 
-SCRATCH = "onnxfuse-"
+SCRATCH = ".onnxfuse-scratch-"
 """How folders begin that hold what is needed on the way."""
 
 WRITTEN: list[Path] = []

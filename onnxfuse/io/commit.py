@@ -20,8 +20,8 @@ from onnxfuse.errors import ModelError, StorageError
 from onnxfuse.io import door, locks
 from onnxfuse.io.signals import undisturbed
 
-STAGING = ".onnxfuse-"
-"""How the folders are called in which files are made, until they are whole."""
+STAGING = ".onnxfuse-staging-"
+"""How the folders are called in which files are made, until they are whole; ``locks.new_folder`` adds to it."""
 
 NEW, OLD = "new", "old"
 MARKER, UNDO = "moves.json", "undo.json"
@@ -250,7 +250,7 @@ def sweep(home: Path) -> None:
 
 
 def remove_unused(home: Path, prefix: str) -> None:
-    """Remove the folders in ``home`` whose names begin so, and which no process holds."""
+    """Remove the folders in ``home`` that ``locks.new_folder`` gave such names, and which no process holds."""
     for folder in _leftovers(home, prefix):
         with contextlib.suppress(OSError):
             lock = locks.take(folder)
@@ -261,10 +261,10 @@ def remove_unused(home: Path, prefix: str) -> None:
 
 
 def _leftovers(home: Path, prefix: str = STAGING) -> Iterator[Path]:
-    """The folders in a folder whose names begin so, and that are this user's."""
+    """The folders in a folder that ``locks.new_folder`` gave such names, and that are this user's."""
     try:
         with os.scandir(home) as entries:
-            found = [entry for entry in entries if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)]
+            found = [entry for entry in entries if locks.is_named(entry.name, prefix) and entry.is_dir(follow_symlinks=False)]
             yield from [home / entry.name for entry in found if _is_mine(entry)]
     except OSError:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ except ImportError:  # Windows has no such locks
 
 PATIENCE = 60.0
 """Seconds for which a run waits for another that is putting its files into the same folder, which takes it moments."""
+
+RANDOM = re.compile(r"[a-z0-9_]{8}")
+"""What ``tempfile.mkdtemp`` adds to a prefix. Source: tempfile's _RandomNameSequence."""
 
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS, errno.EINVAL}
 """What a file system says that has no locks, or none for folders."""
@@ -76,6 +80,11 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_named(name: str, prefix: str) -> bool:
+    """Whether a folder's name is one that ``new_folder`` gives: nobody gives it by hand."""
+    return name.startswith(prefix) and RANDOM.fullmatch(name, len(prefix)) is not None
 
 
 def new_folder(parent: Path, prefix: str) -> tuple[Path, Lock]:

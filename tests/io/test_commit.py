@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_a_copy_of_a_half_renamed_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["../out.txt", "/tmp/out.txt", "in/../../out.txt", "link/out.txt"])
 def test_a_note_that_names_a_place_outside_moves_nothing(tmp_path, name):
     home, outside = tmp_path / "home", tmp_path / "outside"
-    folder = home / ".onnxfuse-evil"
+    folder = home / ".onnxfuse-staging-evil0000"
     (folder / "new" / "link").mkdir(parents=True)
     outside.mkdir()
     (home / "link").symlink_to(outside)
@@ -207,16 +208,35 @@ def test_a_folder_that_comes_meanwhile_stays(tmp_path):
 
 
 def test_leftovers_go_and_what_is_in_use_stays(tmp_path):
-    (tmp_path / ".onnxfuse-dead" / "new").mkdir(parents=True)
-    (tmp_path / ".onnxfuse-dead" / "new" / "half").write_text("x")
-    (tmp_path / ".onnxfuse-file").write_text("no folder")
+    (tmp_path / ".onnxfuse-staging-dead0000" / "new").mkdir(parents=True)
+    (tmp_path / ".onnxfuse-staging-dead0000" / "new" / "half").write_text("x")
+    (tmp_path / ".onnxfuse-staging-file0000").write_text("no folder")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / ".onnxfuse-link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".onnxfuse-staging-link0000").symlink_to(tmp_path / "elsewhere")
     with atomic.replacing(tmp_path / "a.txt") as first:
         first.write_text("first")
         stage(tmp_path, "second", "b.txt")
         assert first.read_text() == "first"
-    assert sorted(os.listdir(tmp_path)) == [".onnxfuse-file", ".onnxfuse-link", "a.txt", "b.txt", "elsewhere"]
+    assert sorted(os.listdir(tmp_path)) == [
+        ".onnxfuse-staging-file0000",
+        ".onnxfuse-staging-link0000",
+        "a.txt",
+        "b.txt",
+        "elsewhere",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["onnxfuse-results", ".onnxfuse-results", ".onnxfuse-scratch-results", ".onnxfuse-staging-of the week"]
+)
+def test_folders_that_only_sound_like_ours_stay(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    with atomic.scratch():
+        pass
+    stage(tmp_path, "new", "a.txt")
+    assert there(tmp_path) == {"a.txt": "new", f"{name}/thesis.txt": "mine"}
 
 
 def test_a_file_system_without_locks_keeps_what_may_be_in_use(tmp_path, monkeypatch):
@@ -224,10 +244,10 @@ def test_a_file_system_without_locks_keeps_what_may_be_in_use(tmp_path, monkeypa
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(locks.fcntl, "flock", none)
-    (tmp_path / ".onnxfuse-perhaps").mkdir()
+    (tmp_path / ".onnxfuse-staging-perhaps_").mkdir()
     stage(tmp_path, "new", *NAMES)
     assert there(tmp_path) == dict.fromkeys(NAMES, "new")
-    assert (tmp_path / ".onnxfuse-perhaps").is_dir()
+    assert (tmp_path / ".onnxfuse-staging-perhaps_").is_dir()
 
 
 def test_two_runs_put_their_files_into_a_folder_one_after_the_other(tmp_path, monkeypatch):
