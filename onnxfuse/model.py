@@ -135,6 +135,8 @@ def _settings(model: ir.Model, path: Path) -> Settings:
         known = door.parse_json(model.metadata_props.get(METADATA, "{}"), f"its metadata {METADATA!r}")
         settings = Settings(**known["session"]) if "session" in known else targets.find("cpu").session
         libraries = known.get("libraries", [])
+        if not isinstance(libraries, list) or not all(isinstance(name, str) for name in libraries):
+            raise TypeError(f"libraries are {libraries!r:.80}, wanted a list of names")
     except (ValueError, TypeError, AttributeError, UsageError, ModelError) as error:
         raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); optimize it again") from error
     _require_libraries(libraries, known.get("target"), path)

@@ -76,7 +76,9 @@ def test_options_of_the_target_travel_in_the_file(folder, tmp_path):
     assert onnxfuse.load(tmp_path / "o.onnx").settings == Settings(threads=1, spinning=False)
 
 
-@pytest.mark.parametrize("text", ["{", '{"session": {"spin": 1}}', '{"session": 3}', "7"])
+@pytest.mark.parametrize(
+    "text", ["{", '{"session": {"spin": 1}}', '{"session": 3}', "7", '{"libraries": 3}', '{"libraries": [1]}']
+)
 def test_metadata_of_others_is_refused(tmp_path, text):
     model = parse("g (float[B] x) => (float[B] y) { y = Neg(x) }")
     model.metadata_props["onnxfuse"] = text
