@@ -27,20 +27,38 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Tower:
+    """Which part of a whole checkpoint a family is.
+
+    Args:
+        whole: the model type of such checkpoints.
+        config: the field of config.json that holds the part's own.
+        weights: how the names of its weights begin.
+    """
+
+    whole: str
+    config: str
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One model family.
 
     Args:
         model_type: as in config.json.
         inputs: graph inputs in order, with their dynamic dimensions by axis (names as optimum's).
+        needs: of inputs that not every model reads, the config field that must be at least a number for it.
         layers: the config field that holds the number of encoder layers.
-        tasks: for each task the ``transformers`` auto class.
+        tasks: for each task the ``transformers`` auto class, or the class itself where no auto class has it.
         counts: what every export of it holds once fused.
         heads: what a task's head adds to ``counts``.
         checkpoints: for each hub id that ``--random-weights`` knows, the config fields that differ from the defaults.
         activation: the config field that names the feed-forward's activation function; Gelu where it is absent.
         shown_by: inputs that tell the family where there is no config.json; None where they tell nothing (another family has
             the same).
+        after_padding: whether positions are counted from the one behind ``pad_token_id``, as RoBERTa's are.
+        tower: what it is a part of; None for whole checkpoints.
         keras_hub: its backbone classes in KerasHub; of each, config.json's fields by the names in the class's own config.
         ort_optimizer: what ONNX Runtime's own optimizer calls such models.
     """
@@ -53,7 +71,10 @@ class Architecture:
     heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     activation: str = "hidden_act"
+    needs: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     shown_by: frozenset[str] | None = None
+    after_padding: bool = False
+    tower: Tower | None = None
     keras_hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ort_optimizer: str = "bert"
 
@@ -70,6 +91,22 @@ class Architecture:
     def name(self) -> str:
         """What it is found by."""
         return self.model_type
+
+    def inputs_of(self, config: Mapping[str, Any]) -> dict[str, Mapping[int, str]]:
+        """The inputs that a model with this config.json reads; ``inputs`` without those whose need it does not meet."""
+        return {name: axes for name, axes in self.inputs.items() if name not in self.needs or self._met(config, name)}
+
+    def _met(self, config: Mapping[str, Any], name: str) -> bool:
+        needed, least = self.needs[name]
+        size = config.get(needed)
+        return type(size) is int and size >= least
+
+    def longest(self, config: Mapping[str, Any]) -> int:
+        """The tokens that a model with this config.json has positions for; 0 where it does not say."""
+        size, padding = (config.get(name) for name in (POSITION_ROWS, "pad_token_id"))
+        if type(size) is not int or not 0 < size < 1 << 31:  # what no tensor could have as a size is none
+            return 0
+        return size - padding - 1 if self.after_padding and type(padding) is int and 0 <= padding < size - 1 else size
 
     def name_inputs(self, model: ir.Model, sizes: Mapping[str, int] | None = None) -> None:
         """Name dynamic dimensions of the inputs alike, however an exporter called them: equal names, equal sizes.
@@ -145,6 +182,9 @@ def _fix(model: ir.Model, name: str, size: int) -> None:
     if not found:
         raise UsageError(f"the model has no dynamic {name.replace('_', ' ')} that could be fixed to {size}")
 
+
+POSITION_ROWS = "max_position_embeddings"
+"""The config field that holds the rows of the table of positions."""
 
 TOKENS = {0: BATCH_SIZE, 1: SEQUENCE_LENGTH}
 IMAGES = {0: BATCH_SIZE}

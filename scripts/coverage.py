@@ -150,7 +150,7 @@ def _transformers_export(checkpoint: Checkpoint, path: Path, fusions: str | None
     from onnxfuse.exporters.torch import sample
 
     model = open_checkpoint(checkpoint.name).module.model
-    feeds = dict(zip(checkpoint.family.inputs, sample(checkpoint), strict=True))
+    feeds = dict(zip(checkpoint.inputs, sample(checkpoint), strict=True))
     onnx_ir.save(OnnxExporter().export(model, feeds, config=OnnxConfig(dynamic=True, ort_fusions=fusions)).program, path)
 
 

@@ -64,3 +64,39 @@ def test_a_number_of_layers_that_is_none_is_refused(layers):
     with pytest.raises(ModelError, match="as num_hidden_layers, wanted a number of layers"):
         family.expected({family.layers: layers}, None)
     assert family.expected({family.layers: 2}, ["no task"]) == family.expected({family.layers: 2}, None)
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "longest"),
+    [
+        ("bert", {"max_position_embeddings": 512, "pad_token_id": 1}, 512),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ("xlm-roberta", {"max_position_embeddings": 8194, "pad_token_id": 1}, 8192),
+        ("roberta", {"max_position_embeddings": 514}, 514),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": "1"}, 514),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": 513}, 514),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": -1}, 514),
+        ("roberta", {"max_position_embeddings": 1 << 31, "pad_token_id": 1}, 0),
+        ("roberta", {"max_position_embeddings": 0}, 0),
+        ("roberta", {}, 0),
+        ("vit", {}, 0),
+    ],
+)
+def test_the_usable_length(family, config, longest):
+    assert catalog.architecture(family).longest(config) == longest
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "there"),
+    [
+        ("bert", {}, True),
+        ("bert", {"type_vocab_size": 1}, True),
+        ("roberta", {"type_vocab_size": 1}, False),
+        ("roberta", {"type_vocab_size": 2}, True),
+        ("roberta", {"type_vocab_size": "2"}, False),
+        ("roberta", {}, False),
+    ],
+)
+def test_token_types_are_read_where_there_are_several(family, config, there):
+    known = catalog.architecture(family)
+    assert list(known.inputs_of(config)) == [name for name in known.inputs if there or name != "token_type_ids"]

@@ -19,7 +19,7 @@ class Checkpoint:
 
     Args:
         name: what the user called it.
-        module: what is exported: takes the family's inputs in order and returns the task's outputs in order; a
+        module: what is exported: takes ``inputs`` in order and returns the task's outputs in order; a
             ``torch.nn.Module``, or a ``tf.function`` with its signature.
         family: its architecture.
         task: one of the family's tasks.
@@ -39,6 +39,11 @@ class Checkpoint:
     framework: str = "pt"
     origin: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Mapping[int, str]]:
+        """What ``module`` takes, in order, with dynamic dimensions by axis."""
+        return self.family.inputs_of(self.config)
 
     def __str__(self) -> str:
         """The framework, and how the weights came to it."""

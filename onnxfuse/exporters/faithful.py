@@ -17,6 +17,7 @@ from onnxfuse.errors import ExportError, OnnxfuseError
 from onnxfuse.exporters.description import Description
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Loaded, Output, outputs_of, same, shown
 from onnxfuse.exporters.pairing import Fit, aliases, fit
+from onnxfuse.exporters.tasks import class_for
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Checker:
         if task is None:
             known = self.description
             raise ExportError(f"{known.home} was saved as {known.saved_as}, {known.misfit}; {self._advice(None)}")
-        loaded = self.load(self.classes[self.description.family.tasks[task]])
+        loaded = self.load(class_for(task, self.description.family, self.classes))
         left, missing = self._wrong(task, self.description.asked, loaded)
         if left or missing:
             raise ExportError(f"{self.description.home}: {self._named(left, missing, loaded, task)}; {self._advice(task)}")
@@ -148,7 +149,7 @@ class Checker:
         fits = {
             other: self._examine(family.tasks[other]).fit
             for other in family.tasks
-            if other in plain and other != task and self._fits(other)
+            if other in plain and other != task and family.tasks[other] in self.classes and self._fits(other)
         }
         fewest = min((len(found.left) for other, found in fits.items() if other not in BARE), default=0)
         fitting = [f"--task {other}" for other, found in fits.items() if other in BARE or len(found.left) == fewest]

@@ -136,7 +136,7 @@ def wrap(model: Any, family: Architecture, task: str, pooling: Pooling | None) -
     """A module whose forward takes the family's inputs in order and returns the task's outputs as a tuple."""
     import torch
 
-    names, outputs = tuple(family.inputs), OUTPUTS[task]
+    names, outputs = tuple(family.inputs_of(model.config.to_dict())), OUTPUTS[task]
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:

@@ -20,7 +20,7 @@ from onnxfuse.exporters.description import Description, cannot_load, describe, f
 from onnxfuse.exporters.faithful import Checker
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output
 from onnxfuse.exporters.run_pytorch import torch_runner
-from onnxfuse.exporters.tasks import auto_classes, checked, classification, task_of
+from onnxfuse.exporters.tasks import auto_classes, checked, class_for, classification, task_of
 from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def _random(name: str, opening: Opening) -> Checkpoint:
     chosen = checked(opening.task or classification(family), family)
     config = transformers.AutoConfig.for_model(family.model_type, **fields)
     torch.manual_seed(opening.seed)
-    model = getattr(transformers, family.tasks[chosen]).from_config(config, attn_implementation=opening.attention)
+    kind = class_for(chosen, family, auto_classes(config, "AutoModel", family))
+    model = kind._from_config(config, attn_implementation=_attention(kind, opening.attention))
     _disturb(model)
     as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
     return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, as_dict, {})
@@ -145,7 +146,7 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
     def load(kind: Any) -> _Loaded:
         return _Loaded(_model(kind, description, stored, opening.attention), description.family)
 
-    model = Checker(description, stored, auto_classes(description.config, "AutoModel"), load).faithful().model
+    model = Checker(description, stored, auto_classes(description.config, "AutoModel", description.family), load).faithful().model
     origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
     chosen = description.task or ""
     module = pooling.wrap(model, description.family, chosen, description.pooling)
@@ -174,13 +175,18 @@ def _model(kind: Any, description: Description, stored: Arrays, attention: str) 
             config=description.config,
             state_dict=tensors,
             ignore_mismatched_sizes=True,
-            attn_implementation=attention,
+            attn_implementation=_attention(kind, attention),
             dtype=torch.float32,
         ).eval()
     except ExportError:
         raise
     except Exception as error:
         raise cannot_load(description, f"transformers {transformers.__version__}", kind, error) from error
+
+
+def _attention(kind: Any, asked: str) -> str:
+    """The attention that a class computes with: as asked, or the eager one that every class has."""
+    return asked if getattr(kind, f"_supports_{asked}", False) else "eager"
 
 
 @dataclass

@@ -18,7 +18,7 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = F
 
     if threads:
         torch.set_num_threads(threads)
-    names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
+    names, outputs = list(checkpoint.inputs), OUTPUTS[checkpoint.task]
     module = torch.compile(checkpoint.module, dynamic=False) if compiled else checkpoint.module
 
     def call(feeds: Feeds) -> Outputs:

@@ -33,7 +33,7 @@ def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
             f"TensorFlow runs with {given} threads in this process, wanted {threads}; set TF_NUM_INTRAOP_THREADS="
             f"{threads} and start again"
         )
-    names, outputs = list(checkpoint.family.inputs), OUTPUTS[checkpoint.task]
+    names, outputs = list(checkpoint.inputs), OUTPUTS[checkpoint.task]
     concrete = checkpoint.module.get_concrete_function()
 
     def call(feeds: Feeds) -> Outputs:

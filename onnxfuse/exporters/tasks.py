@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from onnxfuse.architecture import Architecture
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import ExportError, UsageError
 
 
 def checked(task: str, family: Architecture) -> str:
@@ -22,15 +24,19 @@ def classification(family: Architecture) -> str:
 
 def task_of(class_name: str, family: Architecture) -> str | None:
     """The task that a class of ``transformers`` was made for: ``BertForMaskedLM`` is bert's of ``AutoModelForMaskedLM``."""
+    begin = re.sub("[^a-z0-9]", "", family.model_type)
     made_for = {
-        f"{family.model_type}{auto.removeprefix('AutoModel') or 'Model'}".lower(): task
+        (f"{begin}{auto.removeprefix('AutoModel') or 'Model'}" if auto.startswith("AutoModel") else auto).lower(): task
         for task, auto in reversed(list(family.tasks.items()))
     }  # of tasks with one class, the plain one
     return made_for.get(class_name.lower())
 
 
-def auto_classes(config: Any, begin: str) -> dict[str, Any]:
+def auto_classes(config: Any, begin: str, family: Architecture) -> dict[str, Any]:
     """The auto classes of ``transformers`` (``AutoModelForMaskedLM``) that have a model for a config, and its class.
+
+    Of several classes of one auto class (DeiT's, with a teacher and without) the one that config.json names, else the first.
+    Classes that the family's tasks name themselves stand under their own names.
 
     Args:
         begin: of their names: ``AutoModel``, or ``TFAutoModel``.
@@ -39,5 +45,30 @@ def auto_classes(config: Any, begin: str) -> dict[str, Any]:
 
     autos = {name: getattr(transformers, name) for name in dir(transformers) if name.startswith(begin)}
     mappings = {name: auto._model_mapping for name, auto in autos.items() if hasattr(auto, "_model_mapping")}
-    found = {name: mapping[type(config)] for name, mapping in mappings.items() if type(config) in mapping}
+    found = {name: _one_of(mapping[type(config)], config) for name, mapping in mappings.items() if type(config) in mapping}
+    own = begin.removesuffix("AutoModel")
+    found |= {
+        f"{own}{name}": getattr(transformers, f"{own}{name}")
+        for name in family.tasks.values()
+        if not name.startswith("AutoModel") and hasattr(transformers, f"{own}{name}")
+    }
     return {name: kind for name, kind in found.items() if hasattr(kind, "base_model_prefix")}
+
+
+def _one_of(kinds: Any, config: Any) -> Any:
+    if not isinstance(kinds, tuple):
+        return kinds
+    return next((kind for kind in kinds if kind.__name__ in (config.architectures or ())), kinds[0])
+
+
+def class_for(task: str, family: Architecture, classes: Mapping[str, Any]) -> Any:
+    """A task's class among ``auto_classes``. Raises ExportError: ``transformers`` has none for the model's config."""
+    auto = family.tasks[task]
+    if auto not in classes:
+        import transformers
+
+        raise ExportError(
+            f"transformers {transformers.__version__} has no {auto} for {family.model_type}, which task {task} needs; "
+            f"it has {', '.join(classes) or 'none'}"
+        )
+    return classes[auto]

@@ -16,7 +16,7 @@ def function(call: Call, family: Architecture, task: str, config: dict[str, Any]
     """``call`` as a ``tf.function`` by Hugging Face's names: ids and masks int64 [B,S], pixels float32 [B,C,H,W]; a tuple out."""
     import tensorflow as tf
 
-    names, outputs = tuple(family.inputs), OUTPUTS[task]
+    names, outputs = tuple(family.inputs_of(config)), OUTPUTS[task]
     size = config.get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
     pixels = tf.TensorSpec([None, config.get("num_channels", 3), height, width], tf.float32, name="pixel_values")

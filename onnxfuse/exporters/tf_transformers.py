@@ -95,7 +95,10 @@ def pretrained(source: str, task: str | None, model_type: str | None) -> Checkpo
     def load(kind: Any) -> _Loaded:
         return _Loaded(_model(kind, description, stored), description.family)
 
-    classes = {name.removeprefix("TF"): kind for name, kind in auto_classes(description.config, "TFAutoModel").items()}
+    classes = {
+        name.removeprefix("TF"): kind
+        for name, kind in auto_classes(description.config, "TFAutoModel", description.family).items()
+    }
     model = Checker(description, stored, classes, load).faithful().model
     return _of_transformers(source, model, description.family, description.task or "", description.config.to_dict(), description)
 

@@ -22,35 +22,35 @@ def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
     import torch
 
     config = checkpoint.config
-    batch, length = SAMPLE[0], min(SAMPLE[1], config.get("max_position_embeddings", SAMPLE[1]))
+    batch, length = SAMPLE[0], min(SAMPLE[1], checkpoint.family.longest(config) or SAMPLE[1])
     values = {
         "input_ids": torch.arange(batch * length).reshape(batch, length) % config.get("vocab_size", 1000),
         "attention_mask": torch.ones((batch, length), dtype=torch.int64),
         "token_type_ids": torch.zeros((batch, length), dtype=torch.int64),
     }
     values["attention_mask"][1, length // 2 :] = 0
-    if "pixel_values" in checkpoint.family.inputs:
+    if "pixel_values" in checkpoint.inputs:
         size = config["image_size"]
         height, width = (size, size) if isinstance(size, int) else size
         generator = torch.Generator().manual_seed(0)
         values["pixel_values"] = torch.randn(batch, config["num_channels"], height, width, generator=generator)
-    return tuple(values[name] for name in checkpoint.family.inputs)
+    return tuple(values[name] for name in checkpoint.inputs)
 
 
 def dynamo(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """Write a checkpoint to ``path`` with torch.export; weights beyond protobuf's limit in a file of their own."""
     import torch
 
-    longest = checkpoint.config.get("max_position_embeddings")
+    longest = checkpoint.family.longest(checkpoint.config) or None
     dims = {"batch_size": torch.export.Dim("batch_size"), "sequence_length": torch.export.Dim("sequence_length", max=longest)}
-    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in checkpoint.family.inputs.values())
+    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in checkpoint.inputs.values())
     torch.onnx.export(
         checkpoint.module,
         sample(checkpoint),
         str(path),
         dynamo=True,
         dynamic_shapes=(shapes,),
-        input_names=list(checkpoint.family.inputs),
+        input_names=list(checkpoint.inputs),
         output_names=list(OUTPUTS[checkpoint.task]),
         opset_version=opset,
         external_data=_is_large(checkpoint),
@@ -62,14 +62,14 @@ def torchscript(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """Write a checkpoint to ``path`` by tracing it with TorchScript."""
     import torch
 
-    axes = {name: dict(dims) for name, dims in checkpoint.family.inputs.items()}
+    axes = {name: dict(dims) for name, dims in checkpoint.inputs.items()}
     torch.onnx.export(
         checkpoint.module,
         sample(checkpoint),
         str(path),
         dynamo=False,
         dynamic_axes=axes,
-        input_names=list(checkpoint.family.inputs),
+        input_names=list(checkpoint.inputs),
         output_names=list(OUTPUTS[checkpoint.task]),
         opset_version=opset,
         verbose=False,

@@ -52,7 +52,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
             raise ExportError(f"the {exporter} exporter wrote no model for {checkpoint.name}; correct it, or choose another")
         model = onnx_file.load(raw)
         _require(model, checkpoint, exporter, opset)
-        _drop_unread_inputs(model, checkpoint.family.inputs)
+        _drop_unread_inputs(model, checkpoint.inputs)
         _name_outputs(model)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
@@ -70,7 +70,7 @@ def _require(model: ir.Model, checkpoint: Checkpoint, exporter: str, opset: int)
             f"the {exporter} exporter wrote opset {written} for {checkpoint.name}, wanted {opset}: "
             f"its converter does not reach it; use --opset {written}"
         )
-    unread = set(checkpoint.family.inputs) - {value.name for value in model.graph.inputs}
+    unread = set(checkpoint.inputs) - {value.name for value in model.graph.inputs}
     if unread:
         raise ExportError(
             f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "

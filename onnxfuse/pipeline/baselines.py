@@ -119,7 +119,7 @@ def _transformers(context: Context, path: Path, **options: Any) -> None:
     from onnxfuse.exporters.torch import sample
 
     checkpoint = context.torch()
-    feeds: dict[str, Any] = dict(zip(checkpoint.family.inputs, sample(checkpoint), strict=True))
+    feeds: dict[str, Any] = dict(zip(checkpoint.inputs, sample(checkpoint), strict=True))
     model: Any = checkpoint.module.model
     exporter = OnnxExporter()  # type: ignore[no-untyped-call]
     ir.save(exporter.export(model, feeds, config=OnnxConfig(dynamic=True, **options)).program, path)

@@ -40,11 +40,11 @@ def profile_of(model: ir.Model, config: Mapping[str, Any] | None = None) -> Prof
 def profile_of_family(family: Architecture, config: Mapping[str, Any]) -> Profile:
     """The profile of a family's inputs, where there is no ONNX graph to read it off."""
     values = []
-    for name, axes in family.inputs.items():
+    for name, axes in family.inputs_of(config).items():
         rank, dtype = (4, ir.DataType.FLOAT) if name == "pixel_values" else (2, ir.DataType.INT64)
         shape = ir.Shape([ir.SymbolicDim(axes.get(axis, f"size_{axis}")) for axis in range(rank)])
         values.append(ir.Value(name=name, shape=shape, type=ir.TensorType(dtype)))
-    longest = _number(config, "max_position_embeddings")
+    longest = family.longest(config)
     return Profile(_read_inputs(values, config), longest or LONGEST, bool(longest))
 
 

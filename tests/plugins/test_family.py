@@ -8,53 +8,53 @@ from onnxfuse import plugins
 from tests.conftest import messages
 from tests.plugins.conftest import small_checkpoint
 
-ELECTRA = '''
-"""ELECTRA: BERT whose embeddings may be narrower, with a classifier of its own instead of a pooler."""
+ERNIE = '''
+"""ERNIE: BERT, trained otherwise."""
 
 from onnxfuse.architecture import TEXT_TASKS, TOKENS, Architecture, Count
 
-ELECTRA = Architecture(
-    model_type="electra",
+ERNIE = Architecture(
+    model_type="ernie",
     inputs={"input_ids": TOKENS, "attention_mask": TOKENS, "token_type_ids": TOKENS},
     layers="num_hidden_layers",
     tasks=TEXT_TASKS,
     counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
-    heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "text-classification": {"gelu": 1}},
-    checkpoints={"google/electra-small-discriminator": {}},
+    heads={"fill-mask": {"layer_norm": 1, "gelu": 1}},
+    checkpoints={"nghuyong/ernie-1.0-base-zh": {}},
 )
 '''
 
 
 @pytest.fixture
-def electra(tmp_path, monkeypatch):
-    (tmp_path / "electra.py").write_text(ELECTRA)
-    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "electra.py"))
+def ernie(tmp_path, monkeypatch):
+    (tmp_path / "ernie.py").write_text(ERNIE)
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "ernie.py"))
 
 
-def test_it_is_exported_optimized_and_counted(electra, cli, tmp_path):
-    small_checkpoint("Electra", tmp_path / "checkpoint")
+def test_it_is_exported_optimized_and_counted(ernie, cli, tmp_path):
+    small_checkpoint("Ernie", tmp_path / "checkpoint")
     assert cli("export", "checkpoint", "--exporter", "torchscript", "-o", "out").returncode == 0
     result = cli("optimize", "out", "--require", "all", "--json")
     assert result.returncode == 0, result.stderr
     details = json.loads(result.stdout)
-    assert details["model_type"] == "electra"
-    wanted = {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 3}
+    assert details["model_type"] == "ernie"
+    wanted = {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2}
     assert details["expected"] == wanted
     assert {name: details["fused"][name] for name in wanted} == wanted
     assert details["fused"]["unfused"] == 0
 
 
 def test_without_its_file_it_is_refused_by_name(cli, tmp_path):
-    small_checkpoint("Electra", tmp_path / "checkpoint")
+    small_checkpoint("Ernie", tmp_path / "checkpoint")
     result = cli("export", "checkpoint")
     assert result.returncode == 3
-    assert "model type 'electra' is not supported; onnxfuse knows bert, distilbert, vit" in result.stderr
+    assert "model type 'ernie' is not supported; onnxfuse knows bert, camembert, " in result.stderr
 
 
-def test_it_is_named_among_those_known(electra, cli):
+def test_it_is_named_among_those_known(ernie, cli):
     result = cli("export", "no-such-model", "--random-weights")
     assert result.returncode == 2
-    assert "google/electra-small-discriminator" in result.stderr
+    assert "nghuyong/ernie-1.0-base-zh" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_it_is_named_among_those_known(electra, cli):
         (
             "TEXT_TASKS,\n",
             "{'my-task': 'AutoModel'},\n",
-            "UsageError: family electra has task 'my-task', wanted some of feature-extraction",
+            "UsageError: family ernie has task 'my-task', wanted some of feature-extraction",
         ),
-        ('"gelu": Count(1)', '"gelu": 1', "UsageError: family electra counts gelu by 1, wanted a Count(layer, once)"),
+        ('"gelu": Count(1)', '"gelu": 1', "UsageError: family ernie counts gelu by 1, wanted a Count(layer, once)"),
     ],
 )
 def test_a_faulty_one_is_named(tmp_path, monkeypatch, right, wrong, words, cli):
-    (tmp_path / "electra.py").write_text(ELECTRA.replace(right, wrong))
-    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "electra.py"))
-    result = cli("export", "google/electra-small-discriminator", "--random-weights", "-o", "out")
+    (tmp_path / "ernie.py").write_text(ERNIE.replace(right, wrong))
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "ernie.py"))
+    result = cli("export", "nghuyong/ernie-1.0-base-zh", "--random-weights", "-o", "out")
     assert result.returncode == 2, result.stderr
     assert words in messages(result.stderr)[0]
