@@ -151,7 +151,7 @@ def test_quantized_weights(copy, kind, words):
         ("[" * 100_000, 3, "config.json holds JSON nested deeper than 64"),
         ({}, 3, "config.json has no model_type; if it is one of bert, camembert, "),
         ({"model_type": ["bert"]}, 3, "model type ['bert'] is not supported"),
-        ({"model_type": "robertta"}, 3, "model type 'robertta' is not supported (roberta, xlm-roberta "),
+        ({"model_type": "robertta"}, 3, "model type 'robertta' is not supported (roberta and xlm-roberta and "),
         ({"architectures": 5}, 3, "config.json has 5 as architectures, wanted a list with the name of a class"),
         (
             {"model_type": "beit"},
