@@ -16,9 +16,15 @@ ARCHITECTURE = Architecture(
     model_type="electra",
     inputs={"input_ids": TOKENS, "attention_mask": TOKENS, "token_type_ids": TOKENS},
     layers="num_hidden_layers",
-    tasks=TEXT_TASKS,
+    tasks=TEXT_TASKS | {"pre-training": "AutoModelForPreTraining"},
     counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
-    heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "text-classification": {"gelu": 1}},
+    heads={
+        "fill-mask": {"layer_norm": 1, "gelu": 1},
+        "text-classification": {"gelu": 1},
+        "multiple-choice": {"gelu": 1},
+        "pre-training": {"gelu": 1},
+    },
+    outputs={"pre-training": ("logits",)},  # of the discriminator, one for each token
     checkpoints={
         "google/electra-small-discriminator": SMALL,
         "google/electra-base-discriminator": BASE,

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.config import BATCH_SIZE, SEQUENCE_LENGTH
+from onnxfuse.config import BATCH_SIZE, NUM_CHOICES, SEQUENCE_LENGTH
 from onnxfuse.errors import ModelError, UsageError
 
 LAYERS = 100_000
@@ -53,6 +53,7 @@ class Architecture:
         tasks: for each task the ``transformers`` auto class, or the class itself where no auto class has it.
         counts: what every export of it holds once fused.
         heads: what a task's head adds to ``counts``.
+        outputs: of tasks whose class in this family names its outputs otherwise than ``OUTPUTS``, these names.
         checkpoints: for each hub id that ``--random-weights`` knows, the config fields that differ from the defaults.
         activation: the config field that names the feed-forward's activation function; Gelu where it is absent.
         shown_by: inputs that tell the family where there is no config.json; None where they tell nothing (another family has
@@ -69,6 +70,7 @@ class Architecture:
     tasks: Mapping[str, str]
     counts: Mapping[str, Count]
     heads: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    outputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     activation: str = "hidden_act"
     needs: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -92,9 +94,14 @@ class Architecture:
         """What it is found by."""
         return self.model_type
 
-    def inputs_of(self, config: Mapping[str, Any]) -> dict[str, Mapping[int, str]]:
-        """The inputs that a model with this config.json reads; ``inputs`` without those whose need it does not meet."""
-        return {name: axes for name, axes in self.inputs.items() if name not in self.needs or self._met(config, name)}
+    def inputs_of(self, config: Mapping[str, Any], task: str) -> dict[str, Mapping[int, str]]:
+        """The inputs that a model with this config.json reads; ``inputs`` without those whose need it does not meet.
+
+        Those of multiple choice have an axis more.
+        """
+        rank = len(CHOICES) if task == MULTIPLE_CHOICE else len(TOKENS)
+        met = {name: axes for name, axes in self.inputs.items() if name not in self.needs or self._met(config, name)}
+        return {name: _axes_at(axes, rank) for name, axes in met.items()}
 
     def _met(self, config: Mapping[str, Any], name: str) -> bool:
         needed, least = self.needs[name]
@@ -107,6 +114,10 @@ class Architecture:
         if type(size) is not int or not 0 < size < 1 << 31:  # what no tensor could have as a size is none
             return 0
         return size - padding - 1 if self.after_padding and type(padding) is int and 0 <= padding < size - 1 else size
+
+    def outputs_of(self, task: str) -> tuple[str, ...]:
+        """The graph outputs of a task in order."""
+        return self.outputs.get(task, OUTPUTS[task])
 
     def name_inputs(self, model: ir.Model, sizes: Mapping[str, int] | None = None) -> None:
         """Name dynamic dimensions of the inputs alike, however an exporter called them: equal names, equal sizes.
@@ -122,8 +133,9 @@ class Architecture:
             UsageError: no dynamic dimension has such a name.
         """
         renamed: dict[str, str] = {}
+        ranks = [len(value.shape) for value in model.graph.inputs if value.name in self.inputs and value.shape is not None]
         for value in model.graph.inputs:
-            names = self.inputs.get(value.name or "", {})
+            names = _axes_at(self.inputs.get(value.name or "", {}), min(ranks, default=0))
             if value.shape is not None:
                 renamed |= {
                     dim.value: names[axis]
@@ -154,6 +166,11 @@ class Architecture:
         """What can be fused in a model with this config.json: an activation other than Gelu is not, and is not missed."""
         gelu = str(config.get(self.activation, "gelu")).startswith("gelu")
         return {name: count for name, count in self.counts.items() if gelu or name != "gelu"}
+
+
+def _axes_at(axes: Mapping[int, str], rank: int) -> Mapping[int, str]:
+    """The dynamic dimensions of an input of a rank: tokens of several choices stand in rows of these."""
+    return CHOICES if axes == TOKENS and rank == len(CHOICES) else axes
 
 
 def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.SymbolicDim:
@@ -187,11 +204,15 @@ POSITION_ROWS = "max_position_embeddings"
 """The config field that holds the rows of the table of positions."""
 
 TOKENS = {0: BATCH_SIZE, 1: SEQUENCE_LENGTH}
+CHOICES = {0: BATCH_SIZE, 1: NUM_CHOICES, 2: SEQUENCE_LENGTH}
 IMAGES = {0: BATCH_SIZE}
 
 KERAS_TEXT = {"vocabulary_size": "vocab_size", "max_sequence_length": "max_position_embeddings"}
 KERAS_LAYERS = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "hidden_dim": "hidden_size"}
 """What most of KerasHub's backbones call config.json's fields."""
+
+MULTIPLE_CHOICE = "multiple-choice"
+"""The task whose inputs are [batch, choices, sequence]: one logit for each choice."""
 
 TEXT_TASKS = {
     "feature-extraction": "AutoModel",
@@ -200,9 +221,11 @@ TEXT_TASKS = {
     "text-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+    MULTIPLE_CHOICE: "AutoModelForMultipleChoice",
 }
 IMAGE_TASKS = {
     "feature-extraction": "AutoModel",
+    "image-feature-extraction": "AutoModel",
     "image-classification": "AutoModelForImageClassification",
 }
 
@@ -213,6 +236,10 @@ OUTPUTS = {
     "text-classification": ("logits",),
     "token-classification": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
+    MULTIPLE_CHOICE: ("logits",),
+    "next-sentence-prediction": ("logits",),
+    "pre-training": ("prediction_logits", "seq_relationship_logits"),
+    "image-feature-extraction": ("last_hidden_state", "pooler_output"),
     "image-classification": ("logits",),
 }
-"""Graph outputs of each task, named as optimum names them."""
+"""Graph outputs of each task, named as the classes of ``transformers`` and optimum name them."""

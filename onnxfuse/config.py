@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from onnxfuse.errors import UsageError
 
-BATCH_SIZE, SEQUENCE_LENGTH = "batch_size", "sequence_length"
+BATCH_SIZE, NUM_CHOICES, SEQUENCE_LENGTH = "batch_size", "num_choices", "sequence_length"
 """Names of the dynamic dimensions, as optimum has them."""
 
 RANGES = ("minmax", "entropy", "percentile")

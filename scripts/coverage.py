@@ -25,7 +25,6 @@ sys.path.insert(0, str(ROOT))
 
 import onnx  # noqa: E402
 
-from onnxfuse.architecture import OUTPUTS  # noqa: E402
 from onnxfuse.cli import tables  # noqa: E402
 from onnxfuse.config import OptimizeConfig  # noqa: E402
 from onnxfuse.errors import OnnxfuseError  # noqa: E402
@@ -125,7 +124,7 @@ def _tf2onnx(checkpoint: Checkpoint, path: Path) -> None:
         proto, _ = tf2onnx.convert.from_function(
             checkpoint.module, checkpoint.module.input_signature, opset=18, custom_op_handlers={"Erfc": (erfc, [])}
         )
-    for value, name in zip(proto.graph.output, OUTPUTS[checkpoint.task], strict=True):
+    for value, name in zip(proto.graph.output, checkpoint.outputs, strict=True):
         proto.graph.node.add(op_type="Identity", input=[value.name], output=[name])
         value.name = name
     onnx.save(proto, path)

@@ -17,7 +17,6 @@ from typing import Any
 from rich.console import Console
 
 from onnxfuse import catalog
-from onnxfuse.architecture import OUTPUTS
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.exporters import Checkpoint, checkpoint_runner, open_checkpoint
 from onnxfuse.exporters.tasks import classification
@@ -76,8 +75,8 @@ def _torch_runner(checkpoint: Checkpoint, module: Any) -> Runner:
 
     def call(feeds: Feeds) -> Outputs:
         with torch.inference_mode():
-            results = module(*(torch.from_numpy(feeds[name]) for name in checkpoint.family.inputs))
-        return {name: value.numpy() for name, value in zip(OUTPUTS[checkpoint.task], results, strict=True)}
+            results = module(*(torch.from_numpy(feeds[name]) for name in checkpoint.inputs))
+        return {name: value.numpy() for name, value in zip(checkpoint.outputs, results, strict=True)}
 
     return call
 
@@ -121,7 +120,7 @@ def measure(name: str, rounds: int, threads: int, folder: Path, tell: Callable[[
         found, fused[framework] = onnx_forms(source, framework, folder / framework, threads)
         forms |= found
     tell("measuring")
-    profile = profile_of_family(torch_checkpoint.family, torch_checkpoint.config)
+    profile = profile_of_family(torch_checkpoint.family, torch_checkpoint.config, torch_checkpoint.task)
     inputs = [profile.feeds(1, LENGTH, seed=seed) for seed in range(compare.COMPARED)]
     entries = [Candidate("/".join(key), key[1], run) for key, (run, _) in forms.items()]
     failed: dict[str, str] = {}

@@ -1,5 +1,7 @@
 """What a family says of its models: the names of dimensions, and how often each fused thing occurs."""
 
+from dataclasses import replace
+
 import pytest
 
 from onnxfuse import catalog
@@ -38,6 +40,32 @@ def test_another_dimension_of_the_new_name_is_told_apart():
     model = parse("g (int64[N,L] input_ids, float[batch_size] x) => (float[batch_size] y) { y = Relu(x) }")
     catalog.architecture("bert").name_inputs(model)
     assert dims(model.graph.inputs)["x"] == dims(model.graph.outputs)["y"] == ["batch_size_other"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "named"),
+    [
+        ("N,C,L", "N,C,L", ["batch_size", "num_choices", "sequence_length"]),
+        ("N,L", "N,L,L", ["batch_size", "sequence_length", "L"]),  # a mask of queries and keys has no choices
+    ],
+)
+def test_choices_are_named_by_the_rank_of_the_ids(ids, mask, named):
+    model = parse(f"g (int64[{ids}] input_ids, int64[{mask}] attention_mask) => (int64[{ids}] y) {{ y = Neg(input_ids) }}")
+    catalog.architecture("bert").name_inputs(model)
+    assert dims(model.graph.inputs)["attention_mask"] == named
+    assert dims(model.graph.outputs)["y"] == dims(model.graph.inputs)["input_ids"]
+
+
+def test_inputs_and_outputs_follow_the_task():
+    family = catalog.architecture("distilbert")
+    assert list(family.inputs_of({}, "multiple-choice")["attention_mask"].values()) == [
+        "batch_size",
+        "num_choices",
+        "sequence_length",
+    ]
+    assert family.inputs_of({}, "fill-mask") == family.inputs
+    other = replace(family, outputs={"fill-mask": ("scores",)})
+    assert (other.outputs_of("fill-mask"), other.outputs_of("multiple-choice")) == (("scores",), ("logits",))
 
 
 @pytest.mark.parametrize(
@@ -99,4 +127,4 @@ def test_the_usable_length(family, config, longest):
 )
 def test_token_types_are_read_where_there_are_several(family, config, there):
     known = catalog.architecture(family)
-    assert list(known.inputs_of(config)) == [name for name in known.inputs if there or name != "token_type_ids"]
+    assert list(known.inputs_of(config, "fill-mask")) == [name for name in known.inputs if there or name != "token_type_ids"]

@@ -24,8 +24,8 @@ Plot = Annotated[Path | None, Option(help="Draw the result into this .svg, .png 
 Task = Annotated[
     str | None,
     Option(
-        help="feature-extraction, fill-mask, text-classification, token-classification, question-answering, "
-        "sentence-similarity or image-classification."
+        help="What the model is for, such as feature-extraction, fill-mask, text-classification, token-classification, "
+        "question-answering, multiple-choice, sentence-similarity or image-classification; what it was saved for when not given."
     ),
 ]
 Framework = Annotated[str | None, Option(help="pt (PyTorch) or tf (TensorFlow, Keras); the source's when not given.")]

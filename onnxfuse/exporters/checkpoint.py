@@ -43,7 +43,12 @@ class Checkpoint:
     @property
     def inputs(self) -> dict[str, Mapping[int, str]]:
         """What ``module`` takes, in order, with dynamic dimensions by axis."""
-        return self.family.inputs_of(self.config)
+        return self.family.inputs_of(self.config, self.task)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it returns, in order."""
+        return self.family.outputs_of(self.task)
 
     def __str__(self) -> str:
         """The framework, and how the weights came to it."""

@@ -78,7 +78,7 @@ class Checker:
     def _wrong(self, task: str, asked: bool, loaded: Loaded | None = None) -> tuple[list[str], list[str]]:
         """The checkpoint's weights that a task's model must read and does not, and those that it must have and has not."""
         examined = self._examine(self.description.family.tasks[task], loaded)
-        missing = _reaching(examined, task)
+        missing = _reaching(examined, shown(task, self.description.family))
         dead = set(examined.fit.missing) - set(missing)
         left = [name for name in examined.fit.left if not set(aliases(name, examined.prefix)) & dead]
         inside = _inside(left, examined) if task in BARE else left
@@ -92,9 +92,10 @@ class Checker:
         The class that config.json names decides alone, if it reads it. Else another one may, whose encoder gives the same: what
         is left over inside the encoder reaches a head through the last hidden state alone, as our class has no such part.
         """
-        if not set(shown(task)) <= set(examined.outputs):
+        names = shown(task, self.description.family)
+        if not set(names) <= set(examined.outputs):
             return False
-        wanted = [examined.outputs[name] for name in shown(task)]
+        wanted = [examined.outputs[name] for name in names]
         order = ("AutoModelForPreTraining", "AutoModel")
         for auto in sorted(self.classes, key=lambda auto: (not self._is_saved(auto), auto not in order)):
             try:
@@ -103,13 +104,13 @@ class Checker:
                 continue
             if not set(left) <= set(witness.fit.read):
                 continue
-            names = {witness.fit.read[name] for name in left}
-            if all(any(same(output, other, names) for output in witness.outputs.values()) for other in wanted):
+            theirs = {witness.fit.read[name] for name in left}
+            if all(any(same(output, other, theirs) for output in witness.outputs.values()) for other in wanted):
                 return True
             if self._is_saved(auto):
                 return False
-            inside = auto == "AutoModel" or all(name.startswith(witness.prefix) for name in names)
-            if inside and HIDDEN in witness.outputs and same(witness.outputs[HIDDEN], examined.outputs[HIDDEN], names):
+            inside = auto == "AutoModel" or all(name.startswith(witness.prefix) for name in theirs)
+            if inside and HIDDEN in witness.outputs and same(witness.outputs[HIDDEN], examined.outputs[HIDDEN], theirs):
                 return True
         return False
 
@@ -178,11 +179,11 @@ class Checker:
             return False
 
 
-def _reaching(examined: Examined, task: str) -> list[str]:
+def _reaching(examined: Examined, outputs: Sequence[str]) -> list[str]:
     """The weights that a model has from nowhere and that a task's outputs depend on."""
-    if not set(shown(task)) <= set(examined.outputs):
+    if not set(outputs) <= set(examined.outputs):
         return list(examined.fit.missing)  # it cannot even run
-    reached = frozenset().union(*(examined.outputs[name].reached for name in shown(task)))
+    reached = frozenset().union(*(examined.outputs[name].reached for name in outputs))
     return [name for name in examined.fit.missing if name in reached]
 
 

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onnxfuse.architecture import OUTPUTS
+from onnxfuse.architecture import Architecture
 from onnxfuse.errors import OnnxfuseError
 
 HIDDEN = "last_hidden_state"
 """Among a model's outputs: what its encoder gives every head."""
 
-BARE = ("feature-extraction", "sentence-similarity")
+BARE = ("feature-extraction", "sentence-similarity", "image-feature-extraction")
 """Tasks without a head: their outputs are the encoder's."""
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,7 +59,7 @@ class Loaded(Protocol):
 
 
 def outputs_of(loaded: Loaded) -> Mapping[str, Output]:
-    """A model's outputs; none when it cannot run on the family's inputs (multiple choice)."""
+    """A model's outputs; none when it cannot run on the family's inputs."""
     try:
         return loaded.outputs()
     except OnnxfuseError:
@@ -75,6 +75,6 @@ def same(theirs: Output, ours: Output, unread: set[str]) -> bool:
     )
 
 
-def shown(task: str) -> tuple[str, ...]:
+def shown(task: str, family: Architecture) -> tuple[str, ...]:
     """The outputs of a class of ``transformers`` that a task's outputs are made of."""
-    return (HIDDEN,) if task in BARE else OUTPUTS[task]
+    return (HIDDEN,) if task == "sentence-similarity" else family.outputs_of(task)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError
 from onnxfuse.exporters.home import Home
 from onnxfuse.io import files
@@ -136,7 +136,7 @@ def wrap(model: Any, family: Architecture, task: str, pooling: Pooling | None) -
     """A module whose forward takes the family's inputs in order and returns the task's outputs as a tuple."""
     import torch
 
-    names, outputs = tuple(family.inputs_of(model.config.to_dict())), OUTPUTS[task]
+    names, outputs = tuple(family.inputs_of(model.config.to_dict(), task)), family.outputs_of(task)
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse import catalog
-from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
 from onnxfuse.exporters import bounds, pooling, weights
 from onnxfuse.exporters.api import Framework, Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import Description, cannot_load, describe, family_of, homes, require_there
 from onnxfuse.exporters.faithful import Checker
-from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output
+from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.run_pytorch import torch_runner
-from onnxfuse.exporters.tasks import auto_classes, checked, class_for, classification, task_of
+from onnxfuse.exporters.tasks import auto_classes, checked, class_for, classification, tasks_of
 from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:
@@ -91,13 +91,15 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
         raise ExportError(f"{name} is no transformers model; give one of its classes (of a wrapper, what it wraps: model.module)")
     config = model.config.to_dict()
     family = family_of(config, None, name)
-    known = [found for base in type(model).__mro__ if (found := task_of(base.__name__, family))]
+    known = tasks_of(model, family)
     if not known and task is None:
         raise ExportError(
             f"{name} is a class that onnxfuse does not export; name the --task whose outputs it has: {', '.join(family.tasks)}"
         )
     chosen = checked(task or known[0], family)
-    if known and known[0] != chosen and OUTPUTS[known[0]] == OUTPUTS[chosen]:  # another head whose outputs are called alike
+    if (
+        known and known[0] != chosen and family.outputs_of(known[0]) == family.outputs_of(chosen)
+    ):  # another head whose outputs are called alike
         raise ExportError(f"{name} is made for {known[0]}, the task asked for is {chosen}; leave it out, or load another class")
     elsewhere = {weight.device.type for weight in model.parameters()} - {"cpu"}
     if elsewhere:
@@ -105,8 +107,8 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     kinds = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()} - {"float32"}
     if kinds:
         raise ExportError(f"{name} has {' and '.join(sorted(kinds))} weights; exports are made in float32: call .float() first")
-    given = _Loaded(model, family).run(model)
-    lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
+    given = _Loaded(model, family).run(model, chosen)
+    lacking = [output for output in shown(chosen, family) if output not in given]
     if lacking:
         raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}")
     return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, config, {})
@@ -224,17 +226,18 @@ class _Loaded:
         names: dict[int, list[str]] = {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
-        results = self.run(self.model) | {HIDDEN: self.run(self.model.base_model)[HIDDEN]}
+        results = self.run(self.model, next(iter(tasks_of(self.model, self.family)), BARE[0]))
+        results |= {HIDDEN: self.run(self.model.base_model, BARE[0])[HIDDEN]}
         return {
             name: Output(tensor.detach().numpy(), frozenset().union(*(names.get(weight, ()) for weight in _reached(tensor))))
             for name, tensor in results.items()
         }
 
-    def run(self, module: Any) -> dict[str, torch.Tensor]:
-        """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
+    def run(self, module: Any, task: str) -> dict[str, torch.Tensor]:
+        """What a part of the model that takes a task's inputs returns on a sample, by name. Raises ExportError."""
         import torch
 
-        profile = profile_of_family(self.family, self.model.config.to_dict())
+        profile = profile_of_family(self.family, self.model.config.to_dict(), task)
         feeds = {name: torch.from_numpy(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
         try:
             with torch.enable_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from onnxfuse.architecture import OUTPUTS
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.runtime.api import Feeds, Outputs, Runner
 
@@ -18,7 +17,7 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = F
 
     if threads:
         torch.set_num_threads(threads)
-    names, outputs = list(checkpoint.inputs), OUTPUTS[checkpoint.task]
+    names, outputs = list(checkpoint.inputs), checkpoint.outputs
     module = torch.compile(checkpoint.module, dynamic=False) if compiled else checkpoint.module
 
     def call(feeds: Feeds) -> Outputs:

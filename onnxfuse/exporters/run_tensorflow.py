@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ModelError, first_line
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.runtime.api import Feeds, Outputs, Runner
@@ -33,7 +32,7 @@ def tensorflow_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:
             f"TensorFlow runs with {given} threads in this process, wanted {threads}; set TF_NUM_INTRAOP_THREADS="
             f"{threads} and start again"
         )
-    names, outputs = list(checkpoint.inputs), OUTPUTS[checkpoint.task]
+    names, outputs = list(checkpoint.inputs), checkpoint.outputs
     concrete = checkpoint.module.get_concrete_function()
 
     def call(feeds: Feeds) -> Outputs:

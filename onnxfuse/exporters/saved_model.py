@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog
-from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, first_line
 from onnxfuse.exporters import keras_hub
 from onnxfuse.exporters.checkpoint import Checkpoint
@@ -138,9 +138,9 @@ def _task_of(outputs: set[str], config: dict[str, Any], family: Architecture, wh
     named = config.get("architectures")
     saved = task_of(str(named[0]), family) if isinstance(named, list) and named else None
     for task in (saved or classification(family), classification(family), *family.tasks):
-        if set(OUTPUTS[task]) <= outputs:
+        if set(family.outputs_of(task)) <= outputs:
             return task
     raise ExportError(
         f"{where} returns {', '.join(sorted(outputs))}; onnxfuse knows "
-        f"{'; '.join(sorted({', '.join(OUTPUTS[task]) for task in family.tasks}))}; save it again with those names"
+        f"{'; '.join(sorted({', '.join(family.outputs_of(task)) for task in family.tasks}))}; save it again with those names"
     )

@@ -32,6 +32,12 @@ def task_of(class_name: str, family: Architecture) -> str | None:
     return made_for.get(class_name.lower())
 
 
+def tasks_of(model: Any, family: Architecture) -> list[str]:
+    """The tasks that a model's class, and those that it was made from, were made for; its own first."""
+    names = [base.__name__.removeprefix("TF") for base in type(model).__mro__]
+    return [task for name in names if (task := task_of(name, family)) is not None]
+
+
 def auto_classes(config: Any, begin: str, family: Architecture) -> dict[str, Any]:
     """The auto classes of ``transformers`` (``AutoModelForMaskedLM``) that have a model for a config, and its class.
 

@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ExportError, MissingExtraError
 from onnxfuse.exporters.api import Exporter
 from onnxfuse.exporters.checkpoint import Checkpoint
@@ -47,7 +46,7 @@ def write(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     _require_known(proto, checkpoint.name)
     model = ir.from_proto(proto)
     _store(model, weights)
-    for value, name in zip(model.graph.outputs, OUTPUTS[checkpoint.task], strict=True):
+    for value, name in zip(model.graph.outputs, checkpoint.outputs, strict=True):
         value.name = name
     onnx_file.save(model, path)
 

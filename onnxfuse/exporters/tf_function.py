@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.architecture import Architecture
 
 Tensors = dict[str, Any]
 Call = Callable[[Tensors], Tensors]
@@ -16,11 +16,14 @@ def function(call: Call, family: Architecture, task: str, config: dict[str, Any]
     """``call`` as a ``tf.function`` by Hugging Face's names: ids and masks int64 [B,S], pixels float32 [B,C,H,W]; a tuple out."""
     import tensorflow as tf
 
-    names, outputs = tuple(family.inputs_of(config)), OUTPUTS[task]
+    axes, outputs = family.inputs_of(config, task), family.outputs_of(task)
+    names = tuple(axes)
     size = config.get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
     pixels = tf.TensorSpec([None, config.get("num_channels", 3), height, width], tf.float32, name="pixel_values")
-    signature = [pixels if name == "pixel_values" else tf.TensorSpec([None, None], tf.int64, name=name) for name in names]
+    signature = [
+        pixels if name == "pixel_values" else tf.TensorSpec([None] * len(axes[name]), tf.int64, name=name) for name in names
+    ]
 
     def exported(*inputs: Any) -> tuple[Any, ...]:
         results = call(dict(zip(names, inputs, strict=True)))

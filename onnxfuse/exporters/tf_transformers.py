@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from onnxfuse import catalog
-from onnxfuse.architecture import OUTPUTS, Architecture
+from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, one_line
 from onnxfuse.exporters import pooling, tf_weights, weights
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import Description, cannot_load, describe, family_of
 from onnxfuse.exporters.faithful import Checker
-from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output
+from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.pairing import aliases
-from onnxfuse.exporters.tasks import auto_classes, checked, classification, task_of
+from onnxfuse.exporters.tasks import auto_classes, checked, classification, tasks_of
 from onnxfuse.exporters.tf_function import Tensors, function
 from onnxfuse.verify.inputs import profile_of_family
 
@@ -44,15 +44,15 @@ def from_object(model: Any, task: str | None) -> Checkpoint:
     """A model of ``transformers`` that has the task's outputs. Raises ExportError, ModelError, UsageError (unknown task)."""
     config = model.config.to_dict()
     family = family_of(config, None, type(model).__name__)
-    known = [found for base in type(model).__mro__ if (found := task_of(base.__name__.removeprefix("TF"), family))]
+    known = tasks_of(model, family)
     if not known and task is None:
         raise ExportError(
             f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
             f"has: {', '.join(family.tasks)}"
         )
     chosen = checked(task or known[0], family)
-    given = _Loaded(model, family).run(model)
-    lacking = [output for output in (OUTPUTS[chosen] if chosen not in BARE else (HIDDEN,)) if output not in given]
+    given = _Loaded(model, family).run(model, chosen)
+    lacking = [output for output in shown(chosen, family) if output not in given]
     if lacking:
         raise ExportError(
             f"{type(model).__name__} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}"
@@ -162,8 +162,8 @@ class _Loaded:
 
         variables = self.model.trainable_variables
         with tf.GradientTape(persistent=True) as tape:
-            encoder = self.run(getattr(self.model, self.model.base_model_prefix))
-            results = self.run(self.model) | {HIDDEN: encoder[HIDDEN]}
+            encoder = self.run(getattr(self.model, self.model.base_model_prefix), BARE[0])
+            results = self.run(self.model, next(iter(tasks_of(self.model, self.family)), BARE[0])) | {HIDDEN: encoder[HIDDEN]}
         reached = {
             name: [
                 variable for variable, found in zip(variables, tape.gradient(tensor, variables), strict=True) if found is not None
@@ -172,11 +172,11 @@ class _Loaded:
         }
         return {name: Output(tensor.numpy(), frozenset(map(_torch_name, reached[name]))) for name, tensor in results.items()}
 
-    def run(self, layer: Any) -> dict[str, Any]:
-        """What a part of the model that takes the family's inputs returns on a sample, by name. Raises ExportError."""
+    def run(self, layer: Any, task: str) -> dict[str, Any]:
+        """What a part of the model that takes a task's inputs returns on a sample, by name. Raises ExportError."""
         import tensorflow as tf
 
-        profile = profile_of_family(self.family, self.model.config.to_dict())
+        profile = profile_of_family(self.family, self.model.config.to_dict(), task)
         feeds = {name: tf.constant(array) for name, array in profile.feeds(2, min(7, profile.longest), mask="right").items()}
         try:
             results = layer(feeds, training=False, return_dict=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ExportError, first_line
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.saved_model import SIGNATURE
@@ -53,7 +52,7 @@ def _save(checkpoint: Checkpoint, folder: Path) -> None:
     """A SavedModel whose signature has the names: the converter reads them from there alone."""
     import tensorflow as tf
 
-    outputs = OUTPUTS[checkpoint.task]
+    outputs = checkpoint.outputs
 
     def named(*inputs: Any) -> dict[str, Any]:
         return dict(zip(outputs, checkpoint.module(*inputs), strict=True))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfuse.architecture import OUTPUTS
+from onnxfuse.architecture import IDS, MASK, PIXELS, TYPES
+from onnxfuse.config import BATCH_SIZE, NUM_CHOICES, SEQUENCE_LENGTH
 from onnxfuse.exporters.api import Exporter
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.io import onnx_file
@@ -13,27 +15,28 @@ from onnxfuse.io import onnx_file
 if TYPE_CHECKING:
     import torch
 
-SAMPLE = (2, 7)
-"""Batch and length of the sample: torch.export fixes sizes of 1, and transformers leaves out a mask without zeros."""
+SAMPLE = {BATCH_SIZE: 2, NUM_CHOICES: 3, SEQUENCE_LENGTH: 7}
+"""Sizes of the sample: torch.export fixes sizes of 1, and transformers leaves out a mask without zeros."""
 
 
 def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
-    """Inputs to trace with: random ids or pixels, and a mask with zeros at the end of the second row."""
+    """Inputs to trace with: ids in order, or random pixels, and a mask with zeros at the end of the second row."""
     import torch
 
     config = checkpoint.config
-    batch, length = SAMPLE[0], min(SAMPLE[1], checkpoint.family.longest(config) or SAMPLE[1])
-    values = {
-        "input_ids": torch.arange(batch * length).reshape(batch, length) % config.get("vocab_size", 1000),
-        "attention_mask": torch.ones((batch, length), dtype=torch.int64),
-        "token_type_ids": torch.zeros((batch, length), dtype=torch.int64),
-    }
-    values["attention_mask"][1, length // 2 :] = 0
-    if "pixel_values" in checkpoint.inputs:
+    batch, length = SAMPLE[BATCH_SIZE], min(SAMPLE[SEQUENCE_LENGTH], checkpoint.family.longest(config) or SAMPLE[SEQUENCE_LENGTH])
+    values = {}
+    if IDS in checkpoint.inputs:
+        sizes = SAMPLE | {SEQUENCE_LENGTH: length}
+        shape = [sizes[name] for name in checkpoint.inputs[IDS].values()]
+        ids = torch.arange(math.prod(shape)).reshape(shape) % config.get("vocab_size", 1000)
+        values = {IDS: ids, MASK: torch.ones_like(ids), TYPES: torch.zeros_like(ids)}
+        values[MASK][1, ..., length // 2 :] = 0
+    if PIXELS in checkpoint.inputs:
         size = config["image_size"]
         height, width = (size, size) if isinstance(size, int) else size
         generator = torch.Generator().manual_seed(0)
-        values["pixel_values"] = torch.randn(batch, config["num_channels"], height, width, generator=generator)
+        values[PIXELS] = torch.randn(batch, config["num_channels"], height, width, generator=generator)
     return tuple(values[name] for name in checkpoint.inputs)
 
 
@@ -41,8 +44,8 @@ def dynamo(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """Write a checkpoint to ``path`` with torch.export; weights beyond protobuf's limit in a file of their own."""
     import torch
 
-    longest = checkpoint.family.longest(checkpoint.config) or None
-    dims = {"batch_size": torch.export.Dim("batch_size"), "sequence_length": torch.export.Dim("sequence_length", max=longest)}
+    longest = {SEQUENCE_LENGTH: checkpoint.family.longest(checkpoint.config) or None}
+    dims = {name: torch.export.Dim(name, max=longest.get(name)) for name in SAMPLE}
     shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in checkpoint.inputs.values())
     torch.onnx.export(
         checkpoint.module,
@@ -51,7 +54,7 @@ def dynamo(checkpoint: Checkpoint, path: Path, opset: int) -> None:
         dynamo=True,
         dynamic_shapes=(shapes,),
         input_names=list(checkpoint.inputs),
-        output_names=list(OUTPUTS[checkpoint.task]),
+        output_names=list(checkpoint.outputs),
         opset_version=opset,
         external_data=_is_large(checkpoint),
         verbose=False,
@@ -70,7 +73,7 @@ def torchscript(checkpoint: Checkpoint, path: Path, opset: int) -> None:
         dynamo=False,
         dynamic_axes=axes,
         input_names=list(checkpoint.inputs),
-        output_names=list(OUTPUTS[checkpoint.task]),
+        output_names=list(checkpoint.outputs),
         opset_version=opset,
         verbose=False,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxfuse.architecture import TOKENS
+from onnxfuse.architecture import CHOICES, MULTIPLE_CHOICE, TOKENS
 from onnxfuse.errors import ExportError, OnnxfuseError, UsageError, first_line
 from onnxfuse.exporters.api import exporters, frameworks
 from onnxfuse.exporters.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         model = onnx_file.load(raw)
         _require(model, checkpoint, exporter, opset)
         _drop_unread_inputs(model, checkpoint.inputs)
-        _name_outputs(model)
+        _name_outputs(model, CHOICES if checkpoint.task == MULTIPLE_CHOICE else TOKENS)
         checkpoint.family.name_inputs(model)
         forget_origins(model)
         saved = onnx_file.save(model, staged)
@@ -109,13 +109,13 @@ def _drop_unread_inputs(model: ir.Model, wanted: Collection[str]) -> None:
             model.graph.inputs.remove(value)
 
 
-def _name_outputs(model: ir.Model) -> None:
-    """Name dynamic dimensions of outputs as those of the inputs, however the exporter called them."""
+def _name_outputs(model: ir.Model, axes: Mapping[int, str]) -> None:
+    """Name dynamic dimensions of outputs as those of the inputs, ``axes``, however the exporter called them."""
     for value in model.graph.outputs:
         if value.shape is not None:
             value.shape = ir.Shape(
                 [
-                    ir.SymbolicDim(TOKENS[axis]) if axis in TOKENS and not isinstance(dim, int) else dim
+                    ir.SymbolicDim(axes[axis]) if axis in axes and not isinstance(dim, int) else dim
                     for axis, dim in enumerate(value.shape.dims)
                 ]
             )

@@ -40,7 +40,7 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Exported:
         convert(checkpoint, staged, plan.precision, Path(scratch))
         clock.lap("convert")
         progress(f"comparing with {label}")
-        profile = profile_of_family(checkpoint.family, checkpoint.config)
+        profile = profile_of_family(checkpoint.family, checkpoint.config, checkpoint.task)
         original = checkpoint_runner(checkpoint)
         expected = expect(original, list(grid(profile)))
         model = Opened(staged, config=checkpoint.config)

@@ -37,11 +37,11 @@ def profile_of(model: ir.Model, config: Mapping[str, Any] | None = None) -> Prof
     return Profile(_read_inputs(values, config), min(longest, default=LONGEST), bool(longest))
 
 
-def profile_of_family(family: Architecture, config: Mapping[str, Any]) -> Profile:
-    """The profile of a family's inputs, where there is no ONNX graph to read it off."""
+def profile_of_family(family: Architecture, config: Mapping[str, Any], task: str) -> Profile:
+    """The profile of a task's inputs, where there is no ONNX graph to read it off."""
     values = []
-    for name, axes in family.inputs_of(config).items():
-        rank, dtype = (4, ir.DataType.FLOAT) if name == "pixel_values" else (2, ir.DataType.INT64)
+    for name, axes in family.inputs_of(config, task).items():
+        rank, dtype = (4, ir.DataType.FLOAT) if name == "pixel_values" else (len(axes), ir.DataType.INT64)
         shape = ir.Shape([ir.SymbolicDim(axes.get(axis, f"size_{axis}")) for axis in range(rank)])
         values.append(ir.Value(name=name, shape=shape, type=ir.TensorType(dtype)))
     longest = family.longest(config)
@@ -98,9 +98,11 @@ HEADS, ITEMS, WIDTH = 1, 2, 8
 def _axes(roles: Mapping[ir.Value, str]) -> dict[ir.Value, tuple[str, ...]]:
     """Of each input, what its axes are. Dimensions of one name are one thing; the name tells, or else where it stands.
 
-    Where inputs differ, ids say more than masks, whose middle axis may be queries, heads or choices.
+    Where inputs differ, ids say more than masks, whose middle axis may be queries, heads or choices; of one rank, they stand
+    alike.
     """
-    placed = {value: _places(value, role) for value, role in roles.items()}
+    ranks = {len(_dims(value)) for value, role in roles.items() if role in ("ids", "types")}
+    placed = {value: _places(value, "ids" if len(_dims(value)) in ranks else role) for value, role in roles.items()}
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for value, places in placed.items():
         names = [str(dim) for dim in _dims(value)]

@@ -501,8 +501,8 @@ def test_objects_that_are_no_encoders():
         match="BertForSequenceClassification is made for text-classification, the task asked for is fill-mask; leave it out",
     ):
         open_checkpoint(classifier, task="fill-mask")
-    with pytest.raises(ExportError, match=r"BertForPreTraining is a class that onnxfuse does not export; name the --task"):
-        open_checkpoint(small_model("bert", "AutoModelForPreTraining", layers=1))
+    with pytest.raises(ExportError, match=r"BertLMHeadModel is a class that onnxfuse does not export; name the --task"):
+        open_checkpoint(small_model("bert", "AutoModelForCausalLM", layers=1))
     with pytest.raises(ExportError, match=r"BertModel has weights on meta; move it"):
         open_checkpoint(model.to("meta"))
     with pytest.raises(ModelError, match="'ernie' is not supported"):

@@ -234,9 +234,10 @@ def test_a_head_of_another_task_with_the_same_names(tmp_path):
 @pytest.mark.parametrize(
     ("head", "called", "fitting"),
     [
-        ("BertForNextSentencePrediction", None, "--task feature-extraction"),
-        ("BertForMultipleChoice", None, "--task feature-extraction"),
-        ("BertForPreTraining", None, "--task feature-extraction and --task fill-mask"),
+        ("BertLMHeadModel", None, "--task feature-extraction and --task fill-mask"),
+        ("BertForNextSentencePrediction", "BertForSurprise", "--task feature-extraction and --task next-sentence-prediction"),
+        ("BertForMultipleChoice", "BertForSurprise", "--task feature-extraction and --task multiple-choice"),
+        ("BertForPreTraining", "BertForSurprise", "--task feature-extraction and --task pre-training"),
         ("BertForSequenceClassification", "MyClassifier", "--task feature-extraction and --task text-classification"),
         ("BertForMaskedLM", "JinaBertForMaskedLM", "--task feature-extraction and --task fill-mask"),
     ],

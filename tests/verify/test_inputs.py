@@ -86,7 +86,7 @@ def test_a_model_without_a_mask_gets_no_padding_and_one_of_one_size_no_case_twic
     ],
 )
 def test_a_family_has_a_profile_without_any_graph(family, config, longest, known):
-    found = profile_of_family(catalog.architecture(family), config)
+    found = profile_of_family(catalog.architecture(family), config, "feature-extraction")
     assert (found.longest, found.longest_known) == (longest, known)
     made = found.feeds(2, 5)
     if family == "vit":
@@ -96,6 +96,20 @@ def test_a_family_has_a_profile_without_any_graph(family, config, longest, known
     else:
         assert {(array.shape, array.dtype.name) for array in made.values()} == {((2, 5), "int64")}
         assert found.inputs[0].high == config.get("vocab_size", 2)
+
+
+@pytest.mark.parametrize("choices", ["C", "4"])
+def test_a_mask_of_the_ids_rank_holds_choices_too(choices):
+    """Of another rank than the ids, its middle axis would be queries."""
+    found = profile(
+        f"g (int64[B,{choices},L] input_ids, int64[B,{choices},L] attention_mask) => (int64[B,{choices},L] y) "
+        "{ y = Add(input_ids, attention_mask) }"
+    )
+    assert [value.axes for value in found.inputs] == [("batch", "", "length")] * 2
+    assert (found.only("batch"), found.only("length")) == (None, None)
+    made = found.feeds(3, 7, mask="right")
+    assert {array.shape for array in made.values()} == {(3, 2 if choices == "C" else 4, 7)}
+    assert made["attention_mask"].sum(axis=2).tolist() == [[count] * made["input_ids"].shape[1] for count in (6, 4, 2)]
 
 
 def test_random_ids_reach_the_whole_table():
