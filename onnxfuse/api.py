@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxfuse import model as models
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds, names
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, require_callable, silent
@@ -47,6 +47,7 @@ class ExportOptions(TypedDict, total=False):
     format: str
     precision: str
     overwrite: bool
+    outputs: Sequence[str]
 
 
 def export(
@@ -70,7 +71,8 @@ def export(
     if given is None and output is None:
         raise UsageError("a loaded model has no name to export it under; give output, a folder")
     out = folders.export_folder(given or "model", None if output is None else Path(output))
-    plan = ExportConfig(given or type(source).__name__, out, **options)
+    named = cast(dict[str, Any], options | {"outputs": names(options.get("outputs", ()), "outputs")})
+    plan = ExportConfig(given or type(source).__name__, out, **named)
     if plan.format not in exporting.FORMATS:
         raise UsageError(f"format {plan.format!r}: wanted one of {', '.join(exporting.FORMATS)}")
     if plan.format == "tflite":
@@ -120,11 +122,8 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
     given = cast(dict[str, Any], options)
     progress = given.pop("progress", silent)
     _require_known("optimize", given, OptimizeOptions, progress)
-    for name in ("only", "without", "require"):
-        if isinstance(given.get(name), str):
-            raise UsageError(f"{name} is the text {given[name]!r}, wanted a list of names: [{given[name]!r}]")
-    given |= {name: frozenset(given[name]) for name in ("only", "without") if name in given}
-    given |= {name: tuple(given[name]) for name in ("require",) if name in given}
+    kinds: dict[str, type] = {"only": frozenset, "without": frozenset, "require": tuple}
+    given |= {name: kind(names(given[name], name)) for name, kind in kinds.items() if name in given}
     given |= {"dump": _path(given["dump"], "dump")} if given.get("dump") is not None else {}
 
     def run(source: Path, out: Path) -> optimizing.Optimized:
@@ -252,13 +251,11 @@ def benchmark(
     """
     require_callable(progress)
     config = BenchmarkConfig(batch, length, threads, rounds, real)
-    for name, given in (("runtimes", runtimes), ("against", against)):
-        if isinstance(given, str):
-            raise UsageError(f"{name} is the text {given!r}, wanted a list of names: [{given!r}]")
+    runtimes, against = names(runtimes, "runtimes"), names(against, "against")
     if not runtimes:
         raise UsageError("no runtimes are given; leave them out for ONNX Runtime")
     others = baselines.choose(",".join(against)) if against else []
-    return compare.compare_models(_files(models), config, runtimes=tuple(runtimes), against=others, progress=progress)
+    return compare.compare_models(_files(models), config, runtimes=runtimes, against=others, progress=progress)
 
 
 def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:

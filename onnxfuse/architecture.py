@@ -231,7 +231,7 @@ IMAGE_TASKS = {
 
 OUTPUTS = {
     "feature-extraction": ("last_hidden_state",),
-    "sentence-similarity": ("token_embeddings", "sentence_embedding"),
+    "sentence-similarity": ("sentence_embedding",),
     "fill-mask": ("logits",),
     "text-classification": ("logits",),
     "token-classification": ("logits",),
@@ -243,3 +243,7 @@ OUTPUTS = {
     "image-classification": ("logits",),
 }
 """Graph outputs of each task, named as the classes of ``transformers`` and optimum name them."""
+
+MORE_OUTPUTS = {"sentence-similarity": ("token_embeddings", "last_hidden_state")}
+"""Outputs that a task has only where they are asked for: they show padding. Both are the encoder's; tools that pool
+themselves know the second."""

@@ -80,6 +80,13 @@ def _range(low: float, high: float) -> str:
     return f"{low:g} or more" if high == MOST else f"{low:g} to {high:g}"
 
 
+def names(given: Any, option: str) -> tuple[str, ...]:
+    """An option that is a list of names. Raises UsageError for one text."""
+    if isinstance(given, str):
+        raise UsageError(f"{option} is the text {given!r}, wanted a list of names: [{given!r}]")
+    return tuple(given)
+
+
 @dataclass(frozen=True)
 class Scheme(Config):
     """How to quantize.
@@ -139,6 +146,7 @@ class ExportConfig(Config):
 
     ``framework``: ``pt`` or ``tf``; None takes what the source's files show. ``exporter``: None takes the framework's first.
     ``format``: ``onnx`` or ``tflite``. ``precision``: of LiteRT models, a key of ``exporters.tflite.FILES``.
+    ``outputs``: what the graph shows, by name; the task's own when empty.
     """
 
     source: str
@@ -153,6 +161,7 @@ class ExportConfig(Config):
     format: str = "onnx"
     precision: str = "fp32"
     overwrite: bool = False
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

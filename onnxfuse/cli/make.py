@@ -22,6 +22,7 @@ def export(
     source: options.Source,
     output: options.Output = None,
     task: options.Task = None,
+    outputs: options.Outputs = None,
     framework: options.Framework = None,
     exporter: options.Exporter = None,
     opset: options.Opset = None,
@@ -45,6 +46,7 @@ def export(
         format=format,
         precision=precision,
         overwrite=overwrite,
+        outputs=options.names(outputs, "--outputs"),
     )
 
     from onnxfuse.pipeline.export import FORMATS
@@ -199,6 +201,7 @@ def run(
     source: options.Source,
     output: options.Output = None,
     task: options.Task = None,
+    outputs: options.Outputs = None,
     framework: options.Framework = None,
     exporter: options.Exporter = None,
     opset: options.Opset = None,
@@ -214,7 +217,18 @@ def run(
 ) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
     out = folders.export_folder(source, output)
-    plan = ExportConfig(source, out, task, model_type, exporter, opset, random_weights, framework=framework, overwrite=overwrite)
+    plan = ExportConfig(
+        source,
+        out,
+        task,
+        model_type,
+        exporter,
+        opset,
+        random_weights,
+        framework=framework,
+        overwrite=overwrite,
+        outputs=options.names(outputs, "--outputs"),
+    )
 
     from onnxfuse.cli import tables
     from onnxfuse.pipeline.run import run_all

@@ -28,6 +28,13 @@ Task = Annotated[
         "question-answering, multiple-choice, sentence-similarity or image-classification; what it was saved for when not given."
     ),
 ]
+Outputs = Annotated[
+    str | None,
+    Option(
+        help="What the graph shows, with commas between, instead of the task's own: of sentence models sentence_embedding, "
+        "token_embeddings or last_hidden_state (for tools that pool themselves)."
+    ),
+]
 Framework = Annotated[str | None, Option(help="pt (PyTorch) or tf (TensorFlow, Keras); the source's when not given.")]
 Exporter = Annotated[
     str | None, Option(help="Of the framework's exporters one, such as torchscript; its first (torch.export) when not given.")
@@ -121,3 +128,11 @@ def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005")
     if not 0 <= number <= 1:
         raise UsageError(f"{option} {text}: wanted {wanted}")
     return number
+
+
+def names(text: str | None, option: str) -> tuple[str, ...]:
+    """Names with commas between them; none where nothing was given. Raises UsageError for an empty one."""
+    found = () if text is None else tuple(name.strip() for name in text.split(","))
+    if "" in found:
+        raise UsageError(f"{option} {text}: wanted names with commas between them")
+    return found

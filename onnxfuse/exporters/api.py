@@ -24,6 +24,7 @@ class Opening:
         random_weights: build the architecture that the source names, without any download.
         attention: ``sdpa`` or ``eager``: which of transformers' PyTorch attentions to export.
         seed: of the random weights.
+        outputs: what the graph shows; the task's outputs when empty.
     """
 
     task: str | None = None
@@ -31,6 +32,7 @@ class Opening:
     random_weights: bool = False
     attention: str = "sdpa"
     seed: int = 0
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

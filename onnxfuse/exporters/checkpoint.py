@@ -19,10 +19,11 @@ class Checkpoint:
 
     Args:
         name: what the user called it.
-        module: what is exported: takes ``inputs`` in order and returns the task's outputs in order; a
+        module: what is exported: takes ``inputs`` in order and returns ``outputs`` in order; a
             ``torch.nn.Module``, or a ``tf.function`` with its signature.
         family: its architecture.
         task: one of the family's tasks.
+        outputs: the names of what ``module`` returns; those of the task when not given.
         config: config.json as a dict.
         files: processor files to lay beside the exported model, by their relative names.
         texts: the same, of files that say something else there.
@@ -39,16 +40,15 @@ class Checkpoint:
     framework: str = "pt"
     origin: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.outputs = self.outputs or self.family.outputs_of(self.task)
 
     @property
     def inputs(self) -> dict[str, Mapping[int, str]]:
         """What ``module`` takes, in order, with dynamic dimensions by axis."""
         return self.family.inputs_of(self.config, self.task)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """What it returns, in order."""
-        return self.family.outputs_of(self.task)
 
     def __str__(self) -> str:
         """The framework, and how the weights came to it."""

@@ -14,8 +14,9 @@ from typing import Any
 from onnxfuse import catalog
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, first_line
 from onnxfuse.exporters import tf_weights
+from onnxfuse.exporters.api import Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.exporters.tasks import checked, classification
+from onnxfuse.exporters.tasks import checked, choose_outputs, classification
 from onnxfuse.exporters.tf_function import function
 from onnxfuse.io import door
 
@@ -60,7 +61,7 @@ def _require_held(source: Path) -> None:
                 tf_weights.require_held(io.BytesIO(archive.read(name)), source)
 
 
-def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
+def checkpoint(model: Any, name: str, opening: Opening) -> Checkpoint:
     """A KerasHub encoder, or a classifier on one, as a checkpoint. Raises ExportError for another kind of Keras model."""
     import tensorflow as tf
 
@@ -80,7 +81,7 @@ def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
             f"{name} ({type(model).__name__}) takes {', '.join(taken)}; onnxfuse exports models that take "
             f"{', '.join(INPUTS[ours] for ours in family.inputs)} alone"
         )
-    chosen = checked(task or ("feature-extraction" if backbone is model else classification(family)), family)
+    chosen = checked(opening.task or ("feature-extraction" if backbone is model else classification(family)), family)
     if chosen not in ("feature-extraction", classification(family)) or (backbone is model) != (chosen == "feature-extraction"):
         raise UsageError(f"{name} is a {type(model).__name__}, which has no outputs for task {chosen}; leave --task out")
 
@@ -93,8 +94,9 @@ def checkpoint(model: Any, name: str, task: str | None) -> Checkpoint:
             return {"logits": result}
         return {"last_hidden_state": result["sequence_output"] if isinstance(result, dict) else result}
 
-    module = function(call, family, chosen, config)
-    return Checkpoint(name, module, family, chosen, config, {}, "tf", f"KerasHub's {type(model).__name__}")
+    outputs = choose_outputs(chosen, family, opening.outputs)
+    module = function(call, family, chosen, outputs, config)
+    return Checkpoint(name, module, family, chosen, config, {}, "tf", f"KerasHub's {type(model).__name__}", outputs=outputs)
 
 
 def _config(backbone: Any, fields: Mapping[str, str]) -> dict[str, Any]:

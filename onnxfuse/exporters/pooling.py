@@ -132,11 +132,13 @@ def _refused(home: Home, why: str) -> ExportError:
     return ExportError(f"{home}: {why}; export the encoder alone with --task feature-extraction")
 
 
-def wrap(model: Any, family: Architecture, task: str, pooling: Pooling | None) -> torch.nn.Module:
-    """A module whose forward takes the family's inputs in order and returns the task's outputs as a tuple."""
+def wrap(
+    model: Any, family: Architecture, task: str, outputs: tuple[str, ...], pooling: Pooling | None = None
+) -> torch.nn.Module:
+    """A module whose forward takes the family's inputs in order and returns ``outputs`` of a task as a tuple."""
     import torch
 
-    names, outputs = tuple(family.inputs_of(model.config.to_dict(), task)), family.outputs_of(task)
+    names = tuple(family.inputs_of(model.config.to_dict(), task))
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:
@@ -146,10 +148,11 @@ def wrap(model: Any, family: Architecture, task: str, pooling: Pooling | None) -
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
             given = dict(zip(names, inputs, strict=True))
             result = self.model(**given, return_dict=True)
-            if task != "sentence-similarity":
-                return tuple(result[name] for name in outputs)
-            tokens = result["last_hidden_state"]
-            return tokens, pool(tokens, given["attention_mask"], pooling or Pooling())
+            if task == "sentence-similarity":
+                tokens = result["last_hidden_state"]
+                sentence = pool(tokens, given["attention_mask"], pooling or Pooling())
+                result = {"token_embeddings": tokens, "last_hidden_state": tokens, "sentence_embedding": sentence}
+            return tuple(result[name] for name in outputs)
 
     return Exported().eval()
 

@@ -20,7 +20,7 @@ from onnxfuse.exporters.description import Description, cannot_load, describe, f
 from onnxfuse.exporters.faithful import Checker
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.run_pytorch import torch_runner
-from onnxfuse.exporters.tasks import auto_classes, checked, class_for, classification, tasks_of
+from onnxfuse.exporters.tasks import auto_classes, checked, choose_outputs, class_for, classification, tasks_of
 from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def open_pytorch(source: str | Path | torch.nn.Module, opening: Opening) -> Chec
     transformers = require_torch()
     with _quiet(transformers):
         if not isinstance(source, (str, Path)):
-            return _from_object(source, opening.task)
+            return _from_object(source, opening)
         if opening.random_weights:
             return _random(str(source), opening)
         return _pretrained(str(source), opening)
@@ -79,7 +79,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _from_object(model: Any, task: str | None) -> Checkpoint:
+def _from_object(model: Any, opening: Opening) -> Checkpoint:
     """A model object, if it is a class of ``transformers`` (or one made from it) that has the task's outputs.
 
     Raises:
@@ -92,11 +92,11 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     config = model.config.to_dict()
     family = family_of(config, None, name)
     known = tasks_of(model, family)
-    if not known and task is None:
+    if not known and opening.task is None:
         raise ExportError(
             f"{name} is a class that onnxfuse does not export; name the --task whose outputs it has: {', '.join(family.tasks)}"
         )
-    chosen = checked(task or known[0], family)
+    chosen = checked(opening.task or known[0], family)
     if (
         known and known[0] != chosen and family.outputs_of(known[0]) == family.outputs_of(chosen)
     ):  # another head whose outputs are called alike
@@ -111,7 +111,8 @@ def _from_object(model: Any, task: str | None) -> Checkpoint:
     lacking = [output for output in shown(chosen, family) if output not in given]
     if lacking:
         raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}")
-    return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, config, {})
+    outputs = choose_outputs(chosen, family, opening.outputs)
+    return Checkpoint(name, pooling.wrap(model, family, chosen, outputs), family, chosen, config, {}, outputs=outputs)
 
 
 def _random(name: str, opening: Opening) -> Checkpoint:
@@ -126,7 +127,8 @@ def _random(name: str, opening: Opening) -> Checkpoint:
     model = kind._from_config(config, attn_implementation=_attention(kind, opening.attention))
     _disturb(model)
     as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
-    return Checkpoint(name, pooling.wrap(model, family, chosen, None), family, chosen, as_dict, {})
+    outputs = choose_outputs(chosen, family, opening.outputs)
+    return Checkpoint(name, pooling.wrap(model, family, chosen, outputs), family, chosen, as_dict, {}, outputs=outputs)
 
 
 def _disturb(model: torch.nn.Module) -> None:
@@ -151,7 +153,8 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
     model = Checker(description, stored, auto_classes(description.config, "AutoModel", description.family), load).faithful().model
     origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
     chosen = description.task or ""
-    module = pooling.wrap(model, description.family, chosen, description.pooling)
+    outputs = choose_outputs(chosen, description.family, opening.outputs)
+    module = pooling.wrap(model, description.family, chosen, outputs, description.pooling)
     return Checkpoint(
         source,
         module,
@@ -161,6 +164,7 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
         description.files,
         origin=", ".join([*origin, *description.assumed]),
         texts=description.texts,
+        outputs=outputs,
     )
 
 

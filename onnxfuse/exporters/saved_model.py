@@ -13,10 +13,11 @@ from onnxfuse import catalog
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, first_line
 from onnxfuse.exporters import keras_hub
+from onnxfuse.exporters.api import Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import processor_files
 from onnxfuse.exporters.home import Home
-from onnxfuse.exporters.tasks import checked, classification, task_of
+from onnxfuse.exporters.tasks import checked, choose_outputs, classification, task_of
 from onnxfuse.exporters.tf_function import Tensors, function
 from onnxfuse.io import door, folders
 
@@ -27,7 +28,7 @@ SIGNATURE = "serving_default"
 """The signature that is exported, where there are several."""
 
 
-def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> Checkpoint:
+def open_saved_model(folder: Path, opening: Opening) -> Checkpoint:
     """Load a SavedModel by its signature for export.
 
     config.json is read from the folder, or two above as ``save_pretrained`` lays it.
@@ -38,31 +39,26 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
     """
     import tensorflow as tf
 
-    door.whole(folder, ExportError)
-    try:
-        loaded = tf.saved_model.load(str(folder))
-    except Exception as error:
-        raise ExportError(
-            f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with tf.saved_model.save"
-        ) from error
-    signatures = dict(loaded.signatures)
-    chosen = SIGNATURE if SIGNATURE in signatures else next(iter(signatures), None)
-    if chosen is None:
-        raise ExportError(f"the SavedModel {folder} has no signature; save it with signatures={{'{SIGNATURE}': function}}")
-    signature = signatures[chosen]
+    loaded, chosen = _read(folder)
+    signature = loaded.signatures[chosen]
     where = f"the signature {chosen} of {folder}"
     specs = {spec.name: spec for spec in signature.structured_input_signature[1].values()}
     names = _hugging_face_names(specs, where)
     home = next((place for place in (folder, folder.parent.parent) if (place / "config.json").is_file()), folder)
     config = folders.read_config(home / "model")
-    family = catalog.architecture(model_type or config.get("model_type") or catalog.shown_by(names.values()).model_type)
+    family = catalog.architecture(opening.model_type or config.get("model_type") or catalog.shown_by(names.values()).model_type)
     if set(names.values()) != set(family.inputs):
         raise ExportError(
             f"{where} takes {', '.join(specs)}; {family.model_type} takes {', '.join(family.inputs)}; save it "
             "again with those inputs"
         )
     outputs = _outputs(signature.structured_outputs)
-    task = checked(task or config.get("onnxfuse_task") or _task_of(set(outputs), config, family, where), family)
+    task = checked(opening.task or config.get("onnxfuse_task") or _task_of(set(outputs), config, family, where), family)
+    asked = choose_outputs(task, family, opening.outputs)
+    if lacking := [name for name in asked if name not in outputs]:
+        raise ExportError(
+            f"{where} returns {', '.join(sorted(outputs))}, and no {lacking[0]}; choose another --task or --outputs"
+        )
 
     def call(inputs: Tensors) -> Tensors:
         given = {theirs: tf.cast(inputs[ours], specs[theirs].dtype) for theirs, ours in names.items()}
@@ -72,9 +68,25 @@ def open_saved_model(folder: Path, task: str | None, model_type: str | None) -> 
         return {ours: results[theirs] for ours, theirs in outputs.items()}
 
     config = {"model_type": family.model_type} | _sizes(specs, signature.graph.variables) | config
-    return Checkpoint(
-        str(folder), function(call, family, task, config), family, task, config, processor_files(Home(str(home))), "tf", where
-    )
+    files, made = processor_files(Home(str(home))), function(call, family, task, asked, config)
+    return Checkpoint(str(folder), made, family, task, config, files, "tf", where, outputs=asked)
+
+
+def _read(folder: Path) -> tuple[Any, str]:
+    """A SavedModel, and the name of the signature to export. Raises ExportError."""
+    import tensorflow as tf
+
+    door.whole(folder, ExportError)
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except Exception as error:
+        raise ExportError(
+            f"cannot load the SavedModel {folder}: {first_line(error)}; save it again with tf.saved_model.save"
+        ) from error
+    chosen = SIGNATURE if SIGNATURE in loaded.signatures else next(iter(loaded.signatures), None)
+    if chosen is None:
+        raise ExportError(f"the SavedModel {folder} has no signature; save it with signatures={{'{SIGNATURE}': function}}")
+    return loaded, chosen
 
 
 IMAGES = keras_hub.INPUTS["pixel_values"]

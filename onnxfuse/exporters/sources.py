@@ -31,18 +31,19 @@ def open_checkpoint(
     random_weights: bool = False,
     attention: str = "sdpa",
     seed: int = 0,
+    outputs: tuple[str, ...] = (),
 ) -> Checkpoint:
     """Load ``source`` for export. No code from a checkpoint runs; a SavedModel's graph does, so export only those you trust.
 
     Args:
         source: a checkpoint's folder, a hub id, a SavedModel, a .keras file, a KerasHub preset's folder, or a model object.
         framework: its name; None takes the one that recognizes the source.
-        task, model_type, random_weights, attention, seed: as of ``Opening``.
+        task, model_type, random_weights, attention, seed, outputs: as of ``Opening``.
 
     Raises:
         MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task or framework).
     """
-    opening = Opening(task, model_type, random_weights, attention, seed)
+    opening = Opening(task, model_type, random_weights, attention, seed, outputs)
     return frameworks()[framework_of(source, framework)].open(source, opening)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from onnxfuse.architecture import Architecture
+from onnxfuse.architecture import MORE_OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, UsageError
 
 
@@ -15,6 +15,17 @@ def checked(task: str, family: Architecture) -> str:
     if task not in family.tasks:
         raise UsageError(f"{family.model_type} has no task {task!r}; choose one of {', '.join(family.tasks)}")
     return task
+
+
+def choose_outputs(task: str, family: Architecture, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The outputs of an export for a task: those that are asked for, else the task's own. Raises UsageError."""
+    known = family.outputs_of(task) + MORE_OUTPUTS.get(task, ())
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"task {task} has no output {name!r}; choose of {', '.join(known)}")
+    if len(set(asked)) < len(asked):
+        raise UsageError(f"the outputs {', '.join(asked)} name one twice; name each once")
+    return asked or family.outputs_of(task)
 
 
 def classification(family: Architecture) -> str:

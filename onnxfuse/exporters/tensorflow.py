@@ -53,15 +53,15 @@ def open_tensorflow(source: Any, opening: Opening) -> Checkpoint:
         require_tensorflow()
         if not isinstance(source, (str, Path)):
             if hasattr(source, "base_model_prefix"):
-                return tf_transformers.from_object(source, opening.task)
-            return keras_hub.checkpoint(source, type(source).__name__, opening.task)
+                return tf_transformers.from_object(source, opening)
+            return keras_hub.checkpoint(source, type(source).__name__, opening)
         if opening.random_weights:
-            return tf_transformers.random_checkpoint(str(source), opening.task, opening.seed)
+            return tf_transformers.random_checkpoint(str(source), opening)
         folder = Path(source)
         if folder.suffix == ".keras" or _is_preset(folder):
-            return keras_hub.checkpoint(keras_hub.load(folder), str(source), opening.task)
+            return keras_hub.checkpoint(keras_hub.load(folder), str(source), opening)
         if (folder / FILE).is_file():
-            return open_saved_model(folder, opening.task, opening.model_type)
+            return open_saved_model(folder, opening)
         require_there(str(source))
         if folder.is_file() or (folder.is_dir() and not homes(str(source))[1].has("config.json")):
             raise UsageError(
@@ -69,7 +69,7 @@ def open_tensorflow(source: Any, opening: Opening) -> Checkpoint:
                 f"{weights.SAFETENSORS}, a SavedModel's folder ({FILE}), a .keras file, or a KerasHub "
                 "preset's folder"
             )
-        return tf_transformers.pretrained(str(source), opening.task, opening.model_type)
+        return tf_transformers.pretrained(str(source), opening)
 
 
 def require_tensorflow() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnxfuse.architecture import Architecture
@@ -12,11 +12,12 @@ Call = Callable[[Tensors], Tensors]
 """A model on named tensors. What it returns may hold more than a task shows."""
 
 
-def function(call: Call, family: Architecture, task: str, config: dict[str, Any]) -> Any:
-    """``call`` as a ``tf.function`` by Hugging Face's names: ids and masks int64 [B,S], pixels float32 [B,C,H,W]; a tuple out."""
+def function(call: Call, family: Architecture, task: str, outputs: Sequence[str], config: dict[str, Any]) -> Any:
+    """``call`` as a ``tf.function`` by Hugging Face's names: ids and masks int64 [B,S], pixels float32 [B,C,H,W]; it returns
+    ``outputs`` as a tuple."""
     import tensorflow as tf
 
-    axes, outputs = family.inputs_of(config, task), family.outputs_of(task)
+    axes = family.inputs_of(config, task)
     names = tuple(axes)
     size = config.get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size

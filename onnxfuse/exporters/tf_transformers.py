@@ -16,12 +16,13 @@ from onnxfuse import catalog
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, one_line
 from onnxfuse.exporters import pooling, tf_weights, weights
+from onnxfuse.exporters.api import Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import Description, cannot_load, describe, family_of
 from onnxfuse.exporters.faithful import Checker
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.pairing import aliases
-from onnxfuse.exporters.tasks import auto_classes, checked, classification, tasks_of
+from onnxfuse.exporters.tasks import auto_classes, checked, choose_outputs, classification, tasks_of
 from onnxfuse.exporters.tf_function import Tensors, function
 from onnxfuse.verify.inputs import profile_of_family
 
@@ -40,33 +41,34 @@ def require_transformers() -> Any:
     return transformers
 
 
-def from_object(model: Any, task: str | None) -> Checkpoint:
+def from_object(model: Any, opening: Opening) -> Checkpoint:
     """A model of ``transformers`` that has the task's outputs. Raises ExportError, ModelError, UsageError (unknown task)."""
     config = model.config.to_dict()
     family = family_of(config, None, type(model).__name__)
     known = tasks_of(model, family)
-    if not known and task is None:
+    if not known and opening.task is None:
         raise ExportError(
             f"{type(model).__name__} is a class that onnxfuse does not export; name the --task whose outputs it "
             f"has: {', '.join(family.tasks)}"
         )
-    chosen = checked(task or known[0], family)
+    chosen = checked(opening.task or known[0], family)
     given = _Loaded(model, family).run(model, chosen)
     lacking = [output for output in shown(chosen, family) if output not in given]
     if lacking:
         raise ExportError(
             f"{type(model).__name__} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}"
         )
-    return _of_transformers(type(model).__name__, model, family, chosen, config)
+    return _of_transformers(type(model).__name__, model, family, chosen, config, opening)
 
 
-def random_checkpoint(name: str, task: str | None, seed: int) -> Checkpoint:
+def random_checkpoint(name: str, opening: Opening) -> Checkpoint:
     """A known architecture with random weights. Raises UsageError, MissingExtraError."""
     family, _ = catalog.checkpoint(name)
-    chosen = checked(task or classification(family), family)
-    model = random_model(name, chosen, seed)
+    chosen = checked(opening.task or classification(family), family)
+    model = random_model(name, chosen, opening.seed)
     architecture = type(model).__name__.removeprefix("TF")
-    return _of_transformers(name, model, family, chosen, model.config.to_dict() | {"architectures": [architecture]})
+    config = model.config.to_dict() | {"architectures": [architecture]}
+    return _of_transformers(name, model, family, chosen, config, opening)
 
 
 def random_model(name: str, task: str, seed: int = 0) -> Any:
@@ -86,10 +88,10 @@ def random_model(name: str, task: str, seed: int = 0) -> Any:
     return model
 
 
-def pretrained(source: str, task: str | None, model_type: str | None) -> Checkpoint:
+def pretrained(source: str, opening: Opening) -> Checkpoint:
     """A checkpoint's folder or hub id. Raises ExportError, ModelError, UsageError, MissingExtraError."""
     require_transformers()
-    description = describe(source, task, model_type)
+    description = describe(source, opening.task, opening.model_type)
     stored = weights.read(weights.require(description.home))
 
     def load(kind: Any) -> _Loaded:
@@ -100,7 +102,8 @@ def pretrained(source: str, task: str | None, model_type: str | None) -> Checkpo
         for name, kind in auto_classes(description.config, "TFAutoModel", description.family).items()
     }
     model = Checker(description, stored, classes, load).faithful().model
-    return _of_transformers(source, model, description.family, description.task or "", description.config.to_dict(), description)
+    config = description.config.to_dict()
+    return _of_transformers(source, model, description.family, description.task or "", config, opening, description)
 
 
 def _model(kind: Any, description: Description, stored: Arrays) -> Any:
@@ -186,7 +189,13 @@ class _Loaded:
 
 
 def _of_transformers(
-    name: str, model: Any, family: Architecture, task: str, config: dict[str, Any], description: Description | None = None
+    name: str,
+    model: Any,
+    family: Architecture,
+    task: str,
+    config: dict[str, Any],
+    opening: Opening,
+    description: Description | None = None,
 ) -> Checkpoint:
     """A model of ``transformers``, ready to export; ``description``: what its checkpoint says, where it has one."""
     asked = description.pooling if description else None
@@ -197,9 +206,10 @@ def _of_transformers(
             return dict(result)
         tokens = result["last_hidden_state"]
         sentence = _pool(tokens, inputs["attention_mask"], asked or pooling.Pooling())
-        return {"token_embeddings": tokens, "sentence_embedding": sentence}
+        return {"token_embeddings": tokens, "last_hidden_state": tokens, "sentence_embedding": sentence}
 
-    module = function(call, family, task, config)
+    outputs = choose_outputs(task, family, opening.outputs)
+    module = function(call, family, task, outputs, config)
     origin = ", ".join([type(model).__name__, *(description.assumed if description else [])])
     return Checkpoint(
         name,
@@ -211,6 +221,7 @@ def _of_transformers(
         "tf",
         origin,
         description.texts if description else {},
+        outputs,
     )
 
 

@@ -92,6 +92,7 @@ def checkpoint_of(model: Path) -> Checkpoint:
         random_weights=plan["random_weights"],
         seed=plan["seed"],
         framework="pt",
+        outputs=tuple(plan.get("outputs", ())),
     )
 
 

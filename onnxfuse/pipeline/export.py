@@ -123,6 +123,7 @@ def load_checkpoint(plan: ExportConfig, source: Any, framework: str, progress: P
         model_type=plan.model_type,
         random_weights=plan.random_weights,
         seed=plan.seed,
+        outputs=plan.outputs,
     )
 
 

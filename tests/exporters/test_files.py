@@ -252,12 +252,13 @@ def test_pooling_where_modules_json_names_it(copy, tmp_path, folder, config, mod
             f"{folder}/config.json": config,
         },
     )
-    step = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript"))
+    outputs = ("sentence_embedding", "token_embeddings")
+    step = export(ExportConfig(str(source), tmp_path / "out", exporter="torchscript", outputs=outputs))
     checkpoint = step.checkpoint
     assert checkpoint.task == "sentence-similarity"
-    assert [value.name for value in onnx_file.load(step.path).graph.outputs] == ["token_embeddings", "sentence_embedding"]
+    assert [value.name for value in onnx_file.load(step.path).graph.outputs] == ["sentence_embedding", "token_embeddings"]
     assert json.loads((tmp_path / "out" / folder / "config.json").read_text()) == config
-    tokens, sentence = checkpoint.module(
+    sentence, tokens = checkpoint.module(
         torch.arange(6)[None], torch.tensor([[1, 1, 1, 1, 0, 0]]), torch.zeros(1, 6, dtype=torch.long)
     )
     wanted = tokens[0, :4].mean(0) if mode == "mean" else tokens[0, 0]
