@@ -4,7 +4,8 @@ Seen in:   every encoder; after the attention fusion.
 Computes:  q, k, v = split(x @ [Wq | Wk | Wv] + [bq | bk | bv])
 Shapes:    x [B,S,D], each W [D, D'], each b [D'], q, k, v [B,S,D'].
 Numerics:  rounding only (tolerance row "reassociate"): a wider product may sum in another order.
-Refuses:   different inputs, a weight or bias that is not a constant or is read elsewhere. A projection without a bias gets zeros.
+Refuses:   different inputs, a weight or bias that is not a constant, a weight that is read elsewhere; layers that
+           share their weights share the merged one. A projection without a bias gets zeros.
 Source:    the sum of products is the same.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -88,7 +90,8 @@ def guard(match: Match) -> Learned:
     widths = []
     for name in NAMES:
         weight = match.need_constant(f"w{name}")
-        match.need(len(weight.uses()) == 1 and not weight.is_graph_output(), f"w{name} is read elsewhere", weight)
+        readers = _readers(weight)
+        match.need(readers and readers == _readers(match["wq"]), f"w{name} is read elsewhere", weight)
         _, columns = match.need_shape(f"w{name}", rank=2)
         widths.append(match.need_number(columns, f"the width of w{name}"))
         if f"b{name}" in match.bindings:
@@ -96,16 +99,30 @@ def guard(match: Match) -> Learned:
     return {"widths": widths}
 
 
+def _readers(weight: ir.Value) -> set[ir.Value | None]:
+    """What a weight is multiplied with, once in each layer that has it; nothing where it is read otherwise."""
+    whole = all(node.op_type == "MatMul" and not node.domain and at == 1 for node, at in weight.uses())
+    return {node.inputs[0] for node, _ in weight.uses()} if whole and not weight.is_graph_output() else set()
+
+
+JOINED: WeakValueDictionary[tuple[int, ...], ir.LazyTensor] = WeakValueDictionary()
+"""Joined constants by the identity of their parts, which they hold: layers that share weights share the joined ones."""
+
+
 def joined(values: list[ir.Value]) -> ir.LazyTensor:
     """Constants side by side along their last dimension, read from the file when needed."""
     tensors: list[ir.TensorProtocol] = [value.const_value for value in values]  # type: ignore[misc]
+    key = tuple(map(id, tensors))
+    if (known := JOINED.get(key)) is not None:
+        return known
     *lead, _ = tensors[0].shape.numpy()
     width = sum(tensor.shape.numpy()[-1] for tensor in tensors)
-    return ir.LazyTensor(
+    JOINED[key] = made = ir.LazyTensor(
         lambda: ir.tensor(np.concatenate([tensor.numpy() for tensor in tensors], axis=-1)),
         tensors[0].dtype,
         ir.Shape([*lead, width]),
     )
+    return made
 
 
 def attention(

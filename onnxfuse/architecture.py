@@ -51,6 +51,7 @@ class Architecture:
         needs: of inputs that not every model reads, the config field that must be at least a number for it.
         layers: the config field that holds the number of encoder layers.
         tasks: for each task the ``transformers`` auto class, or the class itself where no auto class has it.
+        classes: further classes of ``transformers``, and the tasks that they were made for.
         counts: what every export of it holds once fused.
         heads: what a task's head adds to ``counts``.
         outputs: of tasks whose class in this family names its outputs otherwise than ``OUTPUTS``, these names.
@@ -77,6 +78,7 @@ class Architecture:
     shown_by: frozenset[str] | None = None
     after_padding: bool = False
     tower: Tower | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
     keras_hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ort_optimizer: str = "bert"
 
@@ -241,6 +243,7 @@ OUTPUTS = {
     "pre-training": ("prediction_logits", "seq_relationship_logits"),
     "image-feature-extraction": ("last_hidden_state", "pooler_output"),
     "image-classification": ("logits",),
+    "zero-shot-image-classification": ("text_embeds",),
 }
 """Graph outputs of each task, named as the classes of ``transformers`` and optimum name them."""
 

@@ -34,13 +34,13 @@ def families() -> dict[str, Architecture]:
     return plugins.find(Architecture, "onnxfuse.models")
 
 
-def checkpoint(name: str) -> tuple[Architecture, dict[str, Any]]:
-    """The family and config fields of a hub id that needs no download. Raises UsageError."""
+def checkpoint(name: str, model_type: str | None = None) -> tuple[Architecture, dict[str, Any]]:
+    """The family and config fields of a hub id that needs no download; ``model_type``: which tower. Raises UsageError."""
     known = families().values()
     for family in known:
-        if name in family.checkpoints:
+        if name in family.checkpoints and model_type in (None, family.model_type):
             return family, dict(family.checkpoints[name])
-    names = ", ".join(name for family in known for name in family.checkpoints)
+    names = ", ".join(name for family in known for name in family.checkpoints if model_type in (None, family.model_type))
     raise UsageError(f"--random-weights knows no architecture named {name!r}; it knows {names}")
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog
-from onnxfuse.architecture import Architecture
+from onnxfuse.architecture import Architecture, Tower
 from onnxfuse.errors import ExportError, ModelError, UsageError, one_line
 from onnxfuse.exporters import pooling
 from onnxfuse.exporters.home import ADAPTER, MERGE, Home
+from onnxfuse.exporters.loaded import Arrays
 from onnxfuse.exporters.tasks import checked, task_of
 from onnxfuse.io import files
 
@@ -54,6 +55,7 @@ class Description:
         saved_as: the class that config.json names; empty when it names none.
         pooling: what modules.json asks for; None where it does not matter.
         files, texts: as of ``Checkpoint``.
+        part: which part of it is exported; None for the whole.
     """
 
     home: Home
@@ -66,6 +68,11 @@ class Description:
     pooling: pooling.Pooling | None
     files: dict[str, Path]
     texts: dict[str, str]
+    part: Tower | None = None
+
+    def own(self, stored: Arrays) -> Arrays:
+        """The weights of the part that is exported."""
+        return stored if self.part is None else {n: array for n, array in stored.items() if n.startswith(self.part.weights)}
 
     @property
     def assumed(self) -> list[str]:
@@ -106,8 +113,9 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         ExportError, ModelError (another architecture, a broken file), UsageError (unknown task).
     """
     top, home, modules = homes(source)
-    fields = home.config()
-    family = family_of(fields, model_type, str(home))
+    whole = home.config()
+    family = family_of(whole, model_type, str(home))
+    fields = tower_fields(whole, family, str(home))
     if task is not None:
         checked(task, family)
     if fields.get("quantization_config"):
@@ -118,7 +126,7 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
     asked, asked_pooling = pooling.read_asked(top, modules) if modules and task in (None, "sentence-similarity") else (task, None)
     saved_as = _saved_as(fields, home)
-    chosen = task or asked or (task_of(saved_as, family) if saved_as else "feature-extraction")
+    chosen = task or asked or (task_of(saved_as, family) if saved_as else _plain(family))
     return Description(
         home,
         config_object(fields, family, home),
@@ -129,6 +137,7 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         saved_as,
         asked_pooling,
         *_beside(top, home, modules),
+        family.tower if fields is not whole else None,
     )
 
 
@@ -137,6 +146,11 @@ def homes(source: str) -> tuple[Home, Home, tuple[pooling.Module, ...]]:
     top = Home(source)
     modules = pooling.read_modules(top)
     return top, top.inner(modules[0].folder) if modules and modules[0].kind == "Transformer" else top, modules
+
+
+def _plain(family: Architecture) -> str:
+    """The task of a checkpoint whose config.json names no class."""
+    return next(iter(family.tasks)) if family.tower else "feature-extraction"
 
 
 def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
@@ -177,10 +191,24 @@ def family_of(fields: Mapping[str, Any], model_type: str | None, where: str) -> 
     if named is None:
         known = ", ".join(catalog.families())
         raise ModelError(f"{where}: config.json has no model_type; if it is one of {known}, say so with --model-type")
+    towers = [family for family in catalog.families().values() if family.tower is not None and family.tower.whole == named]
+    if towers and model_type is None:
+        choices = " or ".join(f"--model-type {family.model_type}" for family in towers)
+        raise ModelError(f"{where} has model type {named!r} in config.json, whose towers are exported one by one: say {choices}")
     family = catalog.architecture(model_type or named)
-    if named != family.model_type:
+    if named != family.model_type and family not in towers:
         raise ModelError(f"{where} has model type {named!r} in config.json, --model-type says {family.model_type!r}")
     return family
+
+
+def tower_fields(fields: Mapping[str, Any], family: Architecture, where: str) -> Mapping[str, Any]:
+    """config.json of a family's own: the part of a whole checkpoint's that is about its tower. Raises ModelError."""
+    if family.tower is None or fields.get("model_type") != family.tower.whole:
+        return fields
+    part = fields.get(family.tower.config, {})
+    if not isinstance(part, dict):
+        raise ModelError(f"{where}: config.json has {part!r:.80} as {family.tower.config}, wanted an object; correct it")
+    return part | {"model_type": family.model_type}
 
 
 def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -> Any:

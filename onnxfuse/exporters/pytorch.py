@@ -42,7 +42,7 @@ def open_pytorch(source: str | Path | torch.nn.Module, opening: Opening) -> Chec
         MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task).
     """
     if opening.random_weights:
-        family, _ = catalog.checkpoint(str(source))
+        family, _ = catalog.checkpoint(str(source), opening.model_type)
         checked(opening.task or next(iter(family.tasks)), family)
     elif isinstance(source, (str, Path)):
         _require_checkpoint(str(source), opening.task, opening.model_type)
@@ -119,7 +119,7 @@ def _random(name: str, opening: Opening) -> Checkpoint:
     import torch
     import transformers
 
-    family, fields = catalog.checkpoint(name)
+    family, fields = catalog.checkpoint(name, opening.model_type)
     chosen = checked(opening.task or classification(family), family)
     config = transformers.AutoConfig.for_model(family.model_type, **fields)
     torch.manual_seed(opening.seed)
@@ -144,7 +144,7 @@ def _disturb(model: torch.nn.Module) -> None:
 def _pretrained(source: str, opening: Opening) -> Checkpoint:
     description = describe(source, opening.task, opening.model_type)
     found = weights.require(description.home)
-    stored = weights.read(found)
+    stored = description.own(weights.read(found))
     bounds.require_bounded(description, stored)
 
     def load(kind: Any) -> _Loaded:

@@ -29,8 +29,9 @@ def choose_outputs(task: str, family: Architecture, asked: tuple[str, ...]) -> t
 
 
 def classification(family: Architecture) -> str:
-    """The family's classification of whole inputs: what random weights are made for when no task is asked for."""
-    return next(task for task in family.tasks if task in ("text-classification", "image-classification"))
+    """The family's classification of whole inputs, or its first task: what random weights are made for by default."""
+    kinds = ("text-classification", "image-classification")
+    return next((task for task in family.tasks if task in kinds), next(iter(family.tasks)))
 
 
 def task_of(class_name: str, family: Architecture) -> str | None:
@@ -40,6 +41,7 @@ def task_of(class_name: str, family: Architecture) -> str | None:
         (f"{begin}{auto.removeprefix('AutoModel') or 'Model'}" if auto.startswith("AutoModel") else auto).lower(): task
         for task, auto in reversed(list(family.tasks.items()))
     }  # of tasks with one class, the plain one
+    made_for |= {name.lower(): task for name, task in family.classes.items()}
     return made_for.get(class_name.lower())
 
 

@@ -92,7 +92,7 @@ def pretrained(source: str, opening: Opening) -> Checkpoint:
     """A checkpoint's folder or hub id. Raises ExportError, ModelError, UsageError, MissingExtraError."""
     require_transformers()
     description = describe(source, opening.task, opening.model_type)
-    stored = weights.read(weights.require(description.home))
+    stored = description.own(weights.read(weights.require(description.home)))
 
     def load(kind: Any) -> _Loaded:
         return _Loaded(_model(kind, description, stored), description.family)

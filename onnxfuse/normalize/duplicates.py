@@ -17,7 +17,7 @@ from onnxfuse.rewrite.attributes import attribute_proto
 from onnxfuse.rewrite.passes import Context, Result
 
 SMALL_INITIALIZER = 64
-"""Elements up to which two equal initializers count as one when duplicates are merged."""
+"""Elements up to which two equal initializers count as one when duplicates are merged; larger ones where they hold one tensor."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MergeDuplicates:
 
 
 def merge_duplicates(model: ir.Model) -> bool:
-    """Compute equal things once: equal small initializers become one, then equal nodes. Returns whether any were.
+    """Compute equal things once: equal initializers become one, then equal nodes. Returns whether any were.
 
     Graphs inside nodes stay as they are.
     """
@@ -45,9 +45,11 @@ def _merge_initializers(graph: ir.Graph) -> int:
     seen: dict[tuple[Hashable, ...], ir.Value] = {}
     for value in tuple(graph.initializers.values()):
         tensor = stored(value)
-        if tensor is None or tensor.size > SMALL_INITIALIZER or value.is_graph_output():
+        if tensor is None or value.is_graph_output():
             continue
-        content = tuple(tensor.string_data()) if tensor.dtype == ir.DataType.STRING else tensor.tobytes()  # type: ignore[attr-defined]
+        content: Hashable = id(tensor)
+        if tensor.size <= SMALL_INITIALIZER:
+            content = tuple(tensor.string_data()) if tensor.dtype == ir.DataType.STRING else tensor.tobytes()  # type: ignore[attr-defined]
         kept = seen.setdefault((tensor.dtype, tuple(tensor.shape.numpy()), content), value)
         if kept is not value:
             ir.convenience.replace_all_uses_with(value, kept)

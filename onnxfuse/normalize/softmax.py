@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.normalize.query_masks import leaves_zeros
 from onnxfuse.normalize.scale import need_float
 from onnxfuse.rewrite import Learned, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import Analysis, lowest_fill
@@ -49,6 +50,8 @@ def infinite_hole(op: Pattern, x: Var, drop: Var, zero: Var, infinity: Var, axis
 
 
 def guard_infinite(match: Match) -> Learned:
+    name = "keep" if "keep" in match.bindings else "drop"
+    match.need(not leaves_zeros(match, name), "rows without a key give zeros, which the next rule keeps", match[name])
     match.need_scalar("zero", 0.0)
     match.need(match.scalar("infinity") == -math.inf, "the fill value is finite", match["infinity"])
     dtype = need_float(match, match["infinity"])
@@ -79,7 +82,8 @@ def guard_fill(match: Match) -> Learned:
     fill = _need_shut(match, "fill")
     match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
     dtype = need_float(match, match["fill"])
-    return {"zero": np.array(0, dtype=dtype.numpy()), "lowest": np.array(max(fill, dtype.min), dtype=dtype.numpy())}
+    lowest = fill if leaves_zeros(match, "keep" if "keep" in match.bindings else "drop") else max(fill, dtype.min)
+    return {"zero": np.array(0, dtype=dtype.numpy()), "lowest": np.array(lowest, dtype=dtype.numpy())}
 
 
 def _need_shut(match: Match, name: str) -> float:

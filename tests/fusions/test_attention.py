@@ -1,5 +1,7 @@
 """Attention and merged QKV: spellings that must fuse, edits that must not, and what each refusal says."""
 
+import re
+
 import onnx_ir as ir
 import pytest
 
@@ -297,6 +299,13 @@ def test_cross_attention_fuses_but_its_projections_do_not_merge(mask):
         (WEIGHTS, {"out": "float[B,S,16] y, float[B,S,16] q"}, WHOLE, "q is also a graph output"),
         (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] z"}, WHOLE + "  z = Relu(wq)", "wq is read elsewhere"),
         (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] wk"}, WHOLE, "wk is read elsewhere"),
+        (
+            WEIGHTS,
+            {"out": "float[B,S,16] y, float[B,S,16] z"},
+            WHOLE + "  r = Relu(x)  z = MatMul(r, wv)",
+            "wv is read elsewhere",
+        ),
+        (WEIGHTS, {"out": "float[B,S,16] y, float[16,16] z"}, WHOLE + "  z = Add(wq, bq)", "wq is read elsewhere"),
     ],
 )
 def test_projections_that_must_not_merge(weights, parts, body, reason):
@@ -304,6 +313,18 @@ def test_projections_that_must_not_merge(weights, parts, body, reason):
     trace = apply((*attention.RULES, *qkv.RULES), model)
     assert "Split" not in ops(model)
     assert reason in trace.misses["merged-qkv"]["seen"]
+
+
+def test_layers_that_share_projections_share_the_merged_one():
+    second = WHOLE.replace("y = Reshape(ct, merge)", "h = Reshape(ct, merge)")
+    for name in ("q1", "q", "k1", "k", "v1", "v", "q4", "qt", "k4", "kt", "v4", "vt", "s", "sc", "sm", "p", "c", "ct"):
+        second = re.sub(rf"\b{name}\b", f"{name}_2", second)
+    body = WHOLE + "  " + second.replace("(x,", "(y,").replace("h = Reshape", "z = Reshape")
+    before, after = both(body, out="float[B,S,16] z")
+    apply((*attention.RULES, *qkv.RULES), after)
+    assert (ops(after).count("Split"), ops(after).count("MatMul")) == (2, 2)
+    assert len([value for value in after.graph.initializers.values() if tuple(value.shape.numpy()) == (16, 48)]) == 1
+    assert_same(before, after, SIZES)
 
 
 SPLIT = """g (float[B,S,16] x, float[16,{width}] w, float[16] bq, float[16] bk, float[16] bv, int64[3] sizes) => (float[P] y)

@@ -1,11 +1,18 @@
 """Every family of ``models/``: a tiny checkpoint goes through the whole chain; what is fused, parity, padding."""
 
 import json
+import re
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from onnxfuse import catalog
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.export import Exported, export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
@@ -14,9 +21,27 @@ from onnxfuse.targets import NAMES
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
-from tests.families import TINY, tiny
+from tests.families import IMAGE, PROMPTS, TINY, tiny
 
-TWICE = [family for family in ("roberta",) if family in TINY]
+NO_MASK, EACH_QUERY = "kept: attention has no mask", r"kept: the mask .* is not one row \[B,1,1,S\] for all queries"
+KEPT = {
+    "clip_text_model": EACH_QUERY,
+    "clip_vision_model": NO_MASK,
+    "deberta-v2": "kept: there is no Attention operator",
+    "deit": NO_MASK,
+    "dinov2": NO_MASK,
+    "modernbert": "kept: there is no Attention operator",
+    "mpnet": EACH_QUERY,
+    "siglip_text_model": "kept: Gather at .* reads padded positions",  # the last token, padding or not
+    "siglip_vision_model": NO_MASK,
+    "vit": NO_MASK,
+}
+"""Why padding stays in some families' models; in those of the others it is removed."""
+
+OF_THEIR_OWN = ("albert", "clip_text_model", "deberta-v2", "modernbert", "mpnet", "roberta", "siglip_vision_model")
+"""Families whose graphs differ from all others': these for each target in the fast tests too."""
+
+TWICE = ("roberta",)
 """Families whose graphs torch.export makes in the fast tests too: it takes seconds for each."""
 
 
@@ -47,9 +72,7 @@ def require_right(path, exported: Exported) -> None:
 def require_fused(step, family) -> None:
     assert {name: step.fused[name] for name in step.expected} == step.expected
     assert step.expected
-    assert str(step.padding) == (
-        "removed" if "attention_mask" in catalog.architecture(family).inputs else "kept: attention has no mask"
-    )
+    assert re.fullmatch(KEPT.get(family, "removed"), str(step.padding))
 
 
 def test_every_family_has_a_tiny_checkpoint():
@@ -67,7 +90,9 @@ def test_the_whole_chain(exports, tmp_path, family):
 
 
 @pytest.mark.parametrize("target", [name for name in NAMES if name != "cpu"])
-@pytest.mark.parametrize("family", sorted(TINY))
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=() if family in OF_THEIR_OWN else pytest.mark.slow) for family in sorted(TINY)]
+)
 def test_every_target(exports, tmp_path, family, target):
     exported = exports(family)
     optimized = optimize(OptimizeConfig(exported.path, tmp_path / "o.onnx", target, require=("all",)))
@@ -107,3 +132,101 @@ def test_a_checkpoint_on_the_command_line(cli, tmp_path):
     made = json.loads(result.stdout)
     assert made["optimize"]["padding"] == "removed"
     assert cli("benchmark", "out", "--length", "33").returncode == 2, "one position too many"
+
+
+# Towers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A folder of whole checkpoints: clip/ and siglip/."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("whole")
+    for name, kind in (("clip", "CLIP"), ("siglip", "Siglip")):
+        torch.manual_seed(0)
+        towers = {"text_config": PROMPTS | {"projection_size": 32}, "vision_config": IMAGE}
+        towers = {part: fields | {"projection_dim": 24} for part, fields in towers.items()}
+        config = getattr(transformers, f"{kind}Config")(**towers, projection_dim=24)
+        getattr(transformers, f"{kind}Model")(config).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("part", ["text", "vision"])
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_a_whole_checkpoint_is_exported_tower_by_tower(whole, tmp_path, name, part):
+    """Each gives what the whole model compares with the other tower's."""
+    import transformers
+
+    exported = export(ExportConfig(str(whole / name), tmp_path, model_type=f"{name}_{part}_model", exporter="torchscript"))
+    optimized = optimize(OptimizeConfig(exported.path, tmp_path / "o.onnx", require=("all",)))
+    model = transformers.AutoModel.from_pretrained(whole / name, attn_implementation="eager").eval()
+    feeds = exported.model.inputs.feeds(3, 7, mask="right")
+    given = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    with torch.inference_mode():
+        wanted = (model.get_text_features if part == "text" else model.get_image_features)(
+            **given, return_dict=True
+        ).pooler_output
+    (got,) = open_runner(optimized.path)(feeds).values()
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "words"),
+    [
+        (None, "whose towers are exported one by one: say --model-type clip_text_model or --model-type clip_vision_model"),
+        ("siglip_text_model", "has model type 'clip' in config.json, --model-type says 'siglip_text_model'"),
+    ],
+)
+def test_the_tower_must_be_chosen(whole, tmp_path, model_type, words):
+    with pytest.raises(ModelError, match=re.escape(words)):
+        export(ExportConfig(str(whole / "clip"), tmp_path, model_type=model_type))
+
+
+def test_a_tower_without_an_object_in_config_is_named(whole, tmp_path):
+    shutil.copytree(whole / "clip", tmp_path / "clip")
+    config = json.loads((tmp_path / "clip" / "config.json").read_text())
+    (tmp_path / "clip" / "config.json").write_text(json.dumps(config | {"text_config": [1]}))
+    with pytest.raises(ModelError, match=r"config.json has \[1\] as text_config, wanted an object"):
+        export(ExportConfig(str(tmp_path / "clip"), tmp_path / "out", model_type="clip_text_model"))
+
+
+def test_random_weights_of_a_tower(tmp_path):
+    plan = ExportConfig("google/siglip-base-patch16-224", tmp_path, random_weights=True, task="poetry")
+    with pytest.raises(UsageError, match="siglip_text_model has no task 'poetry'"):
+        export(plan)
+    with pytest.raises(UsageError, match="siglip_vision_model has no task 'poetry'"):
+        export(replace(plan, model_type="siglip_vision_model"))
+
+
+# Of single families ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"])
+def test_either_classifier_of_deit(tmp_path, head):
+    """transformers has two classes for one task; the one that config.json names is taken."""
+    model = tiny("deit", head=head)
+    model.save_pretrained(tmp_path / "checkpoint")
+    exported = export(ExportConfig(str(tmp_path / "checkpoint"), tmp_path / "out", exporter="torchscript"))
+    assert exported.checkpoint.module.model.__class__.__name__ == head
+    feeds = exported.model.inputs.feeds(2, 1)
+    np.testing.assert_allclose(
+        open_runner(exported.path)(feeds)["logits"],
+        model(torch.from_numpy(feeds["pixel_values"])).logits.detach().numpy(),
+        atol=1e-5,
+    )
+
+
+def test_layers_that_share_weights_share_the_merged_ones(exports, tmp_path):
+    exported = exports("albert")
+    optimized = optimize(OptimizeConfig(exported.path, tmp_path / "o.onnx", require=("qkv=2",)))
+    shapes = [tuple(value.shape.numpy()) for value in optimized.model.model.graph.initializers.values()]
+    assert shapes.count((32, 96)) == 1
+
+
+def test_what_disentangles_is_explained(exports):
+    exported = exports("deberta-v2")
+    found = [finding for finding in explain_file(exported.path) if finding.fusion == "attention"]
+    assert len(found) == 2
+    assert not any(finding.done for finding in found)
+    assert all("/attention/self/Softmax" in str(finding) for finding in found)

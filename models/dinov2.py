@@ -1,0 +1,21 @@
+"""DINOv2: ViT whose layers scale what they add."""
+
+from onnxfuse.architecture import IMAGE_TASKS, IMAGES, Architecture, Count
+
+PATCHES = {"image_size": 518, "patch_size": 14}
+SMALL = {"hidden_size": 384, "num_attention_heads": 6}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+
+ARCHITECTURE = Architecture(
+    model_type="dinov2",
+    inputs={"pixel_values": IMAGES},
+    layers="num_hidden_layers",
+    tasks=IMAGE_TASKS,
+    counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
+    ort_optimizer="vit",
+    checkpoints={
+        "facebook/dinov2-small": PATCHES | SMALL,
+        "facebook/dinov2-base": PATCHES,
+        "facebook/dinov2-large": PATCHES | LARGE,
+    },
+)
