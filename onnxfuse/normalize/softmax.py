@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.normalize.query_masks import leaves_zeros
+from onnxfuse.normalize import query_masks
 from onnxfuse.normalize.scale import need_float
 from onnxfuse.rewrite import Learned, Match, Op, Pattern, Rule, Term, Var
 from onnxfuse.rewrite.analysis import Analysis, lowest_fill
@@ -51,7 +51,7 @@ def infinite_hole(op: Pattern, x: Var, drop: Var, zero: Var, infinity: Var, axis
 
 def guard_infinite(match: Match) -> Learned:
     name = "keep" if "keep" in match.bindings else "drop"
-    match.need(not leaves_zeros(match, name), "rows without a key give zeros, which the next rule keeps", match[name])
+    match.need(not query_masks.leaves_zeros(match, name), "rows without a key give zeros, which the next rule keeps", match[name])
     match.need_scalar("zero", 0.0)
     match.need(match.scalar("infinity") == -math.inf, "the fill value is finite", match["infinity"])
     dtype = need_float(match, match["infinity"])
@@ -82,7 +82,7 @@ def guard_fill(match: Match) -> Learned:
     fill = _need_shut(match, "fill")
     match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
     dtype = need_float(match, match["fill"])
-    lowest = fill if leaves_zeros(match, "keep" if "keep" in match.bindings else "drop") else max(fill, dtype.min)
+    lowest = fill if query_masks.leaves_zeros(match, "keep" if "keep" in match.bindings else "drop") else max(fill, dtype.min)
     return {"zero": np.array(0, dtype=dtype.numpy()), "lowest": np.array(lowest, dtype=dtype.numpy())}
 
 
@@ -227,6 +227,7 @@ def masked_context(op: Op, v: ir.Value, **parts: Any) -> ir.Value:
 
 
 RULES = (
+    *query_masks.RULES,
     Rule("softmax-rows", reshaped_softmax, guard_rows, softmax_reshaped, shared=True, exact=True),
     Rule("softmax-rows", flattened_softmax, guard_rows, softmax_flattened, shared=True, exact=True),
     Rule("mask-finite", infinite_mask, guard_infinite, finite_mask, shared=True),

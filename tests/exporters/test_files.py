@@ -149,7 +149,7 @@ def test_quantized_weights(copy, kind, words):
         ("[1]", 3, "config.json holds a JSON list, wanted an object"),
         (b"\xff\xfe{", 3, "config.json is not JSON"),
         ("[" * 100_000, 3, "config.json holds JSON nested deeper than 64"),
-        ({}, 3, "config.json has no model_type; if it is one of bert, camembert, "),
+        ({}, 3, "config.json has no model_type; if it is one of albert, bert, "),
         ({"model_type": ["bert"]}, 3, "model type ['bert'] is not supported"),
         ({"model_type": "robertta"}, 3, "model type 'robertta' is not supported (roberta and xlm-roberta and "),
         ({"architectures": 5}, 3, "config.json has 5 as architectures, wanted a list with the name of a class"),

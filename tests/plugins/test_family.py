@@ -48,7 +48,7 @@ def test_without_its_file_it_is_refused_by_name(cli, tmp_path):
     small_checkpoint("Ernie", tmp_path / "checkpoint")
     result = cli("export", "checkpoint")
     assert result.returncode == 3
-    assert "model type 'ernie' is not supported; onnxfuse knows bert, camembert, " in result.stderr
+    assert "model type 'ernie' is not supported (modernbert is near); onnxfuse knows albert, bert, camembert, " in result.stderr
 
 
 def test_it_is_named_among_those_known(ernie, cli):
