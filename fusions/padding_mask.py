@@ -38,6 +38,9 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 }
 """What operators make of one element of each operand."""
 
+ABSORBING = {"Mul": 0.0, "And": 0.0, "Or": 1.0}
+"""Of these operators the operand that decides alone, as no other is NaN or infinite here."""
+
 
 @dataclass(frozen=True)
 class PaddingMask:
@@ -48,8 +51,12 @@ class PaddingMask:
     shut: float
 
     def at_padding(self, value: ir.Value | None, analysis: Analysis) -> float | None:
-        """What an elementwise function of the mask is at padding; None for anything else."""
-        return _scalar(value, self.value, self.token, analysis)
+        """What an elementwise function of the mask (and of others, where it decides) is at padding; None for anything else."""
+        return _scalar(value, self.value, self.token, analysis, alone=False)
+
+    def at(self, value: ir.Value | None, token: int, analysis: Analysis) -> float | None:
+        """What an elementwise function of the mask alone is where that is ``token``; None for anything else."""
+        return _scalar(value, self.value, token, analysis)
 
 
 def understood(bias: ir.Value | None, named: ir.Value | None, analysis: Analysis) -> PaddingMask | None:
@@ -112,7 +119,12 @@ def _sources(value: ir.Value | None, sizes: Shape, analysis: Analysis) -> list[i
     return found
 
 
-def _scalar(value: ir.Value | None, mask: ir.Value, token: float, analysis: Analysis) -> float | None:
+def _scalar(value: ir.Value | None, mask: ir.Value, token: float, analysis: Analysis, *, alone: bool = True) -> float | None:
+    """What ``value`` is at each element whose mask is ``token``; None where that is not one number.
+
+    Args:
+        alone: whether it must be a function of the mask alone, also where others could not change the number.
+    """
     if value is mask:
         return token
     uniform = analysis[value].uniform
@@ -121,16 +133,46 @@ def _scalar(value: ir.Value | None, mask: ir.Value, token: float, analysis: Anal
     node = None if value is None else value.producer()
     if node is None or node.domain:
         return None
-    if node.op_type in VIEWS:
-        return _scalar(node.inputs[0], mask, token, analysis)
-    operands = [_scalar(operand, mask, token, analysis) for operand in node.inputs]
+    if node.op_type in VIEWS or node.op_type == "Expand":
+        aligned = _widens(node, mask, analysis) if node.op_type == "Expand" else not _wide(node.inputs[0], mask, analysis)
+        return _scalar(node.inputs[0], mask, token, analysis, alone=alone) if aligned else None
+    if _wide(value, mask, analysis) and not all(_in_place(operand, value, analysis) for operand in node.inputs):
+        return None
+    operands = [_scalar(operand, mask, token, analysis, alone=alone) for operand in node.inputs]
     known = [operand for operand in operands if operand is not None]
     if len(known) != len(operands):
-        return None
+        return None if alone else _absorbed(node.op_type, operands)
     if node.op_type == "Cast":
         return _cast(known[0], ir.DataType(node.attributes.get_int("to", 1)))
     function = FUNCTIONS.get(node.op_type)
     return None if function is None else float(function(*known))
+
+
+def _absorbed(kind: str, operands: list[float | None]) -> float | None:
+    """What an operator makes of operands of which some are not known, where the others decide alone: zero times a position."""
+    if kind in ABSORBING and ABSORBING[kind] in operands:
+        return ABSORBING[kind]
+    if kind == "Where" and operands[0] is not None:
+        return operands[1 if operands[0] else 2]
+    return None
+
+
+def _wide(value: ir.Value | None, mask: ir.Value, analysis: Analysis) -> bool:
+    """Whether a value has several elements for each of the mask's: [B,S,D]."""
+    shape, sizes = analysis.shape(value), analysis.shape(mask)
+    return shape is not None and sizes is not None and len(shape) == 3 and shape[:2] == sizes and shape[2] != ONE
+
+
+def _widens(node: ir.Node, mask: ir.Value, analysis: Analysis) -> bool:
+    """Whether an Expand makes [B,S,D] of [B,S,1]."""
+    sizes = analysis.shape(mask)
+    return sizes is not None and analysis.shape(node.inputs[0]) == (*sizes, ONE) and _wide(node.outputs[0], mask, analysis)
+
+
+def _in_place(operand: ir.Value | None, value: ir.Value | None, analysis: Analysis) -> bool:
+    """Whether an operand has each element where the result [B,S,D] has it, or the same element everywhere."""
+    shape, whole = analysis.shape(operand), analysis.shape(value)
+    return analysis[operand].uniform is not None or (whole is not None and shape in (whole, (*whole[:2], ONE)))
 
 
 def _cast(number: float, kind: ir.DataType) -> float | None:

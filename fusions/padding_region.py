@@ -2,7 +2,7 @@
 
 A value inside stands token by token, [B,S,..]. It grows in the order of the graph from norms and linear layers on every token, by
 what works on each token by itself, through attention whose mask shuts padding out, up to its edges: the first token's Gather, a
-product with zeros at padding, a Shape. What reads tokens in any other way refuses the whole.
+product with zeros at padding or a choice of something else there, a Shape. What reads tokens in any other way refuses the whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxfuse.architecture import MASK
-from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of, understood
+from onnxfuse.fusions.padding_mask import VIEWS, PaddingMask, bias_of, shuts, sizes_of, understood
 from onnxfuse.rewrite import Analysis, pattern
 from onnxfuse.rewrite.analysis import ONE, Dim, constant, is_constant
 from onnxfuse.rewrite.attributes import attribute
@@ -139,7 +139,7 @@ def _visit(node: ir.Node, inside: list[int], region: Region, analysis: Analysis,
         _visit_attention(node, inside, region, analysis)
     elif _picks_first(node, analysis):
         region.first_tokens.append(node)
-    elif _forgets(node, inside[0], region, analysis):
+    elif len(inside) == 1 and (_forgets(node, inside[0], region, analysis) or _picks_real(node, inside[0], region, analysis)):
         region.exits.append((node, inside[0]))
     elif node.op_type == "Shape":
         region.sizes.append(node)
@@ -220,15 +220,37 @@ def _need_width(value: ir.Value | None, analysis: Analysis) -> None:
 
 
 def _forgets(node: ir.Node, at: int, region: Region, analysis: Analysis) -> bool:
-    """Mul(x, m) with a function of the mask, [B,S,1] and perhaps widened, that is 0 for padding: masked sums and means."""
-    if node.op_type != "Mul":
+    """Whether a node's result does not depend on what the operand ``at`` is at padding: masked sums, means and maxima.
+
+    Mul(x, m), m zero for padding; Where(c, x, y), which takes y there; both m and c [B,S,1] or [B,S,D].
+    """
+    if node.op_type not in ("Mul", "Where"):
         return False
-    factor = node.inputs[1 - at]
-    assert factor is not None
-    maker = factor.producer()
-    if maker is not None and maker.op_type == "Expand":
-        factor = maker.inputs[0]
-    return analysis.shape(factor) == (region.batch, region.length, ONE) and region.mask.at_padding(factor, analysis) == 0
+    decides = node.inputs[1 - at] if node.op_type == "Mul" else node.inputs[0]
+    shape, there = analysis.shape(decides), region.mask.at_padding(decides, analysis)
+    if there is None or shape is None or len(shape) != 3 or shape[:2] != (region.batch, region.length):
+        return False
+    return there == 0 if node.op_type == "Mul" else bool(there) == (at == 2)
+
+
+def _picks_real(node: ir.Node, at: int, region: Region, analysis: Analysis) -> bool:
+    """GatherElements(x, i) of each row's first token that is real, i an ArgMax of the mask [B,1] widened to [B,1,D].
+
+    Of a row without any it is the first position, where padding shows zeros.
+    """
+    if node.op_type != "GatherElements" or at != 0 or attribute(node, "axis", analysis.opset) not in (1, -2):
+        return False
+    index = node.inputs[1]
+    while index is not None and (maker := index.producer()) is not None and maker.op_type in (*VIEWS, "Expand", "Cast"):
+        index = maker.inputs[0]
+    if index is None or maker is None or maker.op_type != "ArgMax" or attribute(maker, "axis", analysis.opset) not in (1, -1):
+        return False
+    last = attribute(maker, "select_last_index", analysis.opset)
+    tokens = maker.inputs[0]
+    if last or analysis.shape(tokens) != (region.batch, region.length):
+        return False
+    padding, real = (region.mask.at(tokens, token, analysis) for token in (region.mask.token, 1 - region.mask.token))
+    return padding is not None and real is not None and real > padding
 
 
 def _drops_width(node: ir.Node, analysis: Analysis) -> bool:

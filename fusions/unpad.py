@@ -1,6 +1,7 @@
 """Padding removal: everything that works token by token runs on the real tokens of the batch, in one row.
 
-Seen in:   encoders with an attention mask whose outputs show only the first token (classifiers, [CLS] pooling) or a masked mean.
+Seen in:   encoders with an attention mask whose outputs show only the first token (classifiers, [CLS] pooling), or a
+           mean, weighted mean, maximum or last token by the mask.
 Computes:  f(x)[b, s] = f(x[b, s]) for norms, linear layers, Gelu and residuals, so they run on [1,T,D], T real tokens.
            Attention sees [P,C,D]: short rows behind each other in one, each token still among its own row's alone. Where only
            the first token asks it sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
