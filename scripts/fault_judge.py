@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CODES = {"kill": {-signal.SIGKILL}, "int": {0, 130}, "term": {0, 143}, "full-once": {0, 8}, "full": {0, 8}, "denied": {0, 8}}
@@ -28,6 +28,16 @@ class Judge:
     place: Path
     old: dict[str, str]
     new: dict[str, str]
+    inodes: dict[str, int] = field(default_factory=dict)
+    """Of the files there, since ``begin``: which are of this run where both runs write the same."""
+
+    def begin(self) -> None:
+        """Look at a folder as the verb will find it."""
+        self.inodes = self._inodes()
+
+    def _inodes(self) -> dict[str, int]:
+        out = self.place / "out"
+        return {name: (out / name).lstat().st_ino for name in self.old if os.path.lexists(out / name)}
 
     def sides(self, found: dict[str, str]) -> set[str]:
         """Which runs the files of a folder are of: "old", "new", or "torn" for one that is of neither."""
@@ -55,6 +65,8 @@ class Judge:
 
         out, wrong = self.place / "out", {}
         before = self.sides(content_of(out))
+        alike = {name for name, digest in self.old.items() if self.new.get(name) == digest}
+        moved = any(self.inodes.get(name) != inode for name, inode in self._inodes().items() if name in alike)
         with contextlib.suppress(OnnxfuseError):
             for folder in (path for path in (out, *out.rglob("*")) if path.is_dir()):
                 commit.settle(folder)
@@ -63,7 +75,7 @@ class Judge:
             wrong["torn"] = f"{before} {after}"
         if len(after) > 1:
             wrong["mixed"] = f"{after}"
-        if untruth := self._untruth(kind, code, said, before):
+        if untruth := self._untruth(kind, code, said, before | ({"new"} if moved and "old" in before else set())):
             wrong["untrue"] = untruth
         atomic.save_text("next run", out / "model" / "probe.txt")
         atomic.save_text("next run", self.place / "probe.txt")
@@ -80,7 +92,7 @@ class Judge:
         return wrong
 
     def _untruth(self, kind: str, code: int, said: str, sides: set[str]) -> str:
-        """What does not hold of what was said; ``sides`` as the folder lay when it was said."""
+        """What does not hold of what was said; ``sides``: of which runs the files were that lay there when it was said."""
         if code not in CODES[kind]:
             return f"exit code {code}: {said}"
         if code == 0:

@@ -170,6 +170,7 @@ def tried(case: Case, work: Path, kinds: list[str], every: int, tell: Callable[[
     for kind in kinds:
         for number in range(1, calls + 1, every):
             prepared(case, work)
+            judge.begin()
             arm = (str(place).encode(), ctypes.c_long(number), KINDS[kind])
             code, said, _ = call(place, case.command, lambda: FAULTS.fault_arm(*arm))
             wrong = judge.faults(kind, code, said)
