@@ -105,7 +105,7 @@ def _masked(graph: ir.Graph, analysis: Analysis, zeros: bool) -> Region:
     attentions = [node for node in graph if node.op_type == "Attention" and not node.domain]
     if not attentions:
         raise Refused("there is no Attention operator")
-    named = next((value for value in graph.inputs if value.name == MASK), None)
+    named = _by_sequences(next((value for value in graph.inputs if value.name == MASK), None), analysis)
     rank = analysis[named].rank
     if named is not None and rank != 2:
         raise Refused(f"input {MASK!r} has {'an unknown rank' if rank is None else f'rank {rank}'}, wanted [B,S]")
@@ -119,6 +119,15 @@ def _masked(graph: ir.Graph, analysis: Analysis, zeros: bool) -> Region:
     assert shape is not None
     batch, length = shape
     return Region(mask, batch, length)
+
+
+def _by_sequences(mask: ir.Value | None, analysis: Analysis) -> ir.Value | None:
+    """A mask [B,S]; of one for several choices a row, [B,C,S], what it is reshaped to, [B*C,S], where it is."""
+    shape = analysis.shape(mask)
+    if mask is None or shape is None or len(shape) != 3:
+        return mask
+    views = [node.outputs[0] for node, _ in mask.uses() if node.op_type == "Reshape"]
+    return next((view for view in views if (seen := analysis.shape(view)) and len(seen) == 2 and seen[-1] == shape[-1]), mask)
 
 
 def _why_not(named: ir.Value | None, biases: list[ir.Value | None], analysis: Analysis) -> str:

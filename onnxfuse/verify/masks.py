@@ -29,6 +29,16 @@ def mask_of(kind: str, batch: int, length: int) -> np.ndarray:
     return keep
 
 
+def by_choice(keep: np.ndarray, choices: int) -> np.ndarray:
+    """Which tokens of each choice take part, bool [batch, choices, length], from those of each row.
+
+    The choices of a row take the tokens of this and of the following rows, so that they differ; those of the last row, which
+    may be empty, all take its own.
+    """
+    rows, turning = np.arange(len(keep))[:, None], max(len(keep) - 1, 1)
+    return np.asarray(keep[np.where(rows < turning, (rows + np.arange(choices)) % turning, rows)])
+
+
 def row_lengths(batch: int, length: int, real: float) -> tuple[int, ...]:
     """Rows of falling length, the first of ``length`` tokens, of which the share ``real`` is kept altogether.
 

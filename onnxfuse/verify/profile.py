@@ -9,9 +9,12 @@ import numpy as np
 
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.runtime import Feeds
-from onnxfuse.verify.masks import MEANINGS, mask_of, row_lengths
+from onnxfuse.verify.masks import MEANINGS, by_choice, mask_of, row_lengths
 
 BATCH, LENGTH = "batch", "length"
+
+CHOICES = (BATCH, "", LENGTH)
+"""The axes of ids, and of a mask of their rank, in a model that takes several sequences a row."""
 
 SHORT = 7
 """A sequence that is long enough for every kind of mask."""
@@ -79,11 +82,17 @@ class Input:
         keys_first = key is not None and batch is not None and key < batch
         return np.broadcast_to((shown.T if keys_first else shown).reshape(tuple(full)), shape)
 
+    def drawn(self, keep: np.ndarray) -> np.ndarray:
+        """The same for random inputs: the choices of a row differ as ``masks.by_choice`` has it."""
+        shape = self.sizes(*keep.shape)
+        choices = self.axes == CHOICES and (shape[0], shape[2]) == keep.shape
+        return by_choice(keep, shape[1]) if choices else self.spread(keep)
+
     def content(self, keep: np.ndarray, rng: np.random.Generator, *, scattered: bool = False) -> np.ndarray:
         """A random array for these tokens [rows, columns]; ``scattered`` also hides single keys from single queries."""
         shape = self.sizes(*keep.shape)
         if self.role == "mask":
-            shown = self.spread(keep)
+            shown = self.drawn(keep)
             if scattered and self.axes.count(LENGTH) > 1:
                 first = np.arange(shape[-1]) == shown.argmax(axis=-1)[..., None]
                 shown = shown & ((rng.random(shape) < 0.7) | first)
@@ -92,7 +101,7 @@ class Input:
             return rng.standard_normal(shape).astype(self.dtype)
         ids = rng.integers(0, self.high, shape)
         if self.pad is not None:
-            ids = np.where(self.spread(keep), np.where(ids == self.pad, (ids + 1) % self.high, ids), self.pad)
+            ids = np.where(self.drawn(keep), np.where(ids == self.pad, (ids + 1) % self.high, ids), self.pad)
         return ids.astype(self.dtype)
 
     def changed(self, array: np.ndarray, axis: str, at: slice) -> np.ndarray:
@@ -216,7 +225,7 @@ class Profile:
         feeds, keep = self.feeds(batch, length, seed=seed), mask_of(mask, *self.sized(batch, length))
         other = self.changed(feeds, LENGTH, slice(None))
         mixed = [
-            {value.name: np.where(value.spread(where), other[value.name], feeds[value.name]) for value in self.inputs}
+            {value.name: np.where(value.drawn(where), other[value.name], feeds[value.name]) for value in self.inputs}
             for where in (keep, ~keep)
         ]
         return feeds, mixed[0], mixed[1]
