@@ -71,6 +71,7 @@ test-oldest: $(OLDEST)/.installed
 test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 	$(BIN)/python -m pytest
 	$(BIN)/python scripts/coverage.py
+	$(BIN)/python scripts/family_table.py
 	$(BIN)/python scripts/splice.py
 	$(BIN)/python scripts/mutate_guards.py
 

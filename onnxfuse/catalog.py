@@ -45,15 +45,21 @@ def checkpoint(name: str, model_type: str | None = None) -> tuple[Architecture, 
 
 
 def model_type(model: ir.Model, config: Mapping[str, Any], override: str | None) -> str:
-    """The family a model belongs to: as asked, as config.json says, or as its inputs show.
+    """The family a model belongs to: as asked, as config.json says, or as its inputs show where it names none that is known.
 
     Raises:
-        ModelError: a family that onnxfuse does not know.
+        ModelError: a family is asked for that onnxfuse does not know, or config.json has no name as model_type.
     """
     named = override or config.get("model_type")
-    if named is None:
+    if named is None or unknown(config, override):
         return shown_by(value.name or "" for value in model.graph.inputs).model_type
     return architecture(named).model_type
+
+
+def unknown(config: Mapping[str, Any], override: str | None = None) -> str:
+    """The model type in config.json that no family has; empty where one has it, there is none, or another is asked for."""
+    named = config.get("model_type")
+    return named if isinstance(named, str) and named not in families() and override is None else ""
 
 
 def shown_by(inputs: Iterable[str]) -> Architecture:

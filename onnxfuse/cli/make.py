@@ -208,6 +208,7 @@ def run(
     model_type: options.ModelType = None,
     random_weights: options.RandomWeights = False,
     target: options.TargetName = "cpu",
+    require: options.Require = None,
     batch: options.Batch = None,
     length: options.Length = None,
     threads: options.Threads = 0,
@@ -234,6 +235,7 @@ def run(
     from onnxfuse.pipeline.run import run_all
 
     with progress() as tell:
-        outcome = run_all(plan, target, BenchmarkConfig(batch or 0, length or 0, threads, rounds), tell)
+        measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
+        outcome = run_all(plan, target, measure, tell, require=tuple(require or ()))
     title = f"{Path(source).name}, {shape_text(outcome.plan)}, {threads_text(threads)}"
     show(as_json, outcome.to_json(), tables.run_table(outcome, title))

@@ -20,13 +20,15 @@ SPARE = 1 << 28
 def require_bounded(description: Description, stored: Arrays) -> None:
     """Refuse a config.json whose numbers no such checkpoint can have: ``transformers`` would make a model of them first.
 
+    A field whose default is no whole number (the base of rotary positions) is no size.
+
     Raises:
         ExportError: a field is larger than every axis of every weight, or there are more layers than weights.
     """
     largest = max([ROOM, *(size for array in stored.values() for size in array.shape)])
     known = type(description.config)().to_dict()
     for name, value in description.config.to_dict().items():
-        if name in known and any(number > largest for number in _numbers(value)):
+        if name in known and not isinstance(known[name], float) and any(number > largest for number in _numbers(value)):
             raise ExportError(
                 f"{description.home}: config.json has {value!r} as {name}, and no axis of its weights is longer than "
                 f"{largest}; correct it"

@@ -195,7 +195,12 @@ def family_of(fields: Mapping[str, Any], model_type: str | None, where: str) -> 
     if towers and model_type is None:
         choices = " or ".join(f"--model-type {family.model_type}" for family in towers)
         raise ModelError(f"{where} has model type {named!r} in config.json, whose towers are exported one by one: say {choices}")
-    family = catalog.architecture(model_type or named)
+    try:
+        family = catalog.architecture(model_type or named)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}; an .onnx file of such a model, whoever wrote it, fuses all the same: onnxfuse optimize"
+        ) from error
     if named != family.model_type and family not in towers:
         raise ModelError(f"{where} has model type {named!r} in config.json, --model-type says {family.model_type!r}")
     return family

@@ -47,7 +47,7 @@ class Optimized(Step):
     """An optimized model.
 
     Args:
-        model_type: the family it was taken for.
+        model_type: the family it was taken for; what config.json says where onnxfuse has no such family.
         target: the name of its target.
         fused: how many of each fused thing it holds.
         expected: how many it should hold; empty where nothing says how many layers it has.
@@ -103,13 +103,14 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     model = source.model.clone()
     slow = slow_matmuls(model)
     family = catalog.model_type(model, source.config, plan.model_type)
+    unknown = _unknown(source.config, plan, progress)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
     progress(f"fusing for {target.name}")
     fused = _fused(model, target, plan)
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
-    expected = _expected(family, source.config, target)
+    expected = {} if unknown else _expected(family, source.config, target)
     _require(plan, fused.counts, expected, catalog.architecture(family).layers)
     model.metadata_props[METADATA] = _note(target, fused.counts)
     nodes, result = len(model.graph), None
@@ -128,7 +129,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
             clock.seconds,
             result,
             saved,
-            family,
+            unknown or family,
             target.name,
             fused.counts,
             expected,
@@ -140,6 +141,19 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
         folders.record(plan.out.parent, "optimize", plan, step.to_json(), staged=staged)
     saved.move(plan.out)
     return step
+
+
+def _unknown(config: Mapping[str, Any], plan: OptimizeConfig, progress: Progress) -> str:
+    """The model type that no family has: it is fused by what its graph shows. Raises UsageError: its counts are required."""
+    unknown = catalog.unknown(config, plan.model_type)
+    if unknown and "all" in plan.require:
+        raise UsageError(
+            f"--require all: onnxfuse has no counts of model type {unknown!r}; say which family's with --model-type, or ask for "
+            "NAME=NUMBER"
+        )
+    if unknown:
+        progress(f"going by what the graph shows: model type {unknown!r} is none that onnxfuse knows")
+    return unknown
 
 
 def _fused(model: ir.Model, target: Target, plan: OptimizeConfig) -> Fused:

@@ -80,17 +80,19 @@ def run_all(
     measure: BenchmarkConfig,
     progress: Progress = silent,
     feeds: Callable[[Checkpoint], list[Feeds]] | None = None,
+    require: tuple[str, ...] = (),
 ) -> Run:
     """Export, optimize, quantize, check against the model's own framework, and measure: everything lands in ``plan.out``.
 
     Args:
         feeds: real inputs to measure with, given the checkpoint; random ones of ``measure``'s shape when None.
+        require: what must fuse, as ``OptimizeConfig`` has it.
 
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
     with targets.use(target):
-        return _run_all(plan, target, measure, progress, feeds)
+        return _run_all(plan, target, measure, progress, feeds, require)
 
 
 def _run_all(
@@ -99,12 +101,13 @@ def _run_all(
     measure: BenchmarkConfig,
     progress: Progress,
     feeds: Callable[[Checkpoint], list[Feeds]] | None,
+    require: tuple[str, ...],
 ) -> Run:
     from onnxfuse.exporters import checkpoint_runner, frameworks, limit_threads
 
     if measure.threads:
         limit_threads(measure.threads)
-    made = _made(plan, target, measure, progress)
+    made = _made(plan, target, measure, progress, require)
     exported, measure, models = made.export, made.measure, _steps(made.export, made.optimize, made.quantize)
     framework = frameworks()[exported.framework].label
     progress("measuring")
@@ -132,7 +135,7 @@ class _Made:
     parity: dict[str, Parity]
 
 
-def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: Progress) -> _Made:
+def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: Progress, require: tuple[str, ...]) -> _Made:
     """Export, optimize, quantize and compare; all files take their places together at the end.
 
     Raises:
@@ -148,7 +151,7 @@ def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: P
             exported = export(replace(plan, out=staged.parent), progress, keep=True)
             done.append(exported)
             measure, framework = fitted(measure, exported.model.inputs), frameworks()[exported.framework].label
-            config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target)
+            config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target, require=require)
             optimized = optimize(config, progress, exported.model)
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)

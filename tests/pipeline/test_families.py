@@ -3,15 +3,18 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from onnxfuse import catalog
+from onnxfuse import catalog, models
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
-from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.errors import ExportError, ModelError, UsageError
+from onnxfuse.exporters import bounds
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.export import Exported, export
 from onnxfuse.pipeline.optimize import optimize
@@ -41,7 +44,7 @@ KEPT = {
 OF_THEIR_OWN = ("albert", "clip_text_model", "deberta-v2", "modernbert", "mpnet", "roberta", "siglip_vision_model")
 """Families whose graphs differ from all others': these for each target in the fast tests too."""
 
-TWICE = ("roberta",)
+TWICE = ("modernbert", "roberta")
 """Families whose graphs torch.export makes in the fast tests too: it takes seconds for each."""
 
 
@@ -73,6 +76,33 @@ def require_fused(step, family) -> None:
     assert {name: step.fused[name] for name in step.expected} == step.expected
     assert step.expected
     assert re.fullmatch(KEPT.get(family, "removed"), str(step.padding))
+
+
+def test_a_family_is_one_short_file():
+    files = sorted(path for path in Path(next(iter(models.__path__))).glob("*.py") if path.name != "__init__.py")
+    assert len(files) >= 15
+    assert {path.name: lines for path in files if (lines := len(path.read_text().splitlines())) > 60} == {}
+
+
+@dataclass
+class Rotary:
+    """A config as transformers 4 has it, where whole numbers stand for others too."""
+
+    num_hidden_layers: int = 1
+    vocab_size: int = 50000
+    rope_theta: float = 10000.0
+
+    def to_dict(self):
+        return asdict(self)
+
+
+def test_the_base_of_rotary_positions_is_no_size():
+    """It is larger than every axis, and a whole number where somebody wrote it so."""
+    stored = {"words": np.zeros((50000, 1))}
+    rotary = SimpleNamespace(home="here", family=catalog.architecture("modernbert"), config=Rotary(rope_theta=160000))
+    bounds.require_bounded(rotary, stored)
+    with pytest.raises(ExportError, match=r"config\.json has 160000 as vocab_size"):
+        bounds.require_bounded(SimpleNamespace(**vars(rotary) | {"config": Rotary(vocab_size=160000)}), stored)
 
 
 def test_every_family_has_a_tiny_checkpoint():
@@ -127,7 +157,8 @@ def test_positions_behind_the_id_of_padding_are_left_out_of_the_usable_length(ex
 
 def test_a_checkpoint_on_the_command_line(cli, tmp_path):
     tiny("xlm-roberta").save_pretrained(tmp_path / "checkpoint")
-    result = cli("run", "checkpoint", "-o", "out", "--exporter", "torchscript", "--rounds", "1", "--length", "8", "--json")
+    shape = ("--rounds", "1", "--length", "8")
+    result = cli("run", "checkpoint", "-o", "out", "--exporter", "torchscript", *shape, "--require", "all", "--json")
     assert result.returncode == 0, result.stderr
     made = json.loads(result.stdout)
     assert made["optimize"]["padding"] == "removed"

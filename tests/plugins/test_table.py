@@ -11,7 +11,7 @@ CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 EXAMPLES = {
     "fusion": test_fusion.SIGMOID,
-    "family": test_family.ELECTRA,
+    "family": test_family.ERNIE,
     "runtime": test_runtime.REFERENCE,
     "exporter": test_exporter.SIGNED,
     "target with operators": test_target.LOWERING,
