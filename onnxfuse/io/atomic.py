@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,17 @@ def scratch() -> Iterator[Path]:
 
 
 def merge(path: Path, entries: Mapping[str, Any]) -> None:
-    """Have a staged JSON file hold what its place holds when the block of ``replacing`` ends, and ``entries``."""
+    """Have a staged JSON file hold what its place holds when the block of ``replacing`` ends, and ``entries``; None takes one."""
     staging = next((_LIVE[folder] for folder in path.parents if folder in _LIVE), None)
     if staging is None:  # in a folder of ``scratch`` this is the place itself
         path.write_text(_as_json(_known(path) | dict(entries)), encoding="utf-8")
     else:
         staging.merges.setdefault(path, {}).update(entries)
+
+
+def drop(staged: Path, names: Iterable[str]) -> None:
+    """Have files go from the folder that ``staged`` is on its way into, as its files come; what is staged itself stays."""
+    _LIVE[next(folder for folder in staged.parents if folder in _LIVE)].gone.update(names)
 
 
 class _Staging:
@@ -139,6 +144,7 @@ class _Staging:
         self.inner = self.home.relative_to(self.base)
         self.folder = self.root = self.base
         self.merges: dict[Path, dict[str, Any]] = {}
+        self.gone: set[str] = set()
         self._lock: locks.Lock | None = None
         self._keep = False
 
@@ -169,7 +175,8 @@ class _Staging:
         with undisturbed(), locks.held(self.base):
             commit.put_right(self.base)
             for path, entries in self.merges.items():
-                path.write_text(_as_json(_known(self.home / path.relative_to(self.root)) | entries), encoding="utf-8")
+                merged = _known(self.home / path.relative_to(self.root)) | entries
+                path.write_text(_as_json({name: entry for name, entry in merged.items() if entry is not None}), encoding="utf-8")
                 _sync(path)
             files = sorted(
                 self._files(), key=lambda file: (file == self.root / self.path.name, file)
@@ -188,7 +195,7 @@ class _Staging:
 
     def _move(self, names: list[str]) -> None:
         if not self.inner.parts:
-            commit.place(self.folder, self.home, names)
+            commit.place(self.folder, self.home, names, sorted(self.gone - set(names)))
             return
         top = self.inner.parts[0]
         if os.path.lexists(self.base / top):

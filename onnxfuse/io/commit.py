@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,6 +37,7 @@ class Moves:
         names: of the files, relative to ``folder/new`` and to ``home``.
         had: those of them that ``home`` had before, with second names in ``folder/old``.
         made: folders that ``home`` had not, the outer ones first.
+        gone: files that go from ``home`` as the others come.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Moves:
     names: tuple[str, ...]
     had: tuple[str, ...] = ()
     made: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
     def forward(self) -> None:
         """Move what has not been moved. Raises OSError."""
@@ -52,6 +54,8 @@ class Moves:
         for name in self.names:
             if os.path.lexists(self.folder / NEW / name):
                 os.replace(self.folder / NEW / name, self.home / name)
+        for name in self.gone:
+            (self.home / name).unlink(missing_ok=True)
 
     def back(self) -> None:
         """Put what was there into its place again. Raises OSError."""
@@ -63,6 +67,9 @@ class Moves:
                 (self.home / name).unlink(missing_ok=True)
             elif os.path.lexists(self.folder / OLD / name):
                 os.replace(self.folder / OLD / name, self.home / name)
+        for name in self.gone:
+            if not os.path.lexists(self.home / name):
+                os.replace(self.folder / OLD / name, self.home / name)
         for name in reversed(self.made):
             with contextlib.suppress(FileNotFoundError):
                 (self.home / name).rmdir()
@@ -71,7 +78,8 @@ class Moves:
         """Write down what is about to be done, on the disk itself. Raises OSError."""
         draft = self.folder / (MARKER + ".draft")
         with draft.open("w", encoding="utf-8") as file:
-            json.dump({"folder": identity(self.folder), "names": self.names, "had": self.had, "made": self.made}, file)
+            parts = {"names": self.names, "had": self.had, "made": self.made, "gone": self.gone}
+            json.dump({"folder": identity(self.folder), **parts}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, self.folder / MARKER)
@@ -92,22 +100,23 @@ class HalfMovedError(StorageError):
     """Files could be moved neither forward nor back; the staging folder must stay."""
 
 
-def place(folder: Path, home: Path, names: list[str]) -> None:
-    """Move the files ``names`` from ``folder/new`` into ``home``: all of them, or none.
+def place(folder: Path, home: Path, names: list[str], gone: Sequence[str] = ()) -> None:
+    """Move the files ``names`` from ``folder/new`` into ``home``, and the files ``gone`` out of it: all of them, or none.
 
     Raises:
         OSError: it cannot be done; ``home`` is as it was. HalfMovedError: nor can it be undone, until the folder can be written.
     """
     made = require_real(home, names)
-    if len(names) == 1 and not made:
+    gone = [name for name in gone if os.path.lexists(home / name)]
+    if len(names) == 1 and not made and not gone:
         os.replace(folder / NEW / names[0], home / names[0])
         sync_folder(home)
         return
-    had = [name for name in names if os.path.lexists(home / name)]
+    had = [name for name in (*names, *gone) if os.path.lexists(home / name)]
     for name in had:
         (folder / OLD / name).parent.mkdir(parents=True, exist_ok=True)
         _name_again(home / name, folder / OLD / name)
-    moves = Moves(folder, home, tuple(names), tuple(had), tuple(made))
+    moves = Moves(folder, home, tuple(names), tuple(had), tuple(made), tuple(gone))
     moves.note()
     try:
         moves.forward()
@@ -229,8 +238,9 @@ def _read(folder: Path, home: Path, note: Path) -> Moves | None:
     """What a note says; None for one that was not written in this very folder, or names a place outside."""
     try:
         said: dict[str, Any] = door.read_json(note)
-        moves = Moves(folder, home, *(tuple(map(_inside, said[part])) for part in ("names", "had", "made")))
-        require_real(home, list(moves.names))
+        parts = (tuple(map(_inside, said.get(part, ()))) for part in ("names", "had", "made", "gone"))
+        moves = Moves(folder, home, *parts)
+        require_real(home, [*moves.names, *moves.gone])
         return moves if said["folder"] == identity(folder) else None
     except (ValueError, KeyError, TypeError, ModelError, StorageError):
         return None

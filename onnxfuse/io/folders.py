@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -117,10 +118,32 @@ def record(
     content = plain(plan if isinstance(plan, dict) else asdict(plan))
     entry = {"plan": content, "versions": versions(), **plain(results), **({"files": sorted(files)} if files else {})}
     if staged is not None:
+        entry["made"] = {name: fingerprint(staged.parent / name) for name in _names(staged.parent)}
         atomic.merge(staged.with_name(RECORD), {step: entry})
         return
     with atomic.replacing(folder / RECORD, kept=kept) as own:
         atomic.merge(own, {step: entry})
+
+
+def _names(folder: Path) -> list[str]:
+    """The files in a folder but for its record."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != RECORD)
+
+
+ENDS = 1 << 20
+"""Bytes of a file's begin, and of its end, that its fingerprint is of: weights lie at the end."""
+
+
+def fingerprint(path: Path) -> str:
+    """What tells whether a file is still the one that was written: a digest of its size, its first and its last MiB."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(f"{size} ".encode(), digest_size=16)
+    with path.open("rb") as file:
+        digest.update(file.read(ENDS))
+        file.seek(max(ENDS, size - ENDS))
+        digest.update(file.read(ENDS))
+    return digest.hexdigest()
 
 
 def recorded(folder: Path) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import ModelError, OnnxfuseError, UsageError
-from onnxfuse.io import files, folders, onnx_file
+from onnxfuse.io import atomic, files, folders, onnx_file
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Replaceable:
     Args:
         sources: what the run reads; never replaced.
         overwrite: whether files of others may go too.
-        ours: what else than ``is_ours`` tells that a file is one of onnxfuse's.
+        ours: what tells, instead of ``is_ours``, that a file is one of onnxfuse's.
     """
 
     sources: tuple[Path, ...] = ()
@@ -31,8 +31,10 @@ class Replaceable:
         place = home / name
         if place.exists() and any(source.exists() and place.samefile(source) for source in self.sources):
             raise UsageError(f"the output {place} is the input itself; choose another with --output")
-        if self.overwrite or is_ours(home, name) or (self.ours is not None and self.ours(place)):
+        if self.overwrite or (is_ours(home, name) if self.ours is None else self.ours(place)):
             return
+        if place.is_dir():
+            raise UsageError(f"the output {place} is a folder, wanted a file; name one in it")
         raise UsageError(
             f"{place} is there, and onnxfuse did not make it; choose another place with --output, or add --overwrite"
         )
@@ -45,21 +47,24 @@ class Replaceable:
 
 
 def is_ours(home: Path, name: str) -> bool:
-    """Whether onnxfuse made the file ``name`` in a folder: the folder's record says so, or the model's own metadata."""
+    """Whether onnxfuse made the file ``name`` in a folder, as it is: the folder's record says so, or the model's own metadata."""
     if (home / name).is_symlink() and not (home / name).exists():
         return False
     known = folders.recorded(home)
     if name == folders.RECORD:
         return _is_record(home / name)
-    if any(_wrote(step, name, entry) for step, entry in known.items() if isinstance(entry, dict)):
+    if any(_wrote(step, home, name, entry) for step, entry in known.items() if isinstance(entry, dict)):
         return True
     if name.endswith(".onnx.data"):
         return is_ours(home, name.removesuffix(".data"))
     return name.endswith(".onnx") and _says_so(home / name)
 
 
-def _wrote(step: str, name: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a step of a record wrote a file. Exports of earlier versions named the model alone."""
+def _wrote(step: str, home: Path, name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a step of a record wrote a file, and nobody has changed it since. Earlier versions named their files alone."""
+    made = entry.get("made")
+    if isinstance(made, dict):
+        return name in made and (home / name).is_file() and made[name] == folders.fingerprint(home / name)
     written = entry.get("files")
     if Path(str(entry.get("path", ""))).name == name or (isinstance(written, list) and name in written):
         return True
@@ -79,6 +84,61 @@ def _says_so(path: Path) -> bool:
         return any(key.split(".")[0] == "onnxfuse" for key in onnx_file.metadata(path))
     except OnnxfuseError:
         return False
+
+
+def inputs_of(model: Path, weights: Iterable[Path]) -> tuple[Path, ...]:
+    """What a verb reads of a model: its file, ``weights``, and what an export laid beside it (config.json, tokenizer)."""
+    beside = [name for step, name, _ in _made(model.parent) if step.startswith("export") and not name.endswith(RESULTS)]
+    return (model, *weights, *(model.with_name(name) for name in {"config.json", *beside}))
+
+
+RESULTS = (".onnx", ".onnx.data", ".tflite")
+"""How files with models are called."""
+
+
+def stale(step: str, staged: Path, names: Iterable[str], source: str) -> tuple[dict[str, None], list[str]]:
+    """What has lost its source once an export takes its place: results of the model that was there, files of another checkpoint.
+
+    Args:
+        step: what the record calls the export.
+        staged: its model.
+        names: of the other files that it writes.
+        source: the checkpoint; other exports of the same stay.
+
+    Returns:
+        The steps of the record that no longer hold, and the files that go: those that onnxfuse made, as it made them.
+    """
+    home = atomic.shown(staged).parent
+    old = {each: entry for each, entry in folders.recorded(home).items() if isinstance(entry, dict)}
+    made = list(_made(home))
+    same = (staged.name, folders.fingerprint(staged)) in {(name, digest) for _, name, digest in made}
+    lost = set() if same else {staged.name}
+    gone = {each for each, entry in old.items() if each.startswith("export") and _plan(entry).get("source") != source} - {step}
+    lost |= {name for each, name, _ in made if each in gone}
+    while more := {each for each, entry in old.items() if each not in gone and _works_here_on(entry, lost)}:
+        gone |= more
+        lost |= {Path(str(old[each]["path"])).name for each in more}
+    files = {name for each, name, _ in made if each in gone | {step} and is_ours(home, name)}
+    return dict.fromkeys(gone), sorted(files - {staged.name, *names, folders.RECORD})
+
+
+def _plan(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    plan = entry.get("plan")
+    return plan if isinstance(plan, dict) else {}
+
+
+def _works_here_on(entry: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Whether a step read one of these files where its own result lies."""
+    source, path = Path(str(_plan(entry).get("source", ""))), Path(str(entry.get("path", "")))
+    return source.name in names and source.parent == path.parent and path.name != ""
+
+
+def _made(home: Path) -> Iterator[tuple[str, str, str]]:
+    """Step, name and fingerprint of each file that a folder's record says was made there."""
+    for step, entry in folders.recorded(home).items():
+        made = entry.get("made") if isinstance(entry, dict) else None
+        if isinstance(made, dict):
+            yield from ((step, str(name), str(digest)) for name, digest in made.items())
 
 
 def require_elsewhere(out: Path, sources: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError
 from onnxfuse.io import atomic, folders
-from onnxfuse.io.ours import Replaceable, require_elsewhere
+from onnxfuse.io.ours import Replaceable, require_elsewhere, stale
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.runtime import Runner
@@ -98,7 +98,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
             checkpoint,
             original,
         )
-        lay_beside(staged, checkpoint, plan, "export", step)
+        lay_beside(staged, checkpoint, plan, "export", step, progress)
     model.move(path)
     return step
 
@@ -127,7 +127,12 @@ def load_checkpoint(plan: ExportConfig, source: Any, framework: str, progress: P
     )
 
 
-def lay_beside(staged: Path, checkpoint: Checkpoint, plan: ExportConfig, name: str, step: Step) -> None:
-    """What belongs to an exported model, beside it while it is staged: all of it takes its place, or nothing."""
+def lay_beside(staged: Path, checkpoint: Checkpoint, plan: ExportConfig, name: str, step: Step, progress: Progress) -> None:
+    """What belongs to an exported model, beside it while it is staged, and what goes with the old one: all of it, or nothing."""
     names = checkpoint.save_beside(staged.parent)
+    steps, gone = stale(name, staged, names, plan.source)
+    atomic.merge(staged.with_name(folders.RECORD), steps)
+    atomic.drop(staged, gone)
+    if gone:
+        progress(f"removing {', '.join(gone)}: made from what was there")
     folders.record(plan.out, name, plan, step.to_json(), staged=staged, files=(staged.name, *names))

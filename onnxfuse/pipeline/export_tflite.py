@@ -61,7 +61,7 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Exported:
             original,
             plan.precision,
         )
-        lay_beside(staged, checkpoint, plan, f"export {plan.format} {plan.precision}", step)
+        lay_beside(staged, checkpoint, plan, f"export {plan.format} {plan.precision}", step, progress)
     model.move(path)
     return step
 

@@ -15,7 +15,7 @@ from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import atomic, external, folders, onnx_file
-from onnxfuse.io.ours import Replaceable
+from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
 from onnxfuse.optimizer import Fused, fuse, left_out
@@ -97,7 +97,7 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
 def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: Opened | None) -> Optimized:
     clock = Clock()
     source = source or Opened(plan.source)
-    guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
+    guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     source.inputs.require_length(plan.length or 0)
     model = source.model.clone()

@@ -15,7 +15,7 @@ from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import dataset_for, default_calibration
 from onnxfuse.io import atomic, external, folders, onnx_file
-from onnxfuse.io.ours import Replaceable
+from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
@@ -65,7 +65,7 @@ def quantize(plan: QuantizeConfig, progress: Progress = silent, source: Opened |
 
 def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quantized:
     clock = Clock()
-    guard = Replaceable((plan.source, *external.weight_files(source.model)), plan.overwrite)
+    guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     calibration, uncalibrated = _calibration(plan, source.model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)

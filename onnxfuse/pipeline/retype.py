@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.io import atomic, external, folders, onnx_file
-from onnxfuse.io.ours import Replaceable
+from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio
@@ -60,7 +60,7 @@ def retype(source: Path, out: Path, progress: Progress = silent, *, elsewhere: b
 def _retype(before: Opened, out: Path, progress: Progress, *, elsewhere: bool, overwrite: bool) -> Retyped:
     clock = Clock()
     source = before.path
-    guard = Replaceable((source, *external.weight_files(before.model)), overwrite)
+    guard = Replaceable(inputs_of(source, external.weight_files(before.model)), overwrite)
     guard.require(out, out.with_name(folders.RECORD))
     model = before.model.clone()
     slow = slow_matmuls(model)

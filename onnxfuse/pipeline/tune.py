@@ -24,7 +24,7 @@ from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import default_calibration
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.io.atomic import scratch
-from onnxfuse.io.ours import Replaceable
+from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.optimizer import fuse
@@ -77,7 +77,7 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
     model = onnx_file.load(plan.source)
-    sources = (plan.source, Path(plan.target), *external.weight_files(model))
+    sources = (Path(plan.target), *inputs_of(plan.source, external.weight_files(model)))
     guard = Replaceable(sources, plan.overwrite, _is_tuned)
     guard.require(plan.out)
     plan = fitted(plan, profile_of(model, folders.read_config(plan.source)))

@@ -73,6 +73,51 @@ def test_a_run_killed_between_its_renames_is_finished_by_the_next_reader(tmp_pat
     assert there(tmp_path) == dict.fromkeys(NAMES, "newer")
 
 
+def replace_and_drop(home: Path, text: str) -> None:
+    with atomic.replacing(home / "model.onnx") as staged:
+        for name in ("config.json", "model.onnx"):
+            (staged.parent / name).write_text(text)
+        atomic.drop(staged, ["vocab.txt", "config.json", "never.txt"])
+
+
+def _killed_dropping(home: Path, number: int, event: str) -> None:
+    die_at(number, event)
+    replace_and_drop(home, "new")
+
+
+@pytest.mark.parametrize(
+    ("number", "event"), [(1, "os.rename"), (2, "os.rename"), (3, "os.rename"), (1, "os.remove"), (2, "os.remove")]
+)
+def test_files_go_as_others_come(tmp_path, number, event):
+    """What is staged itself comes. Killed anywhere, all is old or all is new."""
+    stage(tmp_path, "old", "config.json", "vocab.txt", "model.onnx")
+    assert in_child(_killed_dropping, tmp_path, number, event) == -signal.SIGKILL
+    commit.settle(tmp_path)
+    old = dict.fromkeys(("config.json", "model.onnx", "vocab.txt"), "old")
+    assert {name: text for name, text in there(tmp_path).items() if "staging" not in name} == (
+        old if (number, event) == (1, "os.rename") else {"config.json": "new", "model.onnx": "new"}
+    )
+    stage(tmp_path, "newer", "a.txt")
+    assert not list(tmp_path.glob(".onnxfuse-*"))
+
+
+def test_files_that_were_to_go_stay_where_the_others_cannot_come(tmp_path, monkeypatch):
+    stage(tmp_path, "old", "config.json", "vocab.txt", "model.onnx")
+    monkeypatch.setattr(Path, "unlink", _refuse_vocabulary(Path.unlink))
+    with pytest.raises(StorageError, match="what was there is untouched"):
+        replace_and_drop(tmp_path, "new")
+    assert there(tmp_path) == dict.fromkeys(("config.json", "model.onnx", "vocab.txt"), "old")
+
+
+def _refuse_vocabulary(unlink):
+    def refusing(path, **options):
+        if path.name == "vocab.txt" and "staging" not in str(path):
+            raise PermissionError(13, "Permission denied")
+        unlink(path, **options)
+
+    return refusing
+
+
 @pytest.mark.parametrize("reader", [files.require_file, lambda path: folders.source_file(path.parent, "model.onnx")])
 def test_readers_of_models_and_folders_finish_it(tmp_path, reader):
     stage(tmp_path, "old", "config.json", "model.onnx")

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.errors import UsageError
-from onnxfuse.io import folders
-from onnxfuse.io.ours import Replaceable, is_ours
+from onnxfuse.io import atomic, folders
+from onnxfuse.io.ours import Replaceable, inputs_of, is_ours, stale
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import fill, parse
 
@@ -139,3 +139,89 @@ def test_a_file_of_that_name_that_tune_keeps_nothing_in_is_left_alone(cli, bert_
     (tmp_path / "t.json.partial").write_text('{"mine": 1}')
     expect_one_line(cli("tune", bert_export / "export", "-o", "t.json"), 2, "t.json.partial is there")
     assert (tmp_path / "t.json.partial").read_text() == '{"mine": 1}'
+
+
+# What is in a folder, and what an export leaves there ------------------------------------------------------------------
+
+
+def written(home, step, text, *names, source="one"):
+    """What a step writes: files with this text, and its record; the last is its model."""
+    with atomic.replacing(home / names[-1]) as staged:
+        for name in names:
+            (staged.parent / name).write_text(f"{text} of {name}")
+        if step.startswith("export"):
+            steps, gone = stale(step, staged, names[:-1], source)
+            atomic.merge(staged.with_name(folders.RECORD), steps)
+            atomic.drop(staged, gone)
+        folders.record(home, step, {"source": source}, {"path": str(home / names[-1])}, staged=staged)
+
+
+EXPORTED = ("config.json", "vocab.txt", "model.onnx")
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with an export, and what was made from it."""
+    written(tmp_path, "export", "old", *EXPORTED)
+    written(tmp_path, "optimize", "old", "model_optimized.onnx", source=str(tmp_path / "model.onnx"))
+    written(tmp_path, "quantize", "old", "model_quantized.onnx", source=str(tmp_path / "model_optimized.onnx"))
+    return tmp_path
+
+
+def names(home):
+    return sorted(path.name for path in home.iterdir())
+
+
+def test_a_file_that_somebody_changed_is_no_longer_ours(results):
+    assert is_ours(results, "model_optimized.onnx") and is_ours(results, "config.json")
+    (results / "config.json").write_text("precious notes")
+    (results / "model_optimized.onnx").write_text("old of model_optimized.onnY")
+    assert not is_ours(results, "model_optimized.onnx") and not is_ours(results, "config.json")
+    assert is_ours(results, "vocab.txt")
+
+
+def test_fingerprints_see_both_ends(tmp_path):
+    path, found = tmp_path / "a", set()
+    for content in (b"", b"a", b"b", *(bytes([first]) + bytes(3 << 20) + bytes([last]) for first in (0, 1) for last in (0, 1))):
+        path.write_bytes(content)
+        found.add(folders.fingerprint(path))
+    assert len(found) == 7
+
+
+def test_an_export_takes_the_results_of_the_model_before_it_away(results):
+    (results / "notes.txt").write_text("mine")
+    written(results, "export", "new", "config.json", "model.onnx")  # of a checkpoint that has no vocabulary
+    assert names(results) == ["config.json", "model.onnx", "notes.txt", "onnxfuse.json"]
+    assert list(folders.recorded(results)) == ["export"]
+
+
+def test_an_export_of_the_same_keeps_its_results(results):
+    written(results, "export", "old", *EXPORTED)
+    assert len(names(results)) == 6 and list(folders.recorded(results)) == ["export", "optimize", "quantize"]
+
+
+def test_results_that_are_not_of_this_folder_or_were_changed_stay(results):
+    written(results, "tune", "old", "elsewhere.onnx", source="other/model.onnx")
+    (results / "model_optimized.onnx").write_text("mine")
+    written(results, "export", "new", *EXPORTED)
+    assert names(results) == ["config.json", "elsewhere.onnx", "model.onnx", "model_optimized.onnx", "onnxfuse.json", "vocab.txt"]
+
+
+def test_exports_in_other_formats_stay_when_they_are_of_the_same_checkpoint(results):
+    written(results, "export tflite fp32", "old", "config.json", "vocab.txt", "model.tflite")
+    assert len(names(results)) == 7
+    written(results, "export tflite fp16", "old", "config.json", "vocab.txt", "model_fp16.tflite", source="two")
+    assert names(results) == ["config.json", "model_fp16.tflite", "onnxfuse.json", "vocab.txt"]
+
+
+def test_what_is_read_beside_a_model_is_a_source(results):
+    assert {path.name for path in inputs_of(results / "model.onnx", [])} == {"model.onnx", "config.json", "vocab.txt"}
+
+
+def test_tune_replaces_a_target_alone(cli, results):
+    model(results / "model.onnx")
+    for name in ("config.json", "vocab.txt"):
+        for more in ((), ("--overwrite",)):
+            expect_one_line(cli("tune", results / "model.onnx", "-o", results / name, *more), 2, f"{name} is the input itself")
+    (results / "folder").mkdir()
+    expect_one_line(cli("tune", results / "model.onnx", "-o", results / "folder"), 2, "folder is a folder, wanted a file")
