@@ -36,6 +36,10 @@ Bounds = Mapping[str, tuple[float, float]]
 
 MOST = float("inf")
 
+BATCH, LENGTH, ROUNDS = 1 << 12, 1 << 17, 1_000_000
+"""The most rows in a batch, tokens in a row, and rounds of a measurement: far beyond what is useful, and such that the number of
+elements of what models make of them is still a number of 64 bits."""
+
 
 class Config:
     """A frozen dataclass that holds what its fields say: values of their types, within ``within``."""
@@ -77,7 +81,7 @@ def _holds(kind: type, value: Any) -> bool:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:g} or more" if high == MOST else f"{low:g} to {high:g}"
+    return f"{low} or more" if high == MOST else f"{low} to {high}"
 
 
 def names(given: Any, option: str) -> tuple[str, ...]:
@@ -174,7 +178,7 @@ class OptimizeConfig(Config):
     that the result takes; None leaves them dynamic. ``overwrite``: ``out`` may replace a file that onnxfuse did not make.
     """
 
-    within: ClassVar[Bounds] = {"batch": (1, MOST), "length": (1, MOST)}
+    within: ClassVar[Bounds] = {"batch": (1, BATCH), "length": (1, LENGTH)}
 
     source: Path
     out: Path
@@ -205,7 +209,7 @@ class QuantizeConfig(Config):
     rows at a time in both. ``overwrite``: see ``OptimizeConfig``.
     """
 
-    within: ClassVar[Bounds] = {"batch": (1, MOST)}
+    within: ClassVar[Bounds] = {"batch": (1, BATCH)}
 
     source: Path
     out: Path
@@ -220,7 +224,13 @@ class QuantizeConfig(Config):
 THREADS = 1024
 """More than any machine that this runs on has cores: each takes memory, and starting a million takes minutes."""
 
-MEASURED: Bounds = {"batch": (0, MOST), "length": (0, MOST), "threads": (0, THREADS), "rounds": (1, MOST), "real": (0.01, 1)}
+MEASURED: Bounds = {
+    "batch": (0, BATCH),
+    "length": (0, LENGTH),
+    "threads": (0, THREADS),
+    "rounds": (1, ROUNDS),
+    "real": (0.01, 1),
+}
 """Of what is measured, and how often."""
 
 

@@ -13,7 +13,7 @@ HERE = Path("model.onnx")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: BenchmarkConfig(rounds=0), "rounds is 0, wanted 1 or more"),
+        (lambda: BenchmarkConfig(rounds=0), "rounds is 0, wanted 1 to 1000000"),
         (lambda: BenchmarkConfig(batch=1.5), "batch is 1.5, wanted a whole number"),
         (lambda: BenchmarkConfig(batch=True), "batch is True, wanted a whole number"),
         (lambda: BenchmarkConfig(threads=-1), "threads is -1, wanted 0 to 1024"),
@@ -28,7 +28,13 @@ HERE = Path("model.onnx")
         (lambda: Scheme(smooth="much"), "--smooth much: wanted auto, off, or a number from 0 to 1"),
         (lambda: Scheme(format="qdq"), "--format qdq is a choice of static int8; add --static, or leave it out"),
         (lambda: Scheme(ranges="entropy"), "--ranges entropy is a choice of static int8; add --static, or leave it out"),
-        (lambda: OptimizeConfig(HERE, HERE, batch=0), "batch is 0, wanted 1 or more"),
+        (lambda: OptimizeConfig(HERE, HERE, batch=0), "batch is 0, wanted 1 to 4096"),
+        (lambda: OptimizeConfig(HERE, HERE, batch=1 << 62), "batch is 4611686018427387904, wanted 1 to 4096"),
+        (lambda: OptimizeConfig(HERE, HERE, length=1 << 70), "length is 1180591620717411303424, wanted 1 to 131072"),
+        (lambda: QuantizeConfig(HERE, HERE, batch=1 << 62), "batch is 4611686018427387904, wanted 1 to 4096"),
+        (lambda: BenchmarkConfig(batch=1 << 62), "batch is 4611686018427387904, wanted 0 to 4096"),
+        (lambda: TuneConfig(HERE, HERE, length=1 << 62), "length is 4611686018427387904, wanted 0 to 131072"),
+        (lambda: BenchmarkConfig(rounds=1 << 62), "rounds is 4611686018427387904, wanted 1 to 1000000"),
         (lambda: OptimizeConfig(HERE, HERE, only=None), "only is None, wanted a frozenset of texts"),
         (lambda: OptimizeConfig(HERE, HERE, require=(5,)), r"require is \(5,\), wanted a tuple of texts"),
         (lambda: OptimizeConfig("model.onnx", HERE), "source is 'model.onnx', wanted a path"),

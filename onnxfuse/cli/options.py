@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from onnxfuse.config import THREADS
+from onnxfuse.config import BATCH, LENGTH, ROUNDS, THREADS
 from onnxfuse.errors import UsageError
 
 Source = Annotated[
@@ -58,8 +58,8 @@ Without = Annotated[list[str] | None, Option(help="Leave this rule or pass out; 
 Require = Annotated[list[str] | None, Option(help="all, or NAME=NUMBER; fail when not fused so.")]
 Verify = Annotated[str, Option(help="each: prove every rewrite; final: compare the result; off.")]
 Unpad = Annotated[bool | None, Option(help="Leave padding out, with zeros where outputs show it; by default where none does.")]
-FixedBatch = Annotated[int | None, Option(min=1, help="Fix the number of rows; any when not given.")]
-FixedLength = Annotated[int | None, Option(min=1, help="Fix the length of a row; any when not given.")]
+FixedBatch = Annotated[int | None, Option(min=1, max=BATCH, help="Fix the number of rows; any when not given.")]
+FixedLength = Annotated[int | None, Option(min=1, max=LENGTH, help="Fix the length of a row; any when not given.")]
 DumpFolder = Annotated[Path | None, Option(help="A folder for the graph after each rewrite.")]
 
 # Of quantize
@@ -81,7 +81,7 @@ MaxDrop = Annotated[str | None, Option(help="Accuracy that may be lost on --data
 MinCosine = Annotated[float | None, Option(help="Mean cosine with float that must be kept.")]
 MinAgreement = Annotated[str | None, Option(help="Share of answers that must stay, as 99%.")]
 ThresholdData = Annotated[Path | None, Option("--data", help="What those are measured on; else the calibration data.")]
-DataBatch = Annotated[int, Option("--batch", min=1, help="Rows in a batch of that data.")]
+DataBatch = Annotated[int, Option("--batch", min=1, max=BATCH, help="Rows in a batch of that data.")]
 KeepEmbeddings = Annotated[bool, Option("--keep-embeddings", help="Leave embedding tables in float.")]
 ReduceRange = Annotated[bool | None, Option(help="Weights that no CPU clips; measured when not given.")]
 Retype = Annotated[bool, Option("--retype", help="Bring an int8 model to the fast types, u8 x s8.")]
@@ -89,10 +89,10 @@ Retype = Annotated[bool, Option("--retype", help="Bring an int8 model to the fas
 # Of measurements and comparisons
 Threads = Annotated[int, Option(min=0, max=THREADS, help="Threads for every runtime; 0 takes all cores.")]
 TunedThreads = Annotated[int, Option("--threads", min=0, max=THREADS, help="Threads for one call; 0 tunes them too.")]
-Batch = Annotated[int | None, Option(min=1, help="Rows in a batch; 1, or as the model takes, when not given.")]
-Length = Annotated[int | None, Option(min=1, help="Tokens in a row; 128, or as the model takes, when not given.")]
-Rows = Annotated[int, Option("--batch", min=1, help="Rows in a batch.")]
-Rounds = Annotated[int, Option(min=1, help="Timed rounds.")]
+Batch = Annotated[int | None, Option(min=1, max=BATCH, help="Rows in a batch; 1, or as the model takes, when not given.")]
+Length = Annotated[int | None, Option(min=1, max=LENGTH, help="Tokens in a row; 128, or as the model takes, when not given.")]
+Rows = Annotated[int, Option("--batch", min=1, max=BATCH, help="Rows in a batch.")]
+Rounds = Annotated[int, Option(min=1, max=ROUNDS, help="Timed rounds.")]
 RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
 Runtimes = Annotated[
     list[str] | None, Option("--runtime", help="ort, or another, such as openvino or openvino-bf16; repeatable.")

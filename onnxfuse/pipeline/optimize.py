@@ -99,7 +99,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     source = source or Opened(plan.source)
     guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
-    source.inputs.require_length(plan.length or 0)
+    source.inputs.require_asked(plan.batch or 0, plan.length or 0)
     model = source.model.clone()
     slow = slow_matmuls(model)
     family = catalog.model_type(model, source.config, plan.model_type)

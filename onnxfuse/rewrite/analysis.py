@@ -198,7 +198,7 @@ class Analysis:
         """What its shape function says of an output. Raises ModelError where that fails as the node is none that ONNX allows."""
         function = shapes.find(node.domain, node.op_type)
         try:
-            return (None if function is None else function(self, node, output)) or UNKNOWN
+            return shapes.in_64_bits(self, (None if function is None else function(self, node, output)) or UNKNOWN)
         except OnnxfuseError:
             raise
         except Exception as error:

@@ -174,13 +174,19 @@ class Profile:
             raise UsageError(f"--batch {batch}: the model takes {rows} alone; leave --batch out")
         if columns and length not in (0, columns):
             raise UsageError(f"--length {length}: the model takes {columns} alone; leave --length out")
-        self.require_length(length)
+        self.require_asked(batch, length)
         return rows or batch or 1, (columns or length or min(USUAL, self.longest)) if self.sequences else 0
 
-    def require_length(self, length: int) -> None:
-        """Raises UsageError when the model has no positions for so many tokens."""
+    def require_asked(self, batch: int, length: int) -> None:
+        """Raises UsageError when the model cannot be fed so many rows, or tokens; 0 is what it takes by itself."""
         if self.longest_known and self.sequences and length > self.longest:
             raise UsageError(f"--length {length}: the model has positions for {self.longest} tokens; give at most that")
+        asked = " ".join(f"--{name} {size}" for name, size in (("batch", batch), ("length", length)) if size)
+        if asked:
+            try:
+                self.sized(batch or 1, length or min(USUAL, self.longest))
+            except ModelError as error:
+                raise UsageError(f"{asked}: {str(error).partition(';')[0]}; give fewer") from error
 
     def sized(self, batch: int, length: int) -> tuple[int, int]:
         """The rows and tokens that are fed where so many are asked for. Raises ModelError: see ``Input.require_room``."""

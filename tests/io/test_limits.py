@@ -90,6 +90,15 @@ def test_tensors_hold_what_they_say(tmp_path, change, words, inside):
     refused(model, tmp_path, words)
 
 
+@pytest.mark.parametrize("part", ["input", "output", "value_info"])
+def test_axes_are_of_sizes_that_can_be_computed_with(tmp_path, part):
+    model = proto()
+    if part == "value_info":
+        model.graph.value_info.add(name="a").CopyFrom(model.graph.input[0])
+    getattr(model.graph, part)[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62
+    refused(model, tmp_path, f"'[xya]' with an axis of {1 << 62}, at most 2147483647 are read")
+
+
 @pytest.mark.parametrize("kind", [name for name, number in onnx.TensorProto.DataType.items() if number])
 def test_tensors_of_every_type_are_whole(kind):
     number = onnx.TensorProto.DataType.Value(kind)

@@ -10,7 +10,7 @@ import pytest
 from onnxfuse.rewrite import Analysis, NoMatch, inference
 from onnxfuse.rewrite.analysis import Dim, ValueInfo
 from onnxfuse.rewrite.rule import Match
-from tests.conftest import analysis_of, parse
+from tests.conftest import analysis_of, apply, ops, parse
 
 
 def of(text: str, opset: int = 23) -> list[str] | None:
@@ -215,3 +215,15 @@ def test_a_model_of_some_nodes_imports_every_domain_that_occurs_in_them():
         <then_branch = t () => (float[B] a) { a = com.acme.Blend(x) }, else_branch = e () => (float[B] b) { b = com.other.Mix(x) }> }""")
     imports = inference.opset_imports(list(model.graph), {"": 23, "com.acme": 3, "com.microsoft": 1})
     assert {item.domain: item.version for item in imports} == {"": 23, "com.acme": 3, "com.other": 1}
+
+
+def test_a_size_beyond_64_bits_is_unknown_and_stays_computed():
+    """Three axes that a file may have, put into one."""
+    model = parse(f"""g (float[{2**31 - 1},{2**31 - 1},8] x) => (float[M] y, int64[1] n)
+        <int64[1] one = {{-1}}> {{ y = Reshape(x, one)  n = Shape(y) }}""")
+    analysis = analysis_of(model)
+    wide, count = (analysis[value] for value in model.graph.outputs)
+    assert str(wide.shape[0]).startswith("?")
+    assert str(count.data[0]).startswith("?")
+    apply([], model)
+    assert ops(model) == ["Reshape", "Shape"]

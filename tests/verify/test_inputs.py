@@ -580,6 +580,8 @@ def test_models_of_many_positions_are_measured_on_the_usual():
         ("int64[B,S] ids", (1, 13), "--length 13: the model has positions for 12 tokens"),
         ("int64[4,6] ids", (1, 6), "--batch 1: the model takes 4 alone"),
         ("int64[4,6] ids", (0, 7), "--length 7: the model takes 6 alone"),
+        ("int64[B,S] ids", (1 << 30, 2), r"^--batch 1073741824 --length 2: input 'ids' of shape .* takes .* GB .*; give fewer$"),
+        ("float[B,3,8,8] ids", (1 << 30, 0), "^--batch 1073741824: input 'ids' of shape .*; give fewer$"),
     ],
 )
 def test_what_a_model_does_not_take_is_refused_before_any_work(inputs, asked, words):

@@ -17,6 +17,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -24,7 +25,7 @@ import onnx_ir as ir
 from onnxfuse.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxfuse.rewrite.analysis import Analysis, ValueInfo
+    from onnxfuse.rewrite.analysis import Analysis, Dim, ValueInfo
 
 ShapeFunction = Callable[["Analysis", ir.Node, int], "ValueInfo | None"]
 """What is known of a node's output of that number, given what the analysis knows of its inputs; None where it is nothing."""
@@ -62,6 +63,22 @@ def find(domain: str, operator: str) -> ShapeFunction | None:
     """The shape function of an operator; None where it has none."""
     _load()
     return _FUNCTIONS.get((domain, operator))
+
+
+MOST = 1 << 63
+"""Sizes are smaller: ONNX has 64 bits for them, with the sign."""
+
+
+def in_64_bits(analysis: Analysis, info: ValueInfo) -> ValueInfo:
+    """What a shape function knows, less what ONNX could not hold: products of the sizes that a stranger's file says."""
+
+    def fits(dim: Dim) -> bool:
+        return abs(dim.coef) < MOST
+
+    if all(fits(dim) for dim in (*(info.shape or ()), *(info.data or ()))):
+        return info
+    shape = None if info.shape is None else tuple(dim if fits(dim) else analysis.size() for dim in info.shape)
+    return replace(info, shape=shape, data=info.data if all(map(fits, info.data or ())) else None)
 
 
 @functools.cache
