@@ -6,11 +6,25 @@ prints that line and leaves with the code; a traceback appears only with ``--deb
 
 from __future__ import annotations
 
+import re
+
+CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Characters that a terminal obeys, or that turn the direction of a text: all but tabs and line ends. Half characters, which are
+none, stand in the names of files that are no UTF-8."""
+
+
+def printable(text: str) -> str:
+    r"""A text with \x1b and the like in the place of what a terminal would obey: names in a stranger's file may be any text."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class OnnxfuseError(Exception):
     """Base of every error that onnxfuse raises on purpose. ``exit_code`` is what the command line leaves with."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(OnnxfuseError):
@@ -83,10 +97,15 @@ class InterruptedWorkError(OnnxfuseError):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, for messages of one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (printable(str(error)).strip().splitlines() or [type(error).__name__])[0]
+
+
+def reason(error: BaseException, name: object = "") -> str:
+    """What is wrong, for a message with its own place and next step: an error without ``name`` in front, and without advice."""
+    return one_line(error).removeprefix(str(name)).lstrip(": ").partition("; ")[0]
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An error's whole text as one line, cut at ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(printable(str(error)).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -12,9 +12,9 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxfuse import plugins, targets
-from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.errors import ModelError, UsageError, reason
 from onnxfuse.io import door, folders, onnx_file
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtimes
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
 
@@ -90,6 +90,11 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     path = folders.source_file(Path(model), folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
     graph = onnx_file.load(path)
     settings = _settings(graph, path)
+    if runtime is None and settings.runtime not in (known := runtimes()):
+        raise ModelError(
+            f"{path}: its metadata {METADATA!r} has {settings.runtime!r:.80} as runtime, and there is none of that name; choose "
+            f"one with: onnxfuse.load(..., runtime=NAME), of {', '.join(known)}"
+        )
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
     return _opened(path, graph, settings)
 
@@ -131,14 +136,15 @@ _INHERITED: list[Runner] = []
 
 def _settings(model: ir.Model, path: Path) -> Settings:
     """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize."""
+    wrong = f"its metadata {METADATA!r}"
     try:
-        known = door.parse_json(model.metadata_props.get(METADATA, "{}"), f"its metadata {METADATA!r}")
+        known = door.parse_json(model.metadata_props.get(METADATA, "{}"), wrong)
         settings = Settings(**known["session"]) if "session" in known else targets.find("cpu").session
         libraries = known.get("libraries", [])
         if not isinstance(libraries, list) or not all(isinstance(name, str) for name in libraries):
             raise TypeError(f"libraries are {libraries!r:.80}, wanted a list of names")
     except (ValueError, TypeError, AttributeError, UsageError, ModelError) as error:
-        raise ModelError(f"{path}: its metadata {METADATA!r} is not what onnxfuse writes ({error}); optimize it again") from error
+        raise ModelError(f"{path}: {wrong} is not what onnxfuse writes ({reason(error, wrong)}); optimize it again") from error
     _require_libraries(libraries, known.get("target"), path)
     return settings
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 import onnxfuse
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.runtime import open_runner
 from tests.conftest import fill, parse
 
@@ -69,3 +69,21 @@ def test_a_forked_child_opens_the_file_again_once(model, monkeypatch):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert np.array_equal(model(**FEEDS)["y"], wanted)
     assert not opened
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ('{"session": {"runtime": "evil"}}', "has 'evil' as runtime, and there is none of that name; choose one with"),
+        ("{", "is not what onnxfuse writes .is not JSON .*; optimize it again$"),
+    ],
+)
+def test_metadata_that_is_wrong_is_the_files_fault(model, tmp_path, metadata, words):
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.helper.set_model_props(proto, {"onnxfuse": metadata})
+    onnx.save(proto, tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match=f"^{tmp_path / 'odd.onnx'}: its metadata 'onnxfuse' {words}") as error:
+        onnxfuse.load(tmp_path / "odd.onnx")
+    assert str(error.value).count("; ") == 1 and str(error.value).count("its metadata") == 1
+    if "session" in metadata:
+        assert onnxfuse.load(tmp_path / "odd.onnx", runtime="ort").run(FEEDS)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
+from onnxfuse.errors import CONTROLS, printable
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Lines, Progress
 
@@ -21,7 +23,15 @@ if TYPE_CHECKING:
 WIDTH = 160
 """Columns of a table that goes to a file or a pipe."""
 
-out, err = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
+
+class _Printer(Console):
+    """A console that obeys nothing in what it is given to print: lines, the cells of tables, titles."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+out, err = _Printer(width=None if sys.stdout.isatty() else WIDTH), _Printer(stderr=True)
 
 
 @contextmanager
@@ -30,13 +40,13 @@ def progress() -> Iterator[Progress]:
     if not err.is_terminal:
         yield Lines(lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True))
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Bar(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def tell(text: str, done: float | None = None, step: str = "") -> None:
             description = f"{text}, {step}" if step else text
-            bar.update(task, description=description, total=None if done is None else 1.0, completed=done or 0.0)
+            bar.update(task, description=printable(description), total=None if done is None else 1.0, completed=done or 0.0)
 
         yield tell
 
@@ -44,11 +54,12 @@ def progress() -> Iterator[Progress]:
 def show(as_json: bool, value: Any, *lines: Any) -> None:
     """Print a result: ``value`` as JSON, or ``lines`` of text and tables."""
     if as_json:
-        sys.stdout.write(json.dumps(folders.plain(value), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(folders.plain(value), indent=2, ensure_ascii=False)
+        sys.stdout.write(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         return
     for line in lines:
         if isinstance(line, str):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            out.print(line.replace("\n", "\\n"), markup=False, highlight=False, soft_wrap=True)
         else:
             out.print(line)
 

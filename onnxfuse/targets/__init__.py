@@ -16,10 +16,10 @@ from typing import Any
 import onnx
 
 from onnxfuse import plugins
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import UsageError, reason
 from onnxfuse.io import door
 from onnxfuse.rewrite import Lowering
-from onnxfuse.runtime.api import Settings
+from onnxfuse.runtime import Settings, runtimes
 
 SWITCHES: Mapping[str, tuple[str, ...]] = {
     "qkv": ("merged", "separate"),
@@ -190,12 +190,17 @@ def read(path: Path) -> Target:
         chosen = _unsaid() | {thing: variant for thing, variant in content.items() if thing in known}
         target = Target(**rest | {"chosen": chosen, "session": Settings(**content.get("session", {}))})
     except (ValueError, TypeError, UsageError) as error:
-        raise UsageError(f"{path} does not describe a target ({error}); write one with: onnxfuse tune MODEL") from error
+        raise UsageError(
+            f"{path} does not describe a target ({reason(error, path)}); write one with: onnxfuse tune MODEL"
+        ) from error
     for thing, variant in chosen.items():
         if variant not in known[thing]:
             raise UsageError(f"{path}: {thing} is {variant!r}, wanted one of {', '.join(known[thing])}")
-    if not all(type(number) is int and 0 <= number <= HIGHEST for number in (target.opset, target.highest)):
-        raise UsageError(f"{path}: opset is {target.opset!r}, highest {target.highest!r}, wanted opsets up to {HIGHEST}")
+    for opset in ("opset", "highest"):
+        if type(number := getattr(target, opset)) is not int or not 0 <= number <= HIGHEST:
+            raise UsageError(f"{path}: {opset} is {number!r:.80}, wanted a whole number from 0 to {HIGHEST}")
+    if target.session.runtime not in (there := runtimes()):
+        raise UsageError(f"{path}: runtime is {target.session.runtime!r:.80}, wanted one of {', '.join(there)}")
     for field_, kind in (("name", str), ("why", str), ("measured", dict)):
         if not isinstance(value := getattr(target, field_), kind):
             raise UsageError(f"{path}: {field_} is {value!r:.80}, wanted a JSON {'text' if kind is str else 'object'}")

@@ -49,7 +49,8 @@ def test_a_target_survives_its_file(tmp_path):
     ("changes", "words"),
     [
         ({"gelu": "Swish"}, "gelu is 'Swish', wanted one of Gelu, BiasGelu"),
-        ({"opset": "23"}, "opset is '23'"),
+        ({"opset": "23"}, "opset is '23', wanted a whole number from 0 to"),
+        ({"session": {"runtime": "evil"}}, "mine.json: runtime is 'evil', wanted one of .*ort"),
         ({"speed": 1}, "does not describe a target"),
         ({"session": {"spin": True}}, "does not describe a target"),
         ({"session": [1]}, "does not describe a target"),
@@ -57,10 +58,11 @@ def test_a_target_survives_its_file(tmp_path):
         ({"session": {"threads": 10**9}}, "threads is 1000000000, wanted 0 to 1024"),
         ({"session": {"runtime": 5}}, "runtime is 5, wanted a text"),
         ({"session": {"spinning": None}}, "spinning is None"),
-        ({"opset": True}, "opset is True"),
+        ({"opset": True}, "opset is True, wanted a whole number from 0 to"),
+        ({"opset": 23.0}, "opset is 23.0, wanted a whole number"),
         ({"opset": -1}, "opset is -1"),
-        ({"highest": 2**70}, "wanted opsets up to"),
-        ({"opset": 99}, "opset is 99, highest 23, wanted opsets up to"),
+        ({"highest": 2**70}, "highest is 1180591620717411303424, wanted a whole number from 0 to"),
+        ({"opset": 99}, "opset is 99, wanted a whole number from 0 to"),
         ({"why": None}, "why is None, wanted a JSON text"),
         ({"name": ["a"]}, "name is .*, wanted a JSON text"),
         ({"measured": []}, "measured is .*, wanted a JSON object"),
@@ -77,8 +79,9 @@ def test_no_such_target(tmp_path):
         targets.find("gpu")
     for content in ("{", "[]", "null", "[" * 100_000, '"cpu"'):
         (tmp_path / "t.json").write_text(content)
-        with pytest.raises(UsageError, match="does not describe a target"):
+        with pytest.raises(UsageError, match="does not describe a target") as error:
             targets.find(str(tmp_path / "t.json"))
+        assert str(error.value).count("t.json") == 1 and str(error.value).count("; ") == 1
 
 
 def test_the_file_of_a_targets_folder_lies_in_it(tmp_path):
