@@ -12,9 +12,11 @@ from typing import Any
 from onnxfuse import catalog
 from onnxfuse.architecture import Architecture, Tower
 from onnxfuse.errors import ExportError, ModelError, UsageError, one_line
-from onnxfuse.exporters import pooling
 from onnxfuse.exporters.home import ADAPTER, MERGE, Home
 from onnxfuse.exporters.loaded import Arrays
+from onnxfuse.exporters.module_readers import MODULES, PROMPTS
+from onnxfuse.exporters.modules import ENCODERS, Module, read_asked, read_modules
+from onnxfuse.exporters.sentence import Chain
 from onnxfuse.exporters.tasks import checked, task_of
 from onnxfuse.io import files
 
@@ -53,7 +55,7 @@ class Description:
         task: the one to export; None when config.json names a class that has none of the family's.
         asked: whether the user, or modules.json, asked for that task.
         saved_as: the class that config.json names; empty when it names none.
-        pooling: what modules.json asks for; None where it does not matter.
+        chain: what modules.json asks for behind the encoder; empty where there is nothing, or it does not matter.
         files, texts: as of ``Checkpoint``.
         part: which part of it is exported; None for the whole.
     """
@@ -65,7 +67,7 @@ class Description:
     task: str | None
     asked: bool
     saved_as: str
-    pooling: pooling.Pooling | None
+    chain: Chain
     files: dict[str, Path]
     texts: dict[str, str]
     part: Tower | None = None
@@ -77,7 +79,7 @@ class Description:
     @property
     def assumed(self) -> list[str]:
         """What nothing in the checkpoint says, for people."""
-        unsaid = self.task == "sentence-similarity" and self.pooling is None
+        unsaid = self.task == "sentence-similarity" and not self.chain
         return ["pooled by mean as no modules.json says how"] if unsaid else []
 
     @property
@@ -124,7 +126,8 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         )
     if home.has(ADAPTER):
         raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
-    asked, asked_pooling = pooling.read_asked(top, modules) if modules and task in (None, "sentence-similarity") else (task, None)
+    reads = bool(modules) and task in (None, "sentence-similarity")
+    asked, chain = read_asked(top, modules) if reads else (task, ())
     saved_as = _saved_as(fields, home)
     chosen = task or asked or (task_of(saved_as, family) if saved_as else _plain(family))
     return Description(
@@ -135,17 +138,17 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         chosen and checked(chosen, family),
         asked is not None,
         saved_as,
-        asked_pooling,
+        chain,
         *_beside(top, home, modules),
         family.tower if fields is not whole else None,
     )
 
 
-def homes(source: str) -> tuple[Home, Home, tuple[pooling.Module, ...]]:
+def homes(source: str) -> tuple[Home, Home, tuple[Module, ...]]:
     """A checkpoint's home, where in there its model lies, and the modules that modules.json names. Raises as ``read_modules``."""
     top = Home(source)
-    modules = pooling.read_modules(top)
-    return top, top.inner(modules[0].folder) if modules and modules[0].kind == "Transformer" else top, modules
+    modules = read_modules(top)
+    return top, top.inner(modules[0].folder) if modules and modules[0].kind in ENCODERS else top, modules
 
 
 def _plain(family: Architecture) -> str:
@@ -162,17 +165,18 @@ def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
     return str(next(iter(names), "")).removeprefix("TF")
 
 
-def _beside(top: Home, home: Home, modules: tuple[pooling.Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
+def _beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
     """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top."""
     found, texts = processor_files(home), {}
-    inner = [f"{module.folder}/config.json" for module in modules[1:] if module.folder]
-    for name in (pooling.MODULES, "config_sentence_transformers.json", *inner):
+    beside = ("config.json", "model.safetensors")  # Dense has weights, which are in the graph; others read them from here
+    inner = [f"{module.folder}/{name}" for module in modules[1:] if module.folder for name in beside]
+    for name in (MODULES, PROMPTS, *inner):
         path = top.find(name)
         if path is not None:
             found[name] = path
-    if home != top and pooling.MODULES in found:
-        named = files.read_json(found.pop(pooling.MODULES))
-        texts[pooling.MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
+    if home != top and MODULES in found:
+        named = files.read_json(found.pop(MODULES))
+        texts[MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
     return found, texts
 
 

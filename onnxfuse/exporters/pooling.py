@@ -1,176 +1,167 @@
-"""The module that is exported: a task's outputs as a tuple in order, with pooling in the graph for sentence embeddings."""
+"""The module that is exported: a task's outputs as a tuple in order, with what modules.json asks for in the graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from onnxfuse.architecture import Architecture
-from onnxfuse.errors import ExportError
-from onnxfuse.exporters.home import Home
-from onnxfuse.io import files
+import numpy as np
+
+from onnxfuse.architecture import MASK, Architecture
+from onnxfuse.exporters.sentence import SENTENCE, TOKENS, Chain, Dense, LayerNorm, Normalize, Pooling, Splade, Step
 
 if TYPE_CHECKING:
     import torch
 
-MODULES = "modules.json"
 
-TRANSFORMER = {
-    "transformer_task": "feature-extraction",
-    "module_output_name": "token_embeddings",
-    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-    "max_seq_length": None,
-    "do_lower_case": None,
-    "unpad_inputs": None,
-    "processing_kwargs": None,
-}
-"""What sentence_bert_config.json may ask for, and the value that is exported; None where it concerns text before it is a graph's
-input. Source: sentence-transformers 6.2 (``Transformer.config_keys``), 5 and 2."""
-
-ALONE = {"feature-extraction": "feature-extraction", "sequence-classification": "text-classification", "fill-mask": "fill-mask"}
-"""What a Transformer alone may be asked for (a cross-encoder's classification), and our tasks."""
-
-OLD_MODE = "pooling_mode_"
-OLD_MODES = {f"{OLD_MODE}mean_tokens": "mean", f"{OLD_MODE}cls_token": "cls", f"{OLD_MODE}max_tokens": "max"}
-"""Kinds of pooling as sentence-transformers below 6 writes them, each true or false."""
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How token embeddings become one sentence embedding.
-
-    Args:
-        mode: ``mean`` (over tokens that the mask keeps), ``cls`` (the first token) or ``max``.
-        normalize: whether the result has length 1.
-    """
-
-    mode: str = "mean"
-    normalize: bool = False
-
-
-@dataclass(frozen=True)
-class Module:
-    """One module of a sentence encoder, as modules.json names it: its class, and the folder of its files; empty at the top."""
-
-    kind: str
-    folder: str
-
-
-def read_modules(home: Home) -> tuple[Module, ...]:
-    """The modules that modules.json names; none when there is no such file. Raises ModelError, ExportError."""
-    path = home.find(MODULES)
-    if path is None:
-        return ()
-    named = files.read_json(path)
-    wrong = f"{home}: {MODULES} is no list of modules with a type and a path; save the model again with sentence-transformers"
-    if not isinstance(named, list) or not named:
-        raise ExportError(wrong)
-    modules = []
-    for module in named:
-        kind, folder = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(folder, str):
-            raise ExportError(wrong)
-        theirs = kind.split(".")[0] == "sentence_transformers"
-        modules.append(Module(kind.rsplit(".", 1)[-1] if theirs else kind, home.inner(folder).folder))
-    return tuple(modules)
-
-
-def read_asked(home: Home, modules: tuple[Module, ...]) -> tuple[str, Pooling | None]:
-    """The task that modules ask for, whole, and its pooling. Raises ExportError for what is not exported, and ModelError."""
-    kinds = [module.kind for module in modules]
-    if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise _refused(home, f"{MODULES} asks for {' -> '.join(kinds)}, wanted Transformer -> Pooling, with Normalize or without")
-    asked = _config(home.inner(modules[0].folder), "sentence_bert_config.json")
-    if kinds == ["Transformer"]:
-        task = ALONE.get(asked.get("transformer_task", "feature-extraction"))
-        if task is None:
-            raise _refused(home, f"{MODULES} asks for {asked['transformer_task']}, wanted one of {', '.join(ALONE)}")
-        return task, None
-    return "sentence-similarity", _pooling(home, modules, asked)
-
-
-def _pooling(home: Home, modules: tuple[Module, ...], asked: dict[str, Any]) -> Pooling:
-    for field, wanted in TRANSFORMER.items():
-        if field in asked and wanted is not None and asked[field] != wanted:
-            raise _refused(home, f"sentence_bert_config.json asks for {field} {asked[field]!r}, wanted {wanted!r}")
-    _require_known(home, "sentence_bert_config.json", asked, TRANSFORMER)
-    inner = home.inner(modules[1].folder)
-    config = _config(inner, "config.json")
-    if not config:
-        raise ExportError(f"{home}: {MODULES} names a Pooling, whose {modules[1].folder}/config.json is not there; copy it there")
-    modes = [name for name, value in config.items() if name.startswith(OLD_MODE) and value]
-    chosen = config.get("pooling_mode") or [OLD_MODES.get(name, name) for name in modes]
-    chosen = [chosen] if isinstance(chosen, str) else chosen
-    if chosen not in (["mean"], ["cls"], ["max"]):
-        kind = " and ".join(map(str, chosen)) or "of no kind"
-        raise _refused(home, f"its pooling is {kind}, wanted mean, cls or max, one of them")
-    if config.get("include_prompt") is False:
-        raise _refused(home, "its pooling leaves prompts out (include_prompt), whose length is no input of a graph")
-    _require_known(
-        home,
-        f"{inner}/config.json",
-        {name: value for name, value in config.items() if not name.startswith(OLD_MODE)},
-        ("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"),
-    )
-    return Pooling(chosen[0], modules[-1].kind == "Normalize")
-
-
-def _config(home: Home, name: str) -> dict[str, Any]:
-    path = home.find(name)
-    return {} if path is None else files.read_object(path)
-
-
-def _require_known(home: Home, name: str, config: dict[str, Any], known: Iterable[str]) -> None:
-    """Refuse what a module's config asks for and nobody here has heard of."""
-    unknown = [field for field, value in config.items() if field not in known and value not in (None, False)]
-    if unknown:
-        raise _refused(home, f"{name} asks for {', '.join(unknown)}, which onnxfuse does not know")
-
-
-def _refused(home: Home, why: str) -> ExportError:
-    return ExportError(f"{home}: {why}; export the encoder alone with --task feature-extraction")
-
-
-def wrap(
-    model: Any, family: Architecture, task: str, outputs: tuple[str, ...], pooling: Pooling | None = None
-) -> torch.nn.Module:
+def wrap(model: Any, family: Architecture, task: str, outputs: tuple[str, ...], chain: Chain = ()) -> torch.nn.Module:
     """A module whose forward takes the family's inputs in order and returns ``outputs`` of a task as a tuple."""
     import torch
 
     names = tuple(family.inputs_of(model.config.to_dict(), task))
+    steps = chain or ((Pooling(),) if task == "sentence-similarity" else ())
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.steps = torch.nn.ModuleList(map(_layers, steps))
 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
             given = dict(zip(names, inputs, strict=True))
-            result = self.model(**given, return_dict=True)
-            if task == "sentence-similarity":
-                tokens = result["last_hidden_state"]
-                sentence = pool(tokens, given["attention_mask"], pooling or Pooling())
-                result = {"token_embeddings": tokens, "last_hidden_state": tokens, "sentence_embedding": sentence}
-            return tuple(result[name] for name in outputs)
+            found = dict(self.model(**given, return_dict=True))
+            if steps:
+                found[TOKENS] = found["logits" if task == "fill-mask" else "last_hidden_state"]
+            for step, layers in zip(steps, self.steps, strict=True):
+                _apply(step, layers, found, given[MASK])
+            return tuple(found[name] for name in outputs)
 
     return Exported().eval()
 
 
-def pool(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One embedding a row: tokens [B,S,D] float, mask [B,S] integer, result [B,D]. A row without tokens gives zeros, or for
-    ``max`` the lowest number.
+def _layers(step: Step) -> torch.nn.Module:
+    """The weights of a step as layers, so that they are the exported module's own."""
+    import torch
 
-    Source: sentence-transformers' Pooling and Normalize modules (mean divides by at least 1e-9, Normalize by at least 1e-12).
+    layers = torch.nn.ModuleDict()
+    if isinstance(step, Dense):
+        layers["linear"], layers["activation"] = _linear(step.weight, step.bias), getattr(torch.nn, step.activation)()
+        if step.residual is not None and step.residual.size:
+            layers["residual"] = _linear(step.residual, None)
+    if isinstance(step, LayerNorm):
+        layers["norm"] = torch.nn.LayerNorm(len(step.weight))
+        layers["norm"].load_state_dict({"weight": torch.from_numpy(step.weight), "bias": torch.from_numpy(step.bias)})
+    return layers
+
+
+def _linear(weight: np.ndarray, bias: np.ndarray | None) -> torch.nn.Module:
+    import torch
+
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    stored = {"weight": torch.from_numpy(weight)} | ({} if bias is None else {"bias": torch.from_numpy(bias)})
+    layer.load_state_dict(stored)
+    return layer
+
+
+def _apply(step: Step, layers: Any, found: dict[str, torch.Tensor], mask: torch.Tensor) -> None:
+    """Add what a step computes to what has been ``found``: token_embeddings [B,S,D], sentence_embedding [B,D]."""
+    import torch
+
+    match step:
+        case Pooling():
+            found[SENTENCE] = pool(found[TOKENS], mask, step)
+        case Splade():
+            found[SENTENCE] = _splade(found[TOKENS], mask, step)
+        case Normalize():
+            found[step.target] = torch.nn.functional.normalize(found[step.source], dim=-1)
+        case LayerNorm():
+            found[SENTENCE] = layers["norm"](found[SENTENCE])
+        case Dense():
+            x = found[step.source]
+            made = layers["activation"](layers["linear"](x))
+            if step.residual is not None:
+                made = made + (layers["residual"](x) if step.residual.size else x)
+            found[step.target] = made
+
+
+def pool(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """One embedding a row: tokens [B,S,D] float, mask [B,S] integer, result [B,D] or, of several modes, [B,n*D].
+
+    A row without tokens gives zeros, for ``max`` the lowest number, and for ``cls`` its first position.
+    Source: sentence-transformers' Pooling (means divide by at least 1e-9).
     """
     import torch
 
-    if pooling.mode == "cls":
-        pooled = tokens[:, 0]
-    else:
-        kept = mask.unsqueeze(-1).to(tokens.dtype)
-        if pooling.mode == "max":
-            pooled = torch.where(kept > 0, tokens, torch.finfo(tokens.dtype).min).max(dim=1).values
-        else:
-            pooled = (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9)
-    return torch.nn.functional.normalize(pooled, dim=-1) if pooling.normalize else pooled
+    pooled = [POOLED[mode](tokens, mask, pooling.left) for mode in pooling.modes]
+    return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+
+
+def _cls(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+    return _at(tokens, _first(mask)) if left else tokens[:, 0]
+
+
+def _max(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+    import torch
+
+    return torch.where(mask.unsqueeze(-1) > 0, tokens, torch.finfo(tokens.dtype).min).max(dim=1).values
+
+
+def _mean(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+    kept = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9)
+
+
+def _mean_sqrt_len(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+    kept = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9).sqrt()
+
+
+def _weighted_mean(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+    """The first real token counts once, the next one twice, and so on."""
+    positions = _positions(mask).unsqueeze(0) + 1
+    counted = positions - _first(mask).unsqueeze(-1) if left else positions
+    kept = (mask * counted).unsqueeze(-1).to(tokens.dtype)
+    return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9)
+
+
+def _last(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+    last = (mask * _positions(mask).unsqueeze(0)).max(dim=1).values
+    return _at(tokens * mask.unsqueeze(-1).to(tokens.dtype), last)
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.arange(mask.shape[1], dtype=mask.dtype, device=mask.device)
+
+
+def _first(mask: torch.Tensor) -> torch.Tensor:
+    """The position of each row's first real token, [B]; int32, as ONNX Runtime has no ArgMax of int64 everywhere."""
+    import torch
+
+    return mask.to(torch.int32).argmax(dim=1)
+
+
+def _at(tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """One token of each row, [B,D]."""
+    index = position.unsqueeze(-1).unsqueeze(-1).expand(-1, 1, tokens.shape[-1])
+    return tokens.gather(1, index).squeeze(1)
+
+
+POOLED: dict[str, Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]] = {
+    "cls": _cls,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt_len,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last,
+}
+
+
+def _splade(scores: torch.Tensor, mask: torch.Tensor, step: Splade) -> torch.Tensor:
+    """scores [B,S,V] to [B,V]. Source: sentence-transformers' SpladePooling."""
+    import torch
+
+    kept = torch.log1p(torch.relu(scores * mask.unsqueeze(-1).to(scores.dtype)))
+    kept = torch.log1p(kept) if step.twice else kept
+    return kept.sum(dim=1) if step.total else kept.max(dim=1).values

@@ -153,8 +153,8 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
     model = Checker(description, stored, auto_classes(description.config, "AutoModel", description.family), load).faithful().model
     origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
     chosen = description.task or ""
-    outputs = choose_outputs(chosen, description.family, opening.outputs)
-    module = pooling.wrap(model, description.family, chosen, outputs, description.pooling)
+    outputs = choose_outputs(chosen, description.family, opening.outputs, pooled=bool(description.chain))
+    module = pooling.wrap(model, description.family, chosen, outputs, description.chain)
     return Checkpoint(
         source,
         module,

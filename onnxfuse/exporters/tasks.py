@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from onnxfuse.architecture import MORE_OUTPUTS, Architecture
+from onnxfuse.architecture import MORE_OUTPUTS, OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, UsageError
 
 
@@ -17,15 +17,23 @@ def checked(task: str, family: Architecture) -> str:
     return task
 
 
-def choose_outputs(task: str, family: Architecture, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The outputs of an export for a task: those that are asked for, else the task's own. Raises UsageError."""
-    known = family.outputs_of(task) + MORE_OUTPUTS.get(task, ())
+def choose_outputs(task: str, family: Architecture, asked: tuple[str, ...], *, pooled: bool = False) -> tuple[str, ...]:
+    """The outputs of an export for a task: those that are asked for, else the task's own.
+
+    Args:
+        pooled: whether a sentence embedding is made of the task's outputs, which then stands for them.
+
+    Raises:
+        UsageError: an output that it has not.
+    """
+    own = OUTPUTS["sentence-similarity"] if pooled else family.outputs_of(task)
+    known = tuple(dict.fromkeys((*own, *family.outputs_of(task), *MORE_OUTPUTS.get(task, ()))))
     for name in asked:
         if name not in known:
             raise UsageError(f"task {task} has no output {name!r}; choose of {', '.join(known)}")
     if len(set(asked)) < len(asked):
         raise UsageError(f"the outputs {', '.join(asked)} name one twice; name each once")
-    return asked or family.outputs_of(task)
+    return asked or own
 
 
 def classification(family: Architecture) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from onnxfuse import catalog
 from onnxfuse.architecture import Architecture
 from onnxfuse.errors import ExportError, MissingExtraError, one_line
-from onnxfuse.exporters import pooling, tf_weights, weights
+from onnxfuse.exporters import sentence, tf_weights, weights
 from onnxfuse.exporters.api import Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import Description, cannot_load, describe, family_of
@@ -198,15 +198,19 @@ def _of_transformers(
     description: Description | None = None,
 ) -> Checkpoint:
     """A model of ``transformers``, ready to export; ``description``: what its checkpoint says, where it has one."""
-    asked = description.pooling if description else None
+    chain = (description.chain if description else ()) or (sentence.Pooling(),)
+    if task == "fill-mask" and description and description.chain:
+        raise ExportError(
+            "modules.json asks for SpladePooling, which is exported from PyTorch alone; export it with --framework pt"
+        )
 
     def call(inputs: Tensors) -> Tensors:
         result = model(inputs, training=False, return_dict=True)
         if task != "sentence-similarity":
             return dict(result)
         tokens = result["last_hidden_state"]
-        sentence = _pool(tokens, inputs["attention_mask"], asked or pooling.Pooling())
-        return {"token_embeddings": tokens, "last_hidden_state": tokens, "sentence_embedding": sentence}
+        embedding = _sentence(tokens, inputs["attention_mask"], chain)
+        return {"token_embeddings": tokens, "last_hidden_state": tokens, "sentence_embedding": embedding}
 
     outputs = choose_outputs(task, family, opening.outputs)
     module = function(call, family, task, outputs, config)
@@ -225,18 +229,40 @@ def _of_transformers(
     )
 
 
-def _pool(tokens: Any, mask: Any, how: pooling.Pooling) -> Any:
-    """``pooling.pool`` in TensorFlow."""
+def _sentence(tokens: Any, mask: Any, chain: sentence.Chain) -> Any:
+    """The sentence embedding of tokens [B,S,D]: ``pooling.wrap``'s steps in TensorFlow. Raises ExportError for one it has not."""
     import tensorflow as tf
 
-    if how.mode == "cls":
-        pooled = tokens[:, 0]
-    else:
-        kept = tf.cast(mask, tokens.dtype)[:, :, None]
-        if how.mode == "max":
-            pooled = tf.reduce_max(tf.where(kept > 0, tokens, tokens.dtype.min), axis=1)
-        else:
-            pooled = tf.reduce_sum(tokens * kept, axis=1) / tf.maximum(tf.reduce_sum(kept, axis=1), 1e-9)
-    if not how.normalize:
-        return pooled
-    return pooled / tf.maximum(tf.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    pooled = tokens
+    for step in chain:
+        match step:
+            case sentence.Pooling() if not step.left:
+                pooled = tf.concat([_pool(tokens, mask, mode) for mode in step.modes], axis=-1)
+            case sentence.Normalize() if step.source == step.target == sentence.SENTENCE:
+                pooled = pooled / tf.maximum(tf.norm(pooled, axis=-1, keepdims=True), 1e-12)
+            case _:
+                kind = "Pooling of rows padded on the left" if isinstance(step, sentence.Pooling) else type(step).__name__
+                raise ExportError(
+                    f"modules.json asks for {kind}, which is exported from PyTorch alone; export it with --framework pt, "
+                    "or the encoder alone with --task feature-extraction"
+                )
+    return pooled
+
+
+def _pool(tokens: Any, mask: Any, mode: str) -> Any:
+    """``pooling.pool`` in one mode."""
+    import tensorflow as tf
+
+    kept = tf.cast(mask, tokens.dtype)[:, :, None]
+    positions = tf.range(tf.shape(mask)[1])
+    if mode == "cls":
+        return tokens[:, 0]
+    if mode == "max":
+        return tf.reduce_max(tf.where(kept > 0, tokens, tokens.dtype.min), axis=1)
+    if mode == "lasttoken":
+        last = tf.reduce_max(tf.cast(mask, tf.int32) * positions[None], axis=1)
+        return tf.gather(tokens * kept, last, axis=1, batch_dims=1)
+    if mode == "weightedmean":
+        kept = kept * tf.cast(positions + 1, tokens.dtype)[None, :, None]
+    count = tf.maximum(tf.reduce_sum(kept, axis=1), 1e-9)
+    return tf.reduce_sum(tokens * kept, axis=1) / (tf.sqrt(count) if mode == "mean_sqrt_len_tokens" else count)

@@ -292,12 +292,20 @@ def test_an_encoder_in_a_folder_of_its_own(copy, tmp_path):
     ("named", "pooling", "transformer", "words"),
     [
         (
-            modules(("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")),
+            modules(("", "Transformer"), ("1_Pooling", "Pooling"), ("2_LSTM", "LSTM")),
             MEAN,
             None,
-            "asks for Transformer -> Pooling -> Dense",
+            "asks for Transformer -> Pooling -> LSTM",
         ),
-        (modules(("", "Transformer"), ("1", "SpladePooling")), None, None, "asks for Transformer -> SpladePooling"),
+        (modules(("", "Transformer"), ("1", "SpladePooling")), None, None, "asks for transformer_task 'feature-extraction'"),
+        (modules(("", "Transformer"), ("1_Normalize", "Normalize")), None, None, "has Normalize in front of the pooling"),
+        (
+            modules(("", "Transformer"), ("1_Pooling", "Pooling"), ("1_Pooling", "Pooling")),
+            MEAN,
+            None,
+            "has Pooling behind another pooling",
+        ),
+        (modules(("", "Transformer"), ("1_Dropout", "Dropout")), None, None, "asks for no pooling"),
         (modules(("", "StaticEmbedding")), None, None, "asks for StaticEmbedding"),
         (
             [{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1_Pooling", "type": "custom.Pooling"}],
@@ -307,39 +315,21 @@ def test_an_encoder_in_a_folder_of_its_own(copy, tmp_path):
         ),
         (
             modules(("", "Transformer"), ("1_Pooling", "Pooling")),
-            {"pooling_mode": "weightedmean"},
+            {"pooling_mode": ["mean", "median"]},
             None,
-            "its pooling is weightedmean",
+            "its pooling is mean and median",
         ),
         (
             modules(("", "Transformer"), ("1_Pooling", "Pooling")),
-            {"pooling_mode_weightedmean_tokens": True},
+            MEAN | {"pooling_mode_median_tokens": True},
             None,
-            "its pooling is pooling_mode_weighted",
-        ),
-        (
-            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
-            {"pooling_mode": ["mean", "cls"]},
-            None,
-            "its pooling is mean and cls",
-        ),
-        (
-            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
-            MEAN | {"pooling_mode_max_tokens": True},
-            None,
-            "its pooling is mean and max",
+            "its pooling is mean and pooling_mode_median_tokens",
         ),
         (
             modules(("", "Transformer"), ("1_Pooling", "Pooling")),
             {"word_embedding_dimension": 128},
             None,
             "its pooling is of no kind",
-        ),
-        (
-            modules(("", "Transformer"), ("1_Pooling", "Pooling")),
-            MEAN | {"include_prompt": False},
-            None,
-            "leaves prompts out (include_prompt)",
         ),
         (
             modules(("", "Transformer"), ("1_Pooling", "Pooling")),

@@ -7,6 +7,7 @@ import pytest
 
 from onnxfuse import catalog
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.errors import ExportError
 from onnxfuse.exporters import checkpoint_runner, open_checkpoint
 from onnxfuse.io import onnx_file
 from onnxfuse.io.quiet import silent
@@ -175,7 +176,11 @@ def test_every_task(tmp_path, family, head, task, outputs):
 
 
 @pytest.mark.parametrize(
-    "pooling", [{"pooling_mode_mean_tokens": True}, {"pooling_mode_cls_token": True}, {"pooling_mode_max_tokens": True}]
+    "pooling",
+    [
+        {"pooling_mode_mean_tokens": True},
+        {"pooling_mode": ["cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]},
+    ],
 )
 def test_sentence_embeddings(tmp_path, pooling):
     import json
@@ -193,6 +198,27 @@ def test_sentence_embeddings(tmp_path, pooling):
     ]
     assert [value.name for value in onnx_file.load(steps[0].path).graph.outputs] == ["sentence_embedding"]
     assert check(steps[0].path, steps[1].path, "reassociate").passed
+
+
+def test_modules_that_tensorflow_has_not_are_named(tmp_path):
+    import json
+
+    with silent():
+        tf_model("bert", "TFAutoModel").save_pretrained(tmp_path / "source")
+    source = tmp_path / "source"
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    (source / "tokenizer_config.json").write_text(json.dumps({"padding_side": "left"}))
+    (source / "modules.json").write_text(
+        json.dumps(
+            [
+                {"type": f"sentence_transformers.models.{kind}", "path": path}
+                for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"))
+            ]
+        )
+    )
+    with pytest.raises(ExportError, match="asks for Pooling of rows padded on the left, which is exported from PyTorch alone"):
+        export(ExportConfig(str(source), tmp_path / "out", framework="tf"))
 
 
 def test_opsets(checkpoints, tmp_path):
