@@ -89,7 +89,7 @@ def _says_so(path: Path) -> bool:
 def inputs_of(model: Path, weights: Iterable[Path]) -> tuple[Path, ...]:
     """What a verb reads of a model: its file, ``weights``, and what an export laid beside it (config.json, tokenizer)."""
     beside = [name for step, name, _ in _made(model.parent) if step.startswith("export") and not name.endswith(RESULTS)]
-    return (model, *weights, *(model.with_name(name) for name in {"config.json", *beside}))
+    return (model, *weights, *(model.parent / name for name in {"config.json", *beside}))
 
 
 RESULTS = (".onnx", ".onnx.data", ".tflite")
