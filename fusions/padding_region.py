@@ -126,7 +126,8 @@ def _by_sequences(mask: ir.Value | None, analysis: Analysis) -> ir.Value | None:
     shape = analysis.shape(mask)
     if mask is None or shape is None or len(shape) != 3:
         return mask
-    views = [node.outputs[0] for node, _ in mask.uses() if node.op_type == "Reshape"]
+    casts = [node.outputs[0] for node, _ in mask.uses() if node.op_type == "Cast"]
+    views = [node.outputs[0] for value in (mask, *casts) for node, _ in value.uses() if node.op_type == "Reshape"]
     return next((view for view in views if (seen := analysis.shape(view)) and len(seen) == 2 and seen[-1] == shape[-1]), mask)
 
 

@@ -22,7 +22,7 @@ ARCHITECTURE = Architecture(
     layers="num_hidden_layers",
     tasks=TEXT_TASKS,
     counts={"layer_norm": Count(2, 1), "gelu": Count(1)},
-    heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "text-classification": {"gelu": 1}},
+    heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "text-classification": {"gelu": 1}, "multiple-choice": {"gelu": 1}},
     checkpoints={
         "microsoft/deberta-v3-small": SMALL,
         "microsoft/deberta-v3-base": BASE,

@@ -15,7 +15,7 @@ import numpy as np
 from onnxfuse.architecture import IDS, MASK, PIXELS, POSITIONS, TYPES
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.runtime import Feeds
-from onnxfuse.verify.profile import BATCH, LENGTH, Input, Profile
+from onnxfuse.verify.profile import BATCH, CHOICES, LENGTH, Input, Profile
 
 NAMES = {"ids": IDS, "mask": MASK, "types": TYPES, "positions": POSITIONS, "values": PIXELS}
 """What Hugging Face calls the input of each role."""
@@ -139,19 +139,29 @@ class Collator:
         ]
 
     def kept(self, columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Which tokens of columns are real, bool [n, S]: as a mask says, else all of the ids; None where there are neither."""
+        """Which tokens of columns are real, bool [n, S]: as a mask says, else all of the ids; None where there are neither.
+
+        Of several choices a row, those that are real in any.
+        """
         for value in self.profile.inputs:
             column = columns.get(value.name)
-            if value.role == "mask" and column is not None and column.ndim == len(value.shape) == 2:
+            choices = value.axes == CHOICES
+            if value.role == "mask" and column is not None and column.ndim == len(value.shape) == (3 if choices else 2):
                 inside, outside = value.meaning
-                return np.abs(column - inside) < np.abs(column - outside)
+                kept = np.abs(column - inside) < np.abs(column - outside)
+                return np.asarray(kept.any(axis=1)) if choices else kept
         if MASK in columns and columns[MASK].ndim == 2:
             return columns[MASK].astype(bool)
         for value in self.profile.inputs:
             name = self.column(value, columns) if self.roles[value.name] == "ids" else None
             if name is not None and columns[name].ndim > 1:
-                return np.ones(columns[name].shape[:2], bool)
+                return np.ones(columns[name].shape[:1] + columns[name].shape[1 + (value.axes == CHOICES) :][:1], bool)
         return None
+
+    @property
+    def choices(self) -> int:
+        """The sequences of a row, of a model that takes several; else 0."""
+        return next((int(value.shape[1]) for value in self.profile.inputs if value.role == "ids" and value.axes == CHOICES), 0)
 
     def require(self, columns: Mapping[str, np.ndarray], what: str, error: type[OnnxfuseError]) -> None:
         """Raises ``error`` when ids lie beyond the model's tables, or columns have other ranks than its inputs."""
@@ -217,8 +227,11 @@ class Collator:
         keep = rows.keep
         if keep is None:
             raise ModelError(f"{self.name} takes {value.name}, which follows from ids or a mask, and the data has neither")
+        if value.axes == CHOICES:
+            ids = next(value for value in self.profile.inputs if value.role == "ids" and value.axes == CHOICES)
+            keep = np.broadcast_to(keep[:, None], rows.columns[self.column(ids, rows.columns) or ids.name].shape)
         if role == "mask":
-            return np.where(value.spread(keep), *value.meaning)
+            return np.where(keep if value.axes == CHOICES else value.spread(keep), *value.meaning)
         made = np.zeros(keep.shape, np.int64)
         if role == "positions":
             made = np.cumsum(keep, axis=1) * keep + self.first - 1 if self.first else made + np.arange(keep.shape[1])

@@ -130,6 +130,8 @@ def read(path: Path, collators: Sequence[Collator], tokenize: Callable[[], Token
         raise UsageError(f"{path} has no column {', '.join(missing)}, which {taker} takes; it holds {', '.join(columns)}")
     if missing and tokenize is None:
         raise UsageError(f"{path} holds texts, and there is no tokenizer beside the model; give {', '.join(missing)}")
+    if missing and (several := next((collator.name for collator in collators if collator.choices), None)):
+        raise UsageError(f"{path} holds texts, one a sample, and {several} takes several a sample; give {', '.join(missing)}")
     if missing and tokenize is not None and texts is not None:
         found = tokenized(str(path), _texts(path, texts), collators, tokenize())
     else:
@@ -148,22 +150,30 @@ def read(path: Path, collators: Sequence[Collator], tokenize: Callable[[], Token
 
 
 def tokenized(name: str, texts: Sequence[str], collators: Sequence[Collator], tokenize: Tokenize) -> list[Dataset]:
-    """Texts as a data set for each of the models that these collators are for.
+    """Texts as a data set for each of the models that these collators are for; of several choices a row, texts in their order.
 
     Raises:
         ModelError: one takes what texts do not give, or the tokenizer makes ids that it has not.
     """
     tokens = tokenize(texts)
-    keep = tokens[MASK].astype(bool)
-    columns = {column: array for column, array in tokens.items() if column != MASK}
     found = []
     for collator in collators:
         if missing := collator.missing(tokens):
             raise ModelError(f"texts do not give the {', '.join(missing)} that {collator.name} takes; give data that holds them")
+        columns = _by_row(tokens, collator.choices)
         collator.require(columns, f"the tokenizer beside the model, on {name}", ModelError)
-        ids = np.where(keep, columns[IDS], collator.pad)
+        ids = np.where(columns[MASK], columns[IDS], collator.pad)
+        keep = None if collator.choices else columns.pop(MASK).astype(bool)  # of choices, their masks stay as they are
         found.append(Dataset(name, columns | {IDS: ids}, keep=keep, collator=collator, notes=getattr(tokenize, "notes", ())))
     return found
+
+
+def _by_row(tokens: Feeds, choices: int) -> Feeds:
+    """Texts [n, S] as rows of so many choices [n / choices, choices, S], without what is left over; for 0 as they are."""
+    if not choices:
+        return dict(tokens)
+    rows = len(tokens[IDS]) // choices
+    return {name: array[: rows * choices].reshape(rows, choices, -1) for name, array in tokens.items()}
 
 
 def _taken(path: Path, columns: Columns, collator: Collator) -> Dataset:

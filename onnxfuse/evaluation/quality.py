@@ -109,6 +109,8 @@ def _classes(predictions: Predictions, labels: np.ndarray, name: str) -> np.ndar
     logits = predictions.joined(LOGITS)
     if labels.ndim != 1:
         raise UsageError(f"the labels of {name} have the shape {list(labels.shape)}, wanted one class for each sample")
+    if logits.shape[1] == 1:
+        raise UsageError(f"{name} has labels, and the model gives one number for each sample (regression); leave them out")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise UsageError(f"{name} has labels from {labels.min()} to {labels.max()}, the model {logits.shape[1]} classes")
     return np.asarray(logits.argmax(axis=1))

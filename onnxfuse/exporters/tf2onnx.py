@@ -24,8 +24,8 @@ from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.io import onnx_file
 from onnxfuse.io.quiet import silent
 
-LEFT_OUT = ("einsum_optimizer",)
-"""Passes of tf2onnx that are not run."""
+LEFT_OUT = ("einsum_optimizer", "remove_back_to_back")
+"""Passes of tf2onnx that are not run. The second joins two Reshapes, of which the other copies a size of what the first made."""
 
 Weights = dict[str, np.ndarray]
 

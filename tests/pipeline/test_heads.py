@@ -8,20 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import onnxfuse
 from onnxfuse import catalog
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.evaluation.sources import DEFAULT_DATA
+from onnxfuse.exporters.tasks import auto_classes
 from onnxfuse.pipeline.export import Exported, export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.verify.masks import by_choice, mask_of
 from onnxfuse.verify.profile import LENGTH
-from tests.families import tiny
+from tests.conftest import save_tokenizer
+from tests.families import TINY, tiny
 
 SEVERAL, ONE = {"num_labels": 3, "problem_type": "multi_label_classification"}, {"num_labels": 1, "problem_type": "regression"}
 
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "AlbertForPreTraining": ("pre-training", {}),
     "BertForMaskedLM": ("fill-mask", {}),
     "BertForMaskedLM untied": ("fill-mask", {"tie_word_embeddings": False}),
     "BertForMultipleChoice": ("multiple-choice", {}),
@@ -117,9 +122,71 @@ def test_through_torch_export(tmp_path, name):
     through(tmp_path, name, "dynamo")
 
 
+EVERY = [
+    (family, task)
+    for family, known in sorted(catalog.families().items())
+    for task in known.tasks
+    if task != "sentence-similarity"
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "task"), EVERY)
+def test_every_task_of_every_family(tmp_path, family, task):
+    """A class tells its task, where it has one alone; its counts stand in ``models/``."""
+    known = catalog.architecture(family)
+    config = transformers.CONFIG_MAPPING[family](**TINY[family][1])
+    head = auto_classes(config, "AutoModel", known)[known.tasks[task]].__name__
+    model = tiny(family, head)
+    model.save_pretrained(tmp_path / "checkpoint")
+    others = {"sentence-similarity", task}
+    shared = any(name == known.tasks[task] for other, name in known.tasks.items() if other not in others)
+    asked = {"task": task} if shared else {}
+    step = export(ExportConfig(str(tmp_path / "checkpoint"), tmp_path / "out", exporter="torchscript", **asked))
+    assert step.task == task
+    require_same(step.path, step, model)
+    optimized = optimize(OptimizeConfig(step.path, tmp_path / "o.onnx", require=("all",)))
+    assert {name: optimized.fused[name] for name in optimized.expected} == optimized.expected
+    require_same(optimized.path, step, model)
+
+
 def test_the_decoder_of_masked_words_is_tied_or_not(tmp_path):
     """Untied, its weights are its own, and those of the checkpoint."""
     tied, apart = (saved(tmp_path / kind, name)[1] for kind, name in (("t", "BertForMaskedLM"), ("u", "BertForMaskedLM untied")))
     for step, same in ((tied, True), (apart, False)):
         module = step.checkpoint.module.model
         assert torch.equal(module.cls.predictions.decoder.weight, module.bert.embeddings.word_embeddings.weight) == same
+
+
+def test_real_choices(cli, tmp_path):
+    """Sentences calibrate a model of several choices; samples [n, choices, length] are evaluated, texts are refused."""
+    model = tiny("bert", "BertForMultipleChoice", num_hidden_layers=1)
+    model.save_pretrained(tmp_path / "checkpoint")
+    save_tokenizer(tmp_path / "checkpoint", 120)
+    result = cli("run", "checkpoint", "-o", "out", "--exporter", "torchscript", "--rounds", "1", "--length", "8", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["quantize"]["calibration"] == DEFAULT_DATA
+    rng = np.random.default_rng(0)
+    mask = by_choice(mask_of("right", 6, 9), 4).astype(np.int64)
+    feeds = {"input_ids": rng.integers(4, 120, mask.shape), "attention_mask": mask}
+    with torch.no_grad():
+        wanted = model(**{name: torch.from_numpy(array) for name, array in feeds.items()}).logits.numpy()
+    labels = np.append(wanted.argmax(axis=1)[:-1], (wanted[-1].argmax() + 1) % 4)
+    np.savez(tmp_path / "data.npz", labels=labels, **feeds)
+    result = cli("evaluate", "--data", "data.npz", "out/model.onnx", "out/model_optimized.onnx", "--rounds", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    for found in json.loads(result.stdout).values():
+        assert found["accuracy"] == pytest.approx(5 / 6)
+    (tmp_path / "texts.txt").write_text("one text\nand another\n")
+    result = cli("evaluate", "--data", "texts.txt", "out/model.onnx")
+    assert result.returncode == 2
+    assert "holds texts, one a sample, and out/model.onnx takes several a sample; give input_ids" in result.stderr
+
+
+def test_a_regression_has_no_classes(cli, tmp_path):
+    _, step = saved(tmp_path, "BertForSequenceClassification regression")
+    ids = np.ones((4, 5), np.int64)
+    np.savez(tmp_path / "data.npz", input_ids=ids, attention_mask=ids, labels=np.zeros(4, np.int64))
+    result = cli("evaluate", "--data", "data.npz", step.path)
+    assert result.returncode == 2
+    assert "data.npz has labels, and the model gives one number for each sample (regression); leave them out" in result.stderr

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+import onnxfuse
 from onnxfuse import catalog
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import ExportError
@@ -58,6 +59,30 @@ def test_every_way_to_save_a_model(checkpoints, tmp_path, family, form):
     assert all(str(value.shape[axis]) == name for value in model.graph.inputs for axis, name in wanted[value.name].items())
     assert {str(value.dtype) for value in model.graph.inputs} == {"FLOAT" if family == "vit" else "INT64"}
     assert [value.name for value in model.graph.outputs] == ["logits"]
+
+
+@pytest.mark.parametrize(
+    ("head", "task"),
+    [
+        ("TFAutoModelForMultipleChoice", "multiple-choice"),
+        ("TFAutoModelForNextSentencePrediction", "next-sentence-prediction"),
+        ("TFAutoModelForPreTraining", "pre-training"),
+    ],
+)
+def test_heads_give_their_own_outputs(tmp_path, head, task):
+    model = tf_model("bert", head)
+    with silent():
+        model.save_pretrained(tmp_path / "source")
+    exported, optimized, checkpoint = whole_chain(tmp_path / "source", tmp_path / "out")
+    assert (checkpoint.framework, checkpoint.task) == ("tf", task)
+    assert (str(optimized.padding) == "removed") == (task != "pre-training"), optimized.padding
+    feeds = exported.model.inputs.feeds(3, 7, mask="right")
+    if task == "multiple-choice":
+        assert [value.shape for value in feeds.values()] == [(3, 2, 7)] * 3
+    got, wanted = onnxfuse.load(optimized.path).run(feeds), model(feeds, training=False)
+    for name, array in got.items():
+        kept = feeds["attention_mask"].astype(bool) if array.shape[:2] == (3, 7) else np.ones(3, bool)
+        np.testing.assert_allclose(array[kept], wanted[name].numpy()[kept], rtol=0, atol=1e-4 * np.abs(wanted[name]).max())
 
 
 @pytest.mark.parametrize(("family", "layers"), [("bert", 12), ("distilbert", 6), ("vit", 12)])
