@@ -148,6 +148,7 @@ def written(home, step, text, *names, source="one"):
     """What a step writes: files with this text, and its record; the last is its model."""
     with atomic.replacing(home / names[-1]) as staged:
         for name in names:
+            (staged.parent / name).parent.mkdir(exist_ok=True)
             (staged.parent / name).write_text(f"{text} of {name}")
         if step.startswith("export"):
             steps, gone = stale(step, staged, names[:-1], source)
@@ -216,6 +217,8 @@ def test_exports_in_other_formats_stay_when_they_are_of_the_same_checkpoint(resu
 
 def test_what_is_read_beside_a_model_is_a_source(results):
     assert {path.name for path in inputs_of(results / "model.onnx", [])} == {"model.onnx", "config.json", "vocab.txt"}
+    written(results, "export", "new", *EXPORTED[:2], "1_Pooling/config.json", EXPORTED[2])
+    assert results / "1_Pooling" / "config.json" in inputs_of(results / "model.onnx", [])
 
 
 def test_tune_replaces_a_target_alone(cli, results):

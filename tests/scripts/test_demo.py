@@ -29,8 +29,8 @@ def encoder(tmp_path_factory):
         for table in (first.word_embeddings, first.position_embeddings, first.token_type_embeddings):
             table.weight *= 0.14
             table.weight[:, CHANNEL] = 0
-        first.word_embeddings.weight[KNOWN:, CHANNEL] = 10
-        first.LayerNorm.weight[CHANNEL] = 60
+        first.word_embeddings.weight[KNOWN:, CHANNEL] = 30
+        first.LayerNorm.weight[CHANNEL] = 250
     model.save_pretrained(folder)
     save_tokenizer(folder, KNOWN, ("input_ids", "attention_mask", "token_type_ids"))
     modules = [
