@@ -13,6 +13,10 @@ CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\
 none, stand in the names of files that are no UTF-8."""
 
 
+ADDRESS = re.compile(r"<([\w.]+) object at 0x[0-9a-f]+>")
+"""What Python shows of an object that has no text: its class, which may tell something, and its address, which does not."""
+
+
 def printable(text: str) -> str:
     r"""A text with \x1b and the like in the place of what a terminal would obey: names in a stranger's file may be any text."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
@@ -107,5 +111,5 @@ def reason(error: BaseException, name: object = "") -> str:
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An error's whole text as one line, cut at ``limit`` characters."""
-    text = " ".join(printable(str(error)).split()) or type(error).__name__
+    text = ADDRESS.sub(r"\1", " ".join(printable(str(error)).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,5 +1,7 @@
 """What errors say is text alone, whatever a stranger's names hold."""
 
+import ast
+
 import pytest
 
 from onnxfuse.errors import ModelError, first_line, one_line, reason
@@ -22,3 +24,7 @@ def test_errors_of_libraries_become_text_too():
 def test_a_reason_has_neither_the_place_nor_the_advice():
     assert reason(ModelError("a.json is not JSON (line 1); save it again"), "a.json") == "is not JSON (line 1)"
     assert reason(ModelError("a.json: opset is -1"), "a.json") == "opset is -1"
+
+
+def test_an_address_says_nothing():
+    assert one_line(ValueError(f"malformed node: {ast.parse('1')!r}")) == "malformed node: ast.Module"

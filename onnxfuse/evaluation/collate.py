@@ -164,7 +164,8 @@ class Collator:
         return next((int(value.shape[1]) for value in self.profile.inputs if value.role == "ids" and value.axes == CHOICES), 0)
 
     def require(self, columns: Mapping[str, np.ndarray], what: str, error: type[OnnxfuseError]) -> None:
-        """Raises ``error`` when ids lie beyond the model's tables, or columns have other ranks than its inputs."""
+        """Raises ``error`` when ids lie beyond the model's tables, or columns have other ranks than its inputs, or other lengths
+        than each other or than the model has positions for."""
         for value in self.profile.inputs:
             name = self.column(value, columns)
             if name is None:
@@ -182,6 +183,28 @@ class Collator:
                     f"{what}: {name} has rows of shape {list(array.shape[1:])}, {self.name} takes "
                     f"{', '.join(map(str, value.shape[1:])) or 'single numbers'} as {value.name}"
                 )
+
+        self._require_lengths(columns, what, error)
+
+    def _require_lengths(self, columns: Mapping[str, np.ndarray], what: str, error: type[OnnxfuseError]) -> None:
+        lengths = {
+            name: columns[name].shape[value.axes.index(LENGTH)]
+            for value in self.profile.inputs
+            if (name := self.column(value, columns)) is not None
+            and LENGTH in value.axes
+            and columns[name].ndim == len(value.axes)
+        }
+        if MASK in columns and columns[MASK].ndim == 2:
+            lengths.setdefault(MASK, columns[MASK].shape[1])
+        for name, length in lengths.items():
+            first = next(iter(lengths))
+            if length != lengths[first]:
+                raise error(f"{what}: {name} has {length} tokens in a row, {first} {lengths[first]}; they do not belong together")
+        keep = self.kept(columns) if self.profile.longest_known and self.sizes.length is None else None
+        if keep is not None and keep.shape[1] in lengths.values():
+            most = int(keep.sum(axis=1).max()) if self.sizes.even else int(np.flatnonzero(keep.any(axis=0)).max(initial=-1)) + 1
+            if most > self.longest:
+                raise error(f"{what}: a row has {most} tokens, {self.name} takes {self.longest}; cut them")
 
     def fitted(self, rows: Rows, sizes: Sizes) -> Rows:
         """Rows of the sizes that are taken: without columns that are padding in all of them, cut or filled up to the one length,

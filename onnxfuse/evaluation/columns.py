@@ -5,9 +5,10 @@ What a folder, or a file in it, names must lie inside that folder; files that th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _texts(_: Path, text: str) -> Columns:
 
 
 def _table(path: Path, text: str) -> Columns:
-    with door.reading(path, "data", UsageError, AGAIN):
+    with door.reading(path, "data", UsageError, AGAIN), _long_fields():
         reader = csv.reader(io.StringIO(text))
         names = next(reader, [])
         if len(names) > CSV_COLUMNS:
@@ -103,6 +104,16 @@ def _table(path: Path, text: str) -> Columns:
         if len(row) != len(names):
             raise UsageError(f"{path}: row {number + 1} has {len(row)} fields, the first line names {len(names)}; {AGAIN}")
     return {name: [row[at] for row in rows] for at, name in enumerate(names)}
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Inside, a field may be as long as a file: documents are. The limit of Python's own is for the whole process."""
+    before = csv.field_size_limit(TEXT_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _objects(path: Path, text: str) -> Columns:

@@ -21,10 +21,12 @@ from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluation.collate import Collator, Rows, Sizes
 from onnxfuse.evaluation.columns import Columns, read_columns
 from onnxfuse.evaluation.embeddings import Tokenize
-from onnxfuse.io import door
 from onnxfuse.runtime import Feeds
 
 TEXT, LABELS = ("text", "sentence"), ("labels", "label")
+
+MOST = 1 << 31
+"""Classes have smaller numbers."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,9 @@ def _taken(path: Path, columns: Columns, collator: Collator) -> Dataset:
         for value in collator.profile.inputs
         if (name := collator.column(value, columns)) is not None
     }
-    collator.require(taken, str(path), UsageError)
     if MASK in columns and MASK not in taken:  # it tells which tokens are real, of a model without a mask too
         taken[MASK] = _numbers(path, MASK, columns[MASK], np.dtype(np.float64))
+    collator.require(taken, str(path), UsageError)
     return Dataset(str(path), taken, collator=collator)
 
 
@@ -209,22 +211,29 @@ def _numbers(path: Path, name: str, column: Any, dtype: np.dtype) -> np.ndarray:
         array = column if isinstance(column, np.ndarray) else np.asarray(column)
     except ValueError as error:
         raise UsageError(f"{path}: the rows of {name} differ in length; pad them, and give an attention_mask") from error
-    if array.dtype.kind not in ("iub" if dtype.kind in "iub" else "iubf") and not (name == "labels" and _whole(array)):
+    if array.dtype.kind not in ("iub" if dtype.kind in "iub" else "iubf"):
         raise UsageError(f"{path}: {name} is {array.dtype}, wanted {dtype}")
-    if array.dtype.kind != "U":
-        return array  # a batch at a time, the collator casts them
-    with door.reading(path, f"numbers ({name})", UsageError, "correct it"):
-        return array.astype(dtype)
+    return array  # a batch at a time, the collator casts them
 
 
 def _labels(path: Path, column: Any) -> np.ndarray:
     """The class of each sample. Raises UsageError."""
-    labels = _numbers(path, "labels", column, np.dtype(np.int64))
-    if labels.ndim != 1:
-        raise UsageError(f"{path}: labels has shape {list(labels.shape)}, wanted one whole number for each sample")
-    return labels
+    if not isinstance(column, np.ndarray):
+        return np.array([_label(path, number, label) for number, label in enumerate(column, 1)], np.int64)
+    if column.ndim != 1:
+        raise UsageError(f"{path}: labels has shape {list(column.shape)}, wanted one whole number for each sample")
+    if column.dtype.kind not in "iub":
+        raise UsageError(f"{path}: labels is {column.dtype}, wanted whole numbers: the class of each sample")
+    if (wrong := np.flatnonzero((column < 0) | (column > MOST))).size:
+        _label(path, int(wrong[0]) + 1, int(column[wrong[0]]))
+    return column
 
 
-def _whole(array: np.ndarray) -> bool:
-    """Whether texts are whole numbers, as labels in a .csv file are."""
-    return array.dtype.kind == "U" and all(text.isascii() and text.isdigit() for text in array.ravel().tolist())
+def _label(path: Path, number: int, label: Any) -> int:
+    """A class, as .jsonl or .csv files have it. Raises UsageError."""
+    text = str(int(label)) if isinstance(label, bool) else str(label)
+    if not isinstance(label, int | str) or not (
+        text.strip().isascii() and text.strip().isdigit() and len(text) < 20 and int(text) <= MOST
+    ):
+        raise UsageError(f"{path}: the label of sample {number} is {text!r:.40}, wanted a class: a whole number from 0")
+    return int(text)

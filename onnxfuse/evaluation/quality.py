@@ -55,10 +55,16 @@ class Quality:
 
 
 def predict(run: Runner, data: Dataset, batch: int) -> Predictions:
-    """Run a model over a data set, ``batch`` samples at a time."""
-    found = []
+    """Run a model over a data set, ``batch`` samples at a time.
+
+    Raises:
+        UsageError: after the first batch, for labels that are no classes of the model.
+    """
+    found: list[tuple[Outputs, np.ndarray | None]] = []
     for part in data.judged(batch):
         outputs, fed = run(part.feeds), len(next(iter(part.feeds.values())))
+        if not found:
+            _require_classes(outputs, data)
         found.append(
             (
                 {name: _without_filling(output, fed, part.rows) for name, output in outputs.items()},
@@ -79,15 +85,14 @@ def judge(got: Predictions, reference: Predictions, data: Dataset) -> Quality:
 
     Raises:
         ModelError: other outputs than the reference's, or a reference that is not finite.
-        UsageError: labels that are no classes of the model.
     """
     names = list(reference.batches[0][0])
     judged = [name for name in names if name not in HIDDEN] or names
     if set(names) != set(got.batches[0][0]):
         raise ModelError(f"the outputs are {sorted(got.batches[0][0])}, wanted {sorted(names)}")
     accuracy = f1 = None
-    if data.labels is not None and LOGITS in names and got.batches[0][0][LOGITS].ndim == 2:
-        accuracy, f1 = score(_classes(got, data.labels, data.name), np.asarray(data.labels))
+    if data.labels is not None and _classifies(got.batches[0][0]):
+        accuracy, f1 = score(got.joined(LOGITS).argmax(axis=1), np.asarray(data.labels))
     close = [_closeness(name, got, reference) for name in judged]
     return Quality(min(each.cosine for each in close), min(each.agreement for each in close), accuracy, f1, len(data))
 
@@ -105,15 +110,23 @@ def score(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(right.mean()), float(np.mean(parts))
 
 
-def _classes(predictions: Predictions, labels: np.ndarray, name: str) -> np.ndarray:
-    logits = predictions.joined(LOGITS)
+def _classifies(outputs: Outputs) -> bool:
+    """Whether they are one row of classes for each sample."""
+    return LOGITS in outputs and outputs[LOGITS].ndim == 2
+
+
+def _require_classes(outputs: Outputs, data: Dataset) -> None:
+    """Raises UsageError when labels are no classes of the model that gives such outputs."""
+    labels = data.labels
+    if labels is None or not _classifies(outputs):
+        return
     if labels.ndim != 1:
-        raise UsageError(f"the labels of {name} have the shape {list(labels.shape)}, wanted one class for each sample")
-    if logits.shape[1] == 1:
-        raise UsageError(f"{name} has labels, and the model gives one number for each sample (regression); leave them out")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise UsageError(f"{name} has labels from {labels.min()} to {labels.max()}, the model {logits.shape[1]} classes")
-    return np.asarray(logits.argmax(axis=1))
+        raise UsageError(f"the labels of {data.name} have the shape {list(labels.shape)}, wanted one class for each sample")
+    count = outputs[LOGITS].shape[1]
+    if count == 1:
+        raise UsageError(f"{data.name} has labels, and the model gives one number for each sample (regression); leave them out")
+    if labels.min() < 0 or labels.max() >= count:
+        raise UsageError(f"{data.name} has labels from {labels.min()} to {labels.max()}, the model {count} classes")
 
 
 @dataclass(frozen=True)

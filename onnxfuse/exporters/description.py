@@ -12,6 +12,7 @@ from typing import Any
 from onnxfuse import catalog
 from onnxfuse.architecture import Architecture, Tower
 from onnxfuse.errors import ExportError, ModelError, UsageError, one_line
+from onnxfuse.exporters import bounds
 from onnxfuse.exporters.home import ADAPTER, MERGE, Home
 from onnxfuse.exporters.loaded import Arrays
 from onnxfuse.exporters.module_readers import MODULES, PROMPTS
@@ -116,6 +117,7 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
     """
     top, home, modules = homes(source)
     whole = home.config()
+    bounds.require_few(whole, str(home))
     family = family_of(whole, model_type, str(home))
     fields = tower_fields(whole, family, str(home))
     if task is not None:

@@ -44,12 +44,13 @@ class Home:
         """A file by its name, in the folder or by a link of the hub's cache; None where there is none.
 
         Raises:
-            ModelError: it lies elsewhere, is no regular file, or has no content (a git-lfs pointer).
+            ExportError: it lies elsewhere, or is no regular file.
+            ModelError: it has no content (a git-lfs pointer).
         """
         path = self._path(name)
         if path is None:
             return None
-        if wrong := files.flaw(door.linked(path, self._root(path, name))):
+        if wrong := files.flaw(door.linked(path, self._root(path, name), ExportError)):
             raise ModelError(f"{path} {wrong}")
         return path
 

@@ -116,9 +116,14 @@ def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -
     except ModelError as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
         raise ModelError(
-            f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: {str(error)[-300:]}{_hint(path)}"
+            f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: {_end(str(error))}{_hint(path)}"
         ) from error
     return dict(zip(names, outputs, strict=True))
+
+
+def _end(text: str, limit: int = 300) -> str:
+    """The end of what ONNX Runtime says, where it comes to the point, from the beginning of a word."""
+    return text if len(text) <= limit else f"... {text[4 - limit :].partition(' ')[2]}"
 
 
 def _hint(path: Path | None) -> str:

@@ -272,3 +272,24 @@ def test_help_imports_nothing_that_works_on_models():
     code = "import sys, onnxfuse.cli.app; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert not {"numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "transformers", "openvino"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize(("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_while_the_program_is_imported(monkeypatch, capsys, sent, code, word):
+    from onnxfuse.__main__ import run
+
+    class Importing:
+        def __getattr__(self, name):
+            if name == "main":
+                signal.raise_signal(sent)
+            raise AttributeError(name)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setitem(sys.modules, "onnxfuse.cli.app", Importing())
+    try:
+        with pytest.raises(SystemExit) as left:
+            run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left.value.code == code
+    assert capsys.readouterr().err == f"onnxfuse: {word}; no file is half-written; nothing was saved\n"

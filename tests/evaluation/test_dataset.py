@@ -1,14 +1,17 @@
 """Data sets from files: the same content whatever the format, and one line for what is wrong."""
 
+import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.evaluation import columns
+from onnxfuse.evaluation.collate import Collator
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.dataset import read as read_for
 from onnxfuse.io import door
@@ -16,6 +19,7 @@ from tests.evaluation.conftest import averaging, collator_of
 
 IDS, MASK = np.arange(1, 25).reshape(6, 4), np.ones((6, 4), np.int64)
 COLUMNS = {"input_ids": IDS, "attention_mask": MASK, "labels": np.arange(6)}
+CLASS = "wanted a class: a whole number from 0"
 FORM = collator_of(averaging(), name="model.onnx")
 
 
@@ -109,6 +113,9 @@ def test_columns_of_padding_are_cut_off():
             "has no column input_ids, attention_mask, which model.onnx takes; it holds ids, labels",
         ),
         ({"input_ids": IDS + 0.5, "attention_mask": MASK}, "input_ids is float64, wanted int64"),
+        ({"input_ids": IDS, "attention_mask": MASK[:, :3]}, "attention_mask has 3 tokens in a row, input_ids 4; they do not"),
+        (COLUMNS | {"labels": np.full(6, -1)}, f"the label of sample 1 is '-1', {CLASS}"),
+        (COLUMNS | {"labels": np.full(6, np.nan)}, "labels is float64, wanted whole numbers: the class of each sample"),
     ],
 )
 def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
@@ -127,8 +134,12 @@ def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
         ("a.csv", "text,label\none,1,2\n", "row 1 has 3 fields, the first line names 2"),
         ("a.csv", "text,text\none,two\n", "two columns of one name"),
         ("a.csv", ",".join(map(str, range(1025))) + "\n", "has 1025 columns, at most 1024"),
-        ("a.csv", "text,label\none,²\n", "labels is <U1, wanted int64"),
-        ("a.csv", "text,label\none," + "9" * 5000 + "\n", r"cannot be read as numbers .labels."),
+        ("a.csv", "text,label\none,²\n", f"the label of sample 1 is '²', {CLASS}"),
+        ("a.csv", "text,label\none,0\ntwo,-1\n", f"the label of sample 2 is '-1', {CLASS}"),
+        ("a.csv", "text,label\none,nan\n", f"the label of sample 1 is 'nan', {CLASS}"),
+        ("a.jsonl", '{"text": "one", "label": 0.5}', f"the label of sample 1 is '0.5', {CLASS}"),
+        ("a.jsonl", '{"text": "one", "label": [0]}', f"the label of sample 1 is .*, {CLASS}"),
+        ("a.csv", "text,label\none," + "9" * 5000 + "\n", f"the label of sample 1 is '9999.*, {CLASS}"),
         ("a.xml", "<a/>", "wanted a folder of"),
         (
             "a.jsonl",
@@ -136,7 +147,6 @@ def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
             "the rows of input_ids differ",
         ),
         ("a.jsonl", '{"text": "one"}\n{"text": null}', "the text of sample 2 is None; wanted words"),
-        ("a.csv", "text,label\n" + "x" * 200_000 + ",1\n", "cannot be read as data .field larger than field limit"),
         ("a.txt", "", "holds no samples"),
         ("a.csv", "label,text\n", "holds no samples"),
     ],
@@ -224,6 +234,26 @@ def test_a_text_has_a_size(tmp_path, monkeypatch):
     monkeypatch.setattr(columns, "TEXT_BYTES", 7)
     with pytest.raises(UsageError, match="MiB of text, at most 0 are read"):
         read(tmp_path / "a.txt", lambda: tokenize)
+
+
+def test_a_document_is_a_field(tmp_path):
+    def few(texts):
+        return tokenize(["x" * min(49, len(text)) for text in texts])
+
+    (tmp_path / "a.csv").write_text("text,label\n" + "x" * 200_000 + ",1\n")
+    data, limit = read(tmp_path / "a.csv", lambda: few), csv.field_size_limit()
+    assert data.inputs["input_ids"][0, 0] == 49 and data.labels.tolist() == [1]
+    assert limit == 131072
+
+
+def test_a_row_has_as_many_real_tokens_as_the_model_has_positions(tmp_path):
+    collator = Collator(replace(FORM.profile, longest=3, longest_known=True), "model.onnx")
+    path = folder(tmp_path / "set", **COLUMNS)
+    with pytest.raises(UsageError, match=r"set: a row has 4 tokens, model\.onnx takes 3; cut them$"):
+        read_for(path, [collator])
+    np.save(path / "attention_mask.npy", np.tile([1, 1, 1, 0], (6, 1)))
+    assert next(read_for(path, [collator])[0].batches(2))["input_ids"].shape == (2, 3)
+    read_for(path, [Collator(replace(FORM.profile, longest=2, longest_known=False), "model.onnx")])
 
 
 def test_labels_are_one_number_each(tmp_path):

@@ -213,6 +213,18 @@ def test_labels_that_are_no_classes_are_refused(labels, words):
         both(lambda feeds: {"logits": feeds["x"]}, lambda feeds: {"logits": feeds["x"]}, Dataset("set", DATA.inputs, labels))
 
 
+def test_labels_are_judged_after_the_first_batch():
+    ran = []
+
+    def run(feeds):
+        ran.append(feeds)
+        return {"logits": feeds["x"][:, :2]}
+
+    with pytest.raises(UsageError, match="labels from 0 to 3, the model 2 classes"):
+        predict(run, DATA, 2)
+    assert len(ran) == 1
+
+
 def test_what_cannot_be_judged():
     with pytest.raises(UsageError, match="labels from 0 to 3, the model 2 classes"):
         both(lambda feeds: {"logits": feeds["x"][:, :2]}, lambda feeds: {"logits": feeds["x"][:, :2]}, DATA)

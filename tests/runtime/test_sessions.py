@@ -149,3 +149,9 @@ def test_sessions_are_opened_in_runtime_alone():
     modules = [path for folder in (root, root.parent / "fusions", root.parent / "models") for path in folder.rglob("*.py")]
     using = {path.name for path in modules if re.search(r"^\s*(import|from) onnxruntime", path.read_text(), re.MULTILINE)}
     assert using == {"sessions.py", "trial_child.py", "operators.py", "baselines.py"}
+
+
+def test_long_words_of_onnx_runtime_are_cut_between_words():
+    assert sessions._end("short") == "short"
+    said = sessions._end("INVALID_ARGUMENT while running a node " + "onnxruntime " * 40 + "500 is out of bounds")
+    assert said.startswith("... onnxruntime ") and said.endswith(" 500 is out of bounds") and len(said) <= 300
