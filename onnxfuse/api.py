@@ -286,6 +286,8 @@ def _path(given: Any, what: str = "the model") -> Path:
     """A path. Raises UsageError for anything else."""
     if not isinstance(given, str | PathLike) or isinstance(os.fspath(given), bytes):
         raise UsageError(f"{what} is a {type(given).__name__}, wanted a path")
+    if os.fspath(given) == "":
+        raise UsageError(f"{what} is an empty text, wanted a path")
     return Path(given)
 
 

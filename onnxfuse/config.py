@@ -167,6 +167,11 @@ class ExportConfig(Config):
     overwrite: bool = False
     outputs: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.source:
+            raise UsageError("the source is an empty text, wanted a hub id, or a checkpoint's file or folder")
+
 
 @dataclass(frozen=True)
 class OptimizeConfig(Config):

@@ -143,6 +143,8 @@ def test_a_model_trains_on_after_its_export(tmp_path):
     ("call", "words"),
     [
         (lambda: onnxfuse.load(5), "the model is a int, wanted a path"),
+        (lambda: onnxfuse.load(""), "the model is an empty text, wanted a path"),
+        (lambda: onnxfuse.optimize("out", ""), "output is an empty text, wanted a path"),
         (lambda: onnxfuse.load(b"out"), "the model is a bytes, wanted a path"),
         (lambda: onnxfuse.check(None, "out"), "the model is a NoneType, wanted a path"),
         (lambda: onnxfuse.evaluate([], "data"), "no models are given; give the path of one, or a list of paths"),

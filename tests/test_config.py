@@ -39,6 +39,7 @@ HERE = Path("model.onnx")
         (lambda: OptimizeConfig(HERE, HERE, require=(5,)), r"require is \(5,\), wanted a tuple of texts"),
         (lambda: OptimizeConfig("model.onnx", HERE), "source is 'model.onnx', wanted a path"),
         (lambda: QuantizeConfig(HERE, HERE, scheme="static"), "scheme is 'static', wanted Scheme"),
+        (lambda: ExportConfig("", HERE), "the source is an empty text, wanted a hub id, or a checkpoint's file or folder"),
         (lambda: ExportConfig("bert", HERE, opset="20"), "opset is '20', wanted a whole number or None"),
     ],
 )

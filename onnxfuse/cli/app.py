@@ -56,6 +56,7 @@ def main() -> NoReturn:
     signals.end_on_sigterm()
     atomic.WRITTEN.clear()
     try:
+        _require_texts(sys.argv[1:])
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
@@ -72,6 +73,18 @@ def main() -> NoReturn:
         code = _fail(_usage(error), UsageError.exit_code, debug=debug)
     sys.stdout.flush()
     raise SystemExit(TERMINATED if code == INTERRUPTED and signals.was_terminated() else code or 0)
+
+
+def _require_texts(arguments: list[str]) -> None:
+    """Refuse empty texts: as a path, one would be the current folder. Raises UsageError."""
+    before = None
+    for argument in arguments:
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            after = argument.rstrip("=") or (before if before and before.startswith("-") else None)
+            raise UsageError(
+                f"an argument is an empty text{f', after {after}' if after else ''}; give it a value, or leave it out"
+            )
+        before = argument
 
 
 def _interrupted() -> str:

@@ -84,14 +84,21 @@ def replacing(path: Path, guard: Guard | None = None, kept: str = UNTOUCHED) -> 
         staging.commit()
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror or first_line(error)}; free some space or choose another "
-            f"folder with --output; {kept}"
+            f"cannot write {path}: {error.strerror or first_line(error)}; {_way_out(error)}choose another folder with --output; "
+            f"{kept}"
         ) from error
     except OnnxfuseError as error:
         error.args = tuple(staging.named(str(part)) for part in error.args)
         raise
     finally:
         staging.close()
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _way_out(error: OSError) -> str:
+    return "free some space or " if error.errno in FULL else ""
 
 
 @contextlib.contextmanager

@@ -56,8 +56,15 @@ def _place(tensor: onnx.TensorProto, path: Path, own: str) -> tuple[Path, int, i
     file = Path(name)
     if name != own:
         file = path.parent / name
-        if not name or Path(name).is_absolute():
-            raise ModelError(f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); refused")
+        if not name:
+            raise ModelError(f"{path}: weight {tensor.name} names no file for its numbers; export it again")
+        if "\0" in name:
+            raise ModelError(f"{path}: weight {tensor.name} is in {name!r}, which no file can be called; export it again")
+        if Path(name).is_absolute() or Path(os.path.normpath(name)).parts[:1] == ("..",):
+            raise ModelError(
+                f"{path}: weight {tensor.name} points outside the model's folder ({name!r}); save the model again with its "
+                "weights beside it"
+            )
         if ".." not in Path(name).parts and not os.path.lexists(file):
             raise ModelError(f"{path}: its weights file {name!r} is missing; copy it beside the model")
         try:
@@ -78,11 +85,11 @@ def _place(tensor: onnx.TensorProto, path: Path, own: str) -> tuple[Path, int, i
 def _number(entry: Mapping[str, str], key: str, usual: int, path: Path) -> int:
     """Where a weight begins, or its length, as a decimal number."""
     text = entry.get(key, str(usual))
-    if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise ModelError(
-            f"{path}: a weight in {entry.get('location')!r} has {key} {text[:20]!r}, wanted a number; export it again"
-        )
-    return int(text)
+    number = text.isascii() and text.isdecimal()
+    if number and len(text) < 20:
+        return int(text)
+    wrong = "beyond the end of any file" if number else "wanted a number"
+    raise ModelError(f"{path}: a weight in {entry.get('location')!r} has {key} {text[:20]!r}, {wrong}; export it again")
 
 
 def follow(model: ir.Model, old: Path, new: Path) -> None:

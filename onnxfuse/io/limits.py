@@ -22,7 +22,7 @@ RANK = 64
 """Axes of a tensor: numpy's limit."""
 
 AXIS = (1 << 31) - 1
-"""Length of an axis of what a model takes, gives or says of itself: products of two of them still have 64 bits."""
+"""Length of an axis of an input: products of two of them still have 64 bits."""
 
 DENSE = 1 << 28
 """Bytes of a sparse tensor once it is dense: it may say any size."""
@@ -45,6 +45,9 @@ def require_modest(proto: onnx.ModelProto) -> None:
     for graph in graphs(proto):
         for value in (*graph.input, *graph.output, *graph.value_info):
             _require_shape(value)
+        for value in graph.input:
+            if (size := max((dim.dim_value for dim in value.type.tensor_type.shape.dim), default=0)) > AXIS:
+                raise ModelError(f"{value.name!r} with an axis of {size}, at most {AXIS} are read")
     for node in nodes(proto):
         if node.op_type == "Constant" and not node.domain and len(node.attribute) != 1:
             raise ModelError(
@@ -101,8 +104,6 @@ def _require_shape(value: onnx.ValueInfoProto) -> None:
     shape = value.type.tensor_type.shape
     if len(shape.dim) > RANK:
         raise ModelError(f"{value.name!r} with {len(shape.dim)} axes, at most {RANK} are read")
-    if (size := max((dim.dim_value for dim in shape.dim), default=0)) > AXIS:
-        raise ModelError(f"{value.name!r} with an axis of {size}, at most {AXIS} are read")
 
 
 def require_whole(tensor: onnx.TensorProto) -> None:

@@ -35,15 +35,25 @@ class Replaceable:
             return
         if place.is_dir():
             raise UsageError(f"the output {place} is a folder, wanted a file; name one in it")
+        seen = "there" if place.exists() else "a link to what is not there"
         raise UsageError(
-            f"{place} is there, and onnxfuse did not make it; choose another place with --output, or add --overwrite"
+            f"{place} is {seen}, and onnxfuse did not make it; choose another place with --output, or add --overwrite"
         )
 
     def require(self, *paths: Path) -> None:
-        """Ask before the work begins. Raises UsageError where one of ``paths`` is there and must stay."""
+        """Ask before the work begins. Raises UsageError where one of ``paths`` is there and must stay, or can not come to be."""
         for path in paths:
+            require_room(path.parent)
             if os.path.lexists(path):
                 self(path.parent, path.name)
+
+
+def require_room(folder: Path) -> None:
+    """Raises UsageError where a folder is not there and cannot come to be: something else has its name, or that of one above."""
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if os.path.lexists(there) and not there.is_dir():
+        what = "a link to what is not there" if there.is_symlink() and not there.exists() else "no folder"
+        raise UsageError(f"the output goes to {folder}, and {there} is {what}; name a folder with --output, or a new one")
 
 
 def is_ours(home: Path, name: str) -> bool:

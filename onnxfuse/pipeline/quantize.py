@@ -21,7 +21,7 @@ from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.formats import choose_format
 from onnxfuse.quantization.gate import TradeOff, meet_thresholds
-from onnxfuse.quantization.prepare import prepare
+from onnxfuse.quantization.prepare import prepare, require_worth
 from onnxfuse.quantization.write import write
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
@@ -67,6 +67,7 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     clock = Clock()
     guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
+    require_worth(source.model.clone())
     calibration, uncalibrated = _calibration(plan, source.model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)
     if plan.thresholds and data is None:

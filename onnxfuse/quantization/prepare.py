@@ -43,6 +43,13 @@ class Prepared:
     smoothed: Mapping[str, float] = field(default_factory=dict)
 
 
+def require_worth(model: ir.Model) -> None:
+    """Look whether a model has anything to quantize, before anything is measured. Raises ModelError as ``prepare``."""
+    require_float(model)
+    Context(compute, infer).apply(PATCH_EMBEDDING, model)
+    _require_weights(model, find_linears(model.graph))
+
+
 def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, progress: Progress = silent) -> Prepared:
     """Smooth a float model in place, round its weights, and find the scales of its activations.
 

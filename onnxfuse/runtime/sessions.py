@@ -56,7 +56,8 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
     except ModelError as error:
         name = "the model" if isinstance(model, bytes) else str(shown(model))
         bring = f"; name the folder that brings it in {plugins.VARIABLE}" if UNKNOWN in str(error) else ""
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}{bring}") from error
+        save = "; save it again with its small tensors inside" if "external" in str(error).lower() else ""
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}{bring}{save}") from error
 
 
 def _open(source: str | bytes, settings: Settings, *, optimize: bool) -> ort.InferenceSession:
@@ -115,9 +116,8 @@ def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -
             outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
     except ModelError as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-        raise ModelError(
-            f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: {_end(str(error))}{_hint(path)}"
-        ) from error
+        said = f"{_end(str(error))}{_hint(path, str(error))}"
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run {path or 'the model'} on {shapes}: {said}") from error
     return dict(zip(names, outputs, strict=True))
 
 
@@ -126,8 +126,14 @@ def _end(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else f"... {text[4 - limit :].partition(' ')[2]}"
 
 
-def _hint(path: Path | None) -> str:
-    """The next step where sizes had to be guessed."""
+MEMORY = ("allocat", "bad_alloc", "memory")
+"""In ONNX Runtime's words where a tensor is too large."""
+
+
+def _hint(path: Path | None, said: str) -> str:
+    """The next step where sizes had to be guessed, or are too large anyway."""
+    if any(word in said for word in MEMORY):
+        return "; give it fewer rows or tokens, or more memory"
     guessed = path is not None and not path.with_name("config.json").is_file()
     return "; put its config.json beside it, which tells the lengths and sizes it takes" if guessed else ""
 

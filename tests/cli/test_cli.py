@@ -293,3 +293,40 @@ def test_a_signal_while_the_program_is_imported(monkeypatch, capsys, sent, code,
         signal.signal(signal.SIGTERM, before)
     assert left.value.code == code
     assert capsys.readouterr().err == f"onnxfuse: {word}; no file is half-written; nothing was saved\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["export", ""], "an argument is an empty text; give it a value"),
+        (["optimize", ""], "an argument is an empty text; give it a value"),
+        (["optimize", "model.onnx", "-o", ""], "an argument is an empty text, after -o"),
+        (["benchmark", "model.onnx", "--output="], "an argument is an empty text, after --output"),
+    ],
+)
+def test_an_empty_text_is_no_path(cli, tmp_path, arguments, words):
+    expect_one_line(cli(*arguments), 2, words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("there", "there is no folder"),
+        ("there/sub", "there is no folder"),
+        ("/dev/null", "/dev/null is no folder"),
+        ("dangling", "dangling is a link to what is not there"),
+        ("dangling/a.onnx", "dangling is a link to what is not there"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["optimize", "quantize", "tune"])
+def test_an_output_without_a_place_is_refused_before_any_work(cli, tmp_path, verb, output, words):
+    model = parse("g (float[B,4] x) => (float[B,4] y) { y = Relu(x) }")
+    onnx.save(ir.to_proto(model), tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "there").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    result = cli(verb, "model.onnx", "-o", f"{output}/t.json" if verb == "tune" else output)
+    expect_one_line(result, 2, words)
+    assert "  " not in result.stderr  # no phase was begun
+    assert (tmp_path / "there").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -391,3 +392,16 @@ def test_scratch_folders_of_killed_runs_go_at_the_next(tmp_path, monkeypatch):
             assert list(other.iterdir()) == [other / "a.txt"]
     assert not list(tmp_path.iterdir())
     assert not atomic.WRITTEN
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free some space or choose another folder"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system; choose another folder"),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied; choose another folder"),
+    ],
+)
+def test_space_is_advised_where_it_lacks(tmp_path, error, advice):
+    with pytest.raises(StorageError, match=advice), atomic.replacing(tmp_path / "a"):
+        raise error

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds
-from onnxfuse.errors import ModelError, RequirementError, UncalibratedError, UsageError
+from onnxfuse.errors import ModelError, NothingToQuantizeError, RequirementError, UncalibratedError, UsageError
 from onnxfuse.evaluation.sources import dataset_for, default_calibration
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline.check import check
@@ -25,7 +25,7 @@ from onnxfuse.quantization.write import write
 from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.runtime.sessions import open_session, run
 from tests.cli.test_cli import expect_one_line
-from tests.conftest import ops
+from tests.conftest import ops, parse
 from tests.evaluation.conftest import tokenizer_files
 
 COUNT = 48
@@ -446,3 +446,10 @@ print(peak_so_far())
         ]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_a_model_with_nothing_to_quantize_is_refused_before_data_are_read(tmp_path):
+    onnx_file.save(parse("g (int64[B,S] input_ids) => (float[B,S] y) { y = Cast<to = 1>(input_ids) }"), tmp_path / "model.onnx")
+    plan = QuantizeConfig(tmp_path / "model.onnx", tmp_path / "q.onnx", calibration=str(tmp_path / "no-such-data"))
+    with pytest.raises(NothingToQuantizeError, match="is worth quantizing"):
+        quantize(plan)

@@ -155,3 +155,8 @@ def test_long_words_of_onnx_runtime_are_cut_between_words():
     assert sessions._end("short") == "short"
     said = sessions._end("INVALID_ARGUMENT while running a node " + "onnxruntime " * 40 + "500 is out of bounds")
     assert said.startswith("... onnxruntime ") and said.endswith(" 500 is out of bounds") and len(said) <= 300
+
+
+def test_the_advice_is_about_what_is_wrong(tmp_path):
+    assert sessions._hint(tmp_path / "a.onnx", "axes differ").startswith("; put its config.json beside it")
+    assert sessions._hint(tmp_path / "a.onnx", "Failed to allocate memory") == "; give it fewer rows or tokens, or more memory"
