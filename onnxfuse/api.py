@@ -202,8 +202,9 @@ def _taken(options: dict[str, Any], config: type) -> dict[str, Any]:
 def _on_file_or_model(run: Any, model: Any, output: Source | None, names: tuple[str, ...], made: str) -> Any:
     """What ``run`` makes of a file, or of a model in memory."""
     if isinstance(model, str | PathLike):
+        out = None if output is None else _path(output, "output")
         source = folders.source_file(_path(model), *names)
-        return run(source, folders.output_file(source, None if output is None else _path(output, "output"), made))
+        return run(source, folders.output_file(source, out, made))
     if not isinstance(model, onnx.ModelProto | ir.Model):
         raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")
     if output is not None:
