@@ -85,10 +85,10 @@ def guard_operator(match: Match) -> Learned:
     """The operator on [B,N,S,H], as torch.onnx.export writes SDPA from opset 23 on; its mask may be boolean."""
     learned = guard(match)
     scale = match["scale"]
-    return learned | {"factor": None if scale is None else _factor(scale, learned["h"])}
+    return learned | {"factor": None if scale is None else factor_of(scale, learned["h"])}
 
 
-def _factor(scale: float, h: int) -> float | None:
+def factor_of(scale: float, h: int) -> float | None:
     """The operator's attribute; None where it is the default."""
     return None if abs(scale * math.sqrt(h) - 1) < SCALE_ROUNDING else scale
 
@@ -102,7 +102,7 @@ def guard(match: Match) -> Learned:
     match.need(split["q"] == (b, s, *split["q"][2:]), "q is not split into [B,S,N,H]", match["q"])
     for name in ("k", "v"):
         match.need(split[name] == (b, t, *split["q"][2:]), f"{name} is not split into [B,T,{n},{h}] as q", match[name])
-    widen = _widens(match, (b, s, t), n) if match.bindings.get("mask") is not None else None
+    widen = widens(match, (b, s, t), n) if match.bindings.get("mask") is not None else None
     for name in ("q", "mask"):  # what a target without the operator takes apart again
         if match.bindings.get(name) is not None:
             match.need_type(name)
@@ -111,7 +111,7 @@ def guard(match: Match) -> Learned:
     given = match.bindings.get("scale")
     scale = match.scalar("scale") if isinstance(given, ir.Value) else 1.0
     match.need(scale > 0, f"the scale is {scale}, wanted above zero (ONNX Runtime refuses others)", match.output)
-    return {"n": n, "h": h, "widen": widen, "factor": _factor(scale, h)}
+    return {"n": n, "h": h, "widen": widen, "factor": factor_of(scale, h)}
 
 
 def _reader(match: Match, name: str) -> ir.Value:
@@ -123,7 +123,7 @@ def _reader_of(match: Match, name: str, target: str) -> ir.Value:
     return next(node.outputs[0] for node in match.nodes if tuple(node.inputs) == (match[name], match[target]))
 
 
-def _widens(match: Match, sizes: Shape, n: int) -> str | None:
+def widens(match: Match, sizes: Shape, n: int) -> str | None:
     """What tells S where the mask has one row for all queries and must be widened to [.., S, T]: "keys" where they are as many,
     else "queries". None where it has a row for each; refuses what does not broadcast."""
     b, s, t = sizes

@@ -37,16 +37,16 @@ def guard_heads(match: Match) -> Learned:
     n = match["n"]
     match.need(match["n_kv"] == n, f"query has {n} heads, key and value {match['n_kv']}", match.output)
     sizes = {name: match.need_number(match.need_shape(name, rank=3)[2], f"the width of {name}") // n for name in ("q", "v")}
+    return {"size": sizes["q"], "v_size": sizes["v"]} | _types(match, sizes["q"])
+
+
+def _types(match: Match, size: int) -> Learned:
+    """The type of all, and what scores are multiplied with."""
     dtype = match.need_type("q")
     mask = match["mask"] and match.need_type("mask")
     match.need(mask in (None, dtype), f"the mask is {mask}, the scores are {dtype}", match["mask"])
     scale = match["scale"]
-    return {
-        "size": sizes["q"],
-        "v_size": sizes["v"],
-        "factor": 1 / math.sqrt(sizes["q"]) if scale is None else scale,
-        "dtype": dtype,
-    }
+    return {"factor": 1 / math.sqrt(size) if scale is None else scale, "dtype": dtype}
 
 
 def decomposed(
@@ -65,10 +65,36 @@ def decomposed(
     split, split_v = op.constant([0, 0, n, size], "split"), op.constant([0, 0, n, v_size], "split-v")
     query, value = (op.Transpose(op.Reshape(x, to), perm=[0, 2, 1, 3]) for x, to in ((q, split), (v, split_v)))
     key = op.Transpose(op.Reshape(k, split), perm=[0, 2, 3, 1])
+    context = op.Transpose(weighted(op, query, key, value, mask, factor, dtype), perm=[0, 2, 1, 3])
+    return op.Reshape(context, op.constant([0, 0, n * v_size], "merge"))
+
+
+def weighted(
+    op: Op, query: ir.Value, key: ir.Value, value: ir.Value, mask: ir.Value | None, factor: float, dtype: ir.DataType
+) -> ir.Value:
+    """Values by their weights, [B,N,S,H], of heads that stand apart; the key is [B,N,H,T]."""
     scores = op.Mul(op.MatMul(query, key), op.constant(np.array(factor, dtype=dtype.numpy()), "scale"))
     scores = scores if mask is None else op.Add(scores, mask)
-    context = op.Transpose(op.MatMul(op.Softmax(scores, axis=-1), value), perm=[0, 2, 1, 3])
-    return op.Reshape(context, op.constant([0, 0, n * v_size], "merge"))
+    return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
+def attention_on_heads(op: Pattern, q: Var, k: Var, v: Var, scale: Var, mask: Var | None = None) -> Term:
+    return op.Attention(q, k, v, mask, scale=scale)
+
+
+def guard_on_heads(match: Match) -> Learned:
+    """The operator on heads that stand apart: q [B,N,S,H], k and v [B,N,T,H]."""
+    match.need_single_output()
+    heads = {name: match.need_number(match.need_shape(name, rank=4)[1], f"the number of heads of {name}") for name in "qkv"}
+    match.need(len(set(heads.values())) == 1, f"query has {heads['q']} heads, key {heads['k']}, value {heads['v']}", match.output)
+    size = match.need_number(match.need_shape("q")[3], "the head size")
+    return _types(match, size)
+
+
+def decomposed_on_heads(
+    op: Op, q: ir.Value, k: ir.Value, v: ir.Value, mask: ir.Value | None, factor: float, dtype: ir.DataType, **_: Any
+) -> ir.Value:
+    return weighted(op, q, op.Transpose(k, perm=[0, 1, 3, 2]), v, mask, factor, dtype)
 
 
 def guard_multi_head(match: Match) -> Learned:
@@ -154,7 +180,10 @@ def gemm(op: Op, x: ir.Value, weight: ir.Value, bias: ir.Value, depth: int, widt
 
 
 BIAS_IN_LINEAR = (Rule("bias-in-linear", linear, guard_linear, gemm),)
-DECOMPOSED = (Rule("attention-decomposed", attention, guard_heads, decomposed),)
+DECOMPOSED = (
+    Rule("attention-decomposed", attention, guard_heads, decomposed),
+    Rule("attention-on-heads-decomposed", attention_on_heads, guard_on_heads, decomposed_on_heads),
+)
 MULTI_HEAD = (Rule("attention-multi-head", attention, guard_multi_head, multi_head),)
 ELEMENTWISE_GELU = (Rule("gelu-elementwise", gelu, guard_gelu, elementwise_gelu),)
 BIAS_GELU = (Rule("gelu-bias", biased_gelu, guard_bias, bias_gelu),)

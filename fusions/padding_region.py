@@ -105,6 +105,9 @@ def _masked(graph: ir.Graph, analysis: Analysis, zeros: bool) -> Region:
     attentions = [node for node in graph if node.op_type == "Attention" and not node.domain]
     if not attentions:
         raise Refused("there is no Attention operator")
+    on_heads = next((node for node in attentions if analysis[node.inputs[0]].rank == 4), None)
+    if on_heads is not None:  # behind rotary positions, say
+        raise Refused(f"attention at {on_heads.outputs[0].name} is on heads [B,N,S,H], wanted [B,S,D]")
     named = _by_sequences(next((value for value in graph.inputs if value.name == MASK), None), analysis)
     rank = analysis[named].rank
     if named is not None and rank != 2:

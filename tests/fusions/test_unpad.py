@@ -401,6 +401,13 @@ REFUSED = {
         "attention at a has queries from elsewhere",
     ),
     "no attention": ({"attention": "a = Identity(q)"}, "there is no Attention operator"),
+    "attention on heads": (
+        {
+            "attention": f"{NODES['attention']}  turned = Attention(rotary, rotary, rotary, m)",
+            "inputs": ", float[B,2,S,4] rotary",
+        },
+        "attention at turned is on heads [B,N,S,H], wanted [B,S,D]",
+    ),
 }
 
 

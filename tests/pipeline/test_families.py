@@ -33,7 +33,7 @@ KEPT = {
     "deberta-v2": "kept: there is no Attention operator",
     "deit": NO_MASK,
     "dinov2": NO_MASK,
-    "modernbert": "kept: there is no Attention operator",
+    "modernbert": r"kept: attention at .* is on heads \[B,N,S,H\], wanted \[B,S,D\]",
     "mpnet": EACH_QUERY,
     "siglip_text_model": "kept: Gather at .* reads padded positions",  # the last token, padding or not
     "siglip_vision_model": NO_MASK,
