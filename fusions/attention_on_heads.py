@@ -6,9 +6,9 @@ Shapes:    q [B,N,S,H], k and v [B,N,T,H], mask broadcastable to [B,N,S,T] (a wi
 Numerics:  rounding only (tolerance row "reassociate").
 Refuses:   softmax over another axis, heads of q, k and v that differ, a mask of unknown shape, scores or probabilities
            read elsewhere, a scale that is not a constant or not above zero.
-Measured:  ModernBERT of base width, 4 layers, one thread of a loaded machine, as multiples of the unfused form's speed, two runs:
-           1 x 128 1.04 (1.01 to 1.07) and 1.00 (0.94 to 1.04); 8 x 128, 40 % real, 1.04 (0.86 to 1.11) and 0.96 (0.79 to 1.22):
-           no difference beyond noise; peak memory 138 MB against 157.
+Measured:  ModernBERT of base width, 4 layers, one thread of a loaded machine, as multiples of the unfused form's speed, each run:
+           1 x 128 1.04 (1.01 to 1.07) and 1.00 (0.94 to 1.04); 8 x 128, 40 % real, 1.04 (0.86 to 1.11), 0.96 (0.79 to 1.22),
+           1.02 (0.96 to 1.08): no difference beyond noise; peak memory 138 MB against 157.
 Source:    ONNX operator Attention, opset 23: of four dimensions it takes the heads apart already.
 """
 
