@@ -31,10 +31,12 @@ class Replaceable:
         place = home / name
         if place.exists() and any(source.exists() and place.samefile(source) for source in self.sources):
             raise UsageError(f"the output {place} is the input itself; choose another with --output")
+        if place.is_dir():
+            if self.ours is None:
+                return  # no result is a folder: who moves files there says what is in the way
+            raise UsageError(f"the output {place} is a folder, wanted a file; name one in it")
         if self.overwrite or (is_ours(home, name) if self.ours is None else self.ours(place)):
             return
-        if place.is_dir():
-            raise UsageError(f"the output {place} is a folder, wanted a file; name one in it")
         seen = "there" if place.exists() else "a link to what is not there"
         raise UsageError(
             f"{place} is {seen}, and onnxfuse did not make it; choose another place with --output, or add --overwrite"
