@@ -285,13 +285,15 @@ def test_a_signal_while_the_program_is_imported(monkeypatch, capsys, sent, code,
                 signal.raise_signal(sent)
             raise AttributeError(name)
 
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    started = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}  # a shell in the background ignores it
+    before = {each: signal.signal(each, handler) for each, handler in started.items()}
     monkeypatch.setitem(sys.modules, "onnxfuse.cli.app", Importing())
     try:
         with pytest.raises(SystemExit) as left:
             run()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert left.value.code == code
     assert capsys.readouterr().err == f"onnxfuse: {word}; no file is half-written; nothing was saved\n"
 
