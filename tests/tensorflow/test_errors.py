@@ -139,7 +139,7 @@ def test_sources_that_are_not_there(cli, tmp_path):
     assert result.returncode == 2
     assert "./missing is not there; give a checkpoint's folder or a hub id" in result.stderr
     (tmp_path / "broken.keras").write_bytes(b"no archive")
-    refused(cli, "broken.keras", 4, "cannot load broken.keras with Keras")
+    refused(cli, "broken.keras", 4, "broken.keras cannot be read as an archive (File is not a zip file)")
     (tmp_path / "empty").mkdir()
     result = cli("export", "empty", "--framework", "tf")
     assert result.returncode == 2
