@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxfuse.errors import ModelError
-from onnxfuse.io.repair import graphs, inner_tensors, nodes
+from onnxfuse.io.repair import graphs, inner_tensors, nodes_of
 
 NODES = 100_000
 """Of a model, its functions put where they are called: the encoders of this world have up to five thousand."""
@@ -37,18 +37,19 @@ def require_modest(proto: onnx.ModelProto) -> None:
     Raises:
         ModelError: in words that follow the file's name.
     """
-    for body in (*graphs(proto), *proto.functions):
+    every = list(graphs(proto))
+    for body in (*every, *proto.functions):
         if len(body.node) > NODES:
             raise ModelError(f"a graph of {len(body.node)} nodes, at most {NODES} are read")
     if (count := expanded(proto)) > NODES:
         raise ModelError(f"more than {NODES} nodes once its functions are inlined ({min(count, 10**9)} and more), too many")
-    for graph in graphs(proto):
+    for graph in every:
         for value in (*graph.input, *graph.output, *graph.value_info):
             _require_shape(value)
         for value in graph.input:
             if (size := max((dim.dim_value for dim in value.type.tensor_type.shape.dim), default=0)) > AXIS:
                 raise ModelError(f"{value.name!r} with an axis of {size}, at most {AXIS} are read")
-    for node in nodes(proto):
+    for node in (node for body in (*every, *proto.functions) for node in body.node):
         if node.op_type == "Constant" and not node.domain and len(node.attribute) != 1:
             raise ModelError(
                 f"Constant {node.output[:1]} with {len(node.attribute)} attributes, wanted the one that is its value"
@@ -72,7 +73,7 @@ def require_modest(proto: onnx.ModelProto) -> None:
 
 def expanded(proto: onnx.ModelProto) -> int:
     """How many nodes a model has once every call of a function is replaced by its nodes. Raises ModelError for circles."""
-    bodies = {(each.domain, each.name, each.overload): list(_all_nodes(each)) for each in proto.functions}
+    bodies = {(each.domain, each.name, each.overload): list(nodes_of(each)) for each in proto.functions}
     calls = {key: {_callee(node) for node in body} & bodies.keys() for key, body in bodies.items()}
     sizes: dict[tuple[str, str, str], int] = {}
     try:
@@ -80,7 +81,7 @@ def expanded(proto: onnx.ModelProto) -> int:
             sizes[key] = _size(bodies[key], sizes)
     except CycleError as error:
         raise ModelError(f"the functions {', '.join(name for _, name, _ in error.args[1][1:])}, which call each other") from error
-    return _size(_all_nodes(proto.graph), sizes)
+    return _size(nodes_of(proto.graph), sizes)
 
 
 def _size(nodes: Iterable[onnx.NodeProto], sizes: dict[tuple[str, str, str], int]) -> int:
@@ -89,15 +90,6 @@ def _size(nodes: Iterable[onnx.NodeProto], sizes: dict[tuple[str, str, str], int
 
 def _callee(node: onnx.NodeProto) -> tuple[str, str, str]:
     return node.domain, node.op_type, node.overload
-
-
-def _all_nodes(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph or function, those inside nodes too."""
-    for node in body.node:
-        yield node
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _all_nodes(graph)
 
 
 def _require_shape(value: onnx.ValueInfoProto) -> None:
@@ -144,6 +136,7 @@ def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
     for graph in graphs(proto):
         yield from graph.sparse_initializer
     for body in (proto.graph, *proto.functions):
-        for node in _all_nodes(body):
+        for node in nodes_of(body):
             for attribute in node.attribute:
-                yield from (attribute.sparse_tensor, *attribute.sparse_tensors) if attribute.HasField("sparse_tensor") else ()
+                yield from [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                yield from attribute.sparse_tensors

@@ -5,7 +5,7 @@ Every repair is exact, and is what ONNX Runtime itself takes the model for. What
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
@@ -62,22 +62,38 @@ def repair(proto: onnx.ModelProto) -> None:
 def graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The main graph and all graphs inside nodes, those of functions too."""
     yield proto.graph
-    for body in (proto.graph, *proto.functions):
-        yield from _below(body)
+    yield from _inner_graphs(proto)
 
 
-def _below(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.GraphProto]:
-    for node in body.node:
-        for graph in _inside(node):
-            yield graph
-            yield from _below(graph)
+def _inner_graphs(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
+    """All graphs inside nodes, those of functions too."""
+    return [graph for body in (proto.graph, *proto.functions) for graph in _inner(body)]
 
 
-def _inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def _inner(body: onnx.GraphProto | onnx.FunctionProto) -> list[onnx.GraphProto]:
+    """All graphs inside a body's nodes, each behind the one that it is in."""
+    found = _inside(body.node)
+    for graph in found:
+        found += _inside(graph.node)
+    return found
+
+
+def nodes_of(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph or function, those inside nodes too."""
+    yield from body.node
+    for graph in _inner(body):
+        yield from graph.node
+
+
+def _inside(given: Iterable[onnx.NodeProto]) -> list[onnx.GraphProto]:
+    """The graphs that nodes hold, not those inside these."""
+    found: list[onnx.GraphProto] = []
+    for node in given:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found.append(attribute.g)
+            found += attribute.graphs
+    return found
 
 
 def nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -90,9 +106,11 @@ def nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 def inner_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors but the main graph's initializers: those in attributes and in graphs inside nodes, and sparse ones' parts."""
-    attributes = [attribute for node in nodes(proto) for attribute in node.attribute]
+    inner = _inner_graphs(proto)
+    bodies = (proto.graph, *inner, *proto.functions)
+    attributes = [attribute for body in bodies for node in body.node for attribute in node.attribute]
     attributes += [attribute for function in proto.functions for attribute in function.attribute_proto]
-    sparse = [tensor for graph in graphs(proto) for tensor in graph.sparse_initializer]
+    sparse = [tensor for graph in (proto.graph, *inner) for tensor in graph.sparse_initializer]
     for attribute in attributes:
         yield from (attribute.t, *attribute.tensors) if attribute.HasField("t") else attribute.tensors
         sparse += (
@@ -102,9 +120,8 @@ def inner_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         )
     for tensor in sparse:
         yield from (tensor.values, tensor.indices)
-    for body in (proto.graph, *proto.functions):
-        for graph in _below(body):
-            yield from graph.initializer
+    for graph in inner:
+        yield from graph.initializer
 
 
 # Domains and opsets ----------------------------------------------------------------------------------------------
@@ -181,7 +198,7 @@ def _sort(graph: onnx.GraphProto) -> None:
 
 def _reads(node: onnx.NodeProto) -> set[str]:
     """What a node reads, and what the graphs inside it read, from outside or of their own."""
-    return {*node.input} | {name for graph in _inside(node) for inner in graph.node for name in _reads(inner)}
+    return {*node.input} | {name for graph in _inside([node]) for inner in graph.node for name in _reads(inner)}
 
 
 # Values ----------------------------------------------------------------------------------------------------------
