@@ -139,6 +139,17 @@ def widens(match: Match, sizes: Shape, n: int) -> str | None:
     return "keys" if s == t else "queries"
 
 
+def widened(op: Op, mask: ir.Value | None, widen: str | None, q: ir.Value, axis: int) -> ir.Value | None:
+    """The mask with a row for each query where ``widens`` said so, built from it alone where it can be, so that layers share it.
+
+    ``axis``: the one of q that S is.
+    """
+    if widen is None:
+        return mask
+    rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=axis, end=axis + 1)
+    return op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))
+
+
 def attention(
     op: Op,
     q: ir.Value,
@@ -150,9 +161,7 @@ def attention(
     widen: str | None = None,
     **_: Any,
 ) -> ir.Value:
-    if widen is not None:  # built from the mask alone where it can be, so that all layers share it
-        rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=1, end=2)
-        mask = op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))
+    mask = widened(op, mask, widen, q, 1)
     return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n, scale=factor)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.fusions.attention import factor_of, widens
+from onnxfuse.fusions.attention import factor_of, widened, widens
 from onnxfuse.rewrite import Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
 
 
@@ -72,9 +72,7 @@ def attention(
     widen: str | None = None,
     **_: Any,
 ) -> ir.Value:
-    if widen is not None:  # built from the mask alone where it can be, so that all layers share it
-        rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=2, end=3)
-        mask = op.Expand(mask, op.Concat(op.constant([1, 1], "lead"), rows, op.constant([1], "last"), axis=0))
+    mask = widened(op, mask, widen, q, 2)
     context = op.Attention(q, k, v, mask, scale=factor)
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), to_out)
 
