@@ -19,24 +19,7 @@ from onnxfuse.exporters.module_readers import MODULES, PROMPTS
 from onnxfuse.exporters.modules import ENCODERS, Module, read_asked, read_modules
 from onnxfuse.exporters.sentence import Chain
 from onnxfuse.exporters.tasks import checked, task_of
-from onnxfuse.io import files
-
-PROCESSOR_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "sentence_bert_config.json",
-)
-"""Files beside a model that a user of the exported one needs."""
+from onnxfuse.io import files, folders
 
 RETURNED = ("output_attentions", "output_hidden_states", "return_dict", "torchscript", "chunk_size_feed_forward")
 """config.json's fields of how a class returns what it computes, or in which pieces: an export asks for its outputs by name."""
@@ -184,7 +167,7 @@ def _beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[st
 
 def processor_files(home: Home) -> dict[str, Path]:
     """The processor files of a checkpoint, by their names. Raises ModelError for one that is broken."""
-    found = {name: home.find(name) for name in PROCESSOR_FILES}
+    found = {name: home.find(name) for name in folders.PROCESSOR_FILES}
     for name, path in found.items():
         if path is not None and name.endswith(".json"):
             files.read_json(path)

@@ -41,6 +41,23 @@ RECORDED = (
     "numpy",
 )
 
+PROCESSOR_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentence_bert_config.json",
+)
+"""Files beside a model that a user of the exported one needs."""
+
 
 def source_file(model: Path | None, *names: str) -> Path:
     """The file that a verb works on: the given file, or the first of ``names`` in the given, current or newest folder.

@@ -99,9 +99,12 @@ def _says_so(path: Path) -> bool:
 
 
 def inputs_of(model: Path, weights: Iterable[Path]) -> tuple[Path, ...]:
-    """What a verb reads of a model: its file, ``weights``, and what an export laid beside it (config.json, tokenizer)."""
-    beside = [name for step, name, _ in _made(model.parent) if step.startswith("export") and not name.endswith(RESULTS)]
-    return (model, *weights, *(model.parent / name for name in {"config.json", *beside}))
+    """What a verb reads of a model: its file, ``weights``, and what is beside it: config.json, the tokenizer, what was exported."""
+    names = {"config.json", *folders.PROCESSOR_FILES}
+    for step, entry in folders.recorded(model.parent).items():
+        written = (entry.get("made") or entry.get("files")) if step.startswith("export") and isinstance(entry, dict) else ()
+        names |= {str(name) for name in written if not str(name).endswith(RESULTS)} if isinstance(written, dict | list) else set()
+    return (model, *weights, *(model.parent / name for name in sorted(names)))
 
 
 RESULTS = (".onnx", ".onnx.data", ".tflite")

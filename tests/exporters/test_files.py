@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError, ModelError, StorageError, UsageError
 from onnxfuse.exporters import open_checkpoint
-from onnxfuse.exporters.description import PROCESSOR_FILES
-from onnxfuse.io import onnx_file
+from onnxfuse.io import folders, onnx_file
 from onnxfuse.pipeline.export import export
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import BERT, messages, small_model
@@ -217,7 +216,7 @@ def test_no_config_at_all(cli, copy, tmp_path):
 
 
 def test_a_tokenizer_that_is_not_there_in_truth(cli, copy):
-    for name in PROCESSOR_FILES:
+    for name in folders.PROCESSOR_FILES:
         folder = copy(place=name, **{name: POINTER})
         expect_one_line(cli("export", folder), 3, f"{name}/{name} is a git-lfs pointer")
     expect_one_line(cli("export", copy(place="cut", **{"tokenizer.json": '{"a": '})), 3, "tokenizer.json is not JSON")

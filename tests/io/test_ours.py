@@ -216,9 +216,18 @@ def test_exports_in_other_formats_stay_when_they_are_of_the_same_checkpoint(resu
 
 
 def test_what_is_read_beside_a_model_is_a_source(results):
-    assert {path.name for path in inputs_of(results / "model.onnx", [])} == {"model.onnx", "config.json", "vocab.txt"}
+    def beside():
+        return {path.relative_to(results).as_posix() for path in inputs_of(results / "model.onnx", []) if path.exists()}
+
+    assert beside() == {"model.onnx", "config.json", "vocab.txt"}
     written(results, "export", "new", *EXPORTED[:2], "1_Pooling/config.json", EXPORTED[2])
-    assert results / "1_Pooling" / "config.json" in inputs_of(results / "model.onnx", [])
+    assert beside() == {"model.onnx", "config.json", "vocab.txt", "1_Pooling/config.json"}
+    record = json.loads((results / "onnxfuse.json").read_text())
+    record["export"] = {"plan": {}, "files": ["2_Dense/config.json", "model.onnx", "notes.txt"]}  # as earlier versions wrote it
+    (results / "onnxfuse.json").write_text(json.dumps(record))
+    for name in ("tokenizer.json", "notes.txt", "other.txt"):
+        (results / name).write_text("x")
+    assert beside() == {"model.onnx", "config.json", "vocab.txt", "tokenizer.json", "notes.txt"}
 
 
 def test_tune_replaces_a_target_alone(cli, results):
