@@ -99,7 +99,7 @@ def _says_so(path: Path) -> bool:
 
 
 def inputs_of(model: Path, weights: Iterable[Path]) -> tuple[Path, ...]:
-    """What a verb reads of a model: its file, ``weights``, and what is beside it: config.json, the tokenizer, what was exported."""
+    """What a verb reads of a model: its file, ``weights``, and what lies beside it: config.json, tokenizer, exports."""
     names = {"config.json", *folders.PROCESSOR_FILES}
     for step, entry in folders.recorded(model.parent).items():
         written = (entry.get("made") or entry.get("files")) if step.startswith("export") and isinstance(entry, dict) else ()
