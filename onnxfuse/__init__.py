@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from onnxfuse.errors import StorageError as StorageError
     from onnxfuse.errors import UncalibratedError as UncalibratedError
     from onnxfuse.errors import UsageError as UsageError
+    from onnxfuse.integrations.accelerate import accelerate as accelerate
+    from onnxfuse.integrations.accelerate import accelerated as accelerated
+    from onnxfuse.integrations.accelerate import load_torch as load_torch
 
 _VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "quantize")
 _CONFIGS = ("BenchmarkConfig", "ExportConfig", "OptimizeConfig", "QuantizeConfig", "Scheme", "Thresholds", "TuneConfig")
@@ -59,9 +62,15 @@ _ERRORS = (
     "UncalibratedError",
     "UsageError",
 )
-_MODULES = {**dict.fromkeys(_VERBS, "api"), **dict.fromkeys(_CONFIGS, "config"), **dict.fromkeys(_ERRORS, "errors")}
+_INTEGRATIONS = ("accelerate", "accelerated", "load_torch")
+_MODULES = {
+    **dict.fromkeys(_VERBS, "api"),
+    **dict.fromkeys(_INTEGRATIONS, "integrations.accelerate"),
+    **dict.fromkeys(_CONFIGS, "config"),
+    **dict.fromkeys(_ERRORS, "errors"),
+}
 
-__all__ = [*_VERBS, *_CONFIGS, *_ERRORS]
+__all__ = [*_VERBS, *_INTEGRATIONS, *_CONFIGS, *_ERRORS]
 
 
 def __getattr__(name: str) -> Any:

@@ -250,3 +250,9 @@ OUTPUTS = {
 MORE_OUTPUTS = {"sentence-similarity": ("token_embeddings", "last_hidden_state")}
 """Outputs that a task has only where they are asked for: they show padding. Both are the encoder's; tools that pool
 themselves know the second."""
+
+OPTIONAL_OUTPUTS = {"feature-extraction": ("pooler_output",)}
+"""Outputs that some classes of ``transformers`` have beside a task's, shown where they are asked for."""
+
+ALL = "all"
+"""Asked for as an output: the task's, and those of ``OPTIONAL_OUTPUTS`` that the checkpoint has weights for."""

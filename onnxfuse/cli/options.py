@@ -32,7 +32,7 @@ Outputs = Annotated[
     str | None,
     Option(
         help="What the graph shows, with commas between, instead of the task's own: of sentence models sentence_embedding, "
-        "token_embeddings or last_hidden_state (for tools that pool themselves)."
+        "token_embeddings or last_hidden_state (for tools that pool themselves); all: with an encoder's pooler_output."
     ),
 ]
 Framework = Annotated[str | None, Option(help="pt (PyTorch) or tf (TensorFlow, Keras); the source's when not given.")]

@@ -129,6 +129,17 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
     )
 
 
+def class_task(source: str) -> str | None:
+    """The task of the class that a checkpoint was saved as, whatever modules.json asks for; None where none is known.
+
+    Raises:
+        ExportError, ModelError (another architecture, a broken file).
+    """
+    _, home, _ = homes(source)
+    family = family_of(home.config(), None, str(home))
+    return task_of(_saved_as(tower_fields(home.config(), family, str(home)), home), family)
+
+
 def homes(source: str) -> tuple[Home, Home, tuple[Module, ...]]:
     """A checkpoint's home, where in there its model lies, and the modules that modules.json names. Raises as ``read_modules``."""
     top = Home(source)

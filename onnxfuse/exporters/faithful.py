@@ -65,6 +65,11 @@ class Checker:
                 raise ExportError(f"{self.description.home}: weight {name} holds NaN; save the checkpoint again")
         return loaded
 
+    def given(self, loaded: Loaded) -> list[str]:
+        """What the task's model gives that depends on no weight but the checkpoint's."""
+        missing = set(self._examine(self.description.family.tasks[self.description.task or ""]).fit.missing)
+        return [name for name, output in outputs_of(loaded).items() if not output.reached & missing]
+
     def _examine(self, auto: str, loaded: Loaded | None = None) -> Examined:
         """A look at the model of an auto class, once."""
         kind = self.classes[auto]

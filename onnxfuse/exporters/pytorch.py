@@ -89,7 +89,7 @@ def _from_object(model: Any, opening: Opening) -> Checkpoint:
     name = type(model).__name__
     if not hasattr(model, "config") or not hasattr(model.config, "to_dict"):
         raise ExportError(f"{name} is no transformers model; give one of its classes (of a wrapper, what it wraps: model.module)")
-    config = model.config.to_dict()
+    config = model.config.to_dict() | {"architectures": [name]}  # save_pretrained alone would write it
     family = family_of(config, None, name)
     known = tasks_of(model, family)
     if not known and opening.task is None:
@@ -111,7 +111,7 @@ def _from_object(model: Any, opening: Opening) -> Checkpoint:
     lacking = [output for output in shown(chosen, family) if output not in given]
     if lacking:
         raise ExportError(f"{name} has no output {lacking[0]}, which task {chosen} shows; it returns {', '.join(given)}")
-    outputs = choose_outputs(chosen, family, opening.outputs)
+    outputs = choose_outputs(chosen, family, opening.outputs, given=given)
     return Checkpoint(name, pooling.wrap(model, family, chosen, outputs), family, chosen, config, {}, outputs=outputs)
 
 
@@ -127,7 +127,8 @@ def _random(name: str, opening: Opening) -> Checkpoint:
     model = kind._from_config(config, attn_implementation=_attention(kind, opening.attention))
     _disturb(model)
     as_dict = config.to_dict() | {"architectures": [type(model).__name__]}
-    outputs = choose_outputs(chosen, family, opening.outputs)
+    given = _Loaded(model, family).run(model, chosen) if opening.outputs else ()
+    outputs = choose_outputs(chosen, family, opening.outputs, given=given)
     return Checkpoint(name, pooling.wrap(model, family, chosen, outputs), family, chosen, as_dict, {}, outputs=outputs)
 
 
@@ -150,10 +151,13 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
     def load(kind: Any) -> _Loaded:
         return _Loaded(_model(kind, description, stored, opening.attention), description.family)
 
-    model = Checker(description, stored, auto_classes(description.config, "AutoModel", description.family), load).faithful().model
+    checker = Checker(description, stored, auto_classes(description.config, "AutoModel", description.family), load)
+    loaded = checker.faithful()
+    model = loaded.model
     origin = [f"with TensorFlow's weights from {found.name}, read without TensorFlow"] if found.framework == "tf" else []
     chosen = description.task or ""
-    outputs = choose_outputs(chosen, description.family, opening.outputs, pooled=bool(description.chain))
+    given = checker.given(loaded) if opening.outputs else ()
+    outputs = choose_outputs(chosen, description.family, opening.outputs, pooled=bool(description.chain), given=given)
     module = pooling.wrap(model, description.family, chosen, outputs, description.chain)
     return Checkpoint(
         source,

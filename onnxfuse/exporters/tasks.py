@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from onnxfuse.architecture import MORE_OUTPUTS, OUTPUTS, Architecture
+from onnxfuse.architecture import ALL, MORE_OUTPUTS, OPTIONAL_OUTPUTS, OUTPUTS, Architecture
 from onnxfuse.errors import ExportError, UsageError
 
 
@@ -17,17 +17,23 @@ def checked(task: str, family: Architecture) -> str:
     return task
 
 
-def choose_outputs(task: str, family: Architecture, asked: tuple[str, ...], *, pooled: bool = False) -> tuple[str, ...]:
+def choose_outputs(
+    task: str, family: Architecture, asked: tuple[str, ...], *, pooled: bool = False, given: Collection[str] = ()
+) -> tuple[str, ...]:
     """The outputs of an export for a task: those that are asked for, else the task's own.
 
     Args:
         pooled: whether a sentence embedding is made of the task's outputs, which then stands for them.
+        given: what the model gives that depends on no weight but the checkpoint's.
 
     Raises:
         UsageError: an output that it has not.
     """
     own = OUTPUTS["sentence-similarity"] if pooled else family.outputs_of(task)
-    known = tuple(dict.fromkeys((*own, *family.outputs_of(task), *MORE_OUTPUTS.get(task, ()))))
+    optional = tuple(name for name in OPTIONAL_OUTPUTS.get(task, ()) if name in given)
+    if asked == (ALL,):
+        return tuple(dict.fromkeys((*own, *optional)))
+    known = tuple(dict.fromkeys((*own, *family.outputs_of(task), *MORE_OUTPUTS.get(task, ()), *optional)))
     for name in asked:
         if name not in known:
             raise UsageError(f"task {task} has no output {name!r}; choose of {', '.join(known)}")

@@ -134,7 +134,12 @@ def merge(path: Path, entries: Mapping[str, Any]) -> None:
 
 def drop(staged: Path, names: Iterable[str]) -> None:
     """Have files go from the folder that ``staged`` is on its way into, as its files come; what is staged itself stays."""
-    _LIVE[next(folder for folder in staged.parents if folder in _LIVE)].gone.update(names)
+    staging = next((_LIVE[folder] for folder in staged.parents if folder in _LIVE), None)
+    if staging is not None:
+        staging.gone.update(names)
+        return
+    for name in names:  # in a folder of ``scratch`` this is the place itself
+        (staged.parent / name).unlink(missing_ok=True)
 
 
 class _Staging:

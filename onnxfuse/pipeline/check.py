@@ -7,9 +7,12 @@ from pathlib import Path
 from onnxfuse.errors import UsageError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.sources import dataset_for
-from onnxfuse.verify import tolerances
+from onnxfuse.io import folders
+from onnxfuse.runtime import Settings, open_runner, runtimes
+from onnxfuse.verify import parity, tolerances
+from onnxfuse.verify.expected import expect
 from onnxfuse.verify.parity import Parity
-from onnxfuse.verify.verdict import compare_files
+from onnxfuse.verify.verdict import compare_files, grid_of
 
 
 def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Parity:
@@ -28,3 +31,14 @@ def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Par
     if data is not None:
         real = calibrated.real_of(dataset_for(data, second), calibrated.ROWS)
     return compare_files(first, second, kind, real=real)
+
+
+def check_runtime(model: Path, runtime: str) -> Parity:
+    """Compare a float32 model in another runtime with itself in ONNX Runtime, in the tolerance of what that one computes in.
+
+    Raises:
+        MissingExtraError, ModelError: it is not installed, or cannot run the model.
+    """
+    expected = expect(open_runner(model), grid_of(model, folders.read_config(model)))
+    kind = tolerances.OF_PRECISION[runtimes()[runtime].precision("fp32")]
+    return parity.compare(expected, open_runner(model, Settings(runtime=runtime)), kind)
