@@ -234,8 +234,25 @@ def bert_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def save_tokenizer(folder: Path, size: int, inputs: Sequence[str] = ("input_ids", "attention_mask")) -> None:
-    """Put a tokenizer into ``folder`` that knows the ``size`` most frequent words of Python's own sentences."""
+BERT_SPECIALS = ("pad", "unk", "cls", "sep")
+"""Special tokens in the order of their ids, as BERT's vocabulary begins."""
+
+
+def save_tokenizer(
+    folder: Path,
+    size: int,
+    inputs: Sequence[str] = ("input_ids", "attention_mask"),
+    specials: Sequence[str] = BERT_SPECIALS,
+    last: str | None = None,
+    side: str = "right",
+) -> None:
+    """Put a tokenizer into ``folder`` that knows the ``size`` most frequent words of Python's own sentences.
+
+    Args:
+        specials: pad, unk, cls and sep in the order of their ids.
+        last: of these the one that comes behind all words instead.
+        side: where it pads.
+    """
     from collections import Counter
 
     import tokenizers
@@ -244,17 +261,18 @@ def save_tokenizer(folder: Path, size: int, inputs: Sequence[str] = ("input_ids"
     from onnxfuse.evaluation.sentences import docstring_sentences
 
     counts = Counter(word for text in docstring_sentences(500) for word in text.lower().split())
-    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(word for word, _ in counts.most_common(size - 4))]
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: at for at, word in enumerate(known)}, unk_token="[UNK]"))
+    common = [word for word, _ in counts.most_common(size - len(specials))]
+    named = {role: f"[{role.upper()}]" for role in specials}
+    known = [named[role] for role in specials if role != last] + common + [named[role] for role in specials if role == last]
+    ids = {word: at for at, word in enumerate(known)}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
     words.normalizer, words.pre_tokenizer = tokenizers.normalizers.Lowercase(), tokenizers.pre_tokenizers.WhitespaceSplit()
     words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
     )
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=words,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
         model_input_names=list(inputs),
+        padding_side=side,
+        **{f"{role}_token": token for role, token in named.items()},
     ).save_pretrained(folder)

@@ -54,10 +54,15 @@ class Checkpoint:
         """The framework, and how the weights came to it."""
         return f"{frameworks()[self.framework].label}{self.origin and ', '}{self.origin}"
 
+    @property
+    def saved_config(self) -> dict[str, Any]:
+        """config.json as it lies beside the exported model: with the task."""
+        config = {name: value for name, value in self.config.items() if name != "_name_or_path"}  # a folder of this machine
+        return config | {"onnxfuse_task": self.task}
+
     def save_beside(self, folder: Path) -> list[str]:
         """Write config.json, with the task, and the tokenizer or image-processor files into ``folder``; gives their names."""
-        config = {name: value for name, value in self.config.items() if name != "_name_or_path"}  # a folder of this machine
-        texts = {"config.json": json.dumps(config | {"onnxfuse_task": self.task}, indent=2) + "\n", **self.texts}
+        texts = {"config.json": json.dumps(self.saved_config, indent=2) + "\n", **self.texts}
         for name in (*texts, *self.files):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -111,8 +111,9 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         )
     if home.has(ADAPTER):
         raise ExportError(f"{home} has an adapter ({ADAPTER}), which onnxfuse does not apply; {MERGE}")
+    tower = family if fields is not whole else None
     reads = bool(modules) and task in (None, "sentence-similarity")
-    asked, chain = read_asked(top, modules) if reads else (task, ())
+    asked, chain = read_asked(top, modules, tower) if reads else (task, ())
     saved_as = _saved_as(fields, home)
     chosen = task or asked or (task_of(saved_as, family) if saved_as else _plain(family))
     return Description(
@@ -124,8 +125,8 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         asked is not None,
         saved_as,
         chain,
-        *_beside(top, home, modules),
-        family.tower if fields is not whole else None,
+        *_beside(top, home, () if tower else modules),
+        None if tower is None else tower.tower,
     )
 
 
@@ -162,11 +163,15 @@ def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
 
 
 def _beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
-    """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top."""
+    """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top.
+
+    Args:
+        modules: those that a model exported whole has; none of a tower, which is not what modules.json describes.
+    """
     found, texts = processor_files(home), {}
     beside = ("config.json", "model.safetensors")  # Dense has weights, which are in the graph; others read them from here
     inner = [f"{module.folder}/{name}" for module in modules[1:] if module.folder for name in beside]
-    for name in (MODULES, PROMPTS, *inner):
+    for name in (*([MODULES] if modules else []), PROMPTS, *inner):
         path = top.find(name)
         if path is not None:
             found[name] = path

@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from onnxfuse.architecture import PIXELS, Architecture
 from onnxfuse.errors import ExportError
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.module_readers import MODULES, READERS, read_config, refused, require_known
-from onnxfuse.exporters.sentence import SENTENCE, Chain, Step
+from onnxfuse.exporters.sentence import SENTENCE, Chain, Embeds, Step
 from onnxfuse.io import files
 
-ENCODERS = ("Transformer", "MLMTransformer")
+TOWERS = "CLIPModel"
+"""The old module of a model of two towers; version 6 names their methods in a Transformer's ``modality_config``."""
+
+ENCODERS = ("Transformer", "MLMTransformer", TOWERS)
 """The modules that a model of ``transformers`` is; the second the old one of SPLADE."""
 
 TRANSFORMER: dict[str, Any] = {
@@ -67,15 +71,24 @@ def read_modules(home: Home) -> tuple[Module, ...]:
     return tuple(modules)
 
 
-def read_asked(home: Home, modules: tuple[Module, ...]) -> tuple[str, Chain]:
-    """The task that modules ask for, whole, and what follows the encoder. Raises ModelError, ExportError."""
+def read_asked(home: Home, modules: tuple[Module, ...], tower: Architecture | None = None) -> tuple[str, Chain]:
+    """The task that modules ask for, whole, and what follows the encoder.
+
+    Args:
+        tower: the family of the tower that is exported, of a checkpoint of two; None of others.
+
+    Raises:
+        ModelError, ExportError: another module, or something else of one than onnxfuse exports.
+    """
     first, rest = modules[0], modules[1:]
     unknown = [module.kind for module in rest if module.kind not in READERS]
-    if first.kind not in ENCODERS or unknown:
+    if first.kind not in ENCODERS or unknown or (first.kind == TOWERS and tower is None):
         named = " -> ".join(module.kind for module in modules)
         known = ", ".join(READERS)
         raise refused(home, f"{MODULES} asks for {named}, wanted Transformer and behind it some of {known}")
     asked = read_config(home.inner(first.folder), "sentence_bert_config.json")
+    if tower is not None:
+        return _asked_of_tower(home, first, rest, asked, tower)
     default = "fill-mask" if first.kind == "MLMTransformer" else "feature-extraction"
     task = asked.get("transformer_task", default)
     if not rest:
@@ -87,10 +100,28 @@ def read_asked(home: Home, modules: tuple[Module, ...]) -> tuple[str, Chain]:
     return "fill-mask" if scores else "sentence-similarity", _chain(home, first, rest)
 
 
-def _chain(home: Home, first: Module, rest: tuple[Module, ...]) -> Chain:
+def _asked_of_tower(
+    home: Home, first: Module, rest: tuple[Module, ...], asked: Mapping[str, Any], tower: Architecture
+) -> tuple[str, Chain]:
+    """What a model of two towers asks of one: its embedding, and what follows it. Raises ModelError, ExportError."""
+    kind = "image" if PIXELS in tower.inputs else "text"
+    method = {"method": f"get_{kind}_features"}
+    named = asked.get("modality_config", {kind: method} if first.kind == TOWERS else None)
+    part = named.get(kind) if isinstance(named, dict) else None
+    given = {"pooler_output", None}  # that field of what the method gives, or all of it (transformers 4)
+    if not isinstance(part, dict) or part | method != part or part.get("method_output_name") not in given:
+        raise refused(home, f"sentence_bert_config.json asks for {kind} by {part!r:.80}, wanted {method['method']}")
+    exported = TRANSFORMER | {"module_output_name": SENTENCE, "modality_config": None}
+    _require_asked(home, asked, exported)
+    task = next(iter(tower.tasks))
+    (output,) = tower.outputs_of(task)
+    return task, _chain(home, first, rest, Embeds(output))
+
+
+def _chain(home: Home, first: Module, rest: tuple[Module, ...], *steps_before: Step) -> Chain:
     """The steps of the modules behind the first. Raises ExportError where none gives the sentence embedding."""
-    steps: list[Step] = []
-    pooled = False
+    steps = list(steps_before)
+    pooled = bool(steps)
     for module in rest:
         inner = home.inner(module.folder)
         config = read_config(inner, "config.json")

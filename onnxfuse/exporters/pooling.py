@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxfuse.architecture import MASK, Architecture
-from onnxfuse.exporters.sentence import SENTENCE, TOKENS, Chain, Dense, LayerNorm, Normalize, Pooling, Splade, Step
+from onnxfuse.exporters.sentence import SENTENCE, TOKENS, Chain, Dense, Embeds, LayerNorm, Normalize, Pooling, Splade, Step
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,11 @@ def wrap(model: Any, family: Architecture, task: str, outputs: tuple[str, ...], 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
             given = dict(zip(names, inputs, strict=True))
             found = dict(self.model(**given, return_dict=True))
-            if steps:
-                found[TOKENS] = found["logits" if task == "fill-mask" else "last_hidden_state"]
+            tokens = "logits" if task == "fill-mask" else "last_hidden_state"
+            if steps and tokens in found:
+                found[TOKENS] = found[tokens]
             for step, layers in zip(steps, self.steps, strict=True):
-                _apply(step, layers, found, given[MASK])
+                _apply(step, layers, found, given)
             return tuple(found[name] for name in outputs)
 
     return Exported().eval()
@@ -63,15 +64,21 @@ def _linear(weight: np.ndarray, bias: np.ndarray | None) -> torch.nn.Module:
     return layer
 
 
-def _apply(step: Step, layers: Any, found: dict[str, torch.Tensor], mask: torch.Tensor) -> None:
-    """Add what a step computes to what has been ``found``: token_embeddings [B,S,D], sentence_embedding [B,D]."""
+def _apply(step: Step, layers: Any, found: dict[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:
+    """Add what a step computes to what has been ``found``: token_embeddings [B,S,D], sentence_embedding [B,D].
+
+    Args:
+        given: the inputs by name.
+    """
     import torch
 
     match step:
+        case Embeds():
+            found[SENTENCE] = found[step.source]
         case Pooling():
-            found[SENTENCE] = pool(found[TOKENS], mask, step)
+            found[SENTENCE] = pool(found[TOKENS], given[MASK], step)
         case Splade():
-            found[SENTENCE] = _splade(found[TOKENS], mask, step)
+            found[SENTENCE] = _splade(found[TOKENS], given[MASK], step)
         case Normalize():
             found[step.target] = torch.nn.functional.normalize(found[step.source], dim=-1)
         case LayerNorm():

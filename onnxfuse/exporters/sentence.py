@@ -66,6 +66,13 @@ class Splade:
     twice: bool = False
 
 
-Step = Pooling | Dense | LayerNorm | Normalize | Splade
+@dataclass(frozen=True)
+class Embeds:
+    """The encoder's own embedding of the whole input, its output ``source`` [B,D], is the sentence embedding."""
+
+    source: str
+
+
+Step = Embeds | Pooling | Dense | LayerNorm | Normalize | Splade
 Chain = tuple[Step, ...]
 """What is done to the encoder's outputs, in order; empty for an encoder alone."""

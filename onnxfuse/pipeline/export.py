@@ -75,7 +75,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     path = plan.out / folders.MODEL
     progress(f"exporting with {exporter}")
     with atomic.replacing(path, guard) as staged:
-        model = Opened(staged, write(checkpoint, staged, exporter=exporter, opset=opset), checkpoint.config, keep=keep)
+        model = Opened(staged, write(checkpoint, staged, exporter=exporter, opset=opset), checkpoint.saved_config, keep=keep)
         clock.lap("export")
         label, run = frameworks()[framework].label, checkpoint_runner(checkpoint)
         progress(f"comparing with {label}")
