@@ -52,7 +52,7 @@ def chain(source: Path, output: Path, rounds: int, sentences: int, out: Console,
     outcome = run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
     tell(f"embedding {len(texts)} sentences with every model")
     vectors = {name: embeddings.embed(open_runner(path), tokenize, texts, BATCH) for name, path in outcome.paths.items()}
-    out.print(tables.run_table(outcome, f"{output.name}, real sentences, batches of {BATCH}"))
+    tables.run_table(outcome, f"{output.name}, real sentences, batches of {BATCH}").print(out)
     for name in list(vectors)[1:]:
         kept = embeddings.compare(vectors["ONNX"], vectors[name])
         out.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from onnxfuse.cli.grid import Grid
 from onnxfuse.errors import CONTROLS, printable
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Lines, Progress
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from onnxfuse.pipeline.step import Step
 
 WIDTH = 160
-"""Columns of a table that goes to a file or a pipe."""
+"""Columns of a table that goes to a file or a pipe, where COLUMNS says nothing."""
 
 
 class _Printer(Console):
@@ -31,7 +33,12 @@ class _Printer(Console):
         return super().render_str(printable(text), **options)
 
 
-out, err = _Printer(width=None if sys.stdout.isatty() else WIDTH), _Printer(stderr=True)
+def _columns() -> int | None:
+    """How wide stdout is; None leaves it to rich, which asks the terminal, or COLUMNS."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDTH
+
+
+out, err = _Printer(width=_columns()), _Printer(stderr=True)
 
 
 @contextmanager
@@ -51,7 +58,7 @@ def progress() -> Iterator[Progress]:
         yield tell
 
 
-def show(as_json: bool, value: Any, *lines: Any) -> None:
+def show(as_json: bool, value: Any, *lines: str | Grid) -> None:
     """Print a result: ``value`` as JSON, or ``lines`` of text and tables."""
     if as_json:
         text = json.dumps(folders.plain(value), indent=2, ensure_ascii=False)
@@ -61,7 +68,7 @@ def show(as_json: bool, value: Any, *lines: Any) -> None:
         if isinstance(line, str):
             out.print(line.replace("\n", "\\n"), markup=False, highlight=False, soft_wrap=True)
         else:
-            out.print(line)
+            line.print(out)
 
 
 def step_lines(step: Step, *parts: str) -> list[str]:

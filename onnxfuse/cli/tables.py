@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
+from onnxfuse.cli.grid import Grid
 from onnxfuse.io import folders
 from onnxfuse.measure.benchmark import Timing, ratio
 from onnxfuse.pipeline.ablation import Result
@@ -53,21 +52,26 @@ def int8_text(step: Quantized) -> str:
     return ", ".join(parts)
 
 
-def gate_table(trade_off: TradeOff, batch: int) -> Table:
+SPEED = "speed-up: the median over rounds of the first row's call by the one beside it; the ratio of the p50s may differ a little"
+"""What a column of ``ratio`` holds."""
+
+SPEED_ALONE = "speed-up: beside the original, measured anew with each row; the p50s of different rows are of different times"
+
+
+def gate_table(trade_off: TradeOff, batch: int) -> Grid:
     """What keeping linear layers in float brought and cost: one row for each model that was judged."""
-    table = Table(title=f"linear layers kept in float, batches of {batch}", title_justify="left")
-    for column in ("float", "cosine", "agreement", "accuracy", "p50 ms"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for candidate in trade_off.candidates:
-        quality = candidate.quality
-        table.add_row(
+    rows = [
+        (
             str(len(candidate.kept)),
-            f"{quality.cosine:.5f}",
-            f"{quality.agreement:.2%}",
-            "" if quality.accuracy is None else f"{quality.accuracy:.2%}",
+            f"{candidate.quality.cosine:.5f}",
+            f"{candidate.quality.agreement:.2%}",
+            "" if candidate.quality.accuracy is None else f"{candidate.quality.accuracy:.2%}",
             "" if candidate.p50 is None else f"{candidate.p50:.2f}",
         )
-    return table
+        for candidate in trade_off.candidates
+    ]
+    headers = ("float", "cosine", "agreement", "accuracy", "p50 ms")
+    return Grid(f"linear layers kept in float, batches of {batch}", headers, rows)
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -81,25 +85,23 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def ablation_table(results: Sequence[Result], title: str) -> Table:
+def ablation_table(results: Sequence[Result], title: str) -> Grid:
     """One row for each choice of rewrites."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("rewrites", no_wrap=True)
-    for column in ("made", "nodes", "error", "p50 ms", "95 % interval", "speed-up", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in results:
-        timing, speed = result.timing, result.speed
-        table.add_row(
+    rows = [
+        (
             result.name,
             str(result.rewrites),
             str(result.nodes),
             f"{result.error:.1e}",
-            f"{timing.p50:.2f}",
-            f"{timing.low:.2f} - {timing.high:.2f}",
-            f"{speed.value:.3f}x",
-            f"{speed.low:.3f} - {speed.high:.3f}",
+            f"{result.timing.p50:.2f}",
+            f"{result.timing.low:.2f} - {result.timing.high:.2f}",
+            f"{result.speed.value:.3f}x",
+            f"{result.speed.low:.3f} - {result.speed.high:.3f}",
         )
-    return table
+        for result in results
+    ]
+    headers = ("rewrites", "made", "nodes", "error", "p50 ms", "95 % interval", "speed-up", "95 % interval")
+    return Grid(title, headers, rows, (SPEED_ALONE,))
 
 
 def parity_text(result: Parity | None) -> str:
@@ -128,16 +130,13 @@ def parity_lines(result: Parity) -> list[str]:
     return [*lines, f"{'equal' if result.passed else 'different'} within {result.kind!r} on {on}"]
 
 
-def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, Mapping[str, str]] | None = None) -> Table:
-    """Latencies with the speed-up against the first row; ``extra`` adds columns by name and row."""
-    extra = extra or {}
-    table = Table(title=title, title_justify="left")
-    table.add_column("model", no_wrap=True)
-    for column in (*extra, "p50 ms", "95 % interval", "p90", "p99", "speed-up"):
-        table.add_column(column, justify="right", no_wrap=True)
+def timing_table(
+    timings: Mapping[str, Timing], title: str, extra: Mapping[str, Mapping[str, str]], notes: Sequence[str] = ()
+) -> Grid:
+    """Latencies with the speed-up against the first row; ``extra`` adds columns by name and row, ``notes`` lines below."""
     first = next(iter(timings.values()))
-    for name, timing in timings.items():
-        table.add_row(
+    rows = [
+        (
             name,
             *(values.get(name, "") for values in extra.values()),
             f"{timing.p50:.2f}",
@@ -146,10 +145,13 @@ def timing_table(timings: Mapping[str, Timing], title: str, extra: Mapping[str, 
             f"{timing.p99:.2f}",
             f"{ratio(first, timing).value:.2f}x",
         )
-    return table
+        for name, timing in timings.items()
+    ]
+    headers = ("model", *extra, "p50 ms", "95 % interval", "p90", "p99", "speed-up")
+    return Grid(title, headers, rows, (SPEED, *notes))
 
 
-def comparison_table(outcome: Comparison, title: str) -> Table:
+def comparison_table(outcome: Comparison, title: str) -> Grid:
     """One row for each candidate: size, memory, parity with the first, latency."""
     rows = outcome.rows
     reference = next(iter(rows))
@@ -158,10 +160,8 @@ def comparison_table(outcome: Comparison, title: str) -> Table:
         "peak memory": {name: megabytes(row.peak_memory) for name, row in rows.items() if row.peak_memory is not None},
         "against the first": {name: agreement_text(row) for name, row in rows.items()} | {reference: "reference"},
     }
-    table = timing_table({name: row.timing for name, row in rows.items()}, title, shown)
-    table.caption = "\n".join(f"{name}: {row.candidate.unjudged}" for name, row in rows.items() if row.candidate.unjudged) or None
-    table.caption_justify = "left"
-    return table
+    notes = [f"{name}: {row.candidate.unjudged}" for name, row in rows.items() if row.candidate.unjudged]
+    return timing_table({name: row.timing for name, row in rows.items()}, title, shown, notes)
 
 
 def agreement_text(row: Row) -> str:
@@ -171,28 +171,28 @@ def agreement_text(row: Row) -> str:
     return parity_text(row.parity) + ("" if row.parity.passed else ", too far")
 
 
-def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Table:
+def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Grid:
     """One row for each model: accuracy, F1, what it lost of the first one's accuracy, closeness to it, size and latency."""
     first = next(iter(results.values()))
-    table = Table(title=title, title_justify="left")
-    table.add_column("model", overflow="fold")
-    for column in ("accuracy", "F1", "drop", "cosine", "agreement", "size", "p50 ms", "speed-up"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for name, result in results.items():
         quality, right = result.quality, ("", "", "")
         if quality.accuracy is not None and first.quality.accuracy is not None:
             drop = (first.quality.accuracy - quality.accuracy) * 100
             right = f"{quality.accuracy:.2%}", f"{quality.f1:.4f}", f"{drop:.2f} points"
-        table.add_row(
-            name,
-            *right,
-            f"{quality.cosine:.5f}",
-            f"{quality.agreement:.2%}",
-            megabytes(result.size),
-            f"{result.timing.p50:.2f}",
-            f"{ratio(first.timing, result.timing).value:.2f}x",
+        rows.append(
+            (
+                name,
+                *right,
+                f"{quality.cosine:.5f}",
+                f"{quality.agreement:.2%}",
+                megabytes(result.size),
+                f"{result.timing.p50:.2f}",
+                f"{ratio(first.timing, result.timing).value:.2f}x",
+            )
         )
-    return table
+    headers = ("model", "accuracy", "F1", "drop", "cosine", "agreement", "size", "p50 ms", "speed-up")
+    return Grid(title, headers, rows, (SPEED,))
 
 
 def tune_lines(outcome: Tuned) -> list[str]:
@@ -216,16 +216,17 @@ def made_with() -> str:
     return ", ".join(f"{name} {version}" for name, version in folders.versions().items() if name in MAKERS)
 
 
-def run_table(outcome: Run, title: str) -> Table:
+def run_table(outcome: Run, title: str) -> Grid:
     """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
     sizes = {name: megabytes(step.size) for name, step in outcome.steps.items()}
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.fused, outcome.optimize.expected)
     int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize)
-    steps = {"optimized": fused, "int8": int8}
-    table = timing_table(outcome.timings, title, {"size": sizes, f"against {outcome.framework}": agrees})
-    lines = [f"{name}: {text}" for name, text in steps.items()]
-    table.caption = "\n".join([*lines, f"made with {made_with()}", f"files and record: {folder}/{folders.RECORD}"])
-    table.caption_justify = "left"
-    return table
+    notes = (
+        f"optimized: {fused}",
+        f"int8: {int8}",
+        f"made with {made_with()}",
+        f"files and record: {folder}/{folders.RECORD}",
+    )
+    return timing_table(outcome.timings, title, {"size": sizes, f"against {outcome.framework}": agrees}, notes)

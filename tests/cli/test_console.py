@@ -3,23 +3,18 @@
 import json
 
 import pytest
-from rich.table import Table
 
 from onnxfuse.cli import console
+from onnxfuse.cli.grid import Grid
 
 ODD = "a\x1b[31m\x9b2J\x07‮b"
 SAFE = r"a\x1b[31m\x9b2J\x07\u202eb"
 
 
-def table():
-    shown = Table(title=ODD)
-    shown.add_column(ODD, no_wrap=True)
-    shown.add_row(ODD)
-    shown.caption = ODD
-    return shown
+TABLE = Grid(ODD, (ODD, "number"), [(ODD, "1")], (ODD,))
 
 
-@pytest.mark.parametrize("shown", [ODD, table()], ids=["line", "table"])
+@pytest.mark.parametrize("shown", [ODD, TABLE], ids=["line", "table"])
 def test_lines_and_tables(capsys, shown):
     console.show(False, None, shown)
     out = capsys.readouterr().out
@@ -29,7 +24,10 @@ def test_lines_and_tables(capsys, shown):
 
 def test_a_line_stays_one(capsys):
     console.show(False, None, "a\nonnxfuse: done")
-    assert capsys.readouterr().out == "a\\nonnxfuse: done\n"
+    console.show(False, None, Grid("a\nb", ("c",), [("d\ne",)], ("f\ng",)))
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["a\\nonnxfuse: done", "a\\nb"]
+    assert "d\\ne" in out[5] and out[-1] == "f\\ng"
 
 
 def test_json_holds_the_same_text(capsys):

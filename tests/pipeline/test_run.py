@@ -244,7 +244,7 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
         "int8": 2,
     }
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - rich closes nothing
-    console.print(tables.run_table(outcome, "chain"))
+    tables.run_table(outcome, "chain").print(console)
     console.file.close()
     text = console.export_text()
     for word in ("PyTorch", "ONNX", "optimized", "int8", "attention 2/2", "reference", "speed-up"):

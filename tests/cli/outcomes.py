@@ -1,0 +1,64 @@
+"""What verbs return, with names and numbers as long as real ones get."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from onnxfuse.evaluation.quality import Quality
+from onnxfuse.measure.benchmark import Ratio, Timing, summarize
+from onnxfuse.pipeline.ablation import Result
+from onnxfuse.pipeline.compare import Candidate, Comparison, Row
+from onnxfuse.pipeline.evaluate import Evaluated
+from onnxfuse.pipeline.run import Run
+from onnxfuse.quantization.gate import Candidate as Kept
+from onnxfuse.quantization.gate import TradeOff
+from onnxfuse.verify.difference import Difference
+from onnxfuse.verify.parity import Parity
+
+FOLDER = "/home/someone/projects/search/onnx/sentence-transformers/paraphrase-multilingual-mpnet-base-v2"
+NAMES = [f"{FOLDER}/{name}" for name in ("model.onnx", "model_optimized.onnx", "model_quantized.onnx")]
+SHORT = ["onnx/docs-bert/model.onnx", "onnx/docs-bert/model_optimized.onnx", "transformers-int8"]
+
+
+def timing(scale: float) -> Timing:
+    return summarize([scale * (1 + at / 50) for at in range(20)])
+
+
+def parity(kind: str = "int8", passed: bool = True, real: str = "sentences of Python's own documentation") -> Parity:
+    seen = Difference("last_hidden_state", 1.2e-2, 0.1, 0.99876, 0.987, 0.5, "batch 3, length 512", 1234567, True, False, 77)
+    failures = () if passed else ("last_hidden_state differs by 1.2e-02",)
+    return Parity((seen,), 12, kind, failures, real)
+
+
+def comparison(names: list[str]) -> Comparison:
+    rows = {}
+    for at, name in enumerate(names):
+        entry = Candidate(name, "int8", lambda feeds: {}, unjudged="its calibration data are gone" if at == 1 else "")
+        rows[name] = Row(entry, timing(0.12345 / (at + 1)), None if at < 2 else parity(passed=False), 12345678901)
+    return Comparison(rows, {"openvino-bf16": "this CPU has no bfloat16"}, "batch 128, length 512")
+
+
+def evaluated(names: list[str]) -> dict[str, Evaluated]:
+    quality = Quality(0.998765, 0.98765, 0.91234, 0.9123, 800)
+    return {name: Evaluated(quality, timing(0.12345 / (at + 1)), 1112345678, 128) for at, name in enumerate(names)}
+
+
+def ablated() -> list[Result]:
+    names = ("none", "normal form", "attention-on-heads-decomposed alone", "all but skip-layer-normalization, bias, gelu", "all")
+    return [Result(name, 12345, 1234, 1.2e-6, timing(0.12345), Ratio(1.234, 1.111, 1.345)) for name in names]
+
+
+def trade_off() -> TradeOff:
+    quality = Quality(0.998765, 0.98765, 0.91234, 0.9123, 800)
+    kept = tuple(f"layer {at}: attention output" for at in range(12))
+    return TradeOff(kept, (Kept((), quality), Kept(kept, quality, 1234.567)), dict.fromkeys(kept, 0.1))
+
+
+def ran(folder: str) -> Run:
+    """What ``run`` returns; of its steps only what a table reads."""
+    step = {name: SimpleNamespace(path=Path(folder, name), size=1112345678) for name in ("a", "b", "c")}
+    counts = {"attention": 24, "gelu": 24, "layer_norm": 49, "qkv": 24}
+    step["b"].fused, step["b"].expected = counts, counts
+    models = ("ONNX", "optimized")
+    parities = {name: parity("reassociate", real="") for name in models}
+    timings = {name: timing(1.2345) for name in ("TensorFlow", *models)}
+    return Run(step["a"], step["b"], None, parities, timings, None, "TensorFlow", "nothing is worth quantizing")
