@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from onnxfuse.integrations.accelerate import accelerate as accelerate
     from onnxfuse.integrations.accelerate import accelerated as accelerated
     from onnxfuse.integrations.accelerate import load_torch as load_torch
+    from onnxfuse.integrations.sentences import cross_encoder as cross_encoder
+    from onnxfuse.integrations.sentences import sentence_transformer as sentence_transformer
 
 _VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "quantize")
 _CONFIGS = ("BenchmarkConfig", "ExportConfig", "OptimizeConfig", "QuantizeConfig", "Scheme", "Thresholds", "TuneConfig")
@@ -62,15 +64,17 @@ _ERRORS = (
     "UncalibratedError",
     "UsageError",
 )
-_INTEGRATIONS = ("accelerate", "accelerated", "load_torch")
+_MODULES_OF_TORCH = ("accelerate", "accelerated", "load_torch")
+_SENTENCES = ("cross_encoder", "sentence_transformer")
 _MODULES = {
     **dict.fromkeys(_VERBS, "api"),
-    **dict.fromkeys(_INTEGRATIONS, "integrations.accelerate"),
+    **dict.fromkeys(_MODULES_OF_TORCH, "integrations.accelerate"),
+    **dict.fromkeys(_SENTENCES, "integrations.sentences"),
     **dict.fromkeys(_CONFIGS, "config"),
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
-__all__ = [*_VERBS, *_INTEGRATIONS, *_CONFIGS, *_ERRORS]
+__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_SENTENCES, *_CONFIGS, *_ERRORS]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,18 +7,20 @@ import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxfuse import api, catalog
 from onnxfuse.architecture import ALL
 from onnxfuse.errors import ExportError, MissingExtraError, OnnxfuseError, UsageError, one_line
 from onnxfuse.exporters.description import class_task
 from onnxfuse.exporters.tasks import auto_classes, class_for, task_of
-from onnxfuse.integrations.module import Accelerated, Interface
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.check import check_runtime
 from onnxfuse.runtime import Settings, runtimes
+
+if TYPE_CHECKING:
+    from onnxfuse.integrations.module import Accelerated
 
 PRECISIONS: Mapping[str, str | None] = {"fp32": None, "bf16": "openvino-bf16", "int8": None}
 """The precisions, and the runtime of each that only one has."""
@@ -79,8 +81,12 @@ def load_torch(folder: str | PathLike[str], *, runtime: str | None = None, threa
 
 def _opened(folder: Path, runtime: str | None, threads: int | None, kept: contextlib.ExitStack | None = None) -> Accelerated:
     fields = folders.read_config(folder / folders.MODEL)
-    import transformers
+    try:
+        import transformers
 
+        from onnxfuse.integrations.module import Accelerated, Interface
+    except ImportError as error:
+        raise MissingExtraError("a model as a torch module", "torch") from error
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
     except Exception as error:

@@ -1,0 +1,76 @@
+"""Exported sentence encoders and cross-encoders as models of sentence-transformers: the same vectors and scores."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxfuse.architecture import OUTPUTS
+from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.exporters.home import Home
+from onnxfuse.exporters.module_readers import PROMPTS, read_config
+from onnxfuse.io import folders, onnx_file
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+CARRIED = ("prompts", "default_prompt_name", "similarity_fn_name")
+"""What a sentence model's settings say that its graph does not."""
+
+
+def sentence_transformer(
+    folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None
+) -> SentenceTransformer:
+    """An exported sentence encoder as a SentenceTransformer, with the checkpoint's prompts and similarity: the same vectors.
+
+    Args:
+        folder: what ``export`` or ``run`` wrote of a sentence model.
+        runtime, threads: as of ``onnxfuse.load``.
+
+    Raises:
+        OnnxfuseError: no such model is there, it cannot be opened, or sentence-transformers is not installed.
+    """
+    (output,) = OUTPUTS["sentence-similarity"]
+    place = _folder_with(Path(folder), output, "export a sentence model, or with --task sentence-similarity")
+    module = _module(place, output, output, runtime, threads)
+    from sentence_transformers import SentenceTransformer
+
+    said = read_config(Home(str(place)), PROMPTS)
+    carried = {name: said[name] for name in CARRIED if said.get(name)}
+    made: SentenceTransformer = SentenceTransformer(modules=[module], device="cpu", **carried)
+    return made
+
+
+def cross_encoder(folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> CrossEncoder:
+    """An exported cross-encoder as a CrossEncoder: the same scores. Args and Raises as of ``sentence_transformer``."""
+    (output,) = OUTPUTS["text-classification"]
+    place = _folder_with(Path(folder), output, "export a cross-encoder, or with --task text-classification")
+    module = _module(place, output, "scores", runtime, threads)
+    from sentence_transformers import CrossEncoder
+
+    made: CrossEncoder = CrossEncoder(modules=[module], device="cpu")
+    return made
+
+
+def _folder_with(folder: Path, output: str, how: str) -> Path:
+    """A folder whose model has an output. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; give the one that holds model.onnx and config.json")
+    path = folders.source_file(folder, folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
+    graph: ir.Graph = onnx_file.load(path).graph
+    given = [value.name or "" for value in graph.outputs]
+    if output not in given:
+        raise UsageError(f"{path} gives {', '.join(given)}, wanted {output}: {how}")
+    return folder
+
+
+def _module(folder: Path, output: str, name: str, runtime: str | None, threads: int | None) -> Any:
+    try:
+        from onnxfuse.integrations.sentence_module import OptimizedTransformer
+    except ImportError as error:
+        raise MissingExtraError("a model of sentence-transformers", "sentences") from error
+    taken = {"output": output, "name": name, "runtime": runtime, "threads": threads}
+    return OptimizedTransformer.load(str(folder), init_defaults=taken)
