@@ -72,15 +72,41 @@ def require_float(model: ir.Model) -> None:
             raise ModelError(f"weight {value.name} is {value.dtype.name}, wanted FLOAT; export the model in float32")
 
 
+LAYOUT = {"Cast", "Unsqueeze", "Squeeze", "Reshape", "Expand"}
+"""Operators behind which a zero is a zero still."""
+
+
 def find_linears(graph: ir.Graph) -> list[Linear]:
-    """The linear layers worth quantizing, in the graph's order."""
-    found, layer = [], 0
+    """The linear layers worth quantizing, in the graph's order.
+
+    Not those behind a mean over tokens whose number nothing holds from being zero: a row without a token is NaN there, and a
+    scale that all rows of a batch share would carry it to the others.
+    """
+    found, layer, undefined = [], 0, set[ir.Value]()
     for node in graph:
+        if _divides_by_count(node) or not undefined.isdisjoint(value for value in node.inputs if value is not None):
+            undefined.update(node.outputs)
+            continue
         if node.op_type in ("Attention", "MultiHeadAttention", "Softmax"):
             layer += 1
         if node.op_type == "MatMul" and not node.domain and (stored := _weight_of(node)) is not None:
             found.append(Linear(node, *stored, _role(node, layer)))
     return found
+
+
+def _divides_by_count(node: ir.Node) -> bool:
+    """Whether a node divides by the sum of an input of the graph, as by the number of tokens that a mask lets in."""
+    total = _laid_out(node.inputs[1]) if node.op_type == "Div" and not node.domain else None
+    producer = None if total is None else total.producer()
+    summed = _laid_out(producer.inputs[0]) if producer is not None and producer.op_type == "ReduceSum" else None
+    return summed is not None and summed.is_graph_input()
+
+
+def _laid_out(value: ir.Value | None) -> ir.Value | None:
+    """What a value was before its type and shape were changed."""
+    while value is not None and (producer := value.producer()) is not None and producer.op_type in LAYOUT:
+        value = producer.inputs[0]
+    return value
 
 
 def why_none(model: ir.Model) -> str:

@@ -35,7 +35,8 @@ DYNAMIC, QOPERATOR, QDQ = "dynamic", "qoperator", "qdq"
 
 
 class _Table(NamedTuple):
-    """An embedding table as it is stored: int8 [rows, D], and a scale for each row."""
+    """A weight that several read, as it is stored: of an embedding int8 [rows, D] and a scale for each row, of a matrix that
+    layers share int8 [K, N] and a scale for each column."""
 
     values: ir.Value
     scale: ir.Value
@@ -52,6 +53,7 @@ def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC,
     model = prepared.model.clone()
     graph = model.graph
     tables: dict[ir.Value, _Table] = {}
+    matrices: dict[ir.Value, _Table] = {}
     switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(prepared.linears)]))
     if switched:
         graph.inputs.append(switches)
@@ -59,7 +61,7 @@ def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC,
         if linear.name in keep:
             continue
         op = Op(graph, linear.name)
-        matrix, scale = _stored(graph, op, linear, prepared.weights_int8[linear.name], tables)
+        matrix, scale = _stored(graph, op, linear, prepared.weights_int8[linear.name], tables if linear.swapped else matrices)
         if format == DYNAMIC:
             result = _dynamic(op, linear.input, matrix, scale)
         else:
@@ -77,14 +79,20 @@ def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC,
 
 
 def _stored(
-    graph: ir.Graph, op: Op, linear: Linear, weight: Int8Weight, tables: dict[ir.Value, _Table]
+    graph: ir.Graph, op: Op, linear: Linear, weight: Int8Weight, several: dict[ir.Value, _Table]
 ) -> tuple[ir.Value, ir.Value]:
-    """The int8 matrix [K, N] of a linear layer and its scale; a weight that is a table too is kept in the table's order."""
-    scale = op.constant(weight.scale, "scale")
-    if not (linear.swapped and linear.shared):
-        return op.constant(np.ascontiguousarray(weight.values), "int8"), scale
-    table = tables.setdefault(linear.weight, _Table(_initializer(graph, linear.weight, weight.values.T, "int8"), scale))
-    return op.Transpose(table.values, perm=[1, 0]), table.scale
+    """The int8 matrix [K, N] of a linear layer and its scale; a weight that others read too is stored once, in its own order.
+
+    ``several``: what is stored of such weights so far.
+    """
+    if not (linear.shared or linear.weight in several):  # the last one that reads a shared weight finds it alone
+        return op.constant(np.ascontiguousarray(weight.values), "int8"), op.constant(weight.scale, "scale")
+    if linear.weight not in several:
+        array = weight.values.T if linear.swapped else weight.values
+        values, scale = (_initializer(graph, linear.weight, *each) for each in ((array, "int8"), (weight.scale, "scale")))
+        several[linear.weight] = _Table(values, scale)
+    values, scale = several[linear.weight]
+    return op.Transpose(values, perm=[1, 0]) if linear.swapped else values, scale
 
 
 def _dynamic(op: Op, x: ir.Value, matrix: ir.Value, scale: ir.Value) -> ir.Value:

@@ -189,3 +189,46 @@ def test_a_wrong_scheme_is_refused(wrong):
     assert Scheme(smooth=1.0).smooth == 1
     with pytest.raises(UsageError, match=r"choose one of|wanted auto, off"):
         Scheme(**wrong)
+
+
+MEAN = """g (float[B,S,128] x, int64[B,S] mask, float[128,128] before, float[128,128] behind) => (float[B,128] y)
+    <int64[1] tokens = {1}, int64[1] last = {-1}, float least = {0.000000001}> {
+    h = MatMul(x, before)  m = Unsqueeze(mask, last)  f = Cast<to = 1>(m)  k = Mul(h, f)  s = ReduceSum<keepdims = 0>(k, tokens)
+    c = ReduceSum<keepdims = 0>(f, tokens)  d = Div(s, c)  y = MatMul(d, behind) }"""
+
+
+@pytest.mark.parametrize(
+    ("text", "int8"),
+    [
+        (MEAN, 1),
+        (MEAN.replace("d = Div(s, c)", "a = Max(c, least)  d = Div(s, a)"), 2),
+        (MEAN.replace("d = Div(s, c)", "d = Sub(s, c)"), 2),
+        (MEAN.replace("(f, tokens)", "(e, tokens)").replace("c = R", "e = Exp(f)  c = R"), 2),  # as in a softmax: never zero
+    ],
+)
+def test_a_row_without_a_token_leaves_the_others_as_they_are(text, int8):
+    """A mean over no token is NaN, and so would be the scale of all rows."""
+    model = fill(parse(text), before=(128, 128), behind=(128, 128))
+    after = quantized(model.clone())
+    assert ops(after).count("MatMulInteger") == int8
+    feeds = {
+        "x": np.random.default_rng(0).standard_normal((2, 3, 128)).astype(np.float32),
+        "mask": np.array([[1, 1, 0], [0, 0, 0]]),
+    }
+    with_none, alone = outputs(after, feeds)["y"], outputs(after, {name: array[:1] for name, array in feeds.items()})["y"]
+    assert np.isfinite(with_none[0]).all()
+    np.testing.assert_allclose(with_none[0], alone[0], rtol=0, atol=0.05 * np.abs(alone).max())
+
+
+SHARED = "g (float[B,128] x, float[128,128] w) => (float[B,128] y) { a = MatMul(x, w)  b = Tanh(a)  y = MatMul(b, w) }"
+
+
+@pytest.mark.parametrize(("format", "static"), FORMATS)
+def test_a_matrix_that_layers_share_is_stored_once(format, static):
+    model = fill(parse(SHARED), w=(128, 128))
+    x = {"x": np.random.default_rng(1).standard_normal((5, 128)).astype(np.float32)}
+    after = quantized(model.clone(), lambda: [x], format, static=static)
+    stored = [value.const_value for value in after.graph.initializers.values() if value.const_value.dtype == ir.DataType.INT8]
+    assert [tensor.shape.numpy() for tensor in stored] == [(128, 128)]
+    wanted, got = outputs(model, x)["y"], outputs(after, x)["y"]
+    assert np.abs(got - wanted).max() / np.abs(wanted).max() < 0.03
