@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxfuse.architecture import CHOICES, MULTIPLE_CHOICE, TOKENS
 from onnxfuse.errors import ExportError, OnnxfuseError, UsageError, first_line
-from onnxfuse.exporters import empty_rows
+from onnxfuse.exporters import empty_rows, rotary
 from onnxfuse.exporters.api import exporters, frameworks
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.io import atomic, external, onnx_file
@@ -54,6 +54,7 @@ def export(checkpoint: Checkpoint, path: Path, *, exporter: str | None = None, o
         model = onnx_file.load(raw)
         _require(model, checkpoint, exporter, opset)
         empty_rows.restore(model)
+        rotary.widen(model)
         _drop_unread_inputs(model, checkpoint.inputs)
         _name_outputs(model, CHOICES if checkpoint.task == MULTIPLE_CHOICE else TOKENS)
         checkpoint.family.name_inputs(model)
