@@ -43,7 +43,7 @@ def export_tflite(plan: ExportConfig, progress: Progress = silent) -> Exported:
         profile = profile_of_family(checkpoint.family, checkpoint.config, checkpoint.task)
         original = checkpoint_runner(checkpoint)
         expected = expect(original, list(grid(profile)))
-        model = Opened(staged, config=checkpoint.config)
+        model = Opened(staged, config=checkpoint.saved_config)
         result = parity.compare(expected, model.runner(), tolerances.OF_PRECISION[plan.precision])
         result.require(f"LiteRT differs from {label}", unwritten(path))
         clock.lap("verify")
