@@ -14,7 +14,7 @@ ARCHITECTURE = Architecture(
     heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "pre-training": {"layer_norm": 1, "gelu": 1}},
     outputs={"pre-training": ("prediction_logits", "sop_logits")},
     checkpoints={
-        "albert/albert-base-v1": BASE,
+        "albert/albert-base-v1": BASE | {"hidden_act": "gelu"},
         "albert/albert-base-v2": BASE,
         "albert/albert-large-v2": LARGE,
         "albert/albert-xxlarge-v2": {},

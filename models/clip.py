@@ -2,7 +2,10 @@
 
 from onnxfuse.architecture import IMAGES, TOKENS, Architecture, Count, Tower
 
-LARGE = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "projection_dim": 768}
+BASE = {"bos_token_id": 0, "eos_token_id": 2}
+"""Not the tokenizer's ids: ``transformers`` then takes the largest id of a row as its last, as the checkpoints' own code does."""
+
+LARGE = BASE | {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "projection_dim": 768}
 LARGE_IMAGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 EMBED = "zero-shot-image-classification"
 """The task of the whole: each tower gives what is compared with the other's."""
@@ -19,8 +22,8 @@ TEXT = Architecture(
     tower=Tower("clip", "text_config", ("text_model.", "text_projection.")),
     ort_optimizer="clip",
     checkpoints={
-        "openai/clip-vit-base-patch32": {},
-        "openai/clip-vit-base-patch16": {},
+        "openai/clip-vit-base-patch32": BASE,
+        "openai/clip-vit-base-patch16": BASE,
         "openai/clip-vit-large-patch14": LARGE,
     },
 )

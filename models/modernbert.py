@@ -2,7 +2,8 @@
 
 from onnxfuse.architecture import TEXT_TASKS, TOKENS, Architecture, Count
 
-LARGE = {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 2624}
+BASE = {"classifier_pooling": "mean"}
+LARGE = BASE | {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 2624}
 HEADS = ("fill-mask", "text-classification", "token-classification", "question-answering", "multiple-choice")
 """All of them have a layer and a norm of their own; the first encoder layer has one norm less."""
 
@@ -15,7 +16,7 @@ ARCHITECTURE = Architecture(
     heads={task: {"layer_norm": 1, "gelu": 1} for task in HEADS},
     activation="hidden_activation",
     checkpoints={
-        "answerdotai/ModernBERT-base": {},
+        "answerdotai/ModernBERT-base": BASE,
         "answerdotai/ModernBERT-large": LARGE,
     },
 )
