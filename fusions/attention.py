@@ -23,6 +23,16 @@ SCALE_ROUNDING = 1e-6
 """Relative: 1/sqrt(H) as exporters write it (a product of two float32 square roots) counts as the operator's default."""
 
 
+ADDED = {"Add", "Sum", "Mul", "Div", "Reshape", "Transpose", "Where"}
+"""Operators that may stand between a part of the scores and Softmax."""
+
+
+APART = (
+    "GatherElements picks scores of positions out of a product of their own, which are added to Q K^T before Softmax: Attention "
+    "adds only what does not hang on Q and K, so that this stays as it is"
+)
+
+
 def swapped_heads(perm: list[int]) -> Rule:
     def before(op: Pattern, x: Var, target: Var) -> Term:
         return op.Transpose(op.Reshape(x, target), perm=perm)
@@ -165,6 +175,22 @@ def attention(
     return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n, scale=factor)
 
 
+def positions_scored(softmax: ir.Node) -> tuple[str, str] | None:
+    """Scores of positions beside those of Q and K: products of their own, of which an index picks one for each pair of tokens."""
+    waiting = [softmax.inputs[0]]
+    while waiting:
+        value = waiting.pop(0)
+        node = None if value is None else value.producer()
+        if node is None:
+            continue
+        source = node.inputs[0].producer() if node.op_type == "GatherElements" and node.inputs[0] is not None else None
+        if source is not None and source.op_type == "MatMul":
+            return node.outputs[0].name or "", APART
+        if node.op_type in ADDED:
+            waiting += [*node.inputs]
+    return None
+
+
 SWAPPED = (swapped_heads([1, 2, 0, 3]), swapped_heads([1, 2, 3, 0]))
 RULES = (
     Rule("attention", scaled_masked, guard, attention),
@@ -180,5 +206,6 @@ FUSION = Fusion(
     after=("heads-swapped",),  # attention reads [B,S,D]
     operator="Attention",
     anchors=("Softmax",),
+    otherwise=positions_scored,
     leftovers=("Softmax", "IsNaN"),  # IsNaN: PyTorch's guard against rows without any key
 )

@@ -172,6 +172,11 @@ def layer_norm(
     return op.LayerNormalization(x, gain, bias, axis=-1, epsilon=learned_epsilon)
 
 
+def keeps_axis(mean: ir.Node) -> bool:
+    """Whether what was averaged can be taken from what it was averaged of, as in a norm; pooling drops the axis."""
+    return mean.attributes.get_int("keepdims", 1) == 1
+
+
 RULES = (
     Rule("layer-norm", division_first, guard, layer_norm),
     Rule("layer-norm", gain_first, guard, layer_norm),
@@ -182,4 +187,11 @@ RULES = (
     Rule("layer-norm", without_gain, guard, layer_norm),
     Rule("layer-norm", bare, guard_unless("Add", "Mul"), layer_norm),
 )
-FUSION = Fusion("layer_norm", RULES, operator="LayerNormalization", anchors=("ReduceMean",), leftovers=("ReduceMean",))
+FUSION = Fusion(
+    "layer_norm",
+    RULES,
+    operator="LayerNormalization",
+    anchors=("ReduceMean",),
+    leftovers=("ReduceMean",),
+    left_if=keeps_axis,
+)

@@ -265,12 +265,11 @@ def canonical(model: ir.Model, target: Target, chosen: Selection, context: Conte
 def count(model: ir.Model) -> dict[str, int]:
     """How many of each thing a graph of standard operators holds, by the names that ``models/`` uses.
 
-    ``unfused``: operators that nothing else in an encoder uses, and a runtime's own that could not be taken apart.
+    ``unfused``: operators that stand for nothing else in an encoder, and a runtime's own that could not be taken apart.
     """
     known = [fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator]
-    leftovers = {name for fusion in known for name in fusion.leftovers}
     counts = {fusion.name: sum(map(fusion.made, model.graph)) for fusion in known}
-    left = sum(not node.domain and node.op_type in leftovers for node in model.graph)
+    left = sum(any(fusion.left(node) for fusion in known) for node in model.graph)
     own = sum(stands_for(node, known) is not None for node in model.graph)
     return counts | {"unfused": left + own}
 

@@ -35,13 +35,15 @@ LEADS, LAYER = "layer_norm", "attention"
 REACH = 12
 """How many nodes after its anchor the last node of a fusion may be: a norm has 6, attention 3, Gelu 4; exporters add some."""
 
+MEANT = "nothing to do if that is meant"
+
 ADVICE = (
     (r"graph output", "export without that output"),
     (r"read elsewhere", "remove the other reader, or compute it apart"),
     (r"not a constant|can override", "make it an initializer that is no graph input"),
     (r"is not known", "export again with dynamic dimensions named, or with the other --exporter"),
     (r"the mask", "name batch and length of ids and mask alike, compute neither in the graph, give the mask a shape it may have"),
-    (r"wanted|is not|has|runs over", "it computes something else here; nothing to do if that is meant"),
+    (r"wanted|is not|has|runs over", f"it computes something else here; {MEANT}"),
 )
 """What to do, by the words of a refusal; the first that fits."""
 
@@ -178,6 +180,10 @@ def _findings(layer: str, node: ir.Node, known: _Known, analysis: Analysis) -> I
         else:
             yield _missed(layer, fusion.name, name, _nearest(fusion.rules, [node], None, analysis))
     for fusion in known.at(node.op_type):
+        if fusion.otherwise is not None and (shown := fusion.otherwise(node)) is not None:
+            where, what = shown
+            yield Finding(layer, fusion.name, False, name, 1, what, CONSENT, where, MEANT)
+            continue
         near = _nearest(fusion.rules, _downstream(node), node, analysis)
         if fusion.name == LAYER or (near is not None and near[1] and near[0].matched > 1):
             yield _missed(layer, fusion.name, name, near)

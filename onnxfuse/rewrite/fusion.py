@@ -47,7 +47,9 @@ class Fusion:
         operator: the standard operator that the thing becomes; "" where it is nothing to count.
         condition: what a node of that operator must meet besides; None asks nothing more.
         anchors: operators by which ``explain`` finds a thing that was not fused.
-        leftovers: operators that nothing else in an encoder uses: each one left counts as not fused.
+        otherwise: of an anchor that computes another thing on purpose, the value that shows it and what it is; None of others.
+        leftovers: operators that stand for nothing else in an encoder: each one left counts as not fused.
+        left_if: what such an operator must meet besides; None asks nothing more.
         unless: a thing of a target and the choice that leaves this fusion out.
         alone: how ``ablate`` measures it.
     """
@@ -59,7 +61,9 @@ class Fusion:
     operator: str = ""
     condition: Callable[[ir.Node], bool] | None = None
     anchors: tuple[str, ...] = ()
+    otherwise: Callable[[ir.Node], tuple[str, str] | None] | None = None
     leftovers: tuple[str, ...] = ()
+    left_if: Callable[[ir.Node], bool] | None = None
     unless: tuple[str, str] | None = None
     alone: Alone = BY_RULE
 
@@ -70,6 +74,10 @@ class Fusion:
         """Whether a node is what this fusion makes."""
         of_operator = bool(self.operator) and node.op_type == self.operator and not node.domain
         return of_operator and (self.condition is None or self.condition(node))
+
+    def left(self, node: ir.Node) -> bool:
+        """Whether a node is a part of what this fusion did not make."""
+        return node.op_type in self.leftovers and not node.domain and (self.left_if is None or self.left_if(node))
 
 
 @dataclass(frozen=True)

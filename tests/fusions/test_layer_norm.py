@@ -4,6 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.fusions import layer_norm
+from onnxfuse.optimizer import count
 from tests.conftest import analysis_of, apply, assert_same, fill, ops, parse, retype
 
 HEAD = (
@@ -240,3 +241,12 @@ def test_keepdims_zero_is_refused():
     trace = apply(layer_norm.RULES, model)
     assert "LayerNormalization" not in ops(model)
     assert trace.misses["layer-norm"]["wanted"] == "keepdims=1"
+
+
+@pytest.mark.parametrize(
+    ("written", "unfused"),
+    [("", 1), ("<keepdims = 1>", 1), ("<keepdims = 0>", 0)],
+)
+def test_a_mean_that_drops_its_axis_is_pooling_and_no_norm_that_was_missed(written, unfused):
+    model = parse(f"g (float[B,S,8] x) => (float y) <int64[1] axes = {{1}}> {{ y = ReduceMean {written} (x, axes) }}")
+    assert count(model)["unfused"] == unfused

@@ -184,3 +184,30 @@ def test_the_operator_that_hides_a_shape_is_named():
     fill(model, w=(8, 8))
     said = [str(finding) for finding in explain(model, find("cpu"), ("attention",)) if finding.fusion == "attention"]
     assert any("no shape inference tells what com.acme.Blend at h gives" in line for line in said), said
+
+
+POSITIONS = """g (float[B,2,S,4] q, float[B,2,T,4] k, float[B,2,P,4] places, int64[B,2,S,T] at, float[9,1] table) => (float[B,2,S,T] y)
+    <float two = {2.0}> {
+    t = Transpose<perm = [0, 1, 3, 2]>(k)  s = MatMul(q, t)
+    r = Transpose<perm = [0, 1, 3, 2]>(places)  all = MatMul(q, r)  picked = GatherElements<axis = 3>(all, at)
+    half = Div(picked, two)  sum = Add(s, half)  y = Softmax<axis = -1>(sum) }"""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (POSITIONS, True),
+        (POSITIONS.replace("half = Div(picked, two)", "half = Tanh(picked)"), False),  # hidden behind another operator
+        (
+            POSITIONS.replace("GatherElements<axis = 3>(all, at)", "Relu(at2)").replace(
+                "int64[B,2,S,T] at", "float[B,2,S,T] at2"
+            ),
+            False,
+        ),
+        (POSITIONS.replace("all = MatMul(q, r)", "all = Tanh(q)"), False),
+    ],
+)
+def test_scores_of_positions_say_what_they_are(text, shown):
+    findings = explain(parse(text), find("cpu"), ("attention",))
+    (finding,) = (finding for finding in findings if finding.fusion == "attention")
+    assert (finding.where == "picked", "GatherElements picks scores of positions" in finding.seen) == (shown, shown)
