@@ -226,6 +226,16 @@ class QuantizeConfig(Config):
     overwrite: bool = False
 
 
+@dataclass(frozen=True)
+class PackageConfig(Config):
+    """Which model to package into the folder ``out``, in which layout. ``overwrite``: see ``OptimizeConfig``."""
+
+    source: Path
+    layout: str
+    out: Path
+    overwrite: bool = False
+
+
 THREADS = 1024
 """More than any machine that this runs on has cores: each takes memory, and starting a million takes minutes."""
 

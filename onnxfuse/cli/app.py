@@ -27,6 +27,7 @@ VERBS = (
     study.ablate,
     judge.evaluate,
     study.view,
+    make.package,
     make.run,
 )
 """In the order of --help."""

@@ -91,5 +91,4 @@ def _models_in(model: Path) -> list[Path]:
     if not model.is_dir():
         return [files.require_file(model)]
     names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, *folders.LITERT)
-    found = [model / name for name in names if (model / name).is_file()]
-    return found or [folders.source_file(model, folders.MODEL)]
+    return folders.models_in(model, names) or [folders.source_file(model, folders.MODEL)]

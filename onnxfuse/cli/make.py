@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from onnxfuse.cli import options
 from onnxfuse.cli.console import progress, show, step_lines, threads_text
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds, shape_text
+from onnxfuse.config import (
+    BenchmarkConfig,
+    ExportConfig,
+    OptimizeConfig,
+    PackageConfig,
+    QuantizeConfig,
+    Scheme,
+    Thresholds,
+    shape_text,
+)
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 
@@ -195,6 +204,29 @@ def _retype(model: Path | None, output: Path | None, *, elsewhere: bool, overwri
         f"{speed.value:.2f} times as fast ({speed.low:.2f} - {speed.high:.2f})",
     )
     show(as_json, step.to_json(), f"{source} to u8 x s8", *lines)
+
+
+def package(
+    layout: options.Layout,
+    model: options.Model = None,
+    output: options.PackageFolder = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Lay a folder's models, config and tokenizer into a folder that another library opens."""
+    source = folders.source_file(model, folders.OPTIMIZED, folders.MODEL, folders.QUANTIZED)
+
+    from onnxfuse.cli import tables
+    from onnxfuse.pipeline import package as verb
+
+    plan = PackageConfig(source, layout, verb.package_folder(source, layout, output), overwrite)
+    with progress() as tell:
+        made = verb.package(plan, tell)
+    lines = [f"{source.parent} for {layout}: {made.path}, {len(made.files)} files"]
+    for each, path in made.models.items():
+        lines += [f"{path}  {tables.megabytes(made.sizes[each])}", f"  use: {made.use[each]}"]
+        lines += [f"  parity: {tables.parity_text(made.parity[each])}"] if each in made.parity else []
+    show(as_json, made.to_json(), *lines)
 
 
 def run(

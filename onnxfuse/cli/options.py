@@ -114,6 +114,13 @@ RealData = Annotated[
 ]
 Labelled = Annotated[Path, Option("--data", help="Real inputs, and labels: a folder of .npy files, .npz, .csv or .jsonl.")]
 
+# Of package
+Layout = Annotated[
+    str,
+    Option("--for", help="The library: optimum, sentence-transformers, transformers.js, triton or openvino.", metavar="LIBRARY"),
+]
+PackageFolder = Annotated[Path | None, Option("-o", "--output", help="The folder; packages/NAME-LIBRARY when not given.")]
+
 # Of view
 NoBrowser = Annotated[bool, Option("--no-browser", help="Only print the address.")]
 Port = Annotated[int, Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")]

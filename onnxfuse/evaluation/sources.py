@@ -62,7 +62,7 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset:
     """
     if missing := _collator(source, model).missing((IDS, MASK)):
         raise UncalibratedError(f"sentences do not give its {', '.join(missing)}; give --calibration DATA")
-    if not has_tokenizer(source.parent):
+    if not has_tokenizer(folders.home_of(source)):
         raise UncalibratedError("no tokenizer lies beside the model; give --calibration DATA")
     collator = collator_of(source, model)
     try:
@@ -103,18 +103,18 @@ def _first_position(config: Mapping[str, Any], source: Path) -> int:
     padding, rows = config.get("pad_token_id"), config.get("max_position_embeddings")
     if not isinstance(padding, int) or not isinstance(rows, int):
         return 0
-    longest = folders.read_json(source.with_name("tokenizer_config.json")).get("model_max_length")
+    longest = folders.read_json(folders.home_of(source) / "tokenizer_config.json").get("model_max_length")
     counted = "roberta" in str(config.get("model_type")) or longest == rows - padding - 1
     return padding + 1 if counted else 0
 
 
 def _opener(sources: Sequence[Path], collators: Sequence[Collator]) -> Callable[[], Tokenizer] | None:
     """Opens the tokenizer of the first model that has one; None where none has."""
-    found = [source for source in sources if has_tokenizer(source.parent)]
+    found = [source for source in sources if has_tokenizer(folders.home_of(source))]
     return partial(_tokenizer, found, collators) if found else None
 
 
 def _tokenizer(sources: Sequence[Path], collators: Sequence[Collator]) -> Tokenizer:
     """The first one's tokenizer, for texts that all models take whole."""
     lengths = [collator.sizes.length for collator in collators if collator.sizes.length is not None]
-    return tokenizer(sources[0].parent, min([LONGEST, *lengths, *(collator.longest for collator in collators)]))
+    return tokenizer(folders.home_of(sources[0]), min([LONGEST, *lengths, *(collator.longest for collator in collators)]))

@@ -125,7 +125,7 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
         asked is not None,
         saved_as,
         chain,
-        *_beside(top, home, () if tower else modules),
+        *beside(top, home, () if tower else modules),
         None if tower is None else tower.tower,
     )
 
@@ -162,7 +162,7 @@ def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
     return str(next(iter(names), "")).removeprefix("TF")
 
 
-def _beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
+def beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
     """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top.
 
     Args:

@@ -23,6 +23,9 @@ LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
 EXPORTS = Path("onnx")
 """Where ``export`` puts a model when no folder is given."""
 
+PACKAGES = Path("packages")
+"""Where ``package`` puts a folder when none is given."""
+
 RECORDED = (
     "onnxfuse",
     "onnx",
@@ -59,8 +62,14 @@ PROCESSOR_FILES = (
 """Files beside a model that a user of the exported one needs."""
 
 
+APART = ("onnx", "1")
+"""Folders that hold models apart from their config.json and tokenizer, which lie above: the hub's, and Triton's first version."""
+
+
 def source_file(model: Path | None, *names: str) -> Path:
     """The file that a verb works on: the given file, or the first of ``names`` in the given, current or newest folder.
+
+    Of a folder that holds none of them, those in the folders of ``APART`` in there.
 
     Raises:
         UsageError: nothing is there.
@@ -69,12 +78,27 @@ def source_file(model: Path | None, *names: str) -> Path:
         return files.require_file(model)
     folders = [model] if model is not None else [Path(), *_newest_exports()]
     for folder in folders:
-        commit.settle(folder)
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
+        if found := models_in(folder, names):
+            return found[0]
     where = f"{model} holds" if model is not None else f"the current folder and {EXPORTS}/ hold"
     raise UsageError(f"{where} no {' and no '.join(names)}; give an .onnx file or a folder, or run: onnxfuse export NAME")
+
+
+def models_in(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of a folder with these names, in their order; or those of the first folder of ``APART`` in it that has some."""
+    for place in (folder, *(folder / name for name in APART)):
+        commit.settle(place)
+        if found := [place / name for name in names if (place / name).is_file()]:
+            return found
+    return []
+
+
+def home_of(model: Path) -> Path:
+    """The folder of a model's config.json, tokenizer and the like: its own, or that above one of ``APART`` which has none."""
+    folder = model.parent
+    apart = folder.absolute().name in APART and not os.path.lexists(folder / "config.json")
+    above = folder.parent if folder.name else folder / ".."
+    return above if apart and os.path.lexists(above / "config.json") else folder
 
 
 def export_folder(source: str, out: Path | None) -> Path:
@@ -110,7 +134,7 @@ def output_folder(out: Path) -> Path:
 
 def read_config(source: Path) -> dict[str, Any]:
     """config.json beside a model, or an empty dict where there is none. Raises ModelError when it is no JSON object."""
-    path = source.with_name("config.json")
+    path = home_of(source) / "config.json"
     commit.settle(path.parent)
     return files.read_object(door.linked(path, path.parent)) if os.path.lexists(path) else {}
 

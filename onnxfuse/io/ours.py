@@ -45,9 +45,14 @@ class Replaceable:
     def require(self, *paths: Path) -> None:
         """Ask before the work begins. Raises UsageError where one of ``paths`` is there and must stay, or can not come to be."""
         for path in paths:
-            require_room(path.parent)
-            if os.path.lexists(path):
-                self(path.parent, path.name)
+            self.require_in(path.parent, path.name)
+
+    def require_in(self, home: Path, *names: str) -> None:
+        """The same of files in a folder that has the record of them, by names that may lie deeper."""
+        for name in names:
+            require_room((home / name).parent)
+            if os.path.lexists(home / name):
+                self(home, name)
 
 
 def require_room(folder: Path) -> None:
@@ -101,10 +106,11 @@ def _says_so(path: Path) -> bool:
 def inputs_of(model: Path, weights: Iterable[Path]) -> tuple[Path, ...]:
     """What a verb reads of a model: its file, ``weights``, and what lies beside it: config.json, tokenizer, exports."""
     names = {"config.json", *folders.PROCESSOR_FILES}
-    for step, entry in folders.recorded(model.parent).items():
+    home = folders.home_of(model)
+    for step, entry in folders.recorded(home).items():
         written = (entry.get("made") or entry.get("files")) if step.startswith("export") and isinstance(entry, dict) else ()
         names |= {str(name) for name in written if not str(name).endswith(RESULTS)} if isinstance(written, dict | list) else set()
-    return (model, *weights, *(model.parent / name for name in sorted(names)))
+    return (model, *weights, *(home / name for name in sorted(names)))
 
 
 RESULTS = (".onnx", ".onnx.data", ".tflite")

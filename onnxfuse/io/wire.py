@@ -137,6 +137,12 @@ def _streamed(tensor: ir.TensorProtocol) -> bool:
 
 
 def write(file: BinaryIO, proto: onnx.ModelProto, weights: Weights) -> None:
+    """Write a model, its graph last, and ``weights`` behind what else the graph holds.
+
+    A model of no producer gets one: OpenVINO takes a file for ONNX by its first fields, of which no two may be alike, as two
+    opsets would be. Source: OpenVINO's onnx_model_validator.
+    """
+    proto.producer_name = proto.producer_name or "onnxfuse"
     headers = [_tensor_header(value, tensor) for value, tensor in weights]
     graph = proto.graph.SerializeToString()
     sizes = [len(header) + tensor.nbytes for header, (_, tensor) in zip(headers, weights, strict=True)]

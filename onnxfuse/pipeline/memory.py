@@ -14,14 +14,13 @@ from onnxfuse.errors import ModelError
 _CHILD = """
 import json, sys
 from pathlib import Path
-from onnxfuse.io import onnx_file
+from onnxfuse.io import folders, onnx_file
 from onnxfuse.pipeline.memory import peak_so_far
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.runtime import Settings, open_runner
 path, like, runtime = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 batch, length, threads = map(int, sys.argv[4:])
-config = like.with_name("config.json")
-profile = profile_of(onnx_file.load(like), json.loads(config.read_text()) if config.is_file() else {})
+profile = profile_of(onnx_file.load(like), folders.read_config(like))
 before = peak_so_far()
 run = open_runner(path, Settings(runtime, threads))
 for seed in range(3):

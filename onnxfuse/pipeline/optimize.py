@@ -120,7 +120,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
         clock.lap("save")
         if plan.verify != "off":
             progress("comparing with the original")
-            result = compare_files(source, saved, _kind(source.model), zeros=fused.padding.zeros)
+            result = compare_files(source, saved, kind_of(source.model), zeros=fused.padding.zeros)
             result.require("optimizing changed the outputs", unwritten(plan.out))
             clock.lap("verify")
         step = Optimized(
@@ -174,7 +174,7 @@ def _note(target: Target, counts: Mapping[str, int]) -> str:
     return json.dumps(note | ({"libraries": target.libraries} if target.libraries else {}))
 
 
-def _kind(model: ir.Model) -> str:
+def kind_of(model: ir.Model) -> str:
     """The row of ``TOLERANCES`` that a rewrite of the model is held to: by the coarsest numbers that it computes with."""
     if integer_node(model) is not None:
         return "int8"  # a rounding step before int8 is a whole code behind it

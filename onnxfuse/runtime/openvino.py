@@ -51,7 +51,7 @@ def open_runner(path: Path, settings: Settings, precision: str) -> Runner:
         with denormals.as_zero(settings.denormals_as_zero):
             request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {_reason(error)}") from error
+        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {reason(error)}") from error
     return _caller(request, settings.denormals_as_zero)
 
 
@@ -67,13 +67,13 @@ def _caller(request: Any, denormals_as_zero: bool) -> Runner:
                 results = request.infer({name: array for name, array in feeds.items() if name in wanted}, share_inputs=True)
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-            raise ModelError(f"OpenVINO cannot run the model on {shapes}: {_reason(error)}") from error
+            raise ModelError(f"OpenVINO cannot run the model on {shapes}: {reason(error)}") from error
         return {name: np.array(results[at]) for at, name in enumerate(names)}
 
     return call
 
 
-def _reason(error: RuntimeError) -> str:
+def reason(error: RuntimeError) -> str:
     """The last of OpenVINO's lines that says something: the first ones are places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from onnxfuse import plugins
 from onnxfuse.errors import ModelError, UsageError, first_line
+from onnxfuse.io import folders
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
 from onnxfuse.rewrite.inference import Inferred
@@ -134,7 +135,7 @@ def _hint(path: Path | None, said: str) -> str:
     """The next step where sizes had to be guessed, or are too large anyway."""
     if any(word in said for word in MEMORY):
         return "; give it fewer rows or tokens, or more memory"
-    guessed = path is not None and not path.with_name("config.json").is_file()
+    guessed = path is not None and not (folders.home_of(path) / "config.json").is_file()
     return "; put its config.json beside it, which tells the lengths and sizes it takes" if guessed else ""
 
 

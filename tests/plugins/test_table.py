@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins import test_exporter, test_family, test_fusion, test_runtime, test_target
+from tests.plugins import test_exporter, test_family, test_fusion, test_layout, test_runtime, test_target
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
@@ -14,6 +14,7 @@ EXAMPLES = {
     "family": test_family.ERNIE,
     "runtime": test_runtime.REFERENCE,
     "exporter": test_exporter.SIGNED,
+    "layout": test_layout.FLAT,
     "target with operators": test_target.LOWERING,
 }
 

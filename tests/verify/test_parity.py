@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.errors import ModelError, ParityError
-from onnxfuse.pipeline.optimize import _kind
+from onnxfuse.pipeline.optimize import kind_of
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import Case
@@ -592,6 +592,6 @@ def test_queries_with_a_key_are_not(tmp_path, repair, of, instead):
 @pytest.mark.parametrize(("dtype", "kind"), [("float", "reassociate"), ("float16", "half"), ("bfloat16", "bfloat16")])
 def test_a_rewrite_is_held_to_the_row_of_the_models_type(dtype, kind):
     model = parse(f"g ({dtype}[B,S] x) => ({dtype}[B,S] y) {{ y = Relu(x) }}")
-    assert _kind(model) == kind
+    assert kind_of(model) == kind
     model = parse(f"g (float[B,S] x) => (float[B,S] y) <{dtype}[2] w = {{1, 2}}> {{ c = Cast<to = 1>(w)  y = Mul(x, c) }}")
-    assert _kind(model) == kind
+    assert kind_of(model) == kind
