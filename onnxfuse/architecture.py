@@ -190,6 +190,10 @@ MASK = "attention_mask"
 IDS, TYPES, POSITIONS, PIXELS = "input_ids", "token_type_ids", "position_ids", "pixel_values"
 """What Hugging Face calls the others."""
 
+PROMPT = "prompt_length"
+"""The input that holds how many tokens of each row are its prompt, in models whose pooling leaves prompts out; whole numbers [B].
+sentence-transformers calls it so."""
+
 
 def _fix(model: ir.Model, name: str, size: int) -> None:
     """Give the dimension ``name`` of the inputs and outputs a number."""

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfuse.architecture import IDS, MASK, PIXELS, POSITIONS, TYPES
+from onnxfuse.architecture import IDS, MASK, PIXELS, POSITIONS, PROMPT, TYPES
 from onnxfuse.errors import ModelError, OnnxfuseError
 from onnxfuse.runtime import Feeds
 from onnxfuse.verify.profile import BATCH, CHOICES, LENGTH, Input, Profile
 
-NAMES = {"ids": IDS, "mask": MASK, "types": TYPES, "positions": POSITIONS, "values": PIXELS}
+NAMES = {"ids": IDS, "mask": MASK, "types": TYPES, "positions": POSITIONS, "values": PIXELS, "prompt": PROMPT}
 """What Hugging Face calls the input of each role."""
 
-MADE = ("types", "positions")
-"""Roles that need no data: 0 for each token, as BertModel does, and its place."""
+MADE = ("types", "positions", "prompt")
+"""Roles that need no data: 0 for each token, as BertModel does, its place, and no prompt."""
 
 UNKNOWN = 2
 """What a profile says of ids' range where nothing tells it."""
@@ -255,7 +255,7 @@ class Collator:
             keep = np.broadcast_to(keep[:, None], rows.columns[self.column(ids, rows.columns) or ids.name].shape)
         if role == "mask":
             return np.where(keep if value.axes == CHOICES else value.spread(keep), *value.meaning)
-        made = np.zeros(keep.shape, np.int64)
+        made = np.zeros(len(keep) if role == "prompt" else keep.shape, np.int64)
         if role == "positions":
             made = np.cumsum(keep, axis=1) * keep + self.first - 1 if self.first else made + np.arange(keep.shape[1])
         return made if BATCH in value.axes else made[0]

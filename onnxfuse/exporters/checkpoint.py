@@ -27,6 +27,7 @@ class Checkpoint:
         config: config.json as a dict.
         files: processor files to lay beside the exported model, by their relative names.
         texts: the same, of files that say something else there.
+        more_inputs: what ``module`` takes beside the family's inputs, with dynamic dimensions by axis.
         framework: the name of what runs ``module``.
         origin: what it was read as, for people; empty when that is the framework's own class.
     """
@@ -41,6 +42,7 @@ class Checkpoint:
     origin: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    more_inputs: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.outputs = self.outputs or self.family.outputs_of(self.task)
@@ -48,7 +50,7 @@ class Checkpoint:
     @property
     def inputs(self) -> dict[str, Mapping[int, str]]:
         """What ``module`` takes, in order, with dynamic dimensions by axis."""
-        return self.family.inputs_of(self.config, self.task)
+        return {**self.family.inputs_of(self.config, self.task), **self.more_inputs}
 
     def __str__(self) -> str:
         """The framework, and how the weights came to it."""

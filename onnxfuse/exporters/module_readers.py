@@ -61,19 +61,10 @@ def _pooling(home: Home, config: dict[str, Any], encoder: Home) -> Pooling:
     if not isinstance(chosen, list) or not chosen or any(mode not in MODES for mode in chosen):
         kind = " and ".join(map(str, chosen)) if isinstance(chosen, list) and chosen else "of no kind"
         raise refused(home, f"its pooling is {kind}, wanted some of {', '.join(MODES)}")
-    if config.get("include_prompt") is False:
-        _require_no_prompts(home)
     known = ("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt")
     require_known(home, f"{home}/config.json", {name: value for name, value in config.items() if name not in OLD_MODES}, known)
     tokenizer = read_config(encoder, "tokenizer_config.json")
-    return Pooling(tuple(chosen), tokenizer.get("padding_side") == "left")
-
-
-def _require_no_prompts(home: Home) -> None:
-    """Refuse a pooling that leaves prompts out where there are some: how long one is, is no input of a graph."""
-    prompts = read_config(Home(home.source), PROMPTS).get("prompts") or {}
-    if not isinstance(prompts, dict) or any(prompts.values()):
-        raise refused(home, "its pooling leaves prompts out (include_prompt), whose length is no input of a graph")
+    return Pooling(tuple(chosen), tokenizer.get("padding_side") == "left", config.get("include_prompt") is False)
 
 
 def _dense(home: Home, config: dict[str, Any], encoder: Home) -> Dense:

@@ -7,18 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxfuse.architecture import MASK, Architecture
-from onnxfuse.exporters.sentence import SENTENCE, TOKENS, Chain, Dense, Embeds, LayerNorm, Normalize, Pooling, Splade, Step
+from onnxfuse.architecture import MASK, PROMPT, Architecture
+from onnxfuse.exporters.sentence import (
+    SENTENCE,
+    TOKENS,
+    Chain,
+    Dense,
+    Embeds,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    Splade,
+    Step,
+    inputs_of,
+)
 
 if TYPE_CHECKING:
     import torch
 
 
 def wrap(model: Any, family: Architecture, task: str, outputs: tuple[str, ...], chain: Chain = ()) -> torch.nn.Module:
-    """A module whose forward takes the family's inputs in order and returns ``outputs`` of a task as a tuple."""
+    """A module whose forward takes the family's inputs in order, then the chain's, and returns ``outputs`` as a tuple."""
     import torch
 
     names = tuple(family.inputs_of(model.config.to_dict(), task))
+    beside = tuple(inputs_of(chain, outputs))
     steps = chain or ((Pooling(),) if task == "sentence-similarity" else ())
 
     class Exported(torch.nn.Module):
@@ -28,8 +41,8 @@ def wrap(model: Any, family: Architecture, task: str, outputs: tuple[str, ...], 
             self.steps = torch.nn.ModuleList(map(_layers, steps))
 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            given = dict(zip(names, inputs, strict=True))
-            found = dict(self.model(**given, return_dict=True))
+            given = dict(zip((*names, *beside), inputs, strict=True))
+            found = dict(self.model(**{name: given[name] for name in names}, return_dict=True))
             tokens = "logits" if task == "fill-mask" else "last_hidden_state"
             if steps and tokens in found:
                 found[TOKENS] = found[tokens]
@@ -76,7 +89,7 @@ def _apply(step: Step, layers: Any, found: dict[str, torch.Tensor], given: Mappi
         case Embeds():
             found[SENTENCE] = found[step.source]
         case Pooling():
-            found[SENTENCE] = pool(found[TOKENS], given[MASK], step)
+            found[SENTENCE] = pool(found[TOKENS], given[MASK], step, given.get(PROMPT))
         case Splade():
             found[SENTENCE] = _splade(found[TOKENS], given[MASK], step)
         case Normalize():
@@ -91,47 +104,57 @@ def _apply(step: Step, layers: Any, found: dict[str, torch.Tensor], given: Mappi
             found[step.target] = made
 
 
-def pool(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+def pool(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling, prompt: torch.Tensor | None = None) -> torch.Tensor:
     """One embedding a row: tokens [B,S,D] float, mask [B,S] integer, result [B,D] or, of several modes, [B,n*D].
 
     A row without tokens gives zeros, for ``max`` the lowest number, and for ``cls`` its first position.
     Source: sentence-transformers' Pooling (means divide by at least 1e-9).
+
+    Args:
+        prompt: how many real tokens at each row's begin are left out, [B] integer; None leaves none out.
     """
     import torch
 
-    pooled = [POOLED[mode](tokens, mask, pooling.left) for mode in pooling.modes]
+    begin = _first(mask) if pooling.left or prompt is not None else None
+    if begin is not None and prompt is not None:
+        tokens = tokens * mask.unsqueeze(-1).to(tokens.dtype)  # so that nothing shows padding, whichever token is picked
+        mask = mask * (_positions(mask) >= (begin + prompt).unsqueeze(-1)).to(mask.dtype)
+    pooled = [POOLED[mode](tokens, mask, begin) for mode in pooling.modes]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
 
 
-def _cls(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
-    return _at(tokens, _first(mask)) if left else tokens[:, 0]
+# Of each mode: tokens [B,S,D], the mask [B,S] of those that are pooled, and where rows begin [B]; None at their first position
 
 
-def _max(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+def _cls(tokens: torch.Tensor, mask: torch.Tensor, begin: torch.Tensor | None) -> torch.Tensor:
+    return tokens[:, 0] if begin is None else _at(tokens, _first(mask))
+
+
+def _max(tokens: torch.Tensor, mask: torch.Tensor, begin: torch.Tensor | None) -> torch.Tensor:
     import torch
 
     return torch.where(mask.unsqueeze(-1) > 0, tokens, torch.finfo(tokens.dtype).min).max(dim=1).values
 
 
-def _mean(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+def _mean(tokens: torch.Tensor, mask: torch.Tensor, begin: torch.Tensor | None) -> torch.Tensor:
     kept = mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9)
 
 
-def _mean_sqrt_len(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+def _mean_sqrt_len(tokens: torch.Tensor, mask: torch.Tensor, begin: torch.Tensor | None) -> torch.Tensor:
     kept = mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9).sqrt()
 
 
-def _weighted_mean(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+def _weighted_mean(tokens: torch.Tensor, mask: torch.Tensor, begin: torch.Tensor | None) -> torch.Tensor:
     """The first real token counts once, the next one twice, and so on."""
     positions = _positions(mask).unsqueeze(0) + 1
-    counted = positions - _first(mask).unsqueeze(-1) if left else positions
+    counted = positions if begin is None else positions - begin.unsqueeze(-1)
     kept = (mask * counted).unsqueeze(-1).to(tokens.dtype)
     return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1e-9)
 
 
-def _last(tokens: torch.Tensor, mask: torch.Tensor, left: bool) -> torch.Tensor:
+def _last(tokens: torch.Tensor, mask: torch.Tensor, begin: torch.Tensor | None) -> torch.Tensor:
     last = (mask * _positions(mask).unsqueeze(0)).max(dim=1).values
     return _at(tokens * mask.unsqueeze(-1).to(tokens.dtype), last)
 
@@ -155,7 +178,7 @@ def _at(tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     return tokens.gather(1, index).squeeze(1)
 
 
-POOLED: dict[str, Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]] = {
+POOLED: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]] = {
     "cls": _cls,
     "max": _max,
     "mean": _mean,

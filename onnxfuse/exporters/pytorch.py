@@ -20,6 +20,7 @@ from onnxfuse.exporters.description import Description, cannot_load, describe, f
 from onnxfuse.exporters.faithful import Checker
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.run_pytorch import torch_runner
+from onnxfuse.exporters.sentence import inputs_of
 from onnxfuse.exporters.tasks import auto_classes, checked, choose_outputs, class_for, classification, tasks_of
 from onnxfuse.verify.inputs import profile_of_family
 
@@ -169,6 +170,7 @@ def _pretrained(source: str, opening: Opening) -> Checkpoint:
         origin=", ".join([*origin, *description.assumed]),
         texts=description.texts,
         outputs=outputs,
+        more_inputs=inputs_of(description.chain, outputs),
     )
 
 

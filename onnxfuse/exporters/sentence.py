@@ -5,9 +5,13 @@ Source: sentence-transformers 6.2's modules.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from onnxfuse.architecture import PROMPT
+from onnxfuse.config import BATCH_SIZE
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
@@ -24,10 +28,12 @@ class Pooling:
     Args:
         modes: of ``MODES``; their results stand one after another.
         left: whether the tokenizer pads on the left, so that rows do not begin with their first token.
+        without_prompt: whether each row's first tokens, as many as the input ``PROMPT`` says, are left out.
     """
 
     modes: tuple[str, ...] = ("mean",)
     left: bool = False
+    without_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,3 +82,9 @@ class Embeds:
 Step = Embeds | Pooling | Dense | LayerNorm | Normalize | Splade
 Chain = tuple[Step, ...]
 """What is done to the encoder's outputs, in order; empty for an encoder alone."""
+
+
+def inputs_of(chain: Chain, outputs: Collection[str]) -> dict[str, Mapping[int, str]]:
+    """The inputs that a chain needs beside the encoder's for these outputs, with their dynamic dimensions by axis."""
+    asks = SENTENCE in outputs and any(isinstance(step, Pooling) and step.without_prompt for step in chain)
+    return {PROMPT: {0: BATCH_SIZE}} if asks else {}

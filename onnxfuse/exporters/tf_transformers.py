@@ -236,12 +236,14 @@ def _sentence(tokens: Any, mask: Any, chain: sentence.Chain) -> Any:
     pooled = tokens
     for step in chain:
         match step:
-            case sentence.Pooling() if not step.left:
+            case sentence.Pooling() if not (step.left or step.without_prompt):
                 pooled = tf.concat([_pool(tokens, mask, mode) for mode in step.modes], axis=-1)
             case sentence.Normalize() if step.source == step.target == sentence.SENTENCE:
                 pooled = pooled / tf.maximum(tf.norm(pooled, axis=-1, keepdims=True), 1e-12)
             case _:
-                kind = "Pooling of rows padded on the left" if isinstance(step, sentence.Pooling) else type(step).__name__
+                kind = type(step).__name__
+                if isinstance(step, sentence.Pooling):
+                    kind += " without prompts" if step.without_prompt else " of rows padded on the left"
                 raise ExportError(
                     f"modules.json asks for {kind}, which is exported from PyTorch alone; export it with --framework pt, "
                     "or the encoder alone with --task feature-extraction"

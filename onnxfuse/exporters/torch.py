@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfuse.architecture import IDS, MASK, PIXELS, TYPES
+from onnxfuse.architecture import IDS, MASK, PIXELS, PROMPT, TYPES
 from onnxfuse.config import BATCH_SIZE, NUM_CHOICES, SEQUENCE_LENGTH
 from onnxfuse.exporters.api import Exporter
 from onnxfuse.exporters.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ def sample(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
         sizes = SAMPLE | {SEQUENCE_LENGTH: length}
         shape = [sizes[name] for name in checkpoint.inputs[IDS].values()]
         ids = torch.arange(math.prod(shape)).reshape(shape) % config.get("vocab_size", 1000)
-        values = {IDS: ids, MASK: torch.ones_like(ids), TYPES: torch.zeros_like(ids)}
+        values = {IDS: ids, MASK: torch.ones_like(ids), TYPES: torch.zeros_like(ids), PROMPT: torch.tensor([1, 2])}
         values[MASK][1, ..., length // 2 :] = 0
     if PIXELS in checkpoint.inputs:
         size = config["image_size"]

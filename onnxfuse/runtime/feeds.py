@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse.architecture import PROMPT
 from onnxfuse.errors import UsageError, first_line
 from onnxfuse.runtime.api import Feeds
 
@@ -35,6 +36,7 @@ BESIDE = frozenset(
         "length",
         "pixel_mask",
         "labels",
+        PROMPT,
     }
 )
 """What tokenizers and image processors of transformers give beside what a model takes: passed over where it does not."""
@@ -69,7 +71,8 @@ def feeds_for(inputs: Mapping[str, Input], *args: Any, **kwargs: Any) -> Feeds:
 
     Args:
         inputs: the model's, by name, in its order: see ``inputs_of``.
-        kwargs: what is in ``BESIDE`` is passed over where the model has no such input.
+        kwargs: what is in ``BESIDE`` is passed over where the model has no such input. ``PROMPT`` may be one number for all
+            rows, as sentence-transformers gives it, and is 0 where it is not given.
 
     Returns:
         One array for each of ``inputs``, in their order and types.
@@ -86,10 +89,13 @@ def feeds_for(inputs: Mapping[str, Input], *args: Any, **kwargs: Any) -> Feeds:
     if unknown := [name for name in kwargs if name not in inputs and name not in BESIDE]:
         raise UsageError(f"the model has no input {', '.join(unknown)}; it takes {', '.join(names)}")
     given |= kwargs
-    if missing := [name for name in names if name not in given]:
+    if missing := [name for name in names if name not in given and name != PROMPT]:
         zeros = "; zeros do for token_type_ids" if "token_type_ids" in missing else ""
         raise UsageError(f"the model needs {', '.join(missing)}; got {', '.join(given) or 'nothing'}{zeros}")
-    feeds = {name: _cast(name, given[name], inputs[name].dtype) for name in names}
+    feeds = {name: _cast(name, given.get(name, 0), inputs[name].dtype) for name in names}
+    rows = next((len(array) for name, array in feeds.items() if name != PROMPT and array.ndim), 1)
+    if PROMPT in feeds and not feeds[PROMPT].ndim:
+        feeds[PROMPT] = np.full(rows, feeds[PROMPT])
     _require_sizes(inputs, feeds)
     return feeds
 

@@ -13,6 +13,9 @@ from onnxfuse.verify.masks import MEANINGS, by_choice, mask_of, row_lengths
 
 BATCH, LENGTH = "batch", "length"
 
+ROLES = ("ids", "types", "prompt", "mask", "values")
+"""What an input may be; those that tell most of the sizes that a model takes stand first."""
+
 CHOICES = (BATCH, "", LENGTH)
 """The axes of ids, and of a mask of their rank, in a model that takes several sequences a row."""
 
@@ -31,7 +34,7 @@ class Input:
     """One graph input.
 
     Args:
-        role: ids, types, mask or values.
+        role: ids, types, mask, values or prompt (the tokens at each row's begin that are its prompt).
         shape: of each axis its size, or "batch" or "length" where that is dynamic.
         axes: of each axis "batch", "length" or "", of a fixed size too.
         high: ids and types are smaller.
@@ -99,14 +102,19 @@ class Input:
             return np.where(shown, *self.meaning).astype(self.dtype)
         if self.role == "values":
             return rng.standard_normal(shape).astype(self.dtype)
+        if self.role == "prompt":  # a token of each row is left
+            return rng.integers(0, np.maximum(np.resize(keep.sum(axis=1), shape), 1)).astype(self.dtype)
         ids = rng.integers(0, self.high, shape)
         if self.pad is not None:
             ids = np.where(self.drawn(keep), np.where(ids == self.pad, (ids + 1) % self.high, ids), self.pad)
         return ids.astype(self.dtype)
 
     def changed(self, array: np.ndarray, axis: str, at: slice) -> np.ndarray:
-        """``array`` with other content where its axis "batch" or "length" is at ``at``; masks, and arrays without it, stay."""
-        if self.role == "mask" or axis not in self.axes:
+        """``array`` with other content where its axis "batch" or "length" is at ``at``.
+
+        Masks, prompts, and arrays without that axis stay.
+        """
+        if self.role in ("mask", "prompt") or axis not in self.axes:
             return array
         where = (slice(None),) * self.axes.index(axis) + (at,)
         other = array.copy()
@@ -156,7 +164,7 @@ class Profile:
         """
         dynamic = any(dim in value.shape for value in self.inputs)
         broadcast = any(dim in value.shape for value in self.inputs if value.role != "mask")
-        for value in sorted(self.inputs, key=lambda value: ("ids", "types", "mask", "values").index(value.role)):
+        for value in sorted(self.inputs, key=lambda value: ROLES.index(value.role)):
             if value.role == "values" and dynamic:
                 continue
             for axis, size in zip(value.axes, value.shape, strict=True):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from onnxfuse.architecture import PROMPT
+
 KEEPS = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"}
 """Operators behind which an input is still the same input."""
 
@@ -32,6 +34,8 @@ MASKING = {
 def role_of(value: ir.Value) -> str:
     """What an input is: by what the graph does with it, and by its name where that does not tell."""
     assert value.dtype is not None and value.shape is not None
+    if value.name == PROMPT and len(value.shape) == 1:
+        return "prompt"
     name, rows = name_of(value), table_rows(value)
     if "mask" in name and rows <= 2:
         return "mask"

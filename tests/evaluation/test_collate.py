@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxfuse.errors import ModelError, UsageError
@@ -312,3 +313,13 @@ def test_models_have_common_sizes_or_are_refused():
     assert Sizes.common([collators[0], collator_of(averaging(mask=""))]) == Sizes(even=True)
     with pytest.raises(ModelError, match="the models take no common length, which they must to be compared: Bx16 16, 1x8 8"):
         Sizes.common(collators)
+
+
+def test_no_data_is_no_prompt():
+    model = averaging()
+    model.graph.inputs.append(ir.Value(name="prompt_length", shape=ir.Shape(["B"]), type=ir.TensorType(ir.DataType.INT64)))
+    assert collator_of(model).missing(["input_ids", "attention_mask"]) == []
+    assert next(texts(model).batches(3))["prompt_length"].tolist() == [0, 0, 0]
+    columns = {"input_ids": IDS, "attention_mask": KEEP * 1, "prompt_length": np.arange(len(IDS))}
+    feeds = list(Dataset("set", columns, collator=collator_of(model)).batches(3))
+    assert sorted(np.concatenate([each["prompt_length"] for each in feeds]).tolist()) == list(range(len(IDS)))

@@ -9,7 +9,6 @@ import torch
 import transformers
 
 import onnxfuse
-from onnxfuse.errors import ExportError
 from onnxfuse.evaluation.sentences import docstring_sentences
 from onnxfuse.exporters import open_checkpoint
 from tests.conftest import save_tokenizer
@@ -163,18 +162,6 @@ def test_prompts_and_similarity_are_carried(encoders, tmp_path):
     assert (carried["prompts"]["query"], carried["similarity_fn_name"]) == (prompts["query"], "dot")
 
 
-def test_a_pooling_that_leaves_prompts_out_wants_that_there_are_none(encoders, tmp_path):
-    pooled = parts.Pooling(WIDTH, "mean", include_prompt=False)
-    modules = [base.Transformer(str(encoders / "bert")), pooled]
-    model = sentence_transformers.SentenceTransformer(modules=modules, device="cpu", prompts={"query": "", "document": ""}).eval()
-    model.save(str(tmp_path / "source"))
-    assert_encodes(tmp_path / "source", tmp_path / "out", model.encode(TEXTS, batch_size=16))
-    path = tmp_path / "source" / "config_sentence_transformers.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": {"query": "Find: "}}))
-    with pytest.raises(ExportError, match=r"leaves prompts out \(include_prompt\)"):
-        open_checkpoint(tmp_path / "source")
-
-
 def test_what_lies_beside_is_what_others_pool_with(encoders, tmp_path):
     transformer = base.Transformer(str(encoders / "bert"))
     model = sentence_transformers.SentenceTransformer(modules=[transformer, pooling("mean"), dense()], device="cpu").eval()
@@ -185,3 +172,52 @@ def test_what_lies_beside_is_what_others_pool_with(encoders, tmp_path):
     assert {"modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"} <= beside
     read = parts.Dense.load(str(tmp_path / "out"), subfolder="2_Dense")
     assert torch.equal(read.linear.weight, model[2].linear.weight)
+
+
+PROMPT = "the query is that "
+
+
+def prompted(encoders, *modes, side="right"):
+    """A model whose pooling leaves prompts out."""
+    transformer = base.Transformer(str(encoders / "bert"), tokenizer_args={"padding_side": side})
+    pooled = parts.Pooling(WIDTH, list(modes), include_prompt=False)
+    return sentence_transformers.SentenceTransformer(
+        modules=[transformer, pooled, parts.Normalize()], device="cpu", prompts={"query": PROMPT, "document": ""}
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    ("side", "exporter"),
+    [("right", "torchscript"), ("left", "torchscript"), pytest.param("left", "dynamo", marks=pytest.mark.slow)],
+)
+def test_a_pooling_that_leaves_prompts_out(encoders, tmp_path, side, exporter):
+    """In one batch, with padding removed; one number for all rows, one for each, and none where there is no prompt."""
+    model = prompted(encoders, *MODES, side=side)
+    model.save(str(tmp_path / "source"))
+    step = onnxfuse.export(tmp_path / "source", tmp_path / "out", exporter=exporter)
+    optimized = onnxfuse.optimize(tmp_path / "out", verify="final")
+    assert str(optimized.padding) == "removed"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    length = len(tokenizer(PROMPT)["input_ids"]) - 1
+    texts, every = TEXTS[:40], {"batch_size": 40}
+    with_prompt, without = (
+        tokenizer([begin + text for text in texts], padding=True, return_tensors="np") for begin in (PROMPT, "")
+    )
+    mixed = tokenizer([PROMPT + texts[0], texts[1]], padding=True, return_tensors="np")
+    for path in (step.path, optimized.path):
+        opened = onnxfuse.load(path)
+        assert opened.inputs[-1] == "prompt_length"
+        close = {"rtol": 0, "atol": 2e-5}
+        got = opened(**with_prompt, prompt_length=length)["sentence_embedding"]
+        np.testing.assert_allclose(got, model.encode(texts, prompt_name="query", **every), **close)
+        np.testing.assert_allclose(opened(**without)["sentence_embedding"], model.encode(texts, **every), **close)
+        got = opened(**mixed, prompt_length=[length, 0])["sentence_embedding"]
+        alone = [opened(**mixed, prompt_length=given)["sentence_embedding"][at] for at, given in enumerate((length, 0))]
+        np.testing.assert_allclose(got, alone, **close)
+
+
+def test_without_a_sentence_embedding_there_is_no_prompt(encoders, tmp_path):
+    prompted(encoders, "mean").save(str(tmp_path / "source"))
+    assert list(open_checkpoint(tmp_path / "source").inputs)[2:] == ["token_type_ids", "prompt_length"]
+    assert list(open_checkpoint(tmp_path / "source", outputs=["last_hidden_state"]).inputs)[2:] == ["token_type_ids"]
+    assert list(open_checkpoint(tmp_path / "source", task="feature-extraction").inputs)[2:] == ["token_type_ids"]

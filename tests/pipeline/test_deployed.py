@@ -53,6 +53,7 @@ class Deployed:
         pooling: the mode of its sentence embedding.
         prompts: of config_sentence_transformers.json.
         normalized: whether the sentence embedding has length 1.
+        within: whether it is of prompts too.
         fields: of its config.json.
     """
 
@@ -62,11 +63,15 @@ class Deployed:
     pooling: str
     prompts: dict[str, str] = field(default_factory=dict)
     normalized: bool = True
+    within: bool = True
     fields: dict[str, Any] = field(default_factory=lambda: ROOM)
 
 
 KINDS = {
     "e5": Deployed("xlm-roberta", "XLMRobertaModel", SENTENCEPIECE, "mean_tokens", {"query": "query: ", "passage": "passage: "}),
+    "instructor": Deployed(
+        "distilbert", "DistilBertModel", BERT_SPECIALS, "mean_tokens", {"query": "the title is that "}, within=False
+    ),
     "mpnet": Deployed("mpnet", "MPNetModel", SENTENCEPIECE, "mean_tokens"),
     "modernbert": Deployed("modernbert", "ModernBertModel", BERT_SPECIALS, "cls_token", normalized=False),
 }
@@ -88,7 +93,7 @@ def save(kind: Deployed, folder: Path, side: str, *, whole: bool) -> None:
     pooling = {f"pooling_mode_{mode}": mode == kind.pooling for mode in ("cls_token", "mean_tokens", "max_tokens")}
     for name, content in {
         "modules.json": named,
-        "1_Pooling/config.json": {"word_embedding_dimension": 32, **pooling},
+        "1_Pooling/config.json": {"word_embedding_dimension": 32, "include_prompt": kind.within, **pooling},
         "sentence_bert_config.json": {"max_seq_length": 64, "do_lower_case": False},
         "config_sentence_transformers.json": {"prompts": kind.prompts, "default_prompt_name": None},
     }.items():
@@ -170,16 +175,21 @@ def test_a_folder_of_sentence_transformers(made, name, padding):
     def encode(**feeds: torch.Tensor) -> torch.Tensor:
         return model(dict(feeds))["sentence_embedding"]
 
-    feeds = batches(step.paths[INT8].parent, TEXTS, padding)
-    require_same(step, as_runner(encode, "sentence_embedding"), feeds)
-    for prompt_name, prompt in KINDS[name].prompts.items():
-        carried = json.loads((step.paths[INT8].parent / "config_sentence_transformers.json").read_text())["prompts"][prompt_name]
-        assert carried == prompt
-        rows = 1 if padding == "none" else 8
-        wanted = model.encode(TEXTS[:8], prompt_name=prompt_name, batch_size=rows)
-        feeds = batches(step.paths[INT8].parent, [carried + text for text in TEXTS[:8]], padding)
+    model.tokenizer.padding_side = "left" if padding == "left" else "right"
+    folder = step.paths[INT8].parent
+    require_same(step, as_runner(encode, "sentence_embedding"), batches(folder, TEXTS, padding))
+    prompts = json.loads((folder / "config_sentence_transformers.json").read_text())["prompts"]
+    assert prompts == KINDS[name].prompts
+    for prompt_name, prompt in prompts.items():
+        length = len(transformers.AutoTokenizer.from_pretrained(folder)(prompt)["input_ids"]) - 1
+        feeds = batches(folder, [prompt + text for text in TEXTS[:8]], padding)
+        feeds = [each | {"prompt_length": np.full(len(each["input_ids"]), length)} for each in feeds]
+        require_same(step, as_runner(encode, "sentence_embedding"), feeds)
         got = np.concatenate([onnxfuse.load(step.paths["optimized"])(**each)["sentence_embedding"] for each in feeds])
+        wanted = model.encode(TEXTS[:8], prompt_name=prompt_name, batch_size=1 if padding == "none" else 8)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+        within = model.encode([prompt + text for text in TEXTS[:8]], batch_size=1 if padding == "none" else 8)
+        assert np.allclose(within, wanted, rtol=0, atol=1e-5) == KINDS[name].within
 
 
 # Two towers ------------------------------------------------------------------------------------------------------

@@ -118,3 +118,16 @@ def test_what_tokenizers_give_beside_is_passed_over():
 def test_what_a_graph_declares_leaves_weights_out():
     model = parse("g (int64[B,3] ids, float[] x, float[4] w) => (float[B] y) <float[4] w = {1, 2, 3, 4}> { y = Identity(x) }")
     assert inputs_of(model.graph.inputs) == {"ids": Input(INT64, ("B", 3)), "x": Input(FLOAT, None)}
+
+
+def test_a_prompts_length_is_one_number_or_each_rows_or_nothing():
+    model = TWO | {"prompt_length": Input(INT64, ("batch",))}
+    ids = [[1, 2], [3, 4], [5, 6]]
+    for given, wanted in (({}, [0, 0, 0]), ({"prompt_length": 2}, [2, 2, 2]), ({"prompt_length": [0, 1, 2]}, [0, 1, 2])):
+        feeds = feeds_for(model, ids, ids, **given)
+        assert (feeds["prompt_length"].tolist(), feeds["prompt_length"].dtype) == (wanted, np.int64)
+    assert "prompt_length" not in feeds_for(TWO, ids, ids, prompt_length=2), "it pools prompts too"
+    with pytest.raises(UsageError, match=r"prompt_length has shape \[2\] and input_ids \[3, 2\]: batch must be one number"):
+        feeds_for(model, ids, ids, prompt_length=[1, 2])
+    with pytest.raises(UsageError, match="the model needs attention_mask; got input_ids"):
+        feeds_for(model, ids)

@@ -868,3 +868,20 @@ def test_arrays_differ_where_they_differ():
     assert differs(np.array(["a", "b"], object), np.array(["a", "c"], object)).tolist() == [False, True]
     assert differs(np.zeros(2), np.zeros(3)).tolist() == [True, True]
     assert differs(np.float32(1), np.float32(2)).shape == ()
+
+
+def test_random_prompts_leave_a_token_of_each_row():
+    text = """g (int64[B,S] input_ids, int64[B,S] attention_mask, int64[B] prompt_length, float[9,4] words) => (float[B,S,4] y)
+        { y = Gather(words, input_ids) }"""
+    found = profile(text, {"vocab_size": 9}, words=(9, 4))
+    assert [(value.role, value.axes) for value in found.inputs][2] == ("prompt", (BATCH,))
+    seen = set()
+    for case in grid(found):
+        lengths, kept = case.feeds["prompt_length"], case.feeds["attention_mask"].sum(axis=1)
+        assert lengths.shape == kept.shape
+        assert ((lengths >= 0) & (lengths < np.maximum(kept, 1))).all()
+        seen |= set(lengths.tolist())
+        for feeds in case.twins or ():
+            np.testing.assert_array_equal(feeds["prompt_length"], case.twins[0]["prompt_length"])
+    assert {0, 1, 3} <= seen
+    assert (found.fixed(2, 5).only(BATCH), found.fixed(2, 5).feeds(3, 7)["prompt_length"].shape) == (2, (2,))
