@@ -52,7 +52,7 @@ $(OLDEST)/.installed: pyproject.toml Makefile scripts/floors.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) scripts/floors.py > $(OLDEST)/floors.txt
 	$(OLDEST)/bin/pip install $(QUIET) --constraint $(OLDEST)/floors.txt $(TORCH) \
-		pytest pytest-xdist hypothesis --editable '.[torch,eval,openvino,plot,view]'
+		pytest pytest-xdist hypothesis --editable '.[sentences,eval,openvino,plot,view]'
 	touch $@
 
 demo: $(VENV)/.installed

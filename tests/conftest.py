@@ -125,13 +125,13 @@ def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``onnxfuse`` in an empty folder, in this process: importing the libraries anew would cost seconds a call."""
+    """Run ``onnxfuse`` in an empty folder, or ``at`` another, in this process: new ones would import the libraries for seconds."""
     from onnxfuse.cli.app import main
 
-    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str | Path, at: Path = tmp_path) -> subprocess.CompletedProcess[str]:
         command = ["onnxfuse", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(at)
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             main()
