@@ -19,11 +19,15 @@ import torch
 import transformers
 from transformers.utils.generic import ModelOutput
 
-from onnxfuse.architecture import IDS, MASK, TYPES
+from onnxfuse.architecture import IDS, MASK, PROMPT, TYPES
 from onnxfuse.errors import ExportError, UsageError
 from onnxfuse.model import Model
 
-ABSENT = {MASK: np.ones_like, TYPES: np.zeros_like}
+ABSENT: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    MASK: np.ones_like,
+    TYPES: np.zeros_like,
+    PROMPT: lambda ids: np.zeros(len(ids), np.int64),
+}
 """What the classes of ``transformers`` take where such an input is not given, made of the ids."""
 
 IGNORED = frozenset({"output_attentions", "output_hidden_states", "use_cache"})

@@ -15,6 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from transformers.utils.generic import ModelOutput
 
 from onnxfuse import api
+from onnxfuse.architecture import IDS, PROMPT
 from onnxfuse.integrations.module import Accelerated, Interface
 
 
@@ -31,10 +32,16 @@ class Outputs(ModelOutput):
 class Graph(Accelerated):
     """An exported model, which passes over features that it has no input for."""
 
-    def forward(self, *args: Any, **features: Any) -> Any:
-        """The outputs of a batch of features, by name. Raises as ``Accelerated.forward``."""
+    def forward(self, *, prompt_length: int | None = None, **features: Any) -> Any:
+        """The outputs of a batch of features, by name. Raises as ``Accelerated.forward``.
+
+        Args:
+            prompt_length: tokens of the prompt that all rows have; sentence-transformers tells it to models that name it here.
+        """
         known = {name: features[name] for name in self.runtime_model.inputs if name in features}
-        return super().forward(*args, **known, return_dict=True)
+        if prompt_length is not None and PROMPT in self.runtime_model.inputs:
+            known[PROMPT] = torch.full((len(features[IDS]),), prompt_length)
+        return super().forward(**known, return_dict=True)
 
     def __reduce__(self) -> tuple[Callable[..., Graph], tuple[Path, str, int]]:
         """A pickle holds the path of the folder, no weights."""

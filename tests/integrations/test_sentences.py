@@ -65,6 +65,20 @@ def test_sentences_are_encoded_as_by_the_checkpoint(original, exported, given):
     assert fast.encode(SENTENCES[0], **given).shape == wanted[0].shape
 
 
+def test_a_prompt_that_pooling_leaves_out_is_left_out(original, tmp_path):
+    model = sentence_transformers.SentenceTransformer(str(original[1]), device="cpu")
+    model.set_pooling_include_prompt(False)
+    model.save(str(tmp_path / "saved"))
+    onnxfuse.export(tmp_path / "saved", tmp_path / "out", exporter="torchscript")
+    fast = onnxfuse.sentence_transformer(tmp_path / "out")
+    for given in ({}, {"prompt_name": "query"}, {"prompt": ""}):
+        assert np.abs(fast.encode(SENTENCES[:9], **given) - model.encode(SENTENCES[:9], **given)).max() < 2e-5
+    assert (
+        np.abs(fast.encode(SENTENCES[:9], prompt_name="query") - original[0].encode(SENTENCES[:9], prompt_name="query")).max()
+        > 1e-3
+    )
+
+
 def test_what_is_asked_of_a_sentence_model(original, exported):
     fast = onnxfuse.sentence_transformer(exported, threads=1)
     assert isinstance(fast, sentence_transformers.SentenceTransformer)
