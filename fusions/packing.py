@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.fusions.padding_mask import PaddingMask
+from onnxfuse.fusions.padding_heads import Pick
+from onnxfuse.fusions.padding_region import Region
 from onnxfuse.rewrite import Analysis, Op
 from onnxfuse.rewrite.attributes import attribute
 
@@ -33,15 +34,10 @@ class Packing:
     """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
     [P,C], several short rows behind each other in one, for attention in which every token asks."""
 
-    def __init__(self, graph: ir.Graph, analysis: Analysis, mask: PaddingMask, bias: ir.Value, tokens: ir.Value) -> None:
-        """The layouts of ``tokens``, [B,S,D].
-
-        Args:
-            mask: what tells padding, [B,S]. Where it is given in other sizes than the tokens, the graph does not run.
-            bias: attention's, [B,1,1,S], made from the mask, in the scores' type or boolean.
-        """
-        self.op = op = Op(graph, "unpad")
-        self._analysis = analysis
+    def __init__(self, analysis: Analysis, region: Region, tokens: ir.Value, op: Op) -> None:
+        """The layouts of ``tokens``, [B,S,D]. Where the mask is given in other sizes, the graph does not run."""
+        self.op = op
+        self._analysis, self._mask, self._given_bias = analysis, region.mask, region.bias
         self._flat = op.constant([-1], "flat")
         self._zero, self._one = op.constant(np.array(0), "zero"), op.constant(np.array(1), "one")
         last, zero, one = self._flat, self._zero, self._one
@@ -49,22 +45,71 @@ class Packing:
         self._length = op.Squeeze(op.Gather(self._lengths, op.constant([1], "second")))
         columns = op.Mod(op.Range(zero, op.ReduceProd(self._lengths, keepdims=0), one), self._length)  # [B*S]
         first = op.Reshape(op.Equal(columns, zero), self._lengths)  # [B,S] by the tokens, whatever sizes the mask is given in
-        given, kind = analysis[mask.value].dtype, analysis[bias].dtype
-        assert given is not None and kind is not None
-        padding = op.constant(np.array(mask.token, dtype=given.numpy()), "padding")
-        self._real = op.Not(op.Equal(mask.value, padding))  # [B,S]
-        keep = op.Or(self._real, first)  # [B,S]
+        given = analysis[region.mask.value].dtype
+        assert given is not None
+        padding = op.constant(np.array(region.mask.token, dtype=given.numpy()), "padding")
+        self._real = op.Not(op.Equal(region.mask.value, padding))  # [B,S]
+        self.picked = {pick: self._picked(pick) for pick in region.picks if pick.token or pick.rows}
+        keep = self._kept(first, region)
         self._counts = op.ReduceSum(op.Cast(keep, to=ir.DataType.INT64), last, keepdims=1)  # [B,1]
         self._keep = keep
         self._first = op.CumSum(self._counts, zero, exclusive=1)  # [B,1] into T
         self.kept = op.NonZero(op.Reshape(keep, last))  # [1,T] into B*S
-        self._open = np.array(1, dtype=kind.numpy())  # as a number the same for all, as a boolean not shut
-        self._shut = (
-            None
-            if kind == ir.DataType.BOOL
-            else op.constant(np.array(max(mask.shut, float(kind.min)), dtype=kind.numpy()), "shut")
-        )
-        self._bias = self.take(bias, self.kept)  # [1,T]
+
+    def _picked(self, pick: Pick) -> ir.Value:
+        """The numbers, among B*S tokens, of those that are picked: [B], or as they are computed."""
+        op, batch = self.op, self.op.Gather(self._lengths, self._zero)
+        if pick.pairs:
+            row, position = (op.Gather(pick.rows, at, axis=-1) for at in (self._zero, self._one))
+            return op.Add(op.Mul(op.Mod(row, batch), self._length), op.Mod(position, self._length))
+        if pick.rows:
+            return pick.rows
+        end = self._length if pick.token < 0 else self._zero
+        token = op.Add(end, op.constant(np.array(pick.token), "token"))
+        return op.Add(op.Mul(op.Range(self._zero, batch, self._one), self._length), token)
+
+    def _kept(self, first: ir.Value, region: Region) -> ir.Value:
+        """Which tokens run, [B,S]: real ones, each row's first, and those that are picked. All where attention stays in its
+        padded form and one is picked that is padding: as a query it may find no key but padding, and is then a mean of all."""
+        op, flat = self.op, self._flat
+        read = first
+        for rows in self.picked.values():
+            index = op.Reshape(rows, flat)
+            none, one = op.Cast(op.Reshape(first, flat), to=ir.DataType.INT64), op.Expand(self._one, op.Shape(index))
+            marked = op.ScatterElements(op.Mul(none, self._zero), index, one, axis=0)
+            marked = op.Reshape(op.Cast(marked, to=ir.DataType.BOOL), self._lengths)
+            read = marked if read is first and not any(pick not in self.picked for pick in region.picks) else op.Or(read, marked)
+        keep = op.Or(op.Or(self._real, first), read)
+        if region.mixed and region.picks:
+            blind = op.And(read, op.Not(self._real))
+            some = op.ReduceMax(op.Cast(op.Reshape(blind, flat), to=ir.DataType.INT64), flat, keepdims=1)
+            keep = op.Or(keep, op.Cast(some, to=ir.DataType.BOOL))
+        return keep
+
+    @cached_property
+    def _kind(self) -> ir.DataType:
+        kind = self._analysis[self._given_bias].dtype
+        assert kind is not None
+        return kind
+
+    @cached_property
+    def _shut(self) -> ir.Value | None:
+        """What shuts a key out; None where booleans do."""
+        if self._kind == ir.DataType.BOOL:
+            return None
+        return self.op.constant(np.array(max(self._mask.shut, float(self._kind.min)), dtype=self._kind.numpy()), "shut")
+
+    @cached_property
+    def _bias(self) -> ir.Value:
+        """Of real tokens, [1,T]."""
+        assert self._given_bias is not None
+        return self.take(self._given_bias, self.kept)
+
+    @cached_property
+    def _place(self) -> ir.Value:
+        """Where each of B*S tokens is in T; padding shows the real token before it. [B*S]"""
+        op = self.op
+        return op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
 
     @cached_property
     def rows_only(self) -> Layout:
@@ -143,7 +188,8 @@ class Packing:
         nothing = op.ConstantOfShape(total, value=ir.tensor(np.array([0])))
         index = op.Reshape(op.ScatterElements(nothing, slots, tokens), shape)  # [P,C] into T
         owner = op.Reshape(op.ScatterElements(nothing, slots, op.Add(row, self._one)), shape)  # [P,C]: a row's number, 0: empty
-        silent = op.Expand(op.constant(self._open, "open"), total)
+        # as a number the same for all, as a boolean not shut
+        silent = op.Expand(op.constant(np.array(1, dtype=self._kind.numpy()), "open"), total)
         bias = op.Reshape(op.ScatterElements(silent, slots, op.Reshape(self._bias, flat)), shape)
         asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
         same = op.Equal(op.Unsqueeze(owner, asking), op.Unsqueeze(owner, asked))  # [P,1,C,C]: tokens of one row
@@ -175,14 +221,14 @@ class Packing:
 
     def whole(self, x: ir.Value | None) -> ir.Value:
         """[B,S,D] again, with zeros at padding."""
-        assert x is not None
-        op = self.op
-        at = op.Sub(op.CumSum(op.Cast(op.Reshape(self._keep, self._flat), to=ir.DataType.INT64), self._zero), self._one)
-        index = op.Reshape(at, op.Shape(self._keep))  # [B,S] into T; padding shows the real token before it
-        real = op.Unsqueeze(self._real, self._flat)
+        op, real = self.op, self.op.Unsqueeze(self._real, self._flat)
         kind = self._analysis[x].dtype
         assert kind is not None
-        return op.Where(real, self.rows(x, index), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
+        return op.Where(real, self.padded(x), op.constant(np.array(0, dtype=kind.numpy()), "nothing"))
+
+    def padded(self, x: ir.Value | None) -> ir.Value:
+        """[B,S,D] again, with some other token at padding."""
+        return self.rows(x, self.op.Reshape(self._place, self.op.Shape(self._keep)))
 
     def sizes_of(self, x: ir.Value | None, start: int, end: int) -> ir.Value:
         """The shape [B,S,D] of what stands [1,T,D] now, or a part of it."""
@@ -193,6 +239,14 @@ class Packing:
     def first_of(self, x: ir.Value | None, *, keep_axis: bool) -> ir.Value:
         """The first token of each row: [B,1,D], or [B,D]."""
         return self.rows(x, self._first if keep_axis else self.op.Reshape(self._first, self._flat))
+
+    def pick(self, pick: Pick) -> ir.Value:
+        """What a Gather of one token a row gives."""
+        keep_axis = not pick.rows and bool(self._analysis.shape(pick.node.inputs[1]))
+        if pick not in self.picked:
+            return self.first_of(pick.tokens, keep_axis=keep_axis)
+        at = self.op.Gather(self._place, self.picked[pick])
+        return self.rows(pick.tokens, self.op.Unsqueeze(at, self._flat) if keep_axis else at)
 
     def _width(self, x: ir.Value) -> int:
         shape = self._analysis.shape(x)

@@ -141,14 +141,14 @@ def _scalar(value: ir.Value | None, mask: ir.Value, token: float, analysis: Anal
     operands = [_scalar(operand, mask, token, analysis, alone=alone) for operand in node.inputs]
     known = [operand for operand in operands if operand is not None]
     if len(known) != len(operands):
-        return None if alone else _absorbed(node.op_type, operands)
+        return None if alone else absorbed(node.op_type, operands)
     if node.op_type == "Cast":
-        return _cast(known[0], ir.DataType(node.attributes.get_int("to", 1)))
+        return cast(known[0], ir.DataType(node.attributes.get_int("to", 1)))
     function = FUNCTIONS.get(node.op_type)
     return None if function is None else float(function(*known))
 
 
-def _absorbed(kind: str, operands: list[float | None]) -> float | None:
+def absorbed(kind: str, operands: list[float | None]) -> float | None:
     """What an operator makes of operands of which some are not known, where the others decide alone: zero times a position."""
     if kind in ABSORBING and ABSORBING[kind] in operands:
         return ABSORBING[kind]
@@ -175,7 +175,7 @@ def _in_place(operand: ir.Value | None, value: ir.Value | None, analysis: Analys
     return analysis[operand].uniform is not None or (whole is not None and shape in (whole, (*whole[:2], ONE)))
 
 
-def _cast(number: float, kind: ir.DataType) -> float | None:
+def cast(number: float, kind: ir.DataType) -> float | None:
     if kind == ir.DataType.BOOL:
         return float(bool(number))
     if kind.is_integer():

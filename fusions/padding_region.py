@@ -1,18 +1,23 @@
 """What of a graph can run on real tokens alone: the region between where tokens begin and where they are picked, summed or shown.
 
 A value inside stands token by token, [B,S,..]. It grows in the order of the graph from norms and linear layers on every token, by
-what works on each token by itself, through attention whose mask shuts padding out, up to its edges: the first token's Gather, a
-product with zeros at padding or a choice of something else there, a Shape. What reads tokens in any other way refuses the whole.
+what works on each token by itself, through attention whose mask shuts padding out, up to its edges: a Gather of one token, a
+product with zeros at padding or a choice of something else there, a Shape. What mixes tokens in another way keeps its padded form
+(see ``padding_stale``), between two such regions. What would show that padding is gone refuses the whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from onnxfuse.architecture import MASK
-from onnxfuse.fusions.padding_mask import VIEWS, PaddingMask, bias_of, shuts, sizes_of, understood
+from onnxfuse.fusions.padding_heads import Pick, drops_width, forgets, picks_of, picks_real
+from onnxfuse.fusions.padding_keys import shut_keys
+from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of, understood
+from onnxfuse.fusions.padding_stale import Mixed, Site, Stale, left_stale
 from onnxfuse.rewrite import Analysis, pattern
 from onnxfuse.rewrite.analysis import ONE, Dim, constant, is_constant
 from onnxfuse.rewrite.attributes import attribute
@@ -21,6 +26,9 @@ ROWS = frozenset({"Identity", "Gelu", "Tanh", "Relu", "Erf", "Sigmoid"})
 """Operators of one operand that work on each element."""
 
 BROADCAST = frozenset({"Add", "Sum", "Sub", "Mul", "Div"})
+
+TOKENS = Stale(frozenset({1}))
+"""What is stale of [B,S,D] whose tokens were put back: padding."""
 
 
 class Refused(Exception):  # noqa: N818 - not an error: it is how this step says no
@@ -36,12 +44,15 @@ class Region:
         batch, length: B and S.
         values: what stands token by token.
         entries: nodes inside and the operand, [B,S,D], that comes from outside.
-        attentions: with every token or only the first asking.
-        first_tokens: Gathers of the first token of each row.
+        attentions: in a form without padding, with every token or only one asking.
+        picks: Gathers of one token of each row.
         sizes: Shapes of values inside.
-        exits: nodes outside and the operand that comes from inside.
+        exits: nodes outside and the operand that comes from inside, which is zero at padding.
+        padded: the same, where it may be anything at padding.
+        stale: what of values outside is others than before.
+        mixed: whether attention stays in its padded form somewhere.
         shown: outputs of the graph that show zeros at padding afterwards.
-        bias: the mask that all attentions share, [B,1,1,S].
+        bias: the mask that all of ``attentions`` share, [B,1,1,S].
     """
 
     mask: PaddingMask
@@ -50,9 +61,12 @@ class Region:
     values: set[ir.Value] = field(default_factory=set)
     entries: list[tuple[ir.Node, int]] = field(default_factory=list)
     attentions: list[ir.Node] = field(default_factory=list)
-    first_tokens: list[ir.Node] = field(default_factory=list)
+    picks: list[Pick] = field(default_factory=list)
     sizes: list[ir.Node] = field(default_factory=list)
     exits: list[tuple[ir.Node, int]] = field(default_factory=list)
+    padded: list[tuple[ir.Node, int]] = field(default_factory=list)
+    stale: dict[ir.Value, Stale] = field(default_factory=dict)
+    mixed: bool = False
     shown: list[ir.Value] = field(default_factory=list)
     bias: ir.Value | None = None
 
@@ -73,16 +87,33 @@ def find_region(graph: ir.Graph, analysis: Analysis, *, zeros: bool) -> Region:
             _visit(node, inside, region, analysis, zeros)
         elif _starts(node, region, analysis):
             _visit_rows(node, region, analysis)
+        elif any(value in region.stale for value in node.inputs):
+            _mix(node, (), region, analysis)
     _require_unread_by_bodies(graph, region)
     _show_outputs(graph, region, zeros)
-    if not region.attentions:
-        raise Refused("the Attention operators read nothing that stands token by token")
+    if not region.attentions and not region.mixed:
+        raise Refused("attention reads nothing that stands token by token")
+    for pick in region.picks:
+        _require_apart(pick.rows, region)
     return region
+
+
+def _require_apart(rows: ir.Value | None, region: Region) -> None:
+    """Which tokens are kept must not follow from what they hold; sizes may."""
+    waiting, seen = [rows], set[ir.Value]()
+    while waiting:
+        value = waiting.pop()
+        if value in region.values or value in region.stale:
+            raise Refused(f"{pattern.name_of(rows)} picks tokens by what they hold")
+        if value is not None and value not in seen:
+            seen.add(value)
+            node = value.producer()
+            waiting += [] if node is None or node.op_type == "Shape" else node.inputs
 
 
 def _require_unread_by_bodies(graph: ir.Graph, region: Region) -> None:
     """Branches and bodies of loops are not followed: they may read nothing inside."""
-    for value in region.values:
+    for value in (*region.values, *region.stale):
         if any(user.graph is not graph for user, _ in value.uses()):
             raise Refused(f"a branch or a body inside another operator reads {pattern.name_of(value)}")
 
@@ -90,8 +121,9 @@ def _require_unread_by_bodies(graph: ir.Graph, region: Region) -> None:
 def _show_outputs(graph: ir.Graph, region: Region, zeros: bool) -> None:
     """Note the outputs that are inside; refuse where they may not show zeros, or where someone else would read those zeros."""
     inside = [value for value in graph.outputs if value in region.values]
-    if inside and not zeros:
-        raise Refused(f"output {inside[0].name!r} shows padded positions")
+    seen = [value for value in graph.outputs if value in region.stale or (value in inside and not zeros)]
+    if seen:
+        raise Refused(f"output {seen[0].name!r} shows padded positions")
     region.shown += inside
     for value in region.shown:
         if value not in region.values and value.uses():
@@ -103,19 +135,20 @@ def _show_outputs(graph: ir.Graph, region: Region, zeros: bool) -> None:
 def _masked(graph: ir.Graph, analysis: Analysis, zeros: bool) -> Region:
     """An empty region, with what tells padding in it."""
     attentions = [node for node in graph if node.op_type == "Attention" and not node.domain]
-    if not attentions:
-        raise Refused("there is no Attention operator")
-    on_heads = next((node for node in attentions if analysis[node.inputs[0]].rank == 4), None)
-    if on_heads is not None:  # behind rotary positions, say
-        raise Refused(f"attention at {on_heads.outputs[0].name} is on heads [B,N,S,H], wanted [B,S,D]")
+    scores = [node.inputs[0] for node in graph if node.op_type == "Softmax" and not node.domain]
+    if not attentions and not scores:
+        raise Refused("there is no attention: neither the operator nor a Softmax")
     named = _by_sequences(next((value for value in graph.inputs if value.name == MASK), None), analysis)
     rank = analysis[named].rank
     if named is not None and rank != 2:
         raise Refused(f"input {MASK!r} has {'an unknown rank' if rank is None else f'rank {rank}'}, wanted [B,S]")
-    biases = [bias_of(node.inputs[3]) for node in attentions if len(node.inputs) > 3]
+    masks = [node.inputs[3] for node in attentions if len(node.inputs) > 3 and node.inputs[3] is not None]
+    biases = [bias_of(value) for value in masks]
     mask = next((found for bias in biases if (found := understood(bias, named, analysis)) is not None), None)
+    given = [value for value in graph.inputs if analysis[value].rank == 2] if named is None else [named]
+    mask = mask or next(filter(None, (shut_keys(each, by, analysis) for each in (*masks, *scores) for by in given)), None)
     if mask is None:
-        raise Refused(_why_not(named, biases, analysis))
+        raise Refused(_why_not(named, [*biases, *([] if attentions else scores)]))
     if zeros and mask.value not in (graph.inputs if named is None else [named]):
         raise Refused(f"outputs would show zeros where {mask.value.name} says, which is not the mask that is given")
     shape = analysis.shape(mask.value)
@@ -134,33 +167,65 @@ def _by_sequences(mask: ir.Value | None, analysis: Analysis) -> ir.Value | None:
     return next((view for view in views if (seen := analysis.shape(view)) and len(seen) == 2 and seen[-1] == shape[-1]), mask)
 
 
-def _why_not(named: ir.Value | None, biases: list[ir.Value | None], analysis: Analysis) -> str:
+def _why_not(named: ir.Value | None, masks: list[ir.Value | None]) -> str:
     """Why no mask tells padding."""
-    if not any(biases):
+    if not masks:
         return "attention has no mask"
-    if not any(sizes_of(bias, analysis) for bias in biases):
-        return f"the mask {pattern.name_of(biases[0])} is not one row [B,1,1,S] for all queries"
-    source, bias = "one input [B,S]" if named is None else repr(MASK), pattern.name_of(biases[0])
-    return f"the mask {bias} is not made from {source} or booleans [B,S] alone, or does not shut out padding"
+    source = "one input [B,S]" if named is None else repr(MASK)
+    return f"the mask {pattern.name_of(masks[0])} is not made from {source} or booleans [B,S] alone, or does not shut out padding"
 
 
 def _visit(node: ir.Node, inside: list[int], region: Region, analysis: Analysis, zeros: bool) -> None:
     """Take a node that reads tokens, as its operands ``inside``, into the region or to its edge; refuse one that fits neither."""
+    sizes = (region.batch, region.length)
     if node.domain:
         raise Refused(f"{node.op_type} at {node.outputs[0].name} reads padded positions")
-    if node.op_type == "Attention":
-        _visit_attention(node, inside, region, analysis)
-    elif _picks_first(node, analysis):
-        region.first_tokens.append(node)
-    elif len(inside) == 1 and (_forgets(node, inside[0], region, analysis) or _picks_real(node, inside[0], region, analysis)):
+    if node.op_type == "Attention" and _packs(node, inside, region, analysis):
+        _pack(node, inside, region)
+    elif picks := picks_of(node, sizes, analysis):
+        region.picks += picks
+    elif len(inside) == 1 and (
+        forgets(node, inside[0], region.mask, sizes, analysis) or picks_real(node, inside[0], region.mask, sizes, analysis)
+    ):
         region.exits.append((node, inside[0]))
     elif node.op_type == "Shape":
         region.sizes.append(node)
-    elif zeros and _drops_width(node, analysis):
+    elif zeros and drops_width(node, analysis):
         region.exits.append((node, 0))
         region.shown.append(node.outputs[0])
     else:
+        _visit_others(node, inside, region, analysis)
+
+
+def _visit_others(node: ir.Node, inside: list[int], region: Region, analysis: Analysis) -> None:
+    """Take a node in, or leave it in its padded form: a table of positions is not one for all tokens."""
+    if not _by_rows(node, analysis):
+        _mix(node, inside, region, analysis)
+        return
+    try:
         _visit_rows(node, region, analysis)
+    except Refused as reason:
+        try:
+            _mix(node, inside, region, analysis)
+        except Refused:
+            raise reason from None
+
+
+def _mix(node: ir.Node, inside: Collection[int], region: Region, analysis: Analysis) -> None:
+    """Leave a node in its padded form; refuse one behind which elements of real tokens would have seen padding."""
+    if not inside and node.inputs[0] and region.stale.get(node.inputs[0]) == TOKENS:
+        picks = picks_of(node, (region.batch, region.length), analysis)
+        region.picks += [replace(pick, stays=True) for pick in picks]
+        if picks:
+            return
+    read = tuple(TOKENS if at in inside else region.stale.get(value) if value else None for at, value in enumerate(node.inputs))
+    try:
+        stale = left_stale(Site(node, read, region.mask, analysis))
+    except Mixed as reason:
+        raise Refused(str(reason)) from None
+    region.padded += [(node, at) for at in inside]
+    region.stale |= {} if stale is None else dict.fromkeys(node.outputs, stale)
+    region.mixed |= node.op_type in ("Attention", "Softmax")
 
 
 def _starts(node: ir.Node, region: Region, analysis: Analysis) -> bool:
@@ -171,58 +236,52 @@ def _starts(node: ir.Node, region: Region, analysis: Analysis) -> bool:
 
 
 def _whole(value: ir.Value | None, region: Region, analysis: Analysis) -> bool:
-    """Whether a value has one row for each token, padded ones included: [B,S,D]."""
+    """Whether a value has one row for each token, padded ones included: [B,S,D]. What is stale of it may be padding alone."""
     shape = analysis.shape(value)
-    return value not in region.values and shape is not None and len(shape) == 3 and shape[:2] == (region.batch, region.length)
+    if value is None or value in region.values or shape is None or region.stale.get(value, TOKENS) != TOKENS:
+        return False
+    return len(shape) == 3 and shape[:2] == (region.batch, region.length)
 
 
-def _visit_attention(node: ir.Node, inside: list[int], region: Region, analysis: Analysis) -> None:
-    where = node.outputs[0].name
+def _packs(node: ir.Node, inside: Collection[int], region: Region, analysis: Analysis) -> bool:
+    """Whether attention needs no positions: its mask is the others' too, and one row [B,1,1,S] for all queries."""
     if not {1, 2} <= set(inside) or len(node.inputs) != 4 or len(node.outputs) != 1:
-        raise Refused(f"attention at {where} has no mask, a past, or keys from elsewhere")
+        return False
     if attribute(node, "is_causal", analysis.opset):
-        raise Refused(f"attention at {where} is causal")
+        return False
     if 0 not in inside and (analysis.shape(node.inputs[0]) or ())[1:2] != (ONE,):
-        raise Refused(f"attention at {where} has queries from elsewhere")
+        return False
     bias = bias_of(node.inputs[3])
-    if sizes_of(bias, analysis) != (region.batch, region.length):
-        raise Refused(f"the mask at {where} is not one row [B,1,1,S] for all queries")
+    if sizes_of(bias, analysis) != (region.batch, region.length) or region.bias not in (None, bias):
+        return False
     shut = region.mask.at_padding(bias, analysis)
-    if shut is None or not shuts(shut, bias, analysis):
-        raise Refused(f"the mask at {where} is not made from {region.mask.value.name!r} alone, or does not shut out padding")
-    if region.bias not in (None, bias):
-        raise Refused(f"attention at {where} has a mask of its own")
-    region.bias = bias
+    return shut is not None and shuts(shut, bias, analysis)
+
+
+def _pack(node: ir.Node, inside: Collection[int], region: Region) -> None:
+    region.bias = bias_of(node.inputs[3])
     region.attentions.append(node)
     if 0 in inside:
         region.values.add(node.outputs[0])
 
 
-def _picks_first(node: ir.Node, analysis: Analysis) -> bool:
-    """Gather(x, 0, axis=1): the first token of each row."""
-    if node.op_type != "Gather" or node.attributes.get_int("axis", 0) != 1:
-        return False
-    data = analysis[node.inputs[1]].data
-    return data is not None and [dim.number for dim in data] == [0]
-
-
 def _visit_rows(node: ir.Node, region: Region, analysis: Analysis) -> None:
     """Take a node into the region; refuse one that does not work on each token by itself."""
-    if not _by_rows(node, analysis):
-        raise Refused(f"{node.op_type} at {node.outputs[0].name} reads padded positions")
+    entries = []
     for at, value in enumerate(node.inputs):
         whole = _whole(value, region, analysis)
         if at > 0 and node.op_type not in BROADCAST and (whole or value in region.values):
             raise Refused(f"{node.op_type} at {node.outputs[0].name} takes tokens for its operand {at}")
         if whole:
             _need_width(value, analysis)
-            region.entries.append((node, at))
+            entries.append((node, at))
         elif value not in region.values and not _same_for_all(node, value, analysis):
             read = f"reads {pattern.name_of(value)}, which is not one for all tokens"
             raise Refused(f"{node.op_type} at {node.outputs[0].name} {read}")
     for value in node.outputs:
         _need_width(value, analysis)
-        region.values.add(value)
+    region.values |= set(node.outputs)
+    region.entries += entries
 
 
 def _need_width(value: ir.Value | None, analysis: Analysis) -> None:
@@ -232,52 +291,12 @@ def _need_width(value: ir.Value | None, analysis: Analysis) -> None:
     raise Refused(f"the width of {pattern.name_of(value)} is not known")
 
 
-def _forgets(node: ir.Node, at: int, region: Region, analysis: Analysis) -> bool:
-    """Whether a node's result does not depend on what the operand ``at`` is at padding: masked sums, means and maxima.
-
-    Mul(x, m), m zero for padding; Where(c, x, y), which takes y there; both m and c [B,S,1] or [B,S,D].
-    """
-    if node.op_type not in ("Mul", "Where"):
-        return False
-    decides = node.inputs[1 - at] if node.op_type == "Mul" else node.inputs[0]
-    shape, there = analysis.shape(decides), region.mask.at_padding(decides, analysis)
-    if there is None or shape is None or len(shape) != 3 or shape[:2] != (region.batch, region.length):
-        return False
-    return there == 0 if node.op_type == "Mul" else bool(there) == (at == 2)
-
-
-def _picks_real(node: ir.Node, at: int, region: Region, analysis: Analysis) -> bool:
-    """GatherElements(x, i) of each row's first token that is real, i an ArgMax of the mask [B,1] widened to [B,1,D].
-
-    Of a row without any it is the first position, where padding shows zeros.
-    """
-    if node.op_type != "GatherElements" or at != 0 or attribute(node, "axis", analysis.opset) not in (1, -2):
-        return False
-    index = node.inputs[1]
-    while index is not None and (maker := index.producer()) is not None and maker.op_type in (*VIEWS, "Expand", "Cast"):
-        index = maker.inputs[0]
-    if index is None or maker is None or maker.op_type != "ArgMax" or attribute(maker, "axis", analysis.opset) not in (1, -1):
-        return False
-    last = attribute(maker, "select_last_index", analysis.opset)
-    tokens = maker.inputs[0]
-    if last or analysis.shape(tokens) != (region.batch, region.length):
-        return False
-    padding, real = (region.mask.at(tokens, token, analysis) for token in (region.mask.token, 1 - region.mask.token))
-    return padding is not None and real is not None and real > padding
-
-
-def _drops_width(node: ir.Node, analysis: Analysis) -> bool:
-    """[B,S,1] squeezed to [B,S], or one column of [B,S,D]: a question answerer's scores."""
-    second = node.inputs[1] if len(node.inputs) == 2 else None
-    if node.op_type == "Gather":
-        return node.attributes.get_int("axis", 0) in (-1, 2) and analysis.shape(second) == ()
-    axes = constant(second) if node.op_type == "Squeeze" else None
-    return axes is not None and axes.tolist() in ([-1], [2])
-
-
 def _by_rows(node: ir.Node, analysis: Analysis) -> bool:
     if node.op_type in ("LayerNormalization", "Split"):
         return attribute(node, "axis", analysis.opset) in (-1, 2)
+    if node.op_type == "Slice":
+        axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+        return axes is not None and set(axes.tolist()) <= {-1, 2}
     return node.op_type in ROWS or node.op_type in BROADCAST or node.op_type == "MatMul"
 
 

@@ -5,14 +5,15 @@ Seen in:   encoders with an attention mask whose outputs show only the first tok
 Computes:  f(x)[b, s] = f(x[b, s]) for norms, linear layers, Gelu and residuals, so they run on [1,T,D], T real tokens.
            Attention sees [P,C,D]: short rows behind each other in one, each token still among its own row's alone. Where only
            the first token asks it sees [B,L,D]: each row's real tokens moved to its front, L the longest row's number of them.
-Shapes:    x [B,S,D], mask [B,S] of integers (0: padding) or booleans computed from the inputs, its bias [B,1,1,S].
-Numerics:  rounding only (tolerance row "reassociate") where the outputs do not show padding. A row without any token gives finite
-           numbers, others than before: see README.
-Refuses:   another mask than a bias made from ``attention_mask`` or such booleans, one that only weakens scores, an operator that
-           reads padded positions, an output that shows them (unless asked to write zeros there), attention in another form than
-           the operator.
+           Attention that needs positions (a bias of relative position, rotary positions, a window, the future), fused or not,
+           sees [B,S,D] as before, and what is picked behind it again runs on T.
+Shapes:    x [B,S,D], mask [B,S] of integers (0: padding) or booleans computed from the inputs, its bias [B,1,1,S] or wider.
+Numerics:  rounding only (tolerance row "reassociate") where the outputs do not show padding. A row without any token, and a query
+           that finds no key, give finite numbers, others than before: see README.
+Refuses:   a mask that is not made from ``attention_mask`` or such booleans, one that only weakens scores, an operator that mixes
+           padded positions with others, an output that shows them (unless asked to write zeros there).
 Source:    positions are added before the first norm, so attention does not know them: it may see keys in any order, and keys
-           without weight may be left out. The first token is always kept, because the head reads it.
+           without weight may be left out. The first token of each row is always kept, and what heads pick by its number.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import onnx_ir as ir
 
 from onnxfuse.fusions.packing import Packing
 from onnxfuse.fusions.padding_region import Refused, Region, find_region
-from onnxfuse.rewrite import Analysis, Prover
+from onnxfuse.rewrite import Analysis, Op, Prover
 from onnxfuse.rewrite.driver import Line
 from onnxfuse.rewrite.graph_proof import compare, observe
 from onnxfuse.rewrite.passes import Context, Result
@@ -114,11 +115,10 @@ def _proven(model: ir.Model, region: Region, analysis: Analysis, prover: Prover,
 
 
 def _rewrite(graph: ir.Graph, region: Region, analysis: Analysis) -> None:
-    assert region.bias is not None
     node, at = region.entries[0]
     tokens = node.inputs[at]
     assert tokens is not None
-    packing = Packing(graph, analysis, region.mask, region.bias, tokens)
+    packing = Packing(analysis, region, tokens, Op(graph, NAME))
     readers = {value: [(use.node, use.idx) for use in value.uses()] for value in region.values}
     for node, at in region.entries:
         node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))
@@ -133,15 +133,19 @@ def _rewrite(graph: ir.Graph, region: Region, analysis: Analysis) -> None:
                 reader.replace_input_with(at, packing.rows(node.outputs[0], layout.back))
     for node, at in region.exits:
         node.replace_input_with(at, packing.whole(node.inputs[at]))
+    for node, at in region.padded:
+        node.replace_input_with(at, packing.padded(node.inputs[at]))
     for node in region.sizes:
         sizes = packing.sizes_of(node.inputs[0], node.attributes.get_int("start", 0), node.attributes.get_int("end", 3))
         ir.convenience.replace_all_uses_with(node.outputs[0], _renamed(sizes, node.outputs[0]), replace_graph_outputs=True)
     for at, value in enumerate(graph.outputs):
         if value in region.values:
             graph.outputs[at] = _renamed(packing.whole(value), value)
-    for node in region.first_tokens:
-        picked = packing.first_of(node.inputs[0], keep_axis=bool(analysis.shape(node.inputs[1])))
-        ir.convenience.replace_all_uses_with(node.outputs[0], _renamed(picked, node.outputs[0]), replace_graph_outputs=True)
+    for pick in region.picks:
+        if not pick.stays:
+            picked, old = packing.pick(pick), pick.node.outputs[0]
+            ir.convenience.replace_all_uses_with(old, _renamed(picked, old), replace_graph_outputs=True)
+            graph.remove(pick.node, safe=True)  # the token may be behind the last one now
     for initializer in packing.op.initializers:
         graph.register_initializer(initializer)
     graph.extend(packing.op.nodes)

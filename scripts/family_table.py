@@ -35,10 +35,6 @@ EXPORTERS = ("dynamo", "torchscript")
 REASONS = {
     "removed": "removed",
     "attention has no mask": "none",
-    "for all queries": "kept: masks differ by query",
-    "no Attention operator": "kept: attention stays",
-    "is on heads [B,N,S,H], wanted [B,S,D]": "kept: attention is on heads",
-    "reads padded positions": "kept: the last token is read",
 }
 """What an optimized model says of padding, and the table's words for it."""
 

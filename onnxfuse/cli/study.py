@@ -20,19 +20,20 @@ def explain(
     model_type: options.ModelType = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say of each layer what fuses, and where the nearest match stops for what does not."""
+    """Say of each layer what fuses, and where the nearest match stops for what does not; and what becomes of padding."""
     source = folders.source_file(model, folders.MODEL)
 
     from onnxfuse.cli import tables
-    from onnxfuse.pipeline.explain import explain_file
+    from onnxfuse.pipeline.explain import explain_file, padding_of
 
     with progress() as tell:
         tell(f"fusing {source}")
         findings = explain_file(source, target, model_type)
+        padding = str(padding_of(source, target, model_type))
     done = sum(finding.done for finding in findings)
-    found = {"model": str(source), "findings": [finding.to_json() for finding in findings]}
+    found = {"model": str(source), "findings": [finding.to_json() for finding in findings], "padding": padding}
     lines = tables.finding_lines(findings)
-    show(as_json, found, f"{source} for target {target}", *lines, f"{done} of {len(findings)} done")
+    show(as_json, found, f"{source} for target {target}", *lines, f"{done} of {len(findings)} done", f"padding: {padding}")
 
 
 def ablate(

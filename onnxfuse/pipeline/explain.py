@@ -17,9 +17,10 @@ import onnx_ir as ir
 
 from onnxfuse import catalog, targets
 from onnxfuse.catalog import model_type
+from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.normalize.contrib import STAYS
-from onnxfuse.optimizer import canonical, left_out, ordered, select, stands_for
+from onnxfuse.optimizer import canonical, fuse, left_out, ordered, select, stands_for
 from onnxfuse.rewrite import Analysis, Fusion, Rule
 from onnxfuse.rewrite.driver import CONSENT, nearest_miss
 from onnxfuse.rewrite.passes import Context
@@ -249,3 +250,16 @@ def explain_file(source: Path, target: str = "cpu", model_type_: str | None = No
     family.name_inputs(model)
     with targets.use(target) as chosen, blaming(source):
         return explain(model, chosen, tuple(family.fusable(config)))
+
+
+def padding_of(source: Path, target: str = "cpu", model_type_: str | None = None) -> Padding:
+    """What becomes of padding in a model that is optimized for a target, and why it stays where it does.
+
+    Raises:
+        UsageError, ModelError.
+    """
+    model, config = onnx_file.load(source), folders.read_config(source)
+    require_harmless(source)
+    catalog.architecture(model_type(model, config, model_type_)).name_inputs(model)
+    with targets.use(target) as chosen, blaming(source):
+        return fuse(model, chosen).padding

@@ -51,12 +51,12 @@ def test_padding_goes_where_pooling_forgets_it(name, kind):
 
 KEEP = {
     "a maximum over all": (MAX.replace("(z,", "(e,"), "ReduceMax at y reads"),
-    "a choice of what is at padding": (MASK + "g = Cast<to = 9>(f)  z = Where(g, lowest, e)  " + MAX, "Where at z reads"),
+    "a choice of what is at padding": (MASK + "g = Cast<to = 9>(f)  z = Where(g, lowest, e)  " + MAX, "ReduceMax at y reads"),
     "a choice by something else": (
         "g0 = Greater(e, zero)  g = Cast<to = 9>(g0)  z = Where(g, lowest, lowest)  " + MAX,
-        "Greater at g0 reads",
+        "ReduceMax at y reads",
     ),
-    "tokens as the condition": (MASK + "g = Cast<to = 9>(e)  z = Where(g, lowest, zero)  " + MAX, "Cast at g reads"),
+    "tokens as the condition": (MASK + "g = Cast<to = 9>(e)  z = Where(g, lowest, zero)  " + MAX, "ReduceMax at y reads"),
     "a product with 1 at padding": (
         MASK + POSITIONS + "h1 = Sub(at3, at3)  h2 = Sub(h1, g)  weight = Mul(h2, at3)  z = Mul(e, weight)  " + SUM,
         "ReduceSum at y reads",
@@ -65,7 +65,7 @@ KEEP = {
         MASK
         + "n1 = Squeeze(n)  at = Range(first, n1, step)  late = Greater(at, step)  l3 = Unsqueeze(late, last)  g0 = Cast<to = 9>(f)  g = Or(l3, g0)  z = Where(g, e, zero)  "
         + SUM,
-        "Where at z reads",
+        "ReduceSum at y reads",
     ),
     "the first padding": (
         "i0 = Sub(step, attention_mask)  i = ArgMax<axis = 1>(i0)  " + FIRST + PICK,

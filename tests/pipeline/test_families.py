@@ -27,19 +27,8 @@ from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
 from tests.families import IMAGE, PROMPTS, TINY, tiny
 
-NO_MASK, EACH_QUERY = "kept: attention has no mask", r"kept: the mask .* is not one row \[B,1,1,S\] for all queries"
-KEPT = {
-    "clip_text_model": EACH_QUERY,
-    "clip_vision_model": NO_MASK,
-    "deberta-v2": "kept: there is no Attention operator",
-    "deit": NO_MASK,
-    "dinov2": NO_MASK,
-    "modernbert": r"kept: attention at .* is on heads \[B,N,S,H\], wanted \[B,S,D\]",
-    "mpnet": EACH_QUERY,
-    "siglip_text_model": "kept: Gather at .* reads padded positions",  # the last token, padding or not
-    "siglip_vision_model": NO_MASK,
-    "vit": NO_MASK,
-}
+NO_MASK = "kept: attention has no mask"
+KEPT = dict.fromkeys(("clip_vision_model", "deit", "dinov2", "siglip_vision_model", "vit"), NO_MASK)
 """Why padding stays in some families' models; in those of the others it is removed."""
 
 UNFUSED = {"deberta-v2": 2}

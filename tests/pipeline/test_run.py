@@ -117,8 +117,10 @@ def test_padding_stays_when_told_to_or_when_it_must(bert_export, tmp_path):
     kept = optimize(OptimizeConfig(source, tmp_path / "kept.onnx", unpad=False))
     assert str(kept.padding) == "kept: left out"
     assert b"NonZero" not in (tmp_path / "kept.onnx").read_bytes()
-    with pytest.raises(RequirementError, match="--unpad: padding stays, there is no Attention operator"):
-        optimize(OptimizeConfig(source, tmp_path / "no.onnx", "standard", unpad=True))
+    with pytest.raises(
+        RequirementError, match="--unpad: padding stays, there is no attention: neither the operator nor a Softmax"
+    ):
+        optimize(OptimizeConfig(source, tmp_path / "no.onnx", "ort-contrib", unpad=True))
     assert not (tmp_path / "no.onnx").exists()
 
 

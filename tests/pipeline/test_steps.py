@@ -109,13 +109,15 @@ def test_a_length_beyond_the_positions_is_refused_and_none_is_any(tmp_path):
         optimized(tmp_path, TOKENS, {"words": (12, 4)}, model_type="bert", length=13)
 
 
-@pytest.mark.parametrize(("unpad", "padding"), [(None, "kept: there is no Attention operator"), (False, "kept: left out")])
+@pytest.mark.parametrize(
+    ("unpad", "padding"), [(None, "kept: there is no attention: neither the operator nor a Softmax"), (False, "kept: left out")]
+)
 def test_padding_that_stays_says_why(tmp_path, unpad, padding):
     assert str(optimized(tmp_path, unpad=unpad).padding).startswith(padding)
 
 
 def test_padding_that_must_go_and_stays_is_refused(tmp_path):
-    with pytest.raises(RequirementError, match=r"--unpad: padding stays, there is no Attention operator.* leave --unpad out"):
+    with pytest.raises(RequirementError, match=r"--unpad: padding stays, there is no attention: neither .* leave --unpad out"):
         optimized(tmp_path, unpad=True)
 
 
