@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from onnxfuse.architecture import MASK
 from onnxfuse.fusions.padding_heads import Pick, drops_width, forgets, picks_of, picks_real
-from onnxfuse.fusions.padding_keys import shut_keys
-from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of, understood
+from onnxfuse.fusions.padding_mask import PaddingMask, bias_of, shuts, sizes_of
+from onnxfuse.fusions.padding_source import Refused, find_mask
 from onnxfuse.fusions.padding_stale import Mixed, Site, Stale, left_stale
 from onnxfuse.rewrite import Analysis, pattern
 from onnxfuse.rewrite.analysis import ONE, Dim, constant, is_constant
@@ -29,10 +28,6 @@ BROADCAST = frozenset({"Add", "Sum", "Sub", "Mul", "Div"})
 
 TOKENS = Stale(frozenset({1}))
 """What is stale of [B,S,D] whose tokens were put back: padding."""
-
-
-class Refused(Exception):  # noqa: N818 - not an error: it is how this step says no
-    """Why padding stays."""
 
 
 @dataclass
@@ -80,7 +75,9 @@ def find_region(graph: ir.Graph, analysis: Analysis, *, zeros: bool) -> Region:
     Raises:
         Refused: there is none, or something outside would see that padding is gone.
     """
-    region = _masked(graph, analysis, zeros)
+    mask = find_mask(graph, analysis, zeros=zeros)
+    batch, length = analysis.shape(mask.value) or ()
+    region = Region(mask, batch, length)
     for node in graph:
         inside = [at for at, value in enumerate(node.inputs) if value in region.values]
         if inside:
@@ -130,49 +127,6 @@ def _show_outputs(graph: ir.Graph, region: Region, zeros: bool) -> None:
             raise Refused(f"{pattern.name_of(value)} shows padded positions to another operator")
         if any(value is node.outputs[0] for node in region.attentions):
             raise Refused(f"output {value.name!r} is attention's own")
-
-
-def _masked(graph: ir.Graph, analysis: Analysis, zeros: bool) -> Region:
-    """An empty region, with what tells padding in it."""
-    attentions = [node for node in graph if node.op_type == "Attention" and not node.domain]
-    scores = [node.inputs[0] for node in graph if node.op_type == "Softmax" and not node.domain]
-    if not attentions and not scores:
-        raise Refused("there is no attention: neither the operator nor a Softmax")
-    named = _by_sequences(next((value for value in graph.inputs if value.name == MASK), None), analysis)
-    rank = analysis[named].rank
-    if named is not None and rank != 2:
-        raise Refused(f"input {MASK!r} has {'an unknown rank' if rank is None else f'rank {rank}'}, wanted [B,S]")
-    masks = [node.inputs[3] for node in attentions if len(node.inputs) > 3 and node.inputs[3] is not None]
-    biases = [bias_of(value) for value in masks]
-    mask = next((found for bias in biases if (found := understood(bias, named, analysis)) is not None), None)
-    given = [value for value in graph.inputs if analysis[value].rank == 2] if named is None else [named]
-    mask = mask or next(filter(None, (shut_keys(each, by, analysis) for each in (*masks, *scores) for by in given)), None)
-    if mask is None:
-        raise Refused(_why_not(named, [*biases, *([] if attentions else scores)]))
-    if zeros and mask.value not in (graph.inputs if named is None else [named]):
-        raise Refused(f"outputs would show zeros where {mask.value.name} says, which is not the mask that is given")
-    shape = analysis.shape(mask.value)
-    assert shape is not None
-    batch, length = shape
-    return Region(mask, batch, length)
-
-
-def _by_sequences(mask: ir.Value | None, analysis: Analysis) -> ir.Value | None:
-    """A mask [B,S]; of one for several choices a row, [B,C,S], what it is reshaped to, [B*C,S], where it is."""
-    shape = analysis.shape(mask)
-    if mask is None or shape is None or len(shape) != 3:
-        return mask
-    casts = [node.outputs[0] for node, _ in mask.uses() if node.op_type == "Cast"]
-    views = [node.outputs[0] for value in (mask, *casts) for node, _ in value.uses() if node.op_type == "Reshape"]
-    return next((view for view in views if (seen := analysis.shape(view)) and len(seen) == 2 and seen[-1] == shape[-1]), mask)
-
-
-def _why_not(named: ir.Value | None, masks: list[ir.Value | None]) -> str:
-    """Why no mask tells padding."""
-    if not masks:
-        return "attention has no mask"
-    source = "one input [B,S]" if named is None else repr(MASK)
-    return f"the mask {pattern.name_of(masks[0])} is not made from {source} or booleans [B,S] alone, or does not shut out padding"
 
 
 def _visit(node: ir.Node, inside: list[int], region: Region, analysis: Analysis, zeros: bool) -> None:

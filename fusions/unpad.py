@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxfuse.fusions.packing import Packing
-from onnxfuse.fusions.padding_region import Refused, Region, find_region
+from onnxfuse.fusions.padding_region import Region, find_region
+from onnxfuse.fusions.padding_source import Refused
 from onnxfuse.rewrite import Analysis, Op, Prover
 from onnxfuse.rewrite.driver import Line
 from onnxfuse.rewrite.graph_proof import compare, observe

@@ -325,10 +325,6 @@ REFUSED = {
         {"last": SECOND, "inputs": ", float[B,1,1,S] other", "square": NODES["square"] + "  m2 = Expand(other, square)"},
         "the mask m2 is not made from 'attention_mask', or does not",
     ),
-    "a product of tokens with what stands as they did": (
-        {"out": "p0 = MatMul(a, x)  p = MatMul(p0, o)  s = Sum(p, h)"},
-        "takes tokens for its operand 1",
-    ),
     "a layer of unknown width": (
         {
             "inputs": ", float[B,S,K] wide",
@@ -339,11 +335,11 @@ REFUSED = {
     ),
     "parts of unknown width": (
         {"inputs": ", int64[3] widths", "constants": CONSTANTS.replace("int64[3] widths = {8, 8, 8}, ", "")},
-        "the width of q is not known",
+        "the width of a is not known",
     ),
     "a mask over columns": (
         {"head": "f = Cast<to = 1>(attention_mask)  f1 = Unsqueeze(f, one)  z = Mul(e, f1)  y = ReduceSum<keepdims = 0>(z, one)"},
-        "Mul at z reads f1, which is not one for all",
+        "ReduceSum at y reads padded positions",
     ),
     "an operand of unknown shape": (
         {"out": "by = other.Operator(x)  p = MatMul(a, o)  s = Sum(p, h, by)"},

@@ -87,7 +87,9 @@ def test_the_command_and_require(cli, tmp_path):
     assert "layer 0: 2 layer_norm, gelu done" in result.stdout
     assert "softmax runs over axis 2, wanted the last" in result.stdout
     assert "3 of 4 done" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("padding: kept: ")
     answer = json.loads(cli("explain", "--json").stdout)
+    assert answer["padding"] in result.stdout
     assert [finding["fusion"] for finding in answer["findings"] if not finding["done"]] == ["attention"]
     refused = cli("optimize", "--require", "attention=1")
     assert refused.returncode == 6

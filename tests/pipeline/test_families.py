@@ -16,7 +16,7 @@ from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import ExportError, ModelError, UsageError
 from onnxfuse.exporters import bounds
 from onnxfuse.io import folders
-from onnxfuse.pipeline.explain import explain_file
+from onnxfuse.pipeline.explain import explain_file, padding_of
 from onnxfuse.pipeline.export import Exported, export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
@@ -276,3 +276,4 @@ def test_what_disentangles_is_explained(exports):
             r".* before Softmax: Attention adds only what does not hang on Q and K, .*; nothing to do if that is meant",
             str(finding),
         )
+    assert str(padding_of(exported.path)) == "removed"
