@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from onnxfuse.cli import console, judge, make, study
+from onnxfuse.cli import chain, console, judge, make, options, study
 from onnxfuse.errors import INTERRUPTED, TERMINATED, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.io import atomic, signals
 
@@ -28,50 +28,63 @@ VERBS = (
     judge.evaluate,
     study.view,
     make.package,
-    make.run,
+    chain.run,
 )
 """In the order of --help."""
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="From a Hugging Face encoder to the fastest ONNX model for this machine.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _verb in VERBS:
-    app.command()(_verb)
+    app.command(epilog=options.epilog(_verb))(_verb)
+
+
+@app.callback()
+def everywhere(version: options.Version = False, quiet: options.Quiet = False, debug: options.Debug = False) -> None:
+    """From a Hugging Face encoder to the fastest ONNX model for this machine."""
 
 
 RENAMED = {"--clip-safe": "--reduce-range", "--no-clip-safe": "--no-reduce-range", "--form": "--format"}
 """What options of earlier versions are called now."""
 
 
+EVERYWHERE = ("--debug", "--quiet", "-q")
+"""Options that stand anywhere on the line."""
+
+
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    if not sys.argv[1:]:
-        sys.argv.append("--help")
+    given = {argument for argument in sys.argv[1:] if argument in EVERYWHERE}
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in EVERYWHERE]
+    debug = "--debug" in given
+    console.begin(quiet=bool(given & {"--quiet", "-q"}))
     signals.end_on_sigterm()
     atomic.WRITTEN.clear()
     try:
         _require_texts(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="onnxfuse")
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        code = _fail(_interrupted(), INTERRUPTED, debug=debug)
+        code = _fail("Interrupted", _interrupted(), INTERRUPTED, debug=debug)
     except OnnxfuseError as error:
-        code = _fail(str(error), error.exit_code, debug=debug)
+        code = _fail(type(error).__name__, str(error), error.exit_code, debug=debug)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        code = _fail(f"{where}{error.strerror or one_line(error)}", StorageError.exit_code, debug=debug)
+        code = _fail("StorageError", f"{where}{error.strerror or one_line(error)}", StorageError.exit_code, debug=debug)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own usage errors have it
+            if "--json" in sys.argv:
+                console.show_error(type(error).__name__, one_line(error), 1)
             raise
-        code = _fail(_usage(error), UsageError.exit_code, debug=debug)
+        code = UsageError.exit_code
+        if sys.argv[1:]:
+            _fail("UsageError", _usage(error), code, debug=debug)
+        else:  # a command is missing, and its text is the help
+            sys.stderr.write(f"{error.format_message()}\n")
     sys.stdout.flush()
     raise SystemExit(TERMINATED if code == INTERRUPTED and signals.was_terminated() else code or 0)
 
@@ -105,10 +118,14 @@ def _usage(error: Any) -> str:
     return f"{said}{' See' if said.endswith('?') else '; see'}: {name} --help"
 
 
-def _fail(message: str, code: int, *, debug: bool) -> int:
+def _fail(kind: str, message: str, code: int, *, debug: bool) -> int:
+    """Say what went wrong: a line on stderr and, where --json stands on the line, JSON on stdout. Returns the exit code."""
     if debug:
         traceback.print_exc()
-    console.err.print(f"onnxfuse: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    line = " ".join(message.split())
+    console.err.print(f"onnxfuse: {line}", markup=False, highlight=False, soft_wrap=True)
+    if "--json" in sys.argv:
+        console.show_error(kind, line, code)
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,29 @@ from rich.text import Text
 from onnxfuse.cli.grid import Grid
 from onnxfuse.errors import CONTROLS, printable
 from onnxfuse.io import folders
-from onnxfuse.io.progress import Lines, Progress
+from onnxfuse.io.progress import Lines, Progress, silent
 
 if TYPE_CHECKING:
     from onnxfuse.pipeline.step import Step
 
 WIDTH = 160
 """Columns of a table that goes to a file or a pipe, where COLUMNS says nothing."""
+
+
+SCHEMA = 1
+"""The number of what --json prints (docs/json.md): it rises when a key goes or changes its meaning, not when one comes."""
+
+
+class _State:
+    """Of this run of the command line: whether progress is wanted, and whether JSON stands on stdout already."""
+
+    quiet = False
+    shown = False
+
+
+def begin(*, quiet: bool) -> None:
+    """A run begins: nothing has been shown yet."""
+    _State.quiet, _State.shown = quiet, False
 
 
 class _Printer(Console):
@@ -43,7 +59,10 @@ out, err = _Printer(width=_columns()), _Printer(stderr=True)
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A bar on stderr while the block runs; where stderr is no terminal, a line for each phase."""
+    """A bar on stderr while the block runs; where stderr is no terminal, a line for each phase; with --quiet nothing."""
+    if _State.quiet:
+        yield silent
+        return
     if not err.is_terminal:
         yield Lines(lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True))
         return
@@ -58,17 +77,31 @@ def progress() -> Iterator[Progress]:
         yield tell
 
 
-def show(as_json: bool, value: Any, *lines: str | Grid) -> None:
+def show(as_json: bool, value: Mapping[str, Any], *lines: str | Grid) -> None:
     """Print a result: ``value`` as JSON, or ``lines`` of text and tables."""
     if as_json:
-        text = json.dumps(folders.plain(value), indent=2, ensure_ascii=False)
+        text = json.dumps({"schema": SCHEMA, **folders.plain(value)}, indent=2, ensure_ascii=False)
         sys.stdout.write(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+        sys.stdout.flush()
+        _State.shown = True
         return
     for line in lines:
         if isinstance(line, str):
             out.print(line.replace("\n", "\\n"), markup=False, highlight=False, soft_wrap=True)
         else:
             line.print(out)
+
+
+def error_json(kind: str, message: str, code: int) -> dict[str, Any]:
+    """What went wrong, for JSON; the next step is what stands behind the message's last semicolon."""
+    _, _, then = message.rpartition("; ")
+    return {"code": code, "kind": kind, "message": message, "next": then if "; " in message else None}
+
+
+def show_error(kind: str, message: str, code: int) -> None:
+    """Print an error as the one JSON object of a run; one that follows a result stands in that already."""
+    if not _State.shown:
+        show(True, {"error": error_json(kind, message, code)})
 
 
 def step_lines(step: Step, *parts: str) -> list[str]:

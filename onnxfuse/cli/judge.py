@@ -8,11 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxfuse.cli import options
-from onnxfuse.cli.console import progress, show, threads_text
+from onnxfuse.cli.console import error_json, progress, show, threads_text
 from onnxfuse.config import BenchmarkConfig
+from onnxfuse.errors import ParityError
 from onnxfuse.io import files, folders
 
 
+@options.examples(
+    "onnxfuse check onnx/bert-base-cased/model.onnx onnx/bert-base-cased/model_optimized.onnx",
+    "onnxfuse check a.onnx b.onnx --kind half",
+)
 def check(
     first: options.First,
     second: options.Second,
@@ -29,10 +34,22 @@ def check(
     with progress() as tell:
         tell(f"comparing {paths[1]} with {paths[0]}")
         result = verb.check(paths[0], paths[1], kind, data)
-    show(as_json, result.to_json(), *tables.parity_lines(result))
-    result.require(f"{paths[1]} differs from {paths[0]}")
+    failed = None
+    try:
+        result.require(f"{paths[1]} differs from {paths[0]}")
+    except ParityError as error:
+        failed = error
+    wrong = {} if failed is None else {"error": error_json("ParityError", str(failed), failed.exit_code)}
+    found = {"reference": str(paths[0]), "model": str(paths[1]), "parity": result.to_json()}
+    show(as_json, found | wrong, *tables.parity_lines(result))
+    if failed is not None:
+        raise failed
 
 
+@options.examples(
+    "onnxfuse benchmark onnx/bert-base-cased --batch 8 --length 128 --real 0.4",
+    "onnxfuse benchmark onnx/bert-base-cased --against all --plot speed.svg",
+)
 def benchmark(
     models: options.Models,
     batch: options.Batch = None,
@@ -65,6 +82,10 @@ def benchmark(
     show(as_json, outcome.to_json(), tables.comparison_table(outcome, title), *missing)
 
 
+@options.examples(
+    "onnxfuse evaluate onnx/mine --data test.csv",
+    "onnxfuse evaluate float.onnx int8.onnx --data test.jsonl --batch 32",
+)
 def evaluate(
     models: options.Models,
     data: options.Labelled,
@@ -83,7 +104,7 @@ def evaluate(
         results = verb.evaluate(paths, data, BenchmarkConfig(batch, threads=threads, rounds=rounds), tell)
     taken = next(iter(results.values())).batch
     title = f"{data}, batches of {taken}, {threads_text(threads)}, {rounds} rounds"
-    show(as_json, {name: result.to_json() for name, result in results.items()}, tables.evaluation_table(results, title))
+    show(as_json, verb.to_json(results), tables.evaluation_table(results, title))
 
 
 def _models_in(model: Path) -> list[Path]:

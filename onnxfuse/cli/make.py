@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxfuse.cli import options
-from onnxfuse.cli.console import progress, show, step_lines, threads_text
+from onnxfuse.cli.console import progress, show, step_lines
 from onnxfuse.config import (
-    BenchmarkConfig,
     ExportConfig,
     OptimizeConfig,
     PackageConfig,
     QuantizeConfig,
     Scheme,
     Thresholds,
-    shape_text,
 )
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
@@ -27,6 +25,10 @@ if TYPE_CHECKING:
     from onnxfuse.pipeline.optimize import Optimized
 
 
+@options.examples(
+    "onnxfuse export bert-base-cased --task fill-mask",
+    "onnxfuse export ./my-checkpoint -o onnx/mine --exporter torchscript",
+)
 def export(
     source: options.Source,
     output: options.Output = None,
@@ -70,6 +72,10 @@ def export(
     show(as_json, step.to_json(), *lines)
 
 
+@options.examples(
+    "onnxfuse optimize onnx/bert-base-cased --require all",
+    "onnxfuse optimize model.onnx --target ort-contrib --batch 1 --length 128",
+)
 def optimize(
     model: options.Model = None,
     output: options.Output = None,
@@ -135,6 +141,10 @@ def _optimized_lines(step: Optimized) -> list[str]:
     )
 
 
+@options.examples(
+    "onnxfuse quantize onnx/bert-base-cased",
+    "onnxfuse quantize onnx/mine --data test.csv --max-drop 0.5%",
+)
 def quantize(
     model: options.Model = None,
     output: options.Output = None,
@@ -206,6 +216,10 @@ def _retype(model: Path | None, output: Path | None, *, elsewhere: bool, overwri
     show(as_json, step.to_json(), f"{source} to u8 x s8", *lines)
 
 
+@options.examples(
+    "onnxfuse package onnx/mine --for sentence-transformers",
+    "onnxfuse package onnx/mine --for triton -o models/mine",
+)
 def package(
     layout: options.Layout,
     model: options.Model = None,
@@ -227,47 +241,3 @@ def package(
         lines += [f"{path}  {tables.megabytes(made.sizes[each])}", f"  use: {made.use[each]}"]
         lines += [f"  parity: {tables.parity_text(made.parity[each])}"] if each in made.parity else []
     show(as_json, made.to_json(), *lines)
-
-
-def run(
-    source: options.Source,
-    output: options.Output = None,
-    task: options.Task = None,
-    outputs: options.Outputs = None,
-    framework: options.Framework = None,
-    exporter: options.Exporter = None,
-    opset: options.Opset = None,
-    model_type: options.ModelType = None,
-    random_weights: options.RandomWeights = False,
-    target: options.TargetName = "cpu",
-    require: options.Require = None,
-    batch: options.Batch = None,
-    length: options.Length = None,
-    threads: options.Threads = 0,
-    rounds: options.Rounds = 20,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-) -> None:
-    """Export, optimize, quantize, check and measure in one go, with a table at the end."""
-    out = folders.export_folder(source, output)
-    plan = ExportConfig(
-        source,
-        out,
-        task,
-        model_type,
-        exporter,
-        opset,
-        random_weights,
-        framework=framework,
-        overwrite=overwrite,
-        outputs=options.names(outputs, "--outputs"),
-    )
-
-    from onnxfuse.cli import tables
-    from onnxfuse.pipeline.run import run_all
-
-    with progress() as tell:
-        measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
-        outcome = run_all(plan, target, measure, tell, require=tuple(require or ()))
-    title = f"{Path(source).name}, {shape_text(outcome.plan)}, {threads_text(threads)}"
-    show(as_json, outcome.to_json(), tables.run_table(outcome, title))

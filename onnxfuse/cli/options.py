@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option, echo
 
 from onnxfuse.config import BATCH, LENGTH, ROUNDS, THREADS
 from onnxfuse.errors import UsageError
+
+V = TypeVar("V", bound=Callable[..., None])
+
+
+def examples(*lines: str) -> Callable[[V], V]:
+    """Give a verb examples, which stand at the end of its --help."""
+
+    def give(verb: V) -> V:
+        verb.__dict__["examples"] = lines
+        return verb
+
+    return give
+
+
+def epilog(verb: Callable[..., None]) -> str:
+    """The end of a verb's --help: its examples, one a line (\\b keeps them apart)."""
+    lines = verb.__dict__.get("examples", ())
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        echo(f"onnxfuse {importlib.metadata.version('onnxfuse')}")
+        raise Exit
+
+
+# Of every verb
+Version = Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+Quiet = Annotated[bool, Option("-q", "--quiet", help="No progress, before or after the command; errors stay.")]
+Debug = Annotated[bool, Option("--debug", help="Add a traceback to an error, before or after the command.")]
 
 Source = Annotated[
     str, Argument(help="A hub id, a checkpoint's folder, a SavedModel's folder, a .keras file or a KerasHub preset's folder.")

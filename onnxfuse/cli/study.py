@@ -14,6 +14,10 @@ from onnxfuse.errors import InterruptedWorkError
 from onnxfuse.io import atomic, folders
 
 
+@options.examples(
+    "onnxfuse explain onnx/bert-base-cased",
+    "onnxfuse explain model.onnx --target standard",
+)
 def explain(
     model: options.Model = None,
     target: options.TargetName = "cpu",
@@ -36,6 +40,10 @@ def explain(
     show(as_json, found, f"{source} for target {target}", *lines, f"{done} of {len(findings)} done", f"padding: {padding}")
 
 
+@options.examples(
+    "onnxfuse ablate onnx/bert-base-cased --length 128",
+    "onnxfuse ablate model.onnx --rounds 50 --plot rewrites.svg",
+)
 def ablate(
     model: options.Model = None,
     target: options.TargetName = "cpu",
@@ -60,9 +68,19 @@ def ablate(
     title = f"{source} for target {target}, {outcome.shape}, {threads_text(threads)}, {rounds} rounds"
     if plot is not None:
         plots.ablation(outcome.results, plot, title.replace(" for target", "\nfor target"))
-    show(as_json, [result.to_json() for result in outcome.results], tables.ablation_table(outcome.results, title))
+    found = {
+        "model": str(source),
+        "target": target,
+        "shape": outcome.shape,
+        "results": [result.to_json() for result in outcome.results],
+    }
+    show(as_json, found, tables.ablation_table(outcome.results, title))
 
 
+@options.examples(
+    "onnxfuse tune onnx/bert-base-cased --batch 8 --length 128 --real 0.4",
+    "onnxfuse tune model.onnx -o here.json --precision fp32 --precision int8 --runtime ort --runtime openvino",
+)
 def tune(
     model: options.Model = None,
     output: options.TunedFile = None,
@@ -108,18 +126,25 @@ def tune(
         raise
     show(
         as_json,
-        outcome.target.to_json(),
+        {"path": str(plan.out), "target": outcome.target.to_json()},
         f"{source} on this machine, from target {target}",
         *tables.tune_lines(outcome),
         f"{plan.out}: use it with onnxfuse optimize --target {plan.out}",
     )
 
 
-def view(model: options.Model = None, no_browser: options.NoBrowser = False, port: options.Port = 0) -> None:
+@options.examples(
+    "onnxfuse view onnx/bert-base-cased",
+    "onnxfuse view model.onnx --no-browser --port 8080",
+)
+def view(
+    model: options.Model = None, no_browser: options.NoBrowser = False, port: options.Port = 0, as_json: options.Json = False
+) -> None:
     """Show a graph in Netron, until Ctrl-C."""
     from onnxfuse.pipeline import view as viewer
 
     path = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
-    sys.stdout.write(f"{viewer.serve(path, port=port, browser=not no_browser)}\n")
+    address = viewer.serve(path, port=port, browser=not no_browser)
+    show(as_json, {"path": str(path), "address": address}, address)
     sys.stdout.flush()
     viewer.wait()

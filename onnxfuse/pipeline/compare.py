@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,18 @@ class Row:
         return None if self.candidate.path is None else onnx_file.model_bytes(self.candidate.path)
 
     def to_json(self) -> dict[str, Any]:
-        seen = self.parity
+        seen, entry = self.parity, self.candidate
         agrees = None if seen is None else {"error": seen.error, "cosine": seen.cosine, "passed": seen.passed, "real": seen.real}
-        agrees = {"unjudged": self.candidate.unjudged} if self.candidate.unjudged else agrees
-        return self.timing.to_json() | {
-            "kind": self.candidate.kind,
-            "runtime": self.candidate.runtime,
+        return {
+            "name": entry.name,
+            "path": None if entry.path is None else str(entry.path),
+            "kind": entry.kind,
+            "runtime": entry.runtime,
             "size": self.size,
             "peak_memory": self.peak_memory,
             "parity": agrees,
+            "unjudged": entry.unjudged or None,
+            "latency": self.timing.to_json(),
         }
 
 
@@ -89,7 +92,16 @@ class Comparison:
     shape: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {name: row.to_json() for name, row in self.rows.items()} | ({"failed": self.failed} if self.failed else {})
+        first = next(iter(self.rows.values()), None)
+        return {
+            "shape": self.shape,
+            "results": [
+                row.to_json() | {"speed": asdict(benchmark.ratio(first.timing, row.timing))}
+                for row in self.rows.values()
+                if first is not None
+            ],
+            "failed": [{"name": name, "why": why} for name, why in self.failed.items()],
+        }
 
 
 def compare_models(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def evaluate(paths: list[Path], data: Path, plan: BenchmarkConfig, progress: Pro
 def _on(run: Runner, feeds: Feeds) -> Runner:
     """A runner for one input of its own: models that call their inputs differently are timed side by side."""
     return lambda _: run(feeds)
+
+
+def to_json(results: Mapping[str, Evaluated]) -> dict[str, Any]:
+    """The results of ``evaluate`` as a list, with the speed against the first."""
+    first = next(iter(results.values()))
+    return {
+        "results": [
+            {"name": name, **result.to_json(), "speed": asdict(benchmark.ratio(first.timing, result.timing))}
+            for name, result in results.items()
+        ]
+    }
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,8 +65,18 @@ class Run:
             "export": self.export.to_json(),
             "optimize": self.optimize.to_json(),
             "quantize": {"skipped": self.unquantized} if self.quantize is None else self.quantize.to_json(),
-            "parity": {name: result.to_json() for name, result in self.parity.items()},
-            "benchmark": {name: timing.to_json() for name, timing in self.timings.items()},
+            "results": [self._result(name) for name in self.timings],
+        }
+
+    def _result(self, name: str) -> dict[str, Any]:
+        """A row: the model's own framework first, which the others are held against."""
+        timing, seen = self.timings[name], self.parity.get(name)
+        return {
+            "name": name,
+            "path": str(self.paths[name]) if name in self.paths else None,
+            "parity": None if seen is None else seen.to_json(),
+            "latency": timing.to_json(),
+            "speed": asdict(benchmark.ratio(self.timings[self.framework], timing)),
         }
 
 
@@ -119,7 +129,9 @@ def _run_all(
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
     outcome = Run(exported, made.optimize, made.quantize, made.parity, timings, measure, framework, made.unquantized)
     kept = f"{', '.join(path.name for path in outcome.paths.values())} are saved there, what was measured is not"
-    folders.record(plan.out, "benchmark", measure, {"timings": outcome.to_json()["benchmark"]}, kept=kept)
+    folders.record(
+        plan.out, "benchmark", measure, {"timings": {name: timing.to_json() for name, timing in timings.items()}}, kept=kept
+    )
     return outcome
 
 

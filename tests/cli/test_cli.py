@@ -12,7 +12,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from tests.cli import documented
 from tests.conftest import HANGS, fill, messages, parse, small_model
+
+MODELS = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx")
 
 
 def expect_one_line(result, code: int, *words: str) -> None:
@@ -36,20 +39,29 @@ def test_optimize_quantize_check_and_benchmark_a_folder(cli, bert_export, tmp_pa
     result = cli("quantize", "--dynamic", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["matmuls"] == 9
+    documented.require("quantize", json.loads(result.stdout))
     assert (folder / "model_quantized.onnx").is_file()
     result = cli("check", folder, folder / "model_optimized.onnx")
     assert result.returncode == 0
     assert "equal within 'reassociate' on 12 inputs" in result.stdout
-    expect_one_line(cli("check", folder, folder / "model_quantized.onnx"), 5, "model_quantized.onnx differs", "allowed 1e-05")
+    result = cli("check", folder, folder / "model_quantized.onnx", "--json")
+    expect_one_line(result, 5, "model_quantized.onnx differs", "allowed 1e-05")
+    answer = json.loads(result.stdout)  # one object: the result, and what is wrong
+    documented.require("check", answer)
+    assert answer["parity"]["passed"] is False
+    assert answer["error"]["message"] == result.stderr.splitlines()[-1].removeprefix("onnxfuse: ")
     result = cli("benchmark", folder, "--length", 8, "--rounds", 2, "--threads", 2, "--json")
     assert result.returncode == 0, result.stderr
-    timings = json.loads(result.stdout)
-    assert len(timings) == 3
-    for timing in timings.values():
+    answer = json.loads(result.stdout)
+    documented.require("benchmark", answer)
+    assert [row["path"] for row in answer["results"]] == [str(folder / name) for name in MODELS]
+    for row in answer["results"]:
+        timing = row["latency"]
         assert 0 < timing["low"] <= timing["p50"] <= timing["high"]
         assert timing["p50"] <= timing["p90"] <= timing["p99"]
-        assert timing["size"] > 0
-        assert timing["peak_memory"] > 0
+        assert row["size"] > 0
+        assert row["peak_memory"] > 0
+    assert answer["results"][0]["speed"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +267,9 @@ def test_run_a_checkpoint_that_is_too_small_to_quantize(cli, tmp_path):
     answer = json.loads(cli(*command, "--overwrite", "--json").stdout)
     assert "is worth quantizing" in answer["quantize"]["skipped"]
     assert "model_quantized.onnx is of an earlier run" in answer["quantize"]["skipped"]
-    assert set(answer["benchmark"]) == {"PyTorch", "ONNX", "optimized"}
+    assert [row["name"] for row in answer["results"]] == ["PyTorch", "ONNX", "optimized"]
+    assert [row["parity"] is None for row in answer["results"]] == [True, False, False]
+    documented.require("run", answer)
 
 
 def test_onnx_runtimes_own_log_stays_out(process, cli, tmp_path):

@@ -33,11 +33,12 @@ def test_a_line_stays_one(capsys):
 def test_json_holds_the_same_text(capsys):
     console.show(True, {"name": ODD})
     out = capsys.readouterr().out
-    assert json.loads(out) == {"name": ODD}
+    assert json.loads(out) == {"schema": 1, "name": ODD}
     assert all(each.isprintable() for each in out.splitlines())
 
 
 def test_progress(capsys):
+    console.begin(quiet=False)
     with console.progress() as tell:
         tell(ODD)
     assert capsys.readouterr().err == f"  {SAFE}\n"

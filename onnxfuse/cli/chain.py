@@ -1,0 +1,58 @@
+"""The verb that is all of them in a row: run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnxfuse.cli import options
+from onnxfuse.cli.console import progress, show, threads_text
+from onnxfuse.config import BenchmarkConfig, ExportConfig, shape_text
+from onnxfuse.io import folders
+
+
+@options.examples(
+    "onnxfuse run bert-base-cased",
+    "onnxfuse run ./my-checkpoint -o onnx/mine --length 64 --require all",
+)
+def run(
+    source: options.Source,
+    output: options.Output = None,
+    task: options.Task = None,
+    outputs: options.Outputs = None,
+    framework: options.Framework = None,
+    exporter: options.Exporter = None,
+    opset: options.Opset = None,
+    model_type: options.ModelType = None,
+    random_weights: options.RandomWeights = False,
+    target: options.TargetName = "cpu",
+    require: options.Require = None,
+    batch: options.Batch = None,
+    length: options.Length = None,
+    threads: options.Threads = 0,
+    rounds: options.Rounds = 20,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Export, optimize, quantize, check and measure in one go, with a table at the end."""
+    out = folders.export_folder(source, output)
+    plan = ExportConfig(
+        source,
+        out,
+        task,
+        model_type,
+        exporter,
+        opset,
+        random_weights,
+        framework=framework,
+        overwrite=overwrite,
+        outputs=options.names(outputs, "--outputs"),
+    )
+
+    from onnxfuse.cli import tables
+    from onnxfuse.pipeline.run import run_all
+
+    with progress() as tell:
+        measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
+        outcome = run_all(plan, target, measure, tell, require=tuple(require or ()))
+    title = f"{Path(source).name}, {shape_text(outcome.plan)}, {threads_text(threads)}"
+    show(as_json, outcome.to_json(), tables.run_table(outcome, title))
