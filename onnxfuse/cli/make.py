@@ -1,4 +1,4 @@
-"""The verbs that make models: export, optimize, quantize, run.
+"""The verbs that make models: export, optimize, quantize, package.
 
 What works on models is imported by the verb that needs it, so that --help and wrong usage answer at once.
 """
@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 
 from onnxfuse.cli import options
 from onnxfuse.cli.console import progress, show, step_lines
-from onnxfuse.config import (
-    ExportConfig,
-    OptimizeConfig,
-    PackageConfig,
-    QuantizeConfig,
-    Scheme,
-    Thresholds,
-)
+from onnxfuse.config import ExportConfig, OptimizeConfig, PackageConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 
