@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLD := .venv-4.57
 TF := .venv-tf
+COMPAT := .venv-compat
 OLDEST := .venv-oldest
 TORCH := torch==2.13.0
 QUIET := --quiet --disable-pip-version-check --no-compile
@@ -11,7 +12,7 @@ QUIET := --quiet --disable-pip-version-check --no-compile
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-tf test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 faults frameworks attack clean
+.PHONY: demo test test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 faults frameworks attack clean
 
 # With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
@@ -48,6 +49,14 @@ $(TF)/.installed: pyproject.toml Makefile
 	$(TF)/bin/pip install $(QUIET) $(TORCH) pytest pytest-xdist --editable '.[tf]'
 	touch $@
 
+# What opens our packages; npm's scripts would fetch what no CPU needs.
+$(COMPAT)/.installed: Makefile
+	$(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/pip install $(QUIET) $(TORCH) 'transformers==4.57.*' 'optimum-onnx[onnxruntime]==0.1.*' \
+		'sentence-transformers==5.7.*' 'tritonclient[grpc]==2.*'
+	npm install --silent --prefix build/compat --no-save --ignore-scripts --no-audit --no-fund '@huggingface/transformers@4'
+	touch $@
+
 $(OLDEST)/.installed: pyproject.toml Makefile scripts/floors.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) scripts/floors.py > $(OLDEST)/floors.txt
@@ -63,6 +72,10 @@ test: $(VENV)/.installed
 
 test-tf: $(TF)/.installed
 	$(TF)/bin/python -m pytest tests/tensorflow -n 2
+
+# Needs Node 20 and npm besides.
+test-compat: $(VENV)/.installed $(COMPAT)/.installed
+	$(BIN)/python -m pytest tests/compat
 
 # Of the extras, only those that a user's environment has together; the demo's model and nncf are pinned or a tool's own.
 test-oldest: $(OLDEST)/.installed
@@ -118,4 +131,4 @@ frameworks: $(TF)/.installed
 	$(TF)/bin/python scripts/measure_frameworks.py
 
 clean:
-	rm -rf $(VENV) $(OLD) $(TF) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx
+	rm -rf $(VENV) $(OLD) $(TF) $(COMPAT) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache onnx

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from onnxfuse.api import export as export
     from onnxfuse.api import load as load
     from onnxfuse.api import optimize as optimize
+    from onnxfuse.api import package as package
     from onnxfuse.api import quantize as quantize
     from onnxfuse.config import BenchmarkConfig as BenchmarkConfig
     from onnxfuse.config import ExportConfig as ExportConfig
     from onnxfuse.config import OptimizeConfig as OptimizeConfig
+    from onnxfuse.config import PackageConfig as PackageConfig
     from onnxfuse.config import QuantizeConfig as QuantizeConfig
     from onnxfuse.config import Scheme as Scheme
     from onnxfuse.config import Thresholds as Thresholds
@@ -49,8 +51,17 @@ if TYPE_CHECKING:
     from onnxfuse.integrations.sentences import cross_encoder as cross_encoder
     from onnxfuse.integrations.sentences import sentence_transformer as sentence_transformer
 
-_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "quantize")
-_CONFIGS = ("BenchmarkConfig", "ExportConfig", "OptimizeConfig", "QuantizeConfig", "Scheme", "Thresholds", "TuneConfig")
+_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "quantize")
+_CONFIGS = (
+    "BenchmarkConfig",
+    "ExportConfig",
+    "OptimizeConfig",
+    "PackageConfig",
+    "QuantizeConfig",
+    "Scheme",
+    "Thresholds",
+    "TuneConfig",
+)
 _ERRORS = (
     "ExportError",
     "InterruptedWorkError",

@@ -6,8 +6,7 @@ Each takes what its command takes, and writes the same files. ``optimize`` and `
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
@@ -16,7 +15,16 @@ import onnx
 import onnx_ir as ir
 
 from onnxfuse import model as models
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme, Thresholds, names
+from onnxfuse.config import (
+    BenchmarkConfig,
+    ExportConfig,
+    OptimizeConfig,
+    PackageConfig,
+    QuantizeConfig,
+    Scheme,
+    Thresholds,
+    names,
+)
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, require_callable, silent
@@ -25,7 +33,9 @@ from onnxfuse.pipeline import check as checking
 from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline import export as exporting
 from onnxfuse.pipeline import optimize as optimizing
+from onnxfuse.pipeline import package as packaging
 from onnxfuse.pipeline import quantize as quantizing
+from onnxfuse.pipeline.arguments import files_of, path_of, require_known, taken
 from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.runtime import Settings
 from onnxfuse.verify.parity import Parity
@@ -64,7 +74,7 @@ def export(
         OnnxfuseError: the checkpoint cannot be loaded or exported (ExportError), or the graph computes something else
             (ParityError).
     """
-    _require_known("export", options, ExportOptions, progress)
+    require_known("export", options, ExportOptions, progress)
     given = str(source) if isinstance(source, str | PathLike) else None
     if given == "":
         raise UsageError("the source is an empty text, wanted a hub id, a checkpoint's folder or a loaded model")
@@ -121,10 +131,10 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
     """
     given = cast(dict[str, Any], options)
     progress = given.pop("progress", silent)
-    _require_known("optimize", given, OptimizeOptions, progress)
+    require_known("optimize", given, OptimizeOptions, progress)
     kinds: dict[str, type] = {"only": frozenset, "without": frozenset, "require": tuple}
     given |= {name: kind(names(given[name], name)) for name, kind in kinds.items() if name in given}
-    given |= {"dump": _path(given["dump"], "dump")} if given.get("dump") is not None else {}
+    given |= {"dump": path_of(given["dump"], "dump")} if given.get("dump") is not None else {}
 
     def run(source: Path, out: Path) -> optimizing.Optimized:
         return optimizing.optimize(OptimizeConfig(source, out, **given), progress)
@@ -175,10 +185,10 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
     """
     given = cast(dict[str, Any], options)
     progress = given.pop("progress", silent)
-    _require_known("quantize", given, QuantizeOptions, progress)
-    scheme = Scheme(**_taken(given, Scheme))
-    thresholds = Thresholds(**_taken(given, Thresholds))
-    given |= {"data": _path(given["data"], "data")} if given.get("data") is not None else {}
+    require_known("quantize", given, QuantizeOptions, progress)
+    scheme = Scheme(**taken(given, Scheme))
+    thresholds = Thresholds(**taken(given, Thresholds))
+    given |= {"data": path_of(given["data"], "data")} if given.get("data") is not None else {}
     given |= {"calibration": str(given["calibration"])} if given.get("calibration") is not None else {}
 
     def run(source: Path, out: Path) -> quantizing.Quantized:
@@ -187,23 +197,11 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
     return _on_file_or_model(run, model, output, (folders.OPTIMIZED, folders.MODEL), folders.QUANTIZED)
 
 
-def _require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
-    """Raises UsageError for an option that a verb does not have, and as ``require_callable``."""
-    if unknown := sorted(set(options) - set(known.__annotations__)):
-        raise UsageError(f"{verb} has no option {', '.join(unknown)}; it has {', '.join(known.__annotations__)}")
-    require_callable(progress)
-
-
-def _taken(options: dict[str, Any], config: type) -> dict[str, Any]:
-    """The options that are fields of a config, taken out."""
-    return {name: options.pop(name) for name in config.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
-
-
 def _on_file_or_model(run: Any, model: Any, output: Source | None, names: tuple[str, ...], made: str) -> Any:
     """What ``run`` makes of a file, or of a model in memory."""
     if isinstance(model, str | PathLike):
-        out = None if output is None else _path(output, "output")
-        source = folders.source_file(_path(model), *names)
+        out = None if output is None else path_of(output, "output")
+        source = folders.source_file(path_of(model), *names)
         return run(source, folders.output_file(source, out, made))
     if not isinstance(model, onnx.ModelProto | ir.Model):
         raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")
@@ -225,7 +223,7 @@ def evaluate(
     """Measure on real samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError."""
     require_callable(progress)
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
-    return evaluating.evaluate(_files(models), _path(data, "data"), config, progress)
+    return evaluating.evaluate(files_of(models), path_of(data, "data"), config, progress)
 
 
 def benchmark(
@@ -256,7 +254,7 @@ def benchmark(
     if not runtimes:
         raise UsageError("no runtimes are given; leave them out for ONNX Runtime")
     others = baselines.choose(",".join(against)) if against else []
-    return compare.compare_models(_files(models), config, runtimes=runtimes, against=others, progress=progress)
+    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=others, progress=progress)
 
 
 def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:
@@ -269,8 +267,24 @@ def check(first: Source, second: Source, *, kind: str = "reassociate", data: Sou
     Raises:
         OnnxfuseError: they take other inputs or give other outputs, or nothing can be compared.
     """
-    paths = _files([first, second])
-    return checking.check(paths[0], paths[1], kind, None if data is None else _path(data, "data"))
+    paths = files_of([first, second])
+    return checking.check(paths[0], paths[1], kind, None if data is None else path_of(data, "data"))
+
+
+def package(
+    model: Source, layout: str, output: Source | None = None, *, overwrite: bool = False, progress: Progress = silent
+) -> packaging.Packaged:
+    """Lay a model, and what belongs to it, into a folder that another library opens. Raises as ``pipeline.package``.
+
+    Args:
+        model: a folder, or an .onnx file.
+        layout: a name of ``onnxfuse.layouts.layouts``, such as optimum or sentence-transformers.
+        output: the folder; ``packages/NAME-LAYOUT`` when not given.
+    """
+    require_callable(progress)
+    source = folders.source_file(path_of(model), *packaging.MODELS)
+    out = packaging.package_folder(source, layout, None if output is None else path_of(output, "output"))
+    return packaging.package(PackageConfig(source, layout, out, overwrite), progress)
 
 
 def load(model: Source, *, threads: int | None = None, runtime: str | None = None, target: Source | None = None) -> models.Model:
@@ -280,21 +294,6 @@ def load(model: Source, *, threads: int | None = None, runtime: str | None = Non
     Settings(threads=threads or 0)  # refuses what no machine has
     if runtime is not None and not isinstance(runtime, str):
         raise UsageError(f"runtime is {runtime!r}, wanted a name")
-    return models.load(_path(model), threads=threads, runtime=runtime, target=None if target is None else _path(target, "target"))
-
-
-def _path(given: Any, what: str = "the model") -> Path:
-    """A path. Raises UsageError for anything else."""
-    if not isinstance(given, str | PathLike) or isinstance(os.fspath(given), bytes):
-        raise UsageError(f"{what} is a {type(given).__name__}, wanted a path")
-    if os.fspath(given) == "":
-        raise UsageError(f"{what} is an empty text, wanted a path")
-    return Path(given)
-
-
-def _files(given: Any) -> list[Path]:
-    """The files that are meant: each itself, or the export in a folder. Raises UsageError for what are no paths, or none."""
-    several = list(given) if isinstance(given, list | tuple) else [given]
-    if not several:
-        raise UsageError("no models are given; give the path of one, or a list of paths")
-    return [folders.source_file(_path(path), folders.MODEL) for path in several]
+    return models.load(
+        path_of(model), threads=threads, runtime=runtime, target=None if target is None else path_of(target, "target")
+    )

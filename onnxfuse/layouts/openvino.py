@@ -30,7 +30,7 @@ def convert(source: Path, place: Path) -> None:
 
 
 def use(content: Content, precision: str, folder: str) -> str:
-    return f'openvino.Core().compile_model("{folder}/{PLACES[precision]}", "CPU")'
+    return f'openvino.Core().compile_model("{folder}/{PLACES[precision]}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})'
 
 
 LAYOUT = Layout("openvino", "OpenVINO", PLACES, use, convert=convert, runtime="openvino")

@@ -96,6 +96,14 @@ def test_a_model_above_its_config_is_no_package_where_it_has_its_own(encoder, cl
     assert folders.read_config(tmp_path / "models" / "other" / folders.MODEL) == {}
 
 
+def test_from_python(encoder, tmp_path):
+    made = onnxfuse.package(encoder, "optimum", tmp_path / "out")
+    assert made.models["float"] == tmp_path / "out/onnx/model.onnx" and str(tmp_path / "out") in made.use["int8"]
+    assert onnxfuse.load(made).path == made.models["int8"]
+    with pytest.raises(onnxfuse.UsageError, match="no layout named"):
+        onnxfuse.package(encoder, "keras", tmp_path / "other")
+
+
 # Refusals --------------------------------------------------------------------------------------------------------
 
 
