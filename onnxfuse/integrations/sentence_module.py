@@ -62,6 +62,7 @@ class OptimizedTransformer(Transformer):
     Args:
         folder: of the exported model.
         output: the graph's output that is taken; ``name``: what sentence-transformers calls it.
+        modality: what it encodes, text or image.
         runtime, threads: as of ``onnxfuse.load``.
         settings: of sentence-transformers' module, as sentence_bert_config.json has them.
     """
@@ -72,12 +73,13 @@ class OptimizedTransformer(Transformer):
         *,
         output: str,
         name: str,
+        modality: str = "text",
         runtime: str | None = None,
         threads: int | None = None,
         **settings: Any,
     ) -> None:
         self._opened_with = (runtime, threads)
-        taken = {"text": {"method": "forward", "method_output_name": output}}
+        taken = {modality: {"method": "forward", "method_output_name": output}}
         super().__init__(model_name_or_path, **settings | {"modality_config": taken, "module_output_name": name})
 
     def _load_model(self, model_name_or_path: str, *_: Any, **__: Any) -> Any:
@@ -85,7 +87,14 @@ class OptimizedTransformer(Transformer):
 
     @cached_property
     def _dimension(self) -> int:
-        return int(self.forward(self.preprocess(["a"]))[self.module_output_name].shape[-1])
+        return int(self.forward(self.preprocess([self._sample()]))[self.module_output_name].shape[-1])
+
+    def _sample(self) -> Any:
+        if "image" not in self.modality_config:
+            return "a"
+        from PIL import Image
+
+        return Image.new("RGB", (8, 8))
 
     def get_embedding_dimension(self) -> int:
         """The length of an embedding."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxfuse.architecture import OUTPUTS
+from onnxfuse.architecture import OUTPUTS, PIXELS
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.module_readers import PROMPTS, read_config
@@ -34,8 +34,8 @@ def sentence_transformer(
         OnnxfuseError: no such model is there, it cannot be opened, or sentence-transformers is not installed.
     """
     (output,) = OUTPUTS["sentence-similarity"]
-    place = _folder_with(Path(folder), output, "export a sentence model, or with --task sentence-similarity")
-    module = _module(place, output, output, runtime, threads)
+    place, inputs = _folder_with(Path(folder), output, "export a sentence model, or with --task sentence-similarity")
+    module = _module(place, output, output, runtime, threads, "image" if PIXELS in inputs else "text")
     from sentence_transformers import SentenceTransformer
 
     said = read_config(Home(str(place)), PROMPTS)
@@ -47,7 +47,7 @@ def sentence_transformer(
 def cross_encoder(folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> CrossEncoder:
     """An exported cross-encoder as a CrossEncoder: the same scores. Args and Raises as of ``sentence_transformer``."""
     (output,) = OUTPUTS["text-classification"]
-    place = _folder_with(Path(folder), output, "export a cross-encoder, or with --task text-classification")
+    place, _ = _folder_with(Path(folder), output, "export a cross-encoder, or with --task text-classification")
     module = _module(place, output, "scores", runtime, threads)
     from sentence_transformers import CrossEncoder
 
@@ -55,8 +55,8 @@ def cross_encoder(folder: str | PathLike[str], *, runtime: str | None = None, th
     return made
 
 
-def _folder_with(folder: Path, output: str, how: str) -> Path:
-    """A folder whose model has an output. Raises UsageError."""
+def _folder_with(folder: Path, output: str, how: str) -> tuple[Path, list[str]]:
+    """A folder whose model has an output, and the model's inputs. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the one that holds model.onnx and config.json")
     path = folders.source_file(folder, folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
@@ -64,13 +64,13 @@ def _folder_with(folder: Path, output: str, how: str) -> Path:
     given = [value.name or "" for value in graph.outputs]
     if output not in given:
         raise UsageError(f"{path} gives {', '.join(given)}, wanted {output}: {how}")
-    return folder
+    return folder, [value.name or "" for value in graph.inputs]
 
 
-def _module(folder: Path, output: str, name: str, runtime: str | None, threads: int | None) -> Any:
+def _module(folder: Path, output: str, name: str, runtime: str | None, threads: int | None, modality: str = "text") -> Any:
     try:
         from onnxfuse.integrations.sentence_module import OptimizedTransformer
     except ImportError as error:
         raise MissingExtraError("a model of sentence-transformers", "sentences") from error
-    taken = {"output": output, "name": name, "runtime": runtime, "threads": threads}
+    taken = {"output": output, "name": name, "runtime": runtime, "threads": threads, "modality": modality}
     return OptimizedTransformer.load(str(folder), init_defaults=taken)

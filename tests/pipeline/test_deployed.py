@@ -164,9 +164,15 @@ def test_a_bare_encoder(made, name, padding):
     require_same(step, reference, batches(step.paths[INT8].parent, TEXTS, padding))
 
 
+def as_sentence_transformer(folder: Path, copy: Path) -> Any:
+    """The optimized model in a folder, inside sentence-transformers."""
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("model_quantized.onnx"))
+    return onnxfuse.sentence_transformer(copy)
+
+
 @pytest.mark.parametrize("padding", SIDES)
 @pytest.mark.parametrize("name", KINDS)
-def test_a_folder_of_sentence_transformers(made, name, padding):
+def test_a_folder_of_sentence_transformers(made, tmp_path, name, padding):
     """Its pooling counts from each row's first token where its tokenizer pads on the left."""
     matters = KINDS[name].pooling == "cls_token"
     source, step = made(name, whole=True, side="left" if matters and padding == "left" else "right")
@@ -190,6 +196,9 @@ def test_a_folder_of_sentence_transformers(made, name, padding):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
         within = model.encode([prompt + text for text in TEXTS[:8]], batch_size=1 if padding == "none" else 8)
         assert np.allclose(within, wanted, rtol=0, atol=1e-5) == KINDS[name].within
+        if padding == "right":
+            inside = as_sentence_transformer(folder, tmp_path / prompt_name)
+            np.testing.assert_allclose(inside.encode(TEXTS[:8], prompt_name=prompt_name), wanted, rtol=0, atol=1e-5)
 
 
 # Two towers ------------------------------------------------------------------------------------------------------
@@ -261,7 +270,7 @@ def test_a_tower_of_a_bare_clip(clip, kind):
 
 @pytest.mark.parametrize("kind", TOWER)
 @pytest.mark.parametrize("layout", [pytest.param("5.3", marks=pytest.mark.slow), "6"])
-def test_a_tower_of_sentence_transformers(clip, layout, kind):
+def test_a_tower_of_sentence_transformers(clip, tmp_path, layout, kind):
     """Texts and images, as encode gives them, in one space."""
     from PIL import Image
 
@@ -273,6 +282,9 @@ def test_a_tower_of_sentence_transformers(clip, layout, kind):
     opened = onnxfuse.load(step.paths["optimized"])
     got = np.concatenate([opened(**each)["sentence_embedding"] for each in made[0]])
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    inside = as_sentence_transformer(folder, tmp_path / "inside")
+    np.testing.assert_allclose(inside.encode(given), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    assert inside.get_embedding_dimension() == 24
     reference = features(source / ("0_CLIPModel" if layout == "5.3" else ""), kind, "sentence_embedding")
     for feeds in made + [batches(folder, TEXTS, padding) for padding in ("none", "left") if kind == "text"]:
         require_same(step, reference, feeds)
