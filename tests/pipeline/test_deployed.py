@@ -181,6 +181,7 @@ def test_a_folder_of_sentence_transformers(made, tmp_path, name, padding):
     def encode(**feeds: torch.Tensor) -> torch.Tensor:
         return model(dict(feeds))["sentence_embedding"]
 
+    assert str(step.optimize.padding) == "removed"
     model.tokenizer.padding_side = "left" if padding == "left" else "right"
     folder = step.paths[INT8].parent
     require_same(step, as_runner(encode, "sentence_embedding"), batches(folder, TEXTS, padding))
