@@ -11,7 +11,7 @@ from onnxfuse.io import folders
 
 
 @options.examples(
-    "onnxfuse run bert-base-cased",
+    "onnxfuse run bert-base-cased --dry-run",
     "onnxfuse run ./my-checkpoint -o onnx/mine --length 64 --require all",
 )
 def run(
@@ -30,14 +30,14 @@ def run(
     length: options.Length = None,
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
+    dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Export, optimize, quantize, check and measure in one go, with a table at the end."""
-    out = folders.export_folder(source, output)
     plan = ExportConfig(
         source,
-        out,
+        folders.export_folder(source, output),
         task,
         model_type,
         exporter,
@@ -48,11 +48,26 @@ def run(
         outputs=options.names(outputs, "--outputs"),
     )
 
+    measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
+    needs = tuple(require or ())
+    if dry_run:
+        _plan(plan, target, needs, as_json=as_json)
+    else:
+        _run(plan, target, measure, needs, as_json=as_json)
+
+
+def _plan(plan: ExportConfig, target: str, require: tuple[str, ...], *, as_json: bool) -> None:
+    from onnxfuse.pipeline.dry_run import dry_run
+
+    planned = dry_run(plan, target, require)
+    show(as_json, planned.to_json(), *planned.lines())
+
+
+def _run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], *, as_json: bool) -> None:
     from onnxfuse.cli import tables
     from onnxfuse.pipeline.run import run_all
 
     with progress() as tell:
-        measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
-        outcome = run_all(plan, target, measure, tell, require=tuple(require or ()))
-    title = f"{Path(source).name}, {shape_text(outcome.plan)}, {threads_text(threads)}"
+        outcome = run_all(plan, target, measure, tell, require=require)
+    title = f"{Path(plan.source).name}, {shape_text(outcome.plan)}, {threads_text(measure.threads)}"
     show(as_json, outcome.to_json(), tables.run_table(outcome, title))

@@ -153,6 +153,9 @@ Layout = Annotated[
 ]
 PackageFolder = Annotated[Path | None, Option("-o", "--output", help="The folder; packages/NAME-LIBRARY when not given.")]
 
+# Of run
+DryRun = Annotated[bool, Option("--dry-run", help="Say what would be done and written; nothing is.")]
+
 # Of view
 NoBrowser = Annotated[bool, Option("--no-browser", help="Only print the address.")]
 Port = Annotated[int, Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")]

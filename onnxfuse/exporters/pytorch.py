@@ -46,7 +46,7 @@ def open_pytorch(source: str | Path | torch.nn.Module, opening: Opening) -> Chec
         family, _ = catalog.checkpoint(str(source), opening.model_type)
         checked(opening.task or next(iter(family.tasks)), family)
     elif isinstance(source, (str, Path)):
-        _require_checkpoint(str(source), opening.task, opening.model_type)
+        require_checkpoint(str(source), opening.task, opening.model_type)
     transformers = require_torch()
     with _quiet(transformers):
         if not isinstance(source, (str, Path)):
@@ -272,7 +272,7 @@ def _reached(output: torch.Tensor) -> set[int]:
     return found
 
 
-def _require_checkpoint(source: str, task: str | None, model_type: str | None) -> None:
+def require_checkpoint(source: str, task: str | None, model_type: str | None) -> None:
     """Refuse what can be neither a usable folder nor a hub id, before anything slow is imported."""
     folder = Path(source)
     if folder.is_file():

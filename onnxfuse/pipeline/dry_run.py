@@ -1,0 +1,98 @@
+"""What ``run`` would do and write, by what can be read without loading or writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxfuse import catalog, targets
+from onnxfuse.config import ExportConfig
+from onnxfuse.exporters import choose_exporter, choose_opset, framework_of, frameworks
+from onnxfuse.exporters.description import describe
+from onnxfuse.exporters.pytorch import require_checkpoint
+from onnxfuse.exporters.tasks import checked
+from onnxfuse.io import folders
+from onnxfuse.io.ours import is_ours
+from onnxfuse.pipeline.export import guard_of
+
+NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)
+
+LATER = "as the checkpoint says, which is read when the run begins"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do.
+
+    Args:
+        framework: what opens the source, for people.
+        model_type, task: None where only the checkpoint tells, and it was not read.
+        files: what would be written, each with what is there now: "nothing", "ours" or "others".
+    """
+
+    source: str
+    framework: str
+    model_type: str | None
+    task: str | None
+    exporter: str
+    opset: int
+    target: str
+    require: tuple[str, ...]
+    files: dict[Path, str]
+
+    def to_json(self) -> dict[str, Any]:
+        content = {name: value for name, value in vars(self).items() if name != "files"}
+        files = [{"path": str(path), "there": there} for path, there in self.files.items()]
+        return {"dry_run": True, **content, "require": list(self.require), "files": files}
+
+    def lines(self) -> list[str]:
+        """For people: the steps, then the files."""
+        asked = f", which must have fused {', '.join(self.require)}" if self.require else ""
+        steps = [
+            f"export {self.source} from {self.framework} with {self.exporter}, opset {self.opset}",
+            f"  family: {self.model_type or LATER}; task: {self.task or LATER}",
+            f"optimize for target {self.target}{asked}; quantize to int8 where linear layers are large enough",
+            f"compare all with {self.framework}, and measure",
+        ]
+        states = {"nothing": "new", "ours": "replaces what onnxfuse made", "others": "replaces a file of others (--overwrite)"}
+        return [*steps, *(f"  {path}: {states[there]}" for path, there in self.files.items()), "nothing was done or written"]
+
+
+def dry_run(plan: ExportConfig, target: str, require: Sequence[str] = ()) -> Planned:
+    """Plan a run; nothing is loaded, downloaded or written.
+
+    Raises:
+        OnnxfuseError: what would stop the run before its work: a target, exporter, task or family that does not exist, a broken
+            config.json, a file in the way.
+    """
+    guard_of(plan, *NAMES)
+    with targets.use(target) as chosen:
+        name = chosen.name
+    framework = framework_of(plan.source, plan.framework)
+    exporter = choose_exporter(plan.exporter, framework)
+    opset = choose_opset(exporter, plan.opset)
+    model_type, task, beside = _described(plan, framework)
+    files = {plan.out / each: _there(plan.out, each) for each in (*NAMES, "config.json", *beside, folders.RECORD)}
+    label = frameworks()[framework].label
+    return Planned(plan.source, label, model_type, task, exporter, opset, name, tuple(require), files)
+
+
+def _described(plan: ExportConfig, framework: str) -> tuple[str | None, str | None, Sequence[str]]:
+    """Family, task, and the files beside the model, of what can be read here; else what was asked for."""
+    if plan.random_weights:
+        family, _ = catalog.checkpoint(plan.source, plan.model_type)
+        return family.model_type, None if plan.task is None else checked(plan.task, family), ()
+    if framework == "pt":
+        require_checkpoint(plan.source, plan.task, plan.model_type)
+    if framework != "pt" or not Path(plan.source).is_dir():
+        return plan.model_type, plan.task, ()
+    found = describe(plan.source, plan.task, plan.model_type)
+    return found.family.model_type, found.task, (*found.texts, *found.files)
+
+
+def _there(home: Path, name: str) -> str:
+    if not (home / name).exists():
+        return "nothing"
+    return "ours" if is_ours(home, name) else "others"
