@@ -4,7 +4,8 @@
                                                      are there
     python scripts/coverage.py --rows FILE           measure in this environment alone, and write the rows as JSON
 
-Models are two layers deep and narrow; counts grow with the layers. Exit code 1 when a cell falls under its expected count.
+Models are two layers deep and narrow; counts grow with the layers. The families are those that every framework has;
+``scripts/family_table.py`` measures all of them. Exit code 1 when a cell falls under its expected count.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import onnx  # noqa: E402
 
+from onnxfuse import catalog  # noqa: E402
 from onnxfuse.cli import tables  # noqa: E402
 from onnxfuse.config import OptimizeConfig  # noqa: E402
 from onnxfuse.errors import OnnxfuseError  # noqa: E402
@@ -34,17 +36,16 @@ from onnxfuse.exporters import (  # noqa: E402
     export,
     open_checkpoint,
 )
+from onnxfuse.exporters.tasks import classification  # noqa: E402
 from onnxfuse.pipeline.optimize import optimize  # noqa: E402
 from onnxfuse.runtime import open_runner  # noqa: E402
 from onnxfuse.verify import parity, verdict  # noqa: E402
 from onnxfuse.verify.expected import expect  # noqa: E402
 from tests.conftest import small_model  # noqa: E402
 
-HEADS = {
-    "bert": "AutoModelForSequenceClassification",
-    "distilbert": "AutoModelForSequenceClassification",
-    "vit": "AutoModelForImageClassification",
-}
+FAMILIES = {name: family.tasks[classification(family)] for name, family in catalog.families().items() if family.keras_hub}
+"""Families that KerasHub has too, and so TensorFlow, with the class of transformers that each is measured as."""
+
 OPSETS = (14, 17, 18, 20, 23)
 OTHERS = (ROOT / ".venv-4.57" / "bin" / "python", ROOT / ".venv-tf" / "bin" / "python")
 """The environments with transformers 4.57 and with TensorFlow, made by ``make test-full``."""
@@ -72,7 +73,7 @@ def measure(folder: Path) -> list[Row]:
     import transformers
 
     rows: list[Row] = []
-    for family, head in HEADS.items():
+    for family, head in FAMILIES.items():
         saved = folder / family
         small_model(family, head, layers=2).save_pretrained(saved)
         for attention in ("eager", "sdpa"):
@@ -99,7 +100,7 @@ def measure_tensorflow(folder: Path) -> list[Row]:
 
     rows: list[Row] = []
     sources = {f"transformers {transformers.__version__}": tf_model, f"KerasHub {keras_hub.__version__}": keras_model}
-    for family in HEADS:
+    for family in FAMILIES:
         for source, build in sources.items():
             checkpoint = open_checkpoint(build(family))
             for opset in OPSETS:
@@ -185,15 +186,15 @@ def _cell(row: Row, checkpoint: Checkpoint, write: Callable[[Path], None], folde
 def table(rows: list[Row]) -> str:
     """Markdown: one line for each writer and version, families and opsets folded where they agree."""
     lines = [
-        "| graph from | attention | model from | opsets | bert | distilbert | vit | largest difference |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| graph from | attention | model from | opsets | {' | '.join(FAMILIES)} | largest difference |",
+        f"|---|---|---|---|{'---|' * len(FAMILIES)}---|",
     ]
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.writer, row.attention, row.source), []).append(row)
     for (writer, attention, version), members in groups.items():
         done = [row for row in members if not row.refused]
-        cells = [_families(done, family) for family in HEADS]
+        cells = [_families(done, family) for family in FAMILIES]
         opsets = ", ".join(dict.fromkeys(row.opset for row in done))
         error = f"{max(row.error for row in done):.1e}"
         lines.append(f"| {' | '.join([writer, attention, version, opsets, *cells, error])} |")
