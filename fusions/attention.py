@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.rewrite import Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
@@ -95,7 +96,7 @@ def guard_operator(match: Match) -> Learned:
     """The operator on [B,N,S,H], as torch.onnx.export writes SDPA from opset 23 on; its mask may be boolean."""
     learned = guard(match)
     scale = match["scale"]
-    return learned | {"factor": None if scale is None else factor_of(scale, learned["h"])}
+    return learned | {"factor": None if scale is None else factor_of(scale, learned["h"]), "floor": None}
 
 
 def factor_of(scale: float, h: int) -> float | None:
@@ -121,7 +122,17 @@ def guard(match: Match) -> Learned:
     given = match.bindings.get("scale")
     scale = match.scalar("scale") if isinstance(given, ir.Value) else 1.0
     match.need(scale > 0, f"the scale is {scale}, wanted above zero (ONNX Runtime refuses others)", match.output)
-    return {"n": n, "h": h, "widen": widen, "factor": factor_of(scale, h)}
+    return {"n": n, "h": h, "widen": widen, "floor": floor_of(match, widen), "factor": factor_of(scale, h)}
+
+
+def floor_of(match: Match, widen: str | None) -> float | None:
+    """What a mask that has a row for each query is held above; None where nothing needs it.
+
+    Softmax takes all keys alike for a query whose keys are all masked by the lowest number (a window in front of padding);
+    ONNX Runtime's operator gives zeros there. Of a mask of keys alone whole rows are so, which have no right answer.
+    """
+    masked = match.bindings.get("mask") is not None and widen is None
+    return float(np.finfo(np.float32).min) / 2 if masked and match.info("mask").dtype == ir.DataType.FLOAT else None
 
 
 def _reader(match: Match, name: str) -> ir.Value:
@@ -149,11 +160,13 @@ def widens(match: Match, sizes: Shape, n: int) -> str | None:
     return "keys" if s == t else "queries"
 
 
-def widened(op: Op, mask: ir.Value | None, widen: str | None, q: ir.Value, axis: int) -> ir.Value | None:
+def widened(op: Op, mask: ir.Value | None, widen: str | None, floor: float | None, q: ir.Value, axis: int) -> ir.Value | None:
     """The mask with a row for each query where ``widens`` said so, built from it alone where it can be, so that layers share it.
 
-    ``axis``: the one of q that S is.
+    ``floor``: what it is held above (``floor_of``). ``axis``: the one of q that S is.
     """
+    if floor is not None:
+        return op.Max(mask, op.constant(np.array(floor, dtype=np.float32), "floor"))
     if widen is None:
         return mask
     rows = op.Shape(mask, start=-1) if widen == "keys" else op.Shape(q, start=axis, end=axis + 1)
@@ -169,25 +182,22 @@ def attention(
     factor: float | None,
     mask: ir.Value | None = None,
     widen: str | None = None,
+    floor: float | None = None,
     **_: Any,
 ) -> ir.Value:
-    mask = widened(op, mask, widen, q, 1)
+    mask = widened(op, mask, widen, floor, q, 1)
     return op.Attention(q, k, v, mask, q_num_heads=n, kv_num_heads=n, scale=factor)
 
 
 def positions_scored(softmax: ir.Node) -> tuple[str, str] | None:
     """Scores of positions beside those of Q and K: products of their own, of which an index picks one for each pair of tokens."""
-    waiting = [softmax.inputs[0]]
+    waiting = [*softmax.predecessors()]
     while waiting:
-        value = waiting.pop(0)
-        node = None if value is None else value.producer()
-        if node is None:
-            continue
-        source = node.inputs[0].producer() if node.op_type == "GatherElements" and node.inputs[0] is not None else None
-        if source is not None and source.op_type == "MatMul":
+        node = waiting.pop(0)
+        if node.op_type == "GatherElements" and "MatMul" in {each.op_type for each in node.predecessors()}:
             return node.outputs[0].name or "", APART
         if node.op_type in ADDED:
-            waiting += [*node.inputs]
+            waiting += node.predecessors()
     return None
 
 

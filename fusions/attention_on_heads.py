@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.fusions.attention import factor_of, widened, widens
+from onnxfuse.fusions.attention import factor_of, floor_of, widened, widens
 from onnxfuse.rewrite import Fusion, Learned, Match, Op, Pattern, Rule, Term, Var
 
 
@@ -58,7 +58,7 @@ def guard(match: Match) -> Learned:
         match.need_type(name)
     scale = match.scalar("scale") if "scale" in match.bindings else 1.0
     match.need(scale > 0, f"the scale is {scale}, wanted above zero (ONNX Runtime refuses others)", match.output)
-    return {"widen": widen, "factor": factor_of(scale, h)}
+    return {"widen": widen, "floor": floor_of(match, widen), "factor": factor_of(scale, h)}
 
 
 def attention(
@@ -70,9 +70,10 @@ def attention(
     factor: float | None,
     mask: ir.Value | None = None,
     widen: str | None = None,
+    floor: float | None = None,
     **_: Any,
 ) -> ir.Value:
-    mask = widened(op, mask, widen, q, 2)
+    mask = widened(op, mask, widen, floor, q, 2)
     context = op.Attention(q, k, v, mask, scale=factor)
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), to_out)
 
