@@ -225,6 +225,11 @@ def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -
     """config.json as ``transformers`` reads it, whatever it says of how outputs are returned. Raises ExportError."""
     import transformers
 
+    if family.model_type not in transformers.CONFIG_MAPPING:
+        raise ExportError(
+            f"transformers {transformers.__version__} does not know model type {family.model_type!r} of {home}; "
+            "install another version"
+        )
     read = {name: value for name, value in fields.items() if name not in RETURNED} | {"model_type": family.model_type}
     try:
         config = transformers.CONFIG_MAPPING[family.model_type].from_dict(read)

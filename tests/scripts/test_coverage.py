@@ -34,4 +34,6 @@ def test_the_table_has_a_column_for_each_family(coverage, monkeypatch):
     assert refused == "- opset 23: it cannot"
     assert head == "| graph from | attention | model from | opsets | bert | vit | new | largest difference |"
     assert rule.count("|") == head.count("|") == line.count("|")
-    assert line == "| dynamo | sdpa | here | 18, 14 | norm 5/5 | norm 5/5 | opset 14: layer_norm 4/5, difference 2e-07 | 2.0e-07 |"
+    assert (
+        line == "| dynamo | sdpa | here | 18, 14 | norm 5/5 | norm 5/5 | opset 14: layer_norm 4/5, difference 2e-07 | 2.0e-07 |"
+    )
