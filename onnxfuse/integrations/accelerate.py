@@ -16,6 +16,7 @@ from onnxfuse.exporters.description import class_task
 from onnxfuse.exporters.tasks import auto_classes, class_for, task_of
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
+from onnxfuse.pipeline.arguments import require_known
 from onnxfuse.pipeline.check import check_runtime
 from onnxfuse.runtime import Settings, runtimes
 
@@ -33,9 +34,9 @@ def accelerate(
     precision: str = "fp32",
     runtime: str | None = None,
     threads: int | None = None,
-    calibration: str | PathLike[str] | None = None,
     folder: str | PathLike[str] | None = None,
     progress: Progress = silent,
+    **int8: Any,
 ) -> Accelerated:
     """Put an optimized model in the place of one of ``transformers``: the same call, the same output classes.
 
@@ -45,8 +46,8 @@ def accelerate(
         precision: ``fp32``; ``bf16``, which OpenVINO computes in on CPUs that have it; or ``int8``, which must pass its gate.
         runtime: of ``onnxfuse.load``; another than ONNX Runtime must give what that gives.
         threads: of one call; 0 leaves the choice to the runtime.
-        calibration: data for int8; what lies beside the checkpoint's tokenizer, or nothing, when not given.
         folder: where its files go, to be used again with ``load_torch``; gone with the module when not given.
+        int8: options of ``onnxfuse.quantize``: ``calibration``, ``data``, ``min_agreement``, ``max_drop`` and others.
 
     Raises:
         OnnxfuseError: the model cannot be exported (ExportError), or what was made computes something else (ParityError).
@@ -54,6 +55,9 @@ def accelerate(
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}: wanted one of {', '.join(PRECISIONS)}")
     runtime = runtime or PRECISIONS[precision]
+    require_known("quantize", int8, api.QuantizeOptions, progress)
+    if int8 and precision != "int8":
+        raise UsageError(f"{next(iter(int8))} is an option of int8, and precision is {precision!r}; leave it out, or choose int8")
     if precision == "bf16" and runtime != PRECISIONS[precision]:
         raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
     if runtime is not None and runtime not in runtimes():
@@ -67,7 +71,7 @@ def accelerate(
         if runtime is not None and runtime != Settings().runtime:
             check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
         if precision == "int8":
-            api.quantize(place, progress=progress, calibration=calibration)
+            api.quantize(place, progress=progress, **int8)
         return _opened(place, runtime, threads, kept.pop_all() if folder is None else None)
 
 

@@ -229,6 +229,10 @@ def test_int8_in_place_of_a_model(original, tokenizer):
     assert torch.nn.functional.cosine_similarity(fast(**given).logits, wanted).min() > 0.98
     with pytest.raises(UsageError, match="precision 'int4': wanted one of fp32, bf16, int8"):
         onnxfuse.accelerate(original, precision="int4")
+    with pytest.raises(UsageError, match="min_cosine is an option of int8, and precision is 'fp32'"):
+        onnxfuse.accelerate(original, min_cosine=0.9)
+    with pytest.raises(UsageError, match="quantize has no option sharp"):
+        onnxfuse.accelerate(original, precision="int8", sharp=True)
 
 
 def test_another_runtime_in_place_of_a_model(original):
