@@ -37,7 +37,7 @@ def find_mask(graph: ir.Graph, analysis: Analysis, *, zeros: bool) -> PaddingMas
     given = [value for value in graph.inputs if analysis[value].rank == 2] if named is None else [named]
     mask = mask or next(filter(None, (shut_keys(each, by, analysis) for each in (*masks, *scores) for by in given)), None)
     if mask is None:
-        raise Refused(_why_not(named, [*biases, *([] if attentions else scores)]))
+        raise Refused(_why_not(named, [*biases, *([] if attentions else scores)], analysis))
     if zeros and mask.value not in (graph.inputs if named is None else [named]):
         raise Refused(f"outputs would show zeros where {mask.value.name} says, which is not the mask that is given")
     return mask
@@ -53,9 +53,29 @@ def _by_sequences(mask: ir.Value | None, analysis: Analysis) -> ir.Value | None:
     return next((view for view in views if (seen := analysis.shape(view)) and len(seen) == 2 and seen[-1] == shape[-1]), mask)
 
 
-def _why_not(named: ir.Value | None, masks: list[ir.Value | None]) -> str:
+def _why_not(named: ir.Value | None, masks: list[ir.Value | None], analysis: Analysis) -> str:
     """Why no mask tells padding."""
     if not masks:
         return "attention has no mask"
+    lost = _unknown(masks[0], analysis)
+    if lost is not None:
+        maker = lost.producer()
+        made = "" if maker is None else f", which {maker.op_type} gives"
+        return f"the mask {pattern.name_of(masks[0])} is computed with {pattern.name_of(lost)}{made}: its shape is not known"
     source = "one input [B,S]" if named is None else repr(MASK)
     return f"the mask {pattern.name_of(masks[0])} is not made from {source} or booleans [B,S] alone, or does not shut out padding"
+
+
+def _unknown(value: ir.Value | None, analysis: Analysis) -> ir.Value | None:
+    """The first value of unknown shape that another is computed with; None where all are known."""
+    waiting, seen = [value], set[ir.Value]()
+    while waiting:
+        each = waiting.pop()
+        if each is None or each in seen:
+            continue
+        seen.add(each)
+        if analysis.shape(each) is None:
+            return analysis.unknown_since(each)
+        node = each.producer()
+        waiting += [] if node is None or node.op_type == "Shape" else node.inputs
+    return None

@@ -121,7 +121,17 @@ def _elementwise(site: Site) -> Stale:
             if len(site.shape(at)) != len(site.made) or site.shape(at)[0] != site.made[0]:
                 raise site.refused()
             axes |= stale.axes
-    return Stale(frozenset(axes))
+    return Stale(frozenset(axes), _still_zero(site))
+
+
+def _still_zero(site: Site) -> int | None:
+    """Along which axis weights that were zero at padding still are: times something, or chosen besides zeros."""
+    for at, stale in enumerate(site.stale):
+        others = [value for number, value in enumerate(site.node.inputs) if number != at]
+        chosen = site.node.op_type == "Where" and at > 0 and site.analysis[others[1]].uniform == 0
+        if stale is not None and (site.node.op_type == "Mul" or chosen):
+            return stale.zero
+    return None
 
 
 def _along_one(site: Site) -> Stale:

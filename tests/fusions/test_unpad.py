@@ -268,7 +268,7 @@ REFUSED = {
             "mask": """c0 = Cast<to = 9>(attention_mask)  c1 = other.Not(c0)  given = Shape(attention_mask)
                                                c = Reshape(c1, given)  r0 = Reshape(c, heads)  r = Cast<to = 9>(r0)"""
         },
-        "the mask bias is not made from",
+        "the mask bias is computed with c1, which Not gives: its shape is not known",
     ),
     "attention of another domain": (
         {"attention": "a = other.Attention(q, k, v, m)"},
@@ -676,7 +676,7 @@ def test_a_boolean_mask_of_the_operator(inverted, padding):
 def test_booleans_of_unknown_shape_stay():
     kept = with_mask("int64", name="valid", mask="c = other.Operator(valid)  r = Cast<to = 9>(c)")
     assert unpad(kept, analysis_of(kept)).kept == (
-        "the mask bias is not made from one input [B,S] or booleans [B,S] alone, or does not shut out padding"
+        "the mask bias is computed with c, which Operator gives: its shape is not known"
     )
 
 

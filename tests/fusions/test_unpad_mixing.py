@@ -71,6 +71,13 @@ GONE = {
     "heads": {"attention": ON_HEADS},
     "rotary positions": {"attention": ROTARY, "inputs": ", float[1,1,S,4] sin, float[1,1,S,4] cos"},
     "attention not fused": {"attention": UNFUSED, "bias": NODES["bias"].split("  ")[0], "square": ""},
+    "weights cleared": {
+        "attention": UNFUSED.replace("MatMul(w4", "MatMul(w6").replace(
+            "  c4 =", "  shut = Not(r)  w5 = Where(shut, zero, w4)  w6 = Mul(w5, half)  c4 ="
+        ),
+        "bias": NODES["bias"].split("  ")[0],
+        "square": "",
+    },
     "scores filled": {"attention": UNFUSED.replace("Add(s5, bias)", "Where(r, s5, low)"), "bias": "", "square": ""},
     "disentangled scores": {
         "attention": DISENTANGLED,
@@ -166,6 +173,18 @@ KEPT = {
     "weights that are changed": (
         {"attention": UNFUSED.replace("MatMul(w4, v4)", "MatMul(w5, v4)").replace("  c4 =", "  w5 = Add(w4, half)  c4 =")},
         "MatMul at c4 reads padded positions",
+    ),
+    "weights chosen besides others": (
+        {
+            "attention": UNFUSED.replace("MatMul(w4", "MatMul(w5").replace(
+                "  c4 =", "  shut = Not(r)  w5 = Where(shut, half, w4)  c4 ="
+            ),
+        },
+        "MatMul at c4 reads padded positions",
+    ),
+    "a mask of unknown shape": (
+        {"bias": "b0 = other.Operator(r)  bias = Where(r, zero, b0)  m = Expand(bias, square)"},
+        "the mask bias is computed with b0, which Operator gives: its shape is not known",
     ),
     "values without weights": (
         {"attention": UNFUSED.replace("MatMul(w4, v4)", "MatMul(other, v4)"), "inputs": ", float[B,2,S,S] other"},

@@ -8,7 +8,10 @@ from onnxfuse.verify.masks import MASKS, mask_of
 from tests.conftest import analysis_of, ops
 from tests.fusions.test_unpad import CONSTANTS, model, outputs
 
-MORE = CONSTANTS + ", int64[1] last = {-1}, int64 step = {1}, float lowest = {-3.0e38}, int64[3] turned = {0, 1, -1}"
+MORE = (
+    CONSTANTS
+    + ", int64[1] last = {-1}, int64 step = {1}, float lowest = {-3.0e38}, int64[3] turned = {0, 1, -1}, int64[3] turned3 = {1, -1, 1}"
+)
 MASK = "f = Unsqueeze(attention_mask, last)  "
 WIDE = MASK + "given = Shape(e)  g = Expand(f, given)  "
 POSITIONS = """n1 = Squeeze(n)  at = Range(first, n1, step)  at1 = Add(at, step)  at2 = Cast<to = 1>(at1)  at3 = Unsqueeze(at2, last)
@@ -25,6 +28,10 @@ FORGET = {
     "a sum, the mask widened first": WIDE + "h1 = Cast<to = 1>(g)  z = Mul(h1, e)  " + SUM,
     "a sum, the mask widened last": MASK + "g = Cast<to = 1>(f)  given = Shape(e)  h1 = Expand(g, given)  z = Mul(h1, e)  " + SUM,
     "a weighted sum": MASK + POSITIONS + "weight = Mul(g, at3)  z = Mul(e, weight)  " + SUM,
+    "a weighted sum, as optimum exports it": MASK
+    + """given = Shape(e)  n1 = Squeeze(n)  n2 = Add(n1, step)  n3 = Cast<to = 7>(n2)  at = Range(step, n3, step)  at1 = Reshape(at, turned3)
+    at2 = Expand(at1, given)  at3 = Cast<to = 1>(at2)  g0 = Expand(f, given)  g = Cast<to = 1>(g0)  weight = Mul(g, at3)  z = Mul(e, weight)  """
+    + SUM,
     "booleans of positions": MASK
     + "n1 = Squeeze(n)  at = Range(first, n1, step)  late = Greater(at, step)  l3 = Unsqueeze(late, last)  g0 = Cast<to = 9>(f)  g = And(l3, g0)  z = Where(g, e, zero)  "
     + SUM,

@@ -53,6 +53,7 @@ def test_every_way_to_save_a_model(checkpoints, tmp_path, family, form):
     assert checkpoint.framework == "tf"
     assert exported.origin.startswith("TensorFlow, ")
     assert optimized.fused == {"attention": 2, "qkv": 2, "layer_norm": 5, "gelu": 2, "unfused": 0}
+    assert str(optimized.padding) == ("kept: attention has no mask" if family == "vit" else "removed")
     model = onnx_file.load(exported.path)
     wanted = catalog.architecture(family).inputs
     assert [value.name for value in model.graph.inputs] == list(wanted)

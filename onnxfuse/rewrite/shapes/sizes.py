@@ -33,8 +33,21 @@ def _range(analysis: Analysis, node: ir.Node, output: int) -> ValueInfo:
     start, limit, step = (analysis[value] for value in node.inputs)
     counts = start.data == (Dim(0),) and step.data == (ONE,) and limit.data is not None
     if not counts:
-        return ValueInfo(start.dtype, (analysis.size(),))
+        return ValueInfo(start.dtype, (_length(analysis, node) or analysis.size(),))
     return ValueInfo(start.dtype, (limit.data[0],), index=((0, ONE),))  # type: ignore[index]
+
+
+def _length(analysis: Analysis, node: ir.Node) -> Dim | None:
+    """The length of Range(a, n + a, 1): n. (As weighted means count their tokens, from 1.)"""
+    start, _, step = (analysis[value].data for value in node.inputs)
+    limit = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if limit is not None and limit.op_type == "Cast" and limit.attributes.get_int("to", 0) == ir.DataType.INT64:
+        limit = limit.inputs[0].producer() if limit.inputs[0] is not None else None
+    if step != (ONE,) or start is None or limit is None or limit.op_type != "Add" or limit.domain:
+        return None
+    terms = [analysis[value].data for value in limit.inputs]
+    other = terms[1 - terms.index(start)] if start in terms else None
+    return other[0] if other is not None and len(other) == 1 and other[0].nonnegative else None
 
 
 @shape_function("ConstantOfShape")
