@@ -293,6 +293,31 @@ def test_a_tower_of_sentence_transformers(clip, tmp_path, layout, kind):
     assert json.loads((folder / "config_sentence_transformers.json").read_text())["similarity_fn_name"] == "cosine"
 
 
+@pytest.mark.slow
+def test_the_towers_of_siglip(tmp_path):
+    """As CLIP's, from how sentence-transformers 6 saves them; each inside sentence-transformers again."""
+    from PIL import Image
+    from sentence_transformers.base.modules import Transformer
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(text_config=PROMPTS | ROOM | {"projection_size": 32}, vision_config=IMAGE)
+    transformers.SiglipModel(config).save_pretrained(tmp_path / "bare")
+    save_tokenizer(tmp_path / "bare", WORDS)
+    processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "bare")
+    transformers.SiglipProcessor(processor, tokenizer).save_pretrained(tmp_path / "bare")
+    modules = [Transformer(str(tmp_path / "bare"))]
+    model = sentence_transformers.SentenceTransformer(modules=modules, device="cpu").eval()
+    model.save(str(tmp_path / "source"))
+    for kind, part, given in (("text", "text", TEXTS), ("image", "vision", [Image.fromarray(array) for array in PIXELS])):
+        options = {"model_type": f"siglip_{part}_model", "exporter": "torchscript"}
+        onnxfuse.export(tmp_path / "source", tmp_path / kind, **options)
+        onnxfuse.optimize(tmp_path / kind, require=["all"])
+        got, wanted = onnxfuse.sentence_transformer(tmp_path / kind).encode(given), model.encode(given)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize(
     ("part", "named", "words"),
     [
