@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from onnxfuse.cli import chain, console, judge, make, options, study
+from onnxfuse.cli import chain, console, health, judge, make, options, study
 from onnxfuse.errors import INTERRUPTED, TERMINATED, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.io import atomic, signals
 
@@ -29,6 +29,7 @@ VERBS = (
     study.view,
     make.package,
     chain.run,
+    health.doctor,
 )
 """In the order of --help."""
 

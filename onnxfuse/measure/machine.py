@@ -11,10 +11,21 @@ DECISIVE = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16"
 
 def cpu() -> str:
     """The processor's name and the instructions that decide the speed of products."""
+    told = _told()
+    if not told:
+        return platform.processor() or platform.machine()
+    return f"{told.get('model name', platform.machine())} ({', '.join(flag for flag in DECISIVE if flag in flags())})"
+
+
+def flags() -> set[str]:
+    """The processor's instruction sets, as Linux names them; none where it does not say."""
+    return set(_told().get("flags", "").split())
+
+
+def _told() -> dict[str, str]:
+    """What Linux tells of the last processor."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return platform.processor() or platform.machine()
-    analysis = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
-    flags = analysis.get("flags", "").split()
-    return f"{analysis.get('model name', platform.machine())} ({', '.join(flag for flag in DECISIVE if flag in flags)})"
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 from onnxfuse.evaluation.quality import Quality
 from onnxfuse.measure.benchmark import Ratio, Timing, summarize
+from onnxfuse.pipeline import versions
 from onnxfuse.pipeline.ablation import Result
 from onnxfuse.pipeline.compare import Candidate, Comparison, Row
+from onnxfuse.pipeline.doctor import Health, Speed
 from onnxfuse.pipeline.evaluate import Evaluated
 from onnxfuse.pipeline.run import Run
 from onnxfuse.quantization.gate import Candidate as Kept
@@ -62,3 +64,18 @@ def ran(folder: str) -> Run:
     parities = {name: parity("reassociate", real="") for name in models}
     timings = {name: timing(1.2345) for name in ("TensorFlow", *models)}
     return Run(step["a"], step["b"], None, parities, timings, None, "TensorFlow", "nothing is worth quantizing")
+
+
+def health() -> Health:
+    packages = tuple(
+        versions.Package(name, "2026.11.19.dev20261119+cpu", ">=2026.4.1,<2027", state)
+        for name, state in (
+            ("onnxruntime", "tried"),
+            ("sentence-transformers", "outside"),
+            ("numpy", "untried"),
+            ("rich", "oldest"),
+        )
+    )
+    lacking = (versions.Missing("tf", "export of TensorFlow models", ("tensorflow", "keras-hub")),)
+    speeds = (Speed("int8", "ort", Ratio(4.9, 3.2, 8.3)), Speed("bf16", "openvino-bf16", None, "this CPU has no bfloat16"))
+    return Health("A CPU (avx2)", 2, 64, False, False, True, packages, ("onnxruntime 1.31: it ends",), lacking, speeds, "none")

@@ -9,7 +9,7 @@ from onnxfuse import targets
 from onnxfuse.cli import console
 from onnxfuse.cli.app import app
 from onnxfuse.errors import ParityError
-from onnxfuse.pipeline import ablation, compare, evaluate, package, retype, tune, view
+from onnxfuse.pipeline import ablation, compare, doctor, evaluate, package, retype, tune, view
 from onnxfuse.pipeline.retype import Retyped
 from tests.cli import documented, outcomes
 
@@ -20,6 +20,7 @@ MADE = {
     "evaluate": (evaluate, "evaluate", outcomes.evaluated(outcomes.SHORT), ("--data", "d.csv")),
     "ablate": (ablation, "ablate", ablation.Ablation(outcomes.ablated(), "batch 1"), ()),
     "tune": (tune, "tune", tune.Tuned(targets.find("cpu"), ()), ()),
+    "doctor": (doctor, "examine", outcomes.health(), ()),
     "view": (view, "serve", "http://localhost:8080", ()),
 }
 
@@ -38,7 +39,7 @@ def test_results_are_as_the_page_says(cli, monkeypatch, tmp_path, verb):
     monkeypatch.setattr(module, name, lambda *given, **named: outcome)
     monkeypatch.setattr(view, "wait", lambda: None)
     (tmp_path / "model.onnx").write_bytes(b"not read here")
-    result = cli(verb, "model.onnx", *options, "--json")
+    result = cli(verb, *([] if verb == "doctor" else ["model.onnx"]), *options, "--json")
     assert result.returncode == 0, result.stderr
     documented.require(verb, json.loads(result.stdout))
 

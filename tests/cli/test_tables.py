@@ -8,6 +8,7 @@ from rich.console import Console
 
 from onnxfuse.cli import tables
 from onnxfuse.cli.grid import Grid
+from onnxfuse.cli.health import health_lines
 from tests.cli import outcomes
 
 LONG, SHORT = outcomes.NAMES, outcomes.SHORT
@@ -20,6 +21,7 @@ TABLES = {
     "evaluate, short names": lambda: tables.evaluation_table(outcomes.evaluated(SHORT), "test.csv, batches of 8"),
     "ablate": lambda: tables.ablation_table(outcomes.ablated(), f"{LONG[0]} for target cpu, batch 1, length 128"),
     "quantize": lambda: tables.gate_table(outcomes.trade_off(), 8),
+    "doctor": lambda: next(each for each in health_lines(outcomes.health()) if isinstance(each, Grid)),
     "run": lambda: tables.run_table(outcomes.ran(outcomes.FOLDER), f"{outcomes.FOLDER}, batch 1, length 128"),
 }
 
@@ -105,3 +107,18 @@ def test_a_dumb_terminal_gets_plain_characters(verb, monkeypatch):
 def test_a_speed_up_says_what_it_is(verb):
     table = TABLES[verb]()
     assert ("speed-up" in table.headers) == any(note.startswith("speed-up: ") for note in table.notes)
+
+
+def test_doctor_says_all_that_it_found():
+    text = "\n".join(each for each in health_lines(outcomes.health()) if isinstance(each, str))
+    for words in (
+        "2 of 64 cores",
+        "VNNI: no; AMX: no",
+        "clipped: yes",
+        "int8 in ort: 4.90 (3.20 - 8.30)",
+        "bf16 in openvino-bf16: this CPU has no bfloat16",
+        "known to fail: onnxruntime 1.31",
+        "tensorflow, keras-hub; run: pip install 'onnxfuse[tf]'",
+        "telemetry: none",
+    ):
+        assert words in text
