@@ -82,7 +82,7 @@ class Packing:
         keep = op.Or(op.Or(self._real, first), read)
         if region.mixed and region.picks:
             blind = op.And(read, op.Not(self._real))
-            some = op.ReduceMax(op.Cast(op.Reshape(blind, flat), to=ir.DataType.INT64), flat, keepdims=1)
+            some = op.ReduceMax(op.Cast(op.Reshape(blind, flat), to=ir.DataType.INT64), keepdims=1)  # [1]
             keep = op.Or(keep, op.Cast(some, to=ir.DataType.BOOL))
         return keep
 
