@@ -7,6 +7,7 @@ prints that line and leaves with the code; a traceback appears only with ``--deb
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Characters that a terminal obeys, or that turn the direction of a text: all but tabs and line ends. Half characters, which are
@@ -66,9 +67,16 @@ class ParityError(OnnxfuseError):
 
 
 class RequirementError(OnnxfuseError):
-    """What the caller asked for with ``--require`` or a threshold was not reached."""
+    """What the caller asked for with ``--require`` or a threshold was not reached.
+
+    ``cases``: what was asked for, each with why it is not met, "" where it is.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, cases: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.cases = tuple(cases)
 
 
 class MissingExtraError(OnnxfuseError):

@@ -123,6 +123,12 @@ def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "SETTLE", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def not_githubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests themselves run in GitHub's Actions, errors would come with an annotation."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run ``onnxfuse`` in an empty folder, or ``at`` another, in this process: new ones would import the libraries for seconds."""

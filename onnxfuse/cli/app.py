@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from onnxfuse.cli import chain, console, health, judge, make, options, study
+from onnxfuse.cli import chain, ci, console, health, judge, make, options, study
 from onnxfuse.errors import INTERRUPTED, TERMINATED, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.io import atomic, signals
 
@@ -125,6 +125,7 @@ def _fail(kind: str, message: str, code: int, *, debug: bool) -> int:
         traceback.print_exc()
     line = " ".join(message.split())
     console.err.print(f"onnxfuse: {line}", markup=False, highlight=False, soft_wrap=True)
+    ci.annotate(line)
     if "--json" in sys.argv:
         console.show_error(kind, line, code)
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxfuse.cli import options
+from onnxfuse.cli import ci, options
 from onnxfuse.cli.console import progress, show, threads_text
 from onnxfuse.config import BenchmarkConfig, ExportConfig, shape_text
 from onnxfuse.io import folders
@@ -31,6 +31,7 @@ def run(
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
     dry_run: options.DryRun = False,
+    junit: options.Junit = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -53,7 +54,7 @@ def run(
     if dry_run:
         _plan(plan, target, needs, as_json=as_json)
     else:
-        _run(plan, target, measure, needs, as_json=as_json)
+        _run(plan, target, measure, needs, junit, as_json=as_json)
 
 
 def _plan(plan: ExportConfig, target: str, require: tuple[str, ...], *, as_json: bool) -> None:
@@ -63,11 +64,15 @@ def _plan(plan: ExportConfig, target: str, require: tuple[str, ...], *, as_json:
     show(as_json, planned.to_json(), *planned.lines())
 
 
-def _run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], *, as_json: bool) -> None:
+def _run(
+    plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], junit: Path | None, *, as_json: bool
+) -> None:
     from onnxfuse.cli import tables
+    from onnxfuse.pipeline.optimize import required
     from onnxfuse.pipeline.run import run_all
 
-    with progress() as tell:
+    with ci.report("run", junit, overwrite=plan.overwrite) as cases, progress() as tell:
         outcome = run_all(plan, target, measure, tell, require=require)
+        cases.cases += [*required(outcome.optimize, require), *((f"{name} agrees", "") for name in outcome.parity)]
     title = f"{Path(plan.source).name}, {shape_text(outcome.plan)}, {threads_text(measure.threads)}"
     show(as_json, outcome.to_json(), tables.run_table(outcome, title))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxfuse.cli import options
+from onnxfuse.cli import ci, options
 from onnxfuse.cli.console import error_json, progress, show, threads_text
 from onnxfuse.config import BenchmarkConfig
 from onnxfuse.errors import ParityError
@@ -23,6 +23,8 @@ def check(
     second: options.Second,
     kind: options.Kind = "reassociate",
     data: options.RealData = None,
+    junit: options.Junit = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare the outputs of two models on a grid of batches, lengths and masks; int8 on real inputs where it was calibrated."""
@@ -31,19 +33,21 @@ def check(
     from onnxfuse.cli import tables
     from onnxfuse.pipeline import check as verb
 
-    with progress() as tell:
-        tell(f"comparing {paths[1]} with {paths[0]}")
-        result = verb.check(paths[0], paths[1], kind, data)
-    failed = None
-    try:
-        result.require(f"{paths[1]} differs from {paths[0]}")
-    except ParityError as error:
-        failed = error
-    wrong = {} if failed is None else {"error": error_json("ParityError", str(failed), failed.exit_code)}
-    found = {"reference": str(paths[0]), "model": str(paths[1]), "parity": result.to_json()}
-    show(as_json, found | wrong, *tables.parity_lines(result))
-    if failed is not None:
-        raise failed
+    with ci.report("check", junit, overwrite=overwrite, sources=paths) as cases:
+        with progress() as tell:
+            tell(f"comparing {paths[1]} with {paths[0]}")
+            result = verb.check(paths[0], paths[1], kind, data)
+        cases.cases += [(each.output, "; ".join(result.failures_of(each.output))) for each in result.differences]
+        failed = None
+        try:
+            result.require(f"{paths[1]} differs from {paths[0]}")
+        except ParityError as error:
+            failed = error
+        wrong = {} if failed is None else {"error": error_json("ParityError", str(failed), failed.exit_code)}
+        found = {"reference": str(paths[0]), "model": str(paths[1]), "parity": result.to_json()}
+        show(as_json, found | wrong, *tables.parity_lines(result))
+        if failed is not None:
+            raise failed
 
 
 @options.examples(

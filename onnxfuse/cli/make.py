@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfuse.cli import options
+from onnxfuse.cli import ci, options
 from onnxfuse.cli.console import progress, show, step_lines
 from onnxfuse.config import ExportConfig, OptimizeConfig, PackageConfig, QuantizeConfig, Scheme, Thresholds
 from onnxfuse.errors import UsageError
@@ -82,6 +82,7 @@ def optimize(
     batch: options.FixedBatch = None,
     length: options.FixedLength = None,
     dump: options.DumpFolder = None,
+    junit: options.Junit = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -105,8 +106,9 @@ def optimize(
 
     from onnxfuse.pipeline import optimize as verb
 
-    with progress() as tell:
+    with ci.report("optimize", junit, overwrite=overwrite, sources=(source,)) as cases, progress() as tell:
         step = verb.optimize(plan, tell)
+        cases.cases += verb.required(step, plan.require)
     show(as_json, step.to_json(), f"{source} ({step.model_type}) for target {target}", *_optimized_lines(step))
 
 

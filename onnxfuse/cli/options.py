@@ -52,6 +52,8 @@ Overwrite = Annotated[bool, Option("--overwrite", help="Replace files too that o
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Plot = Annotated[Path | None, Option(help="Draw the result into this .svg, .png or .pdf file.")]
 
+Junit = Annotated[Path | None, Option(help="Write what was asked for, and what failed, into this file as JUnit XML.")]
+
 # Of export and run
 Task = Annotated[
     str | None,

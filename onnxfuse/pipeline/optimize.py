@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -213,12 +213,22 @@ def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[
             needs[name] = int(number)
         else:
             raise UsageError(f"--require {item}: wanted all, or NAME=NUMBER with NAME one of {', '.join(counts)}")
-    for name, needed in needs.items():
-        if counts[name] != needed:
-            missed = [
-                str(finding)
-                for finding in explain_file(plan.source, plan.target, plan.model_type)
-                if finding.fusion == name and not finding.done
-            ]
-            why = missed[0] if missed else "see what is there with: onnxfuse explain MODEL"
-            raise RequirementError(f"{name} fused {counts[name]} times, required {needed}; {why}")
+    cases = [(f"{name}={needed}", _missed(plan, name, counts[name], needed)) for name, needed in needs.items()]
+    if failed := [why for _, why in cases if why]:
+        raise RequirementError(failed[0], cases)
+
+
+def _missed(plan: OptimizeConfig, name: str, count: int, needed: int) -> str:
+    """Why a thing was not fused as often as it must be; empty where it was."""
+    if count == needed:
+        return ""
+    findings = explain_file(plan.source, plan.target, plan.model_type)
+    missed = [str(finding) for finding in findings if finding.fusion == name and not finding.done]
+    why = missed[0] if missed else "see what is there with: onnxfuse explain MODEL"
+    return f"{name} fused {count} times, required {needed}; {why}"
+
+
+def required(step: Optimized, require: Sequence[str]) -> list[tuple[str, str]]:
+    """The cases of requirements that a step met, as ``RequirementError`` has them."""
+    items = [f"{name}={count}" for name, count in step.expected.items()] if "all" in require else []
+    return [(name, "") for name in dict.fromkeys([*items, *(item for item in require if item != "all")])]

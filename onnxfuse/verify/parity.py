@@ -35,6 +35,10 @@ class Parity:
     def passed(self) -> bool:
         return not self.failures
 
+    def failures_of(self, output: str) -> list[str]:
+        """What is outside the tolerance of one output."""
+        return [text for text in self.failures if text.startswith(f"output {output!r} ")]
+
     @property
     def error(self) -> float:
         return max(difference.error for difference in self.differences)
