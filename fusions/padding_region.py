@@ -24,7 +24,7 @@ from onnxfuse.rewrite.attributes import attribute
 ROWS = frozenset({"Identity", "Gelu", "Tanh", "Relu", "Erf", "Sigmoid"})
 """Operators of one operand that work on each element."""
 
-BROADCAST = frozenset({"Add", "Sum", "Sub", "Mul", "Div"})
+BROADCAST = frozenset({"Add", "Sum", "Sub", "Mul", "Div", "Pow"})
 
 TOKENS = Stale(frozenset({1}))
 """What is stale of [B,S,D] whose tokens were put back: padding."""

@@ -90,6 +90,7 @@ GONE = {
     "an operand by position": {"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[1,S,8] by"},
     "an operand by row": {"out": "p = MatMul(a, o)  s = Sum(p, h, by)", "inputs": ", float[B,1,8] by"},
     "a product with another batch": {"out": "p = MatMul(a, w2)  s = Sum(p, h)", "inputs": ", float[B,8,8] w2"},
+    "a power": {"out": "p0 = MatMul(a, o)  p = Pow(p0, three)  s = Sum(p, h)", "constants": MORE + ", float three = {3.0}"},
     "the last token": {"head": "y = Gather<axis = 1>(e, late)"},
     "the second token": {"head": "y0 = Gather<axis = 1>(e, one)  y = Squeeze(y0, one)"},
     "two tokens": {"head": "y0 = Gather<axis = 1>(e, late)  y1 = Gather<axis = 1>(e, first)  y = Sub(y0, y1)"},
@@ -146,7 +147,7 @@ def computed(made: ir.Model, mask: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", GONE)
 def test_padding_goes(name):
-    before, after = (model(constants=MORE, **GONE[name]) for _ in range(2))
+    before, after = (model(**{"constants": MORE} | GONE[name]) for _ in range(2))
     assert unpad(after, analysis_of(after)) == Padding()
     for kind in MASKS[:-1]:
         mask = mask_of(kind, 3, 7).astype(np.int64)
