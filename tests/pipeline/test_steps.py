@@ -382,7 +382,7 @@ DESCRIPTION = Description("dynamic", "dynamic", {}, False, 1, 0, None, 8, 8, (),
 def stubbed(monkeypatch, product):
     """``run_all`` without a framework: the model is there, and is what it was exported from. Returns what it asks for."""
     asked = SimpleNamespace(threads=[], quantize=True)
-    checkpoint = SimpleNamespace(framework="pt", config={})
+    checkpoint = SimpleNamespace(framework="pt", config={}, saved_config={})
 
     def made(path):
         path.write_bytes(product.read_bytes())
@@ -510,6 +510,7 @@ def converter(monkeypatch, tmp_path):
     checkpoint = SimpleNamespace(
         family=catalog.architecture("distilbert"),
         config={"vocab_size": 500, "max_position_embeddings": 16},
+        saved_config={},
         task="any",
         save_beside=lambda folder: [(folder / "config.json").write_text("{}") and "config.json"],
     )
@@ -574,7 +575,7 @@ def test_what_does_not_compute_the_same_is_not_exported(monkeypatch, tmp_path, w
         return model
 
     onnx_file.save(of(weight + 1), tmp_path / "known.onnx")
-    checkpoint = SimpleNamespace(config={}, task="any", save_beside=lambda folder: [])
+    checkpoint = SimpleNamespace(saved_config={}, task="any", save_beside=lambda folder: [])
     monkeypatch.setattr(exporters, "framework_of", lambda source, framework: "pt")
     monkeypatch.setattr(exporters, "open_checkpoint", lambda *given, **options: checkpoint)
     monkeypatch.setattr(exporters, "checkpoint_runner", lambda checkpoint: open_runner(tmp_path / "known.onnx"))
