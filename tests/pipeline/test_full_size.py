@@ -63,4 +63,5 @@ def test_the_whole_chain(process, tmp_path, family):
     assert (fused["unfused"], fused["attention"] >= named.layers - stays) == (stays, True)
     assert re.fullmatch(KEPT.get(family, "removed"), made["optimize"]["padding"])
     assert made["quantize"]["size_ratio"] <= named.size
-    assert {row: parity["passed"] for row, parity in made["parity"].items()} == {"ONNX": True, "optimized": True, "int8": True}
+    compared = {row["name"]: row["parity"]["passed"] for row in made["results"] if row["parity"] is not None}
+    assert compared == {"ONNX": True, "optimized": True, "int8": True}
