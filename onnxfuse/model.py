@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxfuse import plugins, targets
@@ -16,6 +18,9 @@ from onnxfuse.errors import ModelError, UsageError, reason
 from onnxfuse.io import door, folders, onnx_file
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtimes
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
+
+if TYPE_CHECKING:
+    from onnxfuse.inference.serving import Serving
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,91 @@ class Model:
         if odd:
             raise UsageError(f"the feeds have {odd[0]!r} as a name, wanted those of the inputs: {', '.join(self.inputs)}")
         return self(**dict(feeds))
+
+    @cached_property
+    def _serving(self) -> Serving:
+        from onnxfuse.inference.serving import Serving
+
+        return Serving(self.path, self.runner, self.inputs, self.outputs)
+
+    def encode(self, texts: Any, *, prompt_name: str | None = None, prompt: str | None = None, batch: int = 32) -> np.ndarray:
+        """Embeddings, as ``SentenceTransformer.encode`` gives them, of a text [D] or of several [n,D], float32, in their order.
+
+        Args:
+            texts: one, or a list; images where the model takes these (see ``classify``).
+            prompt_name: what stands in front of each text: one of config_sentence_transformers.json, by default its default.
+            prompt: the same as a text.
+            batch: the rows of a batch, those of like length together.
+
+        Raises:
+            UsageError: no texts, no such prompt, a model of another task, or no tokenizer.json beside it.
+            ModelError: a file beside it is broken, or the model fails.
+            MissingExtraError: the extra ``text`` is not installed.
+        """
+        from onnxfuse.inference.embeddings import encode
+
+        return encode(self._serving, texts, prompt_name, prompt, batch)
+
+    def classify(self, inputs: Any, *, top: int | None = 1, batch: int = 32) -> list[Any]:
+        """Labels with their scores, best first: ``[{"label": ..., "score": ...}]``; of a list of inputs, a list of such lists.
+
+        Scores are probabilities, of each label by itself or of all together, or numbers, as config.json's problem_type says.
+
+        Args:
+            inputs: a text, a pair of texts as a tuple, or an image: a file's path, an image of Pillow, or an array of bytes
+                [height, width, 3]; or a list of these.
+            top: how many labels; None gives all.
+            batch: the rows of a batch.
+
+        Raises:
+            As ``encode``.
+        """
+        from onnxfuse.inference.classes import classify
+
+        return classify(self._serving, inputs, top, batch)
+
+    def answer(
+        self,
+        question: Any,
+        context: Any,
+        *,
+        top: int = 1,
+        length: int = 15,
+        window: int = 384,
+        stride: int = 128,
+        none: bool = False,
+    ) -> Any:
+        """Where a context answers a question: ``{"answer": ..., "score": ..., "start": ..., "end": ...}``, in characters.
+
+        Args:
+            question, context: texts, or lists of these, which give a list.
+            top: more than 1 gives a list of so many, best first.
+            length: tokens of an answer, at most.
+            window, stride: a longer context is read in parts of ``window`` tokens, the question's included, which have ``stride``
+                in common.
+            none: the empty answer may be the best, of models that were trained for that.
+
+        Raises:
+            As ``encode``.
+        """
+        from onnxfuse.inference.answers import Search, answer
+
+        return answer(self._serving, question, context, Search(top, length, window, stride, none))
+
+    def fill(self, texts: Any, *, top: int = 5, batch: int = 32) -> list[Any]:
+        """Tokens for the mask of a text, best first: ``[{"token": id, "token_str": ..., "score": ..., "sequence": ...}]``.
+
+        Args:
+            texts: one, or a list, which gives a list. A text with several masks gives such a list for each of them.
+            top: how many tokens for each.
+            batch: the rows of a batch.
+
+        Raises:
+            As ``encode``; also UsageError for a text without a mask.
+        """
+        from onnxfuse.inference.fills import fill
+
+        return fill(self._serving, texts, top, batch)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.settings}"

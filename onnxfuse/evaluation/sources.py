@@ -17,7 +17,7 @@ from onnxfuse.evaluation.dataset import Dataset, read, tokenized
 from onnxfuse.evaluation.sentences import calibration_sentences
 from onnxfuse.evaluation.text import LONGEST, Tokenizer, has_tokenizer, tokenizer
 from onnxfuse.io import folders, onnx_file
-from onnxfuse.runtime import open_runner
+from onnxfuse.runtime import Runner, open_runner
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.profile import Profile
@@ -60,7 +60,7 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset:
     Raises:
         UncalibratedError: there is none, or it does not fit the model; the text says why.
     """
-    if missing := _collator(source, model).missing((IDS, MASK)):
+    if missing := usual_collator(source, model).missing((IDS, MASK)):
         raise UncalibratedError(f"sentences do not give its {', '.join(missing)}; give --calibration DATA")
     if not has_tokenizer(folders.home_of(source)):
         raise UncalibratedError("no tokenizer lies beside the model; give --calibration DATA")
@@ -72,15 +72,15 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset:
         raise UncalibratedError(str(error)) from error
 
 
-def collator_of(source: Path, model: ir.Model) -> Collator:
-    """What the model in the file ``source`` takes, its masks as it means them. Raises ModelError."""
-    collator = _collator(source, model)
+def collator_of(source: Path, model: ir.Model, run: Runner | None = None) -> Collator:
+    """What the model in the file ``source`` takes, its masks as it means them; ``run``: where it is open. Raises ModelError."""
+    collator = usual_collator(source, model)
     if not any(value.role == "mask" for value in collator.profile.inputs):
         return collator
-    return replace(collator, profile=understood(collator.profile, open_runner(source)))
+    return replace(collator, profile=understood(collator.profile, run or open_runner(source)))
 
 
-def _collator(source: Path, model: ir.Model) -> Collator:
+def usual_collator(source: Path, model: ir.Model) -> Collator:
     """The same, of masks what is usual."""
     config = folders.read_config(source)
     profile = profile_of(model, config)

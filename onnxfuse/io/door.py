@@ -191,10 +191,15 @@ def parse_json(text: bytes | str, path: Path | str, kind: type[OnnxfuseError] = 
 
 def read_json(path: Path, kind: type[OnnxfuseError] = ModelError) -> Any:
     """What the JSON file ``path`` holds; a regular file already. Raises as ``parse_json``."""
+    return parse_json(json_bytes(path, kind), path, kind)
+
+
+def json_bytes(path: Path, kind: type[OnnxfuseError] = ModelError) -> bytes:
+    """The JSON file ``path`` unread, for a library that reads it itself. Raises ``kind`` for one larger than ``JSON_BYTES``."""
     size = path.stat().st_size
     if size > JSON_BYTES:
         raise kind(f"{path} has {size >> 20} MiB of JSON, at most {JSON_BYTES >> 20} are read")
-    return parse_json(path.read_bytes(), path, kind)
+    return path.read_bytes()
 
 
 def _require_flat(value: Any, path: Path | str, kind: type[OnnxfuseError]) -> None:
