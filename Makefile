@@ -61,7 +61,7 @@ $(OLDEST)/.installed: pyproject.toml Makefile scripts/floors.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) scripts/floors.py > $(OLDEST)/floors.txt
 	$(OLDEST)/bin/pip install $(QUIET) --constraint $(OLDEST)/floors.txt $(TORCH) \
-		pytest pytest-xdist hypothesis --editable '.[sentences,eval,openvino,plot,view]'
+		pytest pytest-xdist hypothesis --editable '.[sentences,text,eval,openvino,plot,view]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -86,6 +86,8 @@ test-full: $(VENV)/.installed $(OLD)/.installed test-tf
 	$(BIN)/python scripts/coverage.py
 	$(BIN)/python scripts/family_table.py
 	$(BIN)/python scripts/splice.py
+	$(BIN)/python scripts/compare_answers.py make build/answers
+	$(OLD)/bin/python scripts/compare_answers.py compare build/answers
 	$(BIN)/python scripts/mutate_guards.py
 
 $(VENV)/.fuzz: $(VENV)/.installed
