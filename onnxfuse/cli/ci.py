@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 from onnxfuse.errors import OnnxfuseError, RequirementError, printable
 from onnxfuse.io import atomic
-from onnxfuse.io.ours import Replaceable
 
 SUITE = "onnxfuse"
 """What the names of our suites begin with."""
@@ -42,6 +41,8 @@ def report(verb: str, path: Path | None, *, overwrite: bool, sources: Sequence[P
     if path is None:
         yield found
         return
+    from onnxfuse.io.ours import Replaceable  # it reads models' metadata, and this is imported for --help
+
     guard = Replaceable(tuple(sources), overwrite, is_report)
     guard.require(path)
     try:
