@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from onnxfuse import catalog
 from onnxfuse.architecture import Architecture, Tower
-from onnxfuse.errors import ExportError, ModelError, UsageError, one_line
+from onnxfuse.errors import ExportError, ModelError, one_line
 from onnxfuse.exporters import bounds
 from onnxfuse.exporters.home import ADAPTER, MERGE, Home
 from onnxfuse.exporters.loaded import Arrays
@@ -262,14 +261,3 @@ def cannot_load(description: Description, library: str, kind: Any, error: Except
         f"{library} cannot load {description.home} as {kind.__name__}: {said}; correct config.json, or save it anew "
         "with its weights"
     )
-
-
-def require_there(source: str) -> None:
-    """Refuse a path that is not there; what may be a hub id passes. Raises UsageError."""
-    hub: Any = importlib.import_module("huggingface_hub.utils")
-    if Path(source).exists():
-        return
-    try:
-        hub.validate_repo_id(source)
-    except hub.HFValidationError as error:
-        raise UsageError(f"{source} is not there; give a checkpoint's folder or a hub id") from error

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxfuse.errors import ExportError, ModelError, one_line
+from onnxfuse.exporters.hub import absent
 from onnxfuse.io import door, files
 
 ADAPTER, MERGE = "adapter_config.json", "merge it into its model (merge_and_unload) and save that"
@@ -96,8 +97,4 @@ class Home:
         try:
             return Path(cached_file(self.source, "config.json", subfolder=self.folder) or "")
         except Exception as error:
-            raise ExportError(
-                f"cannot load {self.source!r} from the hub or its cache ({one_line(error, 120)}); check the "
-                "name and the connection, give a local folder, or add --random-weights to try the "
-                "architecture"
-            ) from error
+            raise absent(self.source, one_line(error, 120)) from error

@@ -16,8 +16,9 @@ from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
 from onnxfuse.exporters import bounds, pooling, weights
 from onnxfuse.exporters.api import Framework, Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.exporters.description import Description, cannot_load, describe, family_of, homes, require_there
+from onnxfuse.exporters.description import Description, cannot_load, describe, family_of, homes
 from onnxfuse.exporters.faithful import Checker
+from onnxfuse.exporters.hub import require_there
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.exporters.sentence import inputs_of

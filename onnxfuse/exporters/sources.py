@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onnxfuse.errors import UsageError
+from onnxfuse.exporters import hub
 from onnxfuse.exporters.api import Opening, frameworks
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.runtime.api import Runner
@@ -44,7 +45,8 @@ def open_checkpoint(
         MissingExtraError, ExportError, ModelError (unsupported architecture), UsageError (unknown task or framework).
     """
     opening = Opening(task, model_type, random_weights, attention, seed, outputs)
-    return frameworks()[framework_of(source, framework)].open(source, opening)
+    with hub.settled(None if random_weights else source):
+        return frameworks()[framework_of(source, framework)].open(source, opening)
 
 
 def checkpoint_runner(checkpoint: Checkpoint, threads: int = 0) -> Runner:

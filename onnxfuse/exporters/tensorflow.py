@@ -15,7 +15,8 @@ from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.exporters import keras_hub, tf_transformers, weights
 from onnxfuse.exporters.api import Framework, Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
-from onnxfuse.exporters.description import homes, require_there
+from onnxfuse.exporters.description import homes
+from onnxfuse.exporters.hub import require_there
 from onnxfuse.exporters.run_tensorflow import tensorflow_runner
 from onnxfuse.exporters.saved_model import FILE, open_saved_model
 from onnxfuse.io import folders

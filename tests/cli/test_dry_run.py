@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxfuse.exporters import hub
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
 
@@ -49,7 +50,9 @@ def test_it_says_what_a_run_writes(cli, bert_export, tmp_path):
     assert files_in(tmp_path) == before
 
 
-def test_a_hub_id_is_not_looked_up(cli, tmp_path):
+def test_a_hub_id_is_not_looked_up(cli, tmp_path, monkeypatch):
+    expect_one_line(cli("run", "nobody/has-this-model", "--dry-run"), 4, "cannot load 'nobody/has-this-model'")
+    monkeypatch.setattr(hub, "unreachable", lambda: "")
     result = cli("run", "nobody/has-this-model", "--dry-run")
     assert result.returncode == 0, result.stderr
     assert "family: as the checkpoint says, which is read when the run begins" in result.stdout
