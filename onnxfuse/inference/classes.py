@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.inference.serving import Serving, require_text, several, several_images, softmax
+from onnxfuse.inference.serving import LOGITS, Serving, require_text, several, several_images, softmax
 from onnxfuse.inference.tokens import Text
 
 TASKS = ("text-classification", "image-classification", "next-sentence-prediction")
-OUTPUT = "logits"
 
 
 def _sigmoid(scores: np.ndarray) -> np.ndarray:
@@ -29,7 +28,7 @@ SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def classify(serving: Serving, inputs: Any, top: int | None, batch: int) -> list[Any]:
     """See ``Model.classify``."""
-    serving.require("classify", TASKS, OUTPUT)
+    serving.require("classify", TASKS, LOGITS)
     if top is not None and (type(top) is not int or top < 1):
         raise UsageError(f"top is {top!r:.40}, wanted how many labels to give, or None for all")
     if serving.sees:
@@ -41,7 +40,7 @@ def classify(serving: Serving, inputs: Any, top: int | None, batch: int) -> list
         parts = ((places, outputs) for places, _, outputs in serving.of_texts(texts, batch))
     found: list[Any] = [None] * len(given)
     for places, outputs in parts:
-        for place, row in zip(places, _scores(serving, outputs[OUTPUT]), strict=True):
+        for place, row in zip(places, _scores(serving, outputs[LOGITS]), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             found[place] = [{"label": _label(serving, int(at)), "score": float(row[at])} for at in best]
     return found[0] if single else found

@@ -8,15 +8,14 @@ import numpy as np
 
 from onnxfuse.architecture import IDS
 from onnxfuse.errors import UsageError
-from onnxfuse.inference.serving import Serving, require_text, several, softmax
+from onnxfuse.inference.serving import LOGITS, Serving, require_text, several, softmax
 
 TASKS = ("fill-mask",)
-OUTPUT = "logits"
 
 
 def fill(serving: Serving, texts: Any, top: int, batch: int) -> list[Any]:
     """See ``Model.fill``."""
-    serving.require("fill", TASKS, OUTPUT)
+    serving.require("fill", TASKS, LOGITS)
     if type(top) is not int or top < 1:
         raise UsageError(f"top is {top!r:.40}, wanted how many tokens to give for a mask")
     given, single = several(texts, (str,), "a text")
@@ -28,7 +27,7 @@ def fill(serving: Serving, texts: Any, top: int, batch: int) -> list[Any]:
     found: list[Any] = [None] * len(given)
     for places, rows, outputs in serving.of_texts(given, batch):
         assert rows.keep is not None
-        logits = _logits(serving, outputs[OUTPUT], mask)
+        logits = _logits(serving, outputs[LOGITS], mask)
         for row, place in enumerate(places):
             ids = rows.columns[IDS][row]
             at = np.flatnonzero((ids == mask) & rows.keep[row])

@@ -19,6 +19,9 @@ from onnxfuse.verify.profile import Input
 
 FILE = "preprocessor_config.json"
 
+WHOLE, FIELD = "processor_config.json", "image_processor"
+"""Where ``transformers`` 5 has the same for models of texts and images."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Files that are read: others have Pillow call programs, or are no photographs."""
 
@@ -110,13 +113,10 @@ def images_in(folder: Path, taken: Input) -> Images:
     """What the folder's preprocessor_config.json asks for, for a model's input.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: there is none, nor a processor_config.json that holds one.
         ModelError: it is broken, or asks for what is not known here.
     """
-    path = folder / FILE
-    if not os.path.lexists(path):
-        raise UsageError(f"{folder} has no {FILE}, which tells how images become arrays; copy the checkpoint's there")
-    said = files.read_object(door.linked(path, folder))
+    path, said = _said(folder)
     name = str(said.get("image_processor_type") or said.get("feature_extractor_type"))
     kind = next((kind for kind in KINDS for end in ENDS if name == kind + end), None)
     if kind is None:
@@ -143,6 +143,17 @@ def images_in(folder: Path, taken: Input) -> Images:
         _numbers(path, fields["image_std"], channels, "image_std") if normal else None,
         taken,
     )
+
+
+def _said(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that says how images become arrays, and what it says. Raises UsageError, ModelError."""
+    if os.path.lexists(path := folder / FILE):
+        return path, files.read_object(door.linked(path, folder))
+    if os.path.lexists(path := folder / WHOLE):
+        part = files.read_object(door.linked(path, folder)).get(FIELD)
+        if isinstance(part, dict):
+            return path, part
+    raise UsageError(f"{folder} has no {FILE}, which tells how images become arrays; copy the checkpoint's there")
 
 
 def _size(path: Path, said: Any, short: bool, name: str) -> tuple[int, int]:

@@ -23,6 +23,9 @@ from onnxfuse.runtime import Outputs, Runner
 KNOWN = frozenset({IDS, MASK, TYPES, POSITIONS, PROMPT, PIXELS})
 """Inputs that mean what they mean in ``transformers``."""
 
+LOGITS = "logits"
+"""The output that several tasks have."""
+
 BLOCK = 4096
 """Texts that are held as tokens at a time."""
 
@@ -100,11 +103,11 @@ class Serving:
         return images_in(self.home, taken)
 
     def require(self, use: str, tasks: Sequence[str], *outputs: str) -> None:
-        """Raises UsageError for a model of another task, or without the outputs that a use of it needs."""
+        """Raises UsageError for a model without the outputs that a use of it needs, or of another task with such an output."""
         task = self.config.get("onnxfuse_task")
-        wrong = task is not None and task not in tasks
-        if wrong or not set(outputs) <= set(self.outputs):
-            gives = f"was exported for {task}" if wrong else f"gives {', '.join(self.outputs)}"
+        other = outputs == (LOGITS,) and task not in (None, *tasks)
+        if other or not set(outputs) <= set(self.outputs):
+            gives = f"gives {', '.join(self.outputs)}" if task is None else f"was exported for {task}"
             raise UsageError(
                 f"{self.path} {gives}; {use} needs {', '.join(outputs)} of a model of {' or '.join(tasks)}: export it with --task"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ class Tokens:
     Args:
         folder: where it lies.
         cut: ``tokenizers``' own, which cuts texts at ``longest`` tokens.
-        whole: the same, which leaves them whole.
         longest: tokens of a text or pair that are kept, those that mark its ends included.
         left: padding stands before the tokens.
         typed: whether it tells the second text of a pair by token types.
@@ -50,12 +50,18 @@ class Tokens:
 
     folder: Path
     cut: Any
-    whole: Any
     longest: int
     left: bool
     typed: bool
     named: Mapping[str, int]
     tidy: Mapping[str, str]
+
+    @cached_property
+    def whole(self) -> Any:
+        """``tokenizers``' own, which leaves texts whole."""
+        copy = type(self.cut).from_str(self.cut.to_str())
+        copy.no_truncation()
+        return copy
 
     def encoded(self, texts: Sequence[Text]) -> list[Any]:
         """Each text's tokens, cut. Raises ModelError: the tokenizer fails on them."""
@@ -106,7 +112,7 @@ class Tokens:
     def text(self, ids: Sequence[int], *, special: bool = True) -> str:
         """The text of tokens, with or without those that are special."""
         with door.reading(self.folder / FILE, "a tokenizer for these tokens"):
-            text = str(self.whole.decode(list(ids), skip_special_tokens=not special))
+            text = str(self.cut.decode(list(ids), skip_special_tokens=not special))
         for old, new in self.tidy.items():
             text = text.replace(old, new)
         return text
@@ -121,27 +127,25 @@ def tokens_in(folder: Path, longest: int) -> Tokens:
         ModelError: a file is broken, lies outside the folder, or asks for what cannot be.
     """
     settings, sentences = (_object(folder / name) for name in (SETTINGS, SENTENCES))
-    whole, cut = _opened(folder), _opened(folder)
+    cut = _opened(folder)
     asked = (sentences.get("max_seq_length") or settings.get("model_max_length"), longest)
     kept = int(min(size for size in asked if isinstance(size, int | float) and size >= 2))  # 0, -1: not told
-    if kept <= whole.num_special_tokens_to_add(True):
+    if kept <= cut.num_special_tokens_to_add(True):
         raise ModelError(f"{folder}: texts are cut at {kept} tokens, which leaves none for their words; correct {SETTINGS}")
     side = _choice(folder, settings, "truncation_side")
     with door.reading(folder / FILE, "a tokenizer"):
         cut.enable_truncation(kept, direction=side)
         if sentences.get("do_lower_case") is True:
-            _lower(whole)
             _lower(cut)
     names = {**_object(folder / SPECIAL), **settings}
-    tidy = settings.get("clean_up_tokenization_spaces") is True and type(whole.model).__name__ != "BPE"
+    tidy = settings.get("clean_up_tokenization_spaces") is True and type(cut.model).__name__ != "BPE"
     return Tokens(
         folder,
         cut,
-        whole,
         kept,
         _choice(folder, settings, "padding_side") == "left",
         _typed(settings.get("model_input_names")),
-        {name: number for name in USUAL if (number := _special(whole, name, names.get(name))) is not None},
+        {name: number for name in USUAL if (number := _special(cut, name, names.get(name))) is not None},
         SPACES if tidy else {},
     )
 

@@ -54,11 +54,16 @@ def test_pairs_are_told_apart_from_texts(texts):
     assert near(model.classify(PAIRS[0], top=None), wanted[0])
 
 
-def test_a_single_label_is_a_probability_by_itself(made):
+def test_a_single_label_is_a_probability_by_itself(made, tmp_path):
     source, folder = made("bert", "BertForSequenceClassification", num_labels=1)
+    folder = shutil.copytree(folder, tmp_path / "made")
     wanted = pipeline(source)(SENTENCES[:9], truncation=True)
-    assert all(near(got, [each]) for got, each in zip(onnxfuse.load(folder).classify(SENTENCES[:9]), wanted, strict=True))
     assert wanted[0]["label"] == "LABEL_0" and 0 < wanted[0]["score"] < 1
+    for kind in (None, "single_label_classification"):  # which transformers 5 refuses for one label, and 4 wrote
+        fields = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(fields | {"problem_type": kind}))
+        got = onnxfuse.load(folder).classify(SENTENCES[:9])
+        assert all(near(each, [theirs]) for each, theirs in zip(got, wanted, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -206,11 +211,11 @@ def test_a_processor_that_is_odd_is_named(images, pictures, tmp_path, fields, sa
 def test_what_is_no_image_is_refused(images, tmp_path):
     model = onnxfuse.load(images[1])
     (tmp_path / "a.png").write_bytes(b"no image")
-    (tmp_path / "b.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.new("RGB", (40, 40)).save(tmp_path / "b.tga")  # which Pillow reads
     for given, said in (
         (tmp_path / "none.png", "is not there"),
         (tmp_path / "a.png", "cannot be read as an image"),
-        (tmp_path / "b.eps", "cannot be read as an image"),
+        (tmp_path / "b.tga", "cannot be read as an image"),
         (3, "image 1 is int, wanted a file's path"),
         (np.zeros((4, 4, 3)), r"image 1 is float64\[4, 4, 3\], wanted bytes"),
         (np.zeros((4, 4, 2), np.uint8), r"image 1 is uint8\[4, 4, 2\], wanted bytes"),
@@ -218,6 +223,17 @@ def test_what_is_no_image_is_refused(images, tmp_path):
         with pytest.raises(UsageError, match=said) as error:
             model.classify(given)
         assert "\n" not in str(error.value)
+
+
+def test_the_processor_may_be_a_part_of_the_whole_models(images, pictures, tmp_path):
+    folder = shutil.copytree(images[1], tmp_path / "made")
+    said = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor", "image_processor": said}))
+    assert onnxfuse.load(folder).classify(pictures) == onnxfuse.load(images[1]).classify(pictures)
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": 3}))
+    with pytest.raises(UsageError, match=r"has no preprocessor_config\.json"):
+        onnxfuse.load(folder).classify(pictures)
 
 
 def test_a_folder_without_a_processor_is_named(images, pictures, tmp_path):

@@ -283,6 +283,7 @@ def test_a_tower_of_sentence_transformers(clip, tmp_path, layout, kind):
     opened = onnxfuse.load(step.paths["optimized"])
     got = np.concatenate([opened(**each)["sentence_embedding"] for each in made[0]])
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(opened.encode(given, batch=3), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     inside = as_sentence_transformer(folder, tmp_path / "inside")
     np.testing.assert_allclose(inside.encode(given), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     assert inside.get_embedding_dimension() == 24
@@ -316,6 +317,8 @@ def test_the_towers_of_siglip(tmp_path):
         onnxfuse.optimize(tmp_path / kind, require=["all"])
         got, wanted = onnxfuse.sentence_transformer(tmp_path / kind).encode(given), model.encode(given)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+        alone, wanted = (encoder.encode(given[2:3]) for encoder in (onnxfuse.load(tmp_path / kind), model))  # padding shows in it
+        np.testing.assert_allclose(alone, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(
