@@ -43,8 +43,8 @@ def _as_json(value: object) -> str:
 
 
 def shown(path: Path) -> Path:
-    """``path`` as messages name it: a file that is still being made goes by the name that it will have."""
-    for folder in path.parents:
+    """``path`` as messages name it: a file or folder that is still being made goes by the name that it will have."""
+    for folder in (path, *path.parents):
         if folder in _LIVE:
             return _LIVE[folder].home / path.relative_to(folder)
     return path

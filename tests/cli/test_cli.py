@@ -237,6 +237,7 @@ def test_run_a_folder(cli, tmp_path):
     assert "speed-up" in result.stdout
     assert "attention 1/1" in result.stdout
     record = json.loads((tmp_path / "all" / "onnxfuse.json").read_text())
+    assert ".onnxfuse-" not in json.dumps(record), "it names where files were made, which is gone"
     assert record["optimize"]["fused"]["attention"] == 1
     assert (tmp_path / "all" / "model_quantized.onnx").is_file()
 
