@@ -35,8 +35,7 @@ def check(
 
     with ci.report("check", junit, overwrite=overwrite, sources=paths) as cases:
         with progress() as tell:
-            tell(f"comparing {paths[1]} with {paths[0]}")
-            result = verb.check(paths[0], paths[1], kind, data)
+            result = verb.check(paths[0], paths[1], kind, data, tell)
         cases.cases += [(each.output, "; ".join(result.failures_of(each.output))) for each in result.differences]
         failed = None
         try:

@@ -11,6 +11,7 @@ import numpy as np
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluation import embeddings
 from onnxfuse.evaluation.dataset import Dataset
+from onnxfuse.io.progress import Share, untold
 from onnxfuse.runtime import Outputs, Runner
 
 LOGITS = "logits"
@@ -54,14 +55,17 @@ class Quality:
         return asdict(self)
 
 
-def predict(run: Runner, data: Dataset, batch: int) -> Predictions:
+def predict(run: Runner, data: Dataset, batch: int, tell: Share = untold) -> Predictions:
     """Run a model over a data set, ``batch`` samples at a time.
 
     Raises:
         UsageError: after the first batch, for labels that are no classes of the model.
     """
     found: list[tuple[Outputs, np.ndarray | None]] = []
+    done = 0
     for part in data.judged(batch):
+        tell(done / len(data), f"sample {done + 1} of {len(data)}")
+        done += part.rows
         outputs, fed = run(part.feeds), len(next(iter(part.feeds.values())))
         if not found:
             _require_classes(outputs, data)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from onnxfuse.errors import UsageError
 
@@ -16,6 +16,23 @@ class Progress(Protocol):
     """
 
     def __call__(self, text: str, done: float | None = None, step: str = "") -> None: ...
+
+
+Share = Callable[[float, str], None]
+"""Told how much of one phase is done (0 to 1), and where in it the work is: ``partial(progress, text)``."""
+
+T = TypeVar("T")
+
+
+def untold(done: float, step: str = "") -> None:
+    """A Share that says nothing."""
+
+
+def counted(items: Sequence[T], tell: Share, begin: float = 0.0, end: float = 1.0) -> Iterator[T]:
+    """The items one after another, each told of before it: as much of the phase as lies from ``begin`` to ``end``."""
+    for at, item in enumerate(items):
+        tell(begin + (end - begin) * at / len(items), f"{at + 1} of {len(items)}")
+        yield item
 
 
 def silent(text: str, done: float | None = None, step: str = "") -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from onnxfuse.errors import UsageError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.sources import dataset_for
 from onnxfuse.io import folders
+from onnxfuse.io.progress import Progress, silent
 from onnxfuse.runtime import Settings, open_runner, runtimes
 from onnxfuse.verify import parity, tolerances
 from onnxfuse.verify.expected import expect
@@ -15,7 +17,7 @@ from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import compare_files, grid_of
 
 
-def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Parity:
+def check(first: Path, second: Path, kind: str, data: Path | None = None, progress: Progress = silent) -> Parity:
     """Compare two model files; the first is the reference.
 
     Args:
@@ -30,7 +32,7 @@ def check(first: Path, second: Path, kind: str, data: Path | None = None) -> Par
     real = calibrated.real_inputs(second, first) if kind == "int8" and data is None else None
     if data is not None:
         real = calibrated.real_of(dataset_for(data, second), calibrated.ROWS)
-    return compare_files(first, second, kind, real=real)
+    return compare_files(first, second, kind, real=real, tell=partial(progress, f"comparing {second} with {first}"))
 
 
 def check_runtime(model: Path, runtime: str) -> Parity:

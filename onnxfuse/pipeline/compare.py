@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnxfuse.errors import OnnxfuseError, UsageError, first_line
 from onnxfuse.evaluation import calibrated
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.atomic import scratch
-from onnxfuse.io.progress import Progress, silent
+from onnxfuse.io.progress import Progress, Share, counted, silent, untold
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Timing
 from onnxfuse.model import METADATA
@@ -137,13 +138,12 @@ def compare_models(
         for path in models
         for runtime in dict.fromkeys(runtime_of(path, name).name for name in runtimes)
     ]
-    peaks = {
-        entry.name: memory.peak_memory(
-            entry.path, batch=plan.batch, length=plan.length, threads=plan.threads, runtime=entry.runtime, like=models[0]
-        )
-        for entry in entries
-        if entry.path
-    }
+    peaks = {}
+    for entry in counted(entries, partial(progress, "measuring memory")):
+        if entry.path:
+            peaks[entry.name] = memory.peak_memory(
+                entry.path, batch=plan.batch, length=plan.length, threads=plan.threads, runtime=entry.runtime, like=models[0]
+            )
     with scratch() as folder:
         context = baselines.Context(models[0], catalog.model_type(model, config, None), folder, plan.threads)
         others, failed = _baselines(against, context, progress)
@@ -174,19 +174,20 @@ def measure(
     Args:
         failed: receives why a candidate could not run; it is then left out.
     """
-    progress("comparing outputs")
-    agrees = compare_outputs(entries, inputs, failed)
+    agrees = compare_outputs(entries, inputs, failed, partial(progress, "comparing outputs"))
     running = [entry for entry in entries if entry.name not in failed]
     timings = benchmark.measure({entry.name: entry.run for entry in running}, inputs[:1], rounds=rounds, progress=progress)
     return {entry.name: Row(entry, timings[entry.name], agrees.get(entry.name)) for entry in running}
 
 
-def compare_outputs(entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str]) -> dict[str, Parity]:
+def compare_outputs(
+    entries: Sequence[Candidate], inputs: Sequence[Feeds], failed: dict[str, str], tell: Share = untold
+) -> dict[str, Parity]:
     """Parity of each candidate with the first, by name (see ``verdict``); ``failed`` receives why one could not be compared."""
     expected = expect(entries[0].run, [Case(f"input {number}", feeds) for number, feeds in enumerate(inputs)])
     names = tuple(expected[0].outputs)
     agrees, known = {}, dict[str, list[Expected]]()
-    for entry in entries[1:]:
+    for entry in counted(entries[1:], tell):
         if entry.unjudged:
             continue
         try:

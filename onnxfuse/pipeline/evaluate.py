@@ -26,8 +26,12 @@ def evaluate(paths: list[Path], data: Path, plan: BenchmarkConfig, progress: Pro
     runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}
     predictions = {}
     for number, (name, run) in enumerate(runners.items()):
-        progress(f"predicting with {name}", number / len(runners))
-        predictions[name] = predict(run, sets[name], plan.batch)
+        begin, part = number / len(runners), 1 / len(runners)
+
+        def tell(done: float, step: str, begin: float = begin, part: float = part, text: str = f"predicting with {name}") -> None:
+            progress(text, begin + part * done, step)
+
+        predictions[name] = predict(run, sets[name], plan.batch, tell)
     timed = {name: _on(run, next(sets[name].batches(plan.batch))) for name, run in runners.items()}
     timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
     return {

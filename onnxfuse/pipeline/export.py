@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.ours import Replaceable, require_elsewhere, stale
-from onnxfuse.io.progress import Progress, silent
+from onnxfuse.io.progress import Progress, counted, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.runtime import Runner
 from onnxfuse.verify import parity, verdict
@@ -78,9 +79,9 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
         model = Opened(staged, write(checkpoint, staged, exporter=exporter, opset=opset), checkpoint.saved_config, keep=keep)
         clock.lap("export")
         label, run = frameworks()[framework].label, checkpoint_runner(checkpoint)
-        progress(f"comparing with {label}")
+        cases = counted(list(grid(model.inputs)), partial(progress, f"comparing with {label}"), end=verdict.HALF)
         original = Remembered(run) if keep else run
-        expected = expect(original, grid(model.inputs))
+        expected = expect(original, cases)
         verdict.require_numbers(expected, model.model, str(plan.source), ExportError)
         result = parity.compare(expected, model.runner(), "reassociate")
         result.require(f"the export differs from {label}", unwritten(path))

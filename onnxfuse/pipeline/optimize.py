@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -119,8 +120,8 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
         saved = Opened(staged, onnx_file.save(model, staged), keep=source.keep)
         clock.lap("save")
         if plan.verify != "off":
-            progress("comparing with the original")
-            result = compare_files(source, saved, kind_of(source.model), zeros=fused.padding.zeros)
+            tell = partial(progress, "comparing with the original")
+            result = compare_files(source, saved, kind_of(source.model), zeros=fused.padding.zeros, tell=tell)
             result.require("optimizing changed the outputs", unwritten(plan.out))
             clock.lap("verify")
         step = Optimized(

@@ -76,7 +76,8 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
         raise UsageError(f"static int8 needs calibration data; give --calibration FILE, or leave --static out ({uncalibrated})")
     clock.lap("load")
     batches = None if calibration is None else partial(calibration.batches, plan.batch)
-    prepared = prepare(source.model.clone(), plan.scheme, batches, progress)
+    count = 0 if calibration is None else -(-len(calibration) // calibration.rows(plan.batch))
+    prepared = prepare(source.model.clone(), plan.scheme, batches, progress, count)
     clock.lap("prepare")
     choice = choose_format(prepared, plan.batch, calibration, progress)
     gate = None
@@ -94,8 +95,8 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
         saved = Opened(staged, onnx_file.save(quantized, staged), keep=source.keep)
         del prepared, quantized
         clock.lap("save")
-        progress("comparing with float")
-        result = compare_files(source, saved, "finite" if plan.thresholds else "int8", real=real)
+        kind, tell = "finite" if plan.thresholds else "int8", partial(progress, "comparing with float")
+        result = compare_files(source, saved, kind, real=real, tell=tell)
         result.require("the int8 model is not close enough to float", unwritten(plan.out))
         clock.lap("verify")
         ratio = round(saved.size / source.size, 4)

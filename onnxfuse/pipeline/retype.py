@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def _retype(before: Opened, out: Path, progress: Progress, *, elsewhere: bool, o
     with atomic.replacing(out, guard) as staged:
         after = Opened(staged, onnx_file.save(model, staged))
         clock.lap("retype")
-        progress("comparing with the original")
-        result = compare_files(before, after, "exact", settings=Settings(unclipped=elsewhere))
+        tell = partial(progress, "comparing with the original")
+        result = compare_files(before, after, "exact", settings=Settings(unclipped=elsewhere), tell=tell)
         result.require(CLIPS if matmul_saturates() else "retyping changed the outputs", unwritten(out))
         clock.lap("verify")
         progress("measuring")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
 from onnxfuse.io import atomic, folders
-from onnxfuse.io.progress import Progress, silent
+from onnxfuse.io.progress import Progress, counted, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.pipeline.export import Exported, export, guard_of
 from onnxfuse.pipeline.optimize import Optimized, optimize
@@ -168,10 +169,9 @@ def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: P
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
-            progress(f"comparing all with {framework}")
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real
-            parity = _compare_all(exported.original, framework, models, real)
+            parity = _compare_all(exported.original, framework, models, real, progress)
         except OnnxfuseError as error:
             if not done:
                 raise
@@ -198,12 +198,15 @@ def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[
         return None, str(error) + (f"; {out} is of an earlier run" if out.exists() else "")
 
 
-def _compare_all(original: Runner, framework: str, models: Mapping[str, Opened], real: Real | None) -> dict[str, Parity]:
+def _compare_all(
+    original: Runner, framework: str, models: Mapping[str, Opened], real: Real | None, progress: Progress
+) -> dict[str, Parity]:
     """Hold the models of a run against what they were exported from. Raises ParityError."""
-    random = expect(original, grid(models["ONNX"].inputs))
+    tell = partial(progress, f"comparing all with {framework}")
+    random = expect(original, counted(list(grid(models["ONNX"].inputs)), tell, end=verdict.HALF))
     known = [] if real is None else expect(original, real.cases)
     results = {}
-    for name, model in models.items():
+    for name, model in counted(list(models.items()), tell, begin=verdict.HALF):
         if name == INT8:
             result = verdict.judge(random, known, model.runner(), "int8", "" if real is None else real.name)
         else:

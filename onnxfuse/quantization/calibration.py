@@ -114,18 +114,24 @@ class _Watched:
 
 
 def observe(
-    model: ir.Model, widths: Mapping[str, int], batches: Batches, *, hessian: bool, progress: Progress = silent
+    model: ir.Model, widths: Mapping[str, int], batches: Batches, *, hessian: bool, progress: Progress = silent, count: int = 0
 ) -> dict[str, Activations]:
     """Run ``model`` over the calibration batches and summarize the values named in ``widths``, which holds their K.
+
+    Args:
+        count: about how many batches there are, for ``progress``; 0 where that is not known.
 
     Raises:
         ModelError: an activation is not finite, or the model cannot run on the data.
     """
     found: dict[str, Activations] = {}
-    for part in _parts(widths, hessian):
+    parts, done = list(_parts(widths, hessian)), 0
+    for part in parts:
         watched = {name: _Watched(hessian) for name in part}
         for outputs in _watch(model, {name: widths[name] for name in part}, batches):
-            progress("calibrating", step=f"batch {len(next(iter(watched.values())).lows) + 1}")
+            share = min(done / (count * len(parts)), 1.0) if count else None
+            progress("calibrating", share, f"batch {done + 1}")
+            done += 1
             for name, array in outputs.items():
                 watched[name].add(array)
         found |= {name: entry.summary() for name, entry in watched.items()}

@@ -50,11 +50,14 @@ def require_worth(model: ir.Model) -> None:
     _require_weights(model, find_linears(model.graph))
 
 
-def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, progress: Progress = silent) -> Prepared:
+def prepare(
+    model: ir.Model, scheme: Scheme, batches: Batches | None = None, progress: Progress = silent, count: int = 0
+) -> Prepared:
     """Smooth a float model in place, round its weights, and find the scales of its activations.
 
     Args:
         batches: real inputs, given anew at each call; None rounds weights to nearest and smooths nothing.
+        count: about how many these are, for ``progress``; 0 where that is not known.
 
     Raises:
         UsageError: a static model without calibration.
@@ -69,7 +72,7 @@ def prepare(model: ir.Model, scheme: Scheme, batches: Batches | None = None, pro
             raise UsageError("static int8 needs calibration data; give --calibration FILE, or leave --static out")
         progress("rounding weights")
         return Prepared(model, scheme, tuple(linears), {linear.name: _nearest(linear, scheme) for linear in linears})
-    seen = observe(model, _widths(linears), batches, hessian=scheme.rounding == "gptq", progress=progress)
+    seen = observe(model, _widths(linears), batches, hessian=scheme.rounding == "gptq", progress=progress, count=count)
     inputs = {linear.name: seen[linear.input.name or ""] for linear in linears}
     smoothed = _smoothed(model, scheme, linears, seen, progress)
     weights_int8 = {}

@@ -22,7 +22,8 @@ import onnx_ir as ir
 from onnxfuse.architecture import MASK
 from onnxfuse.errors import ModelError, OnnxfuseError, ParityError
 from onnxfuse.io import onnx_file
-from onnxfuse.runtime import Runner, Settings
+from onnxfuse.io.progress import Share, counted, untold
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings
 from onnxfuse.verify import parity
 from onnxfuse.verify.arrays import is_discrete
 from onnxfuse.verify.expected import Expected, expect
@@ -32,6 +33,9 @@ from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.opened import PLAIN, Opened, opened
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import BATCH, LENGTH, Profile
+
+HALF = 0.5
+"""The share of a comparison that the reference's runs are."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def compare_files(
     real: Real | None = None,
     zeros: Sequence[str] = (),
     settings: Settings = PLAIN,
+    tell: Share = untold,
 ) -> Parity:
     """Compare two files on the grid of the first's inputs, in the sizes that both take.
 
@@ -78,6 +83,7 @@ def compare_files(
         kind: a row of ``tolerances.TOLERANCES``.
         real: what the second was calibrated with.
         zeros: outputs that are wanted to be zero at padding.
+        tell: is told how much is done.
 
     Raises:
         ModelError: one of them cannot run.
@@ -88,7 +94,7 @@ def compare_files(
     fixed = profile_of(second.model, first.config)
     run = first.runner(settings)
     profile = understood(first.inputs.fixed(fixed.only(BATCH), fixed.only(LENGTH)), run)
-    random = expect(run, grid(profile))
+    random = expect(run, counted(list(grid(profile)), tell, end=HALF))
     require_numbers(random, first.model, str(first))
     for expected in random:
         for name in zeros:
@@ -99,7 +105,14 @@ def compare_files(
     if not first.keep:
         first.close()
         gc.collect()
-    return judge(random, known, second.runner(settings), kind, "" if real is None else real.name)
+    calls = counted(range(len(random) + len(known)), tell, begin=HALF)
+
+    def told(feeds: Feeds) -> Outputs:
+        next(calls, None)
+        return judged(feeds)
+
+    judged = second.runner(settings)
+    return judge(random, known, told, kind, "" if real is None else real.name)
 
 
 def require_numbers(expected: Sequence[Expected], model: ir.Model, name: str, error: type[OnnxfuseError] = ModelError) -> None:

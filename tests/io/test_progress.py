@@ -1,14 +1,22 @@
 """Progress: a line for each phase in a log, a bar with the step on a terminal."""
 
 import io
+import json
 from dataclasses import replace
 
 from rich.console import Console
 
 from onnxfuse.cli import console, tables
-from onnxfuse.io.progress import Lines, silent
+from onnxfuse.config import BenchmarkConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.io.progress import Lines, counted, silent, untold
+from onnxfuse.pipeline.check import check
+from onnxfuse.pipeline.compare import compare_models
+from onnxfuse.pipeline.evaluate import evaluate
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.verify import parity
 from onnxfuse.verify.difference import Difference
+from tests.conftest import save_tokenizer
 
 
 def test_a_log_gets_a_line_for_each_phase():
@@ -57,3 +65,47 @@ def test_where_an_int8_model_was_judged_stands_in_tables():
     assert tables.parity_text(parity.Parity((near,), 8, "finite")) == "cosine 0.9877"
     assert tables.parity_text(parity.Parity((near,), 8, "reassociate")) == "max diff 1.0e-06"
     assert tables.parity_text(None) == "not checked"
+
+
+def test_what_is_counted_tells_its_share():
+    told = []
+    assert list(counted("abcd", lambda done, step: told.append((done, step)), begin=0.5)) == list("abcd")
+    assert told == [(0.5, "1 of 4"), (0.625, "2 of 4"), (0.75, "3 of 4"), (0.875, "4 of 4")]
+    assert list(counted([], untold)) == []
+
+
+class Shares:
+    """A Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.told = {}
+
+    def __call__(self, text, done=None, step=""):
+        self.told.setdefault(text, []).append(done)
+
+    def rises(self, text, low):
+        """Whether a phase had a share each time, which never fell, began at 0 and came as far as ``low``."""
+        shares = self.told[text]
+        return None not in shares and shares == sorted(shares) and shares[0] == 0 and 1 > shares[-1] >= low
+
+
+def test_long_phases_tell_how_much_is_done(bert_export, tmp_path):
+    source = bert_export / "export" / "model.onnx"
+    seen = Shares()
+    optimize(OptimizeConfig(source, tmp_path / "o.onnx"), seen)
+    assert seen.rises("comparing with the original", 0.9)
+    save_tokenizer(tmp_path, 500, ("input_ids", "attention_mask", "token_type_ids"))
+    (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"text": f"a word {n} of list", "label": n % 2}) for n in range(40)))
+    quantize(QuantizeConfig(tmp_path / "o.onnx", tmp_path / "q.onnx", calibration=str(tmp_path / "d.jsonl")), seen)
+    assert seen.rises("calibrating", 0.7)
+    assert seen.rises("comparing with float", 0.9)
+    check(tmp_path / "o.onnx", source, "reassociate", progress=seen)
+    assert seen.rises(f"comparing {source} with {tmp_path / 'o.onnx'}", 0.9)
+    paths = [tmp_path / "o.onnx", tmp_path / "q.onnx"]
+    evaluate(paths, tmp_path / "d.jsonl", BenchmarkConfig(8, rounds=1), seen)
+    assert seen.rises(f"predicting with {paths[0]}", 0.3)
+    assert seen.told[f"predicting with {paths[1]}"][0] == 0.5
+    compare_models(paths, BenchmarkConfig(1, 8, rounds=1), progress=seen)
+    assert seen.rises("measuring memory", 0.5)
+    assert seen.told["comparing outputs"] == [0]
+    assert seen.rises("measuring", 0.7) or seen.told["measuring"].count(0) == 2

@@ -9,7 +9,7 @@ from onnxfuse.targets import find
 def test_every_rewrite_alone_and_left_out(cli, bert_export, tmp_path):
     result = cli("ablate", bert_export / "export", "--length", 8, "--rounds", 1, "--json", "--plot", "ablation.svg")
     assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
+    answer = json.loads(result.stdout)["results"]
     names = [variant.name for variant in ablation.variants(find("cpu"))]
     assert [entry["name"] for entry in answer] == names
     for name in ("merge-linears", "attention", "gelu", "layer-norm", "position-embeddings", "pooled-token", "residual-sum"):

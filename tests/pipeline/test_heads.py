@@ -175,7 +175,7 @@ def test_real_choices(cli, tmp_path):
     np.savez(tmp_path / "data.npz", labels=labels, **feeds)
     result = cli("evaluate", "--data", "data.npz", "out/model.onnx", "out/model_optimized.onnx", "--rounds", "1", "--json")
     assert result.returncode == 0, result.stderr
-    for found in json.loads(result.stdout).values():
+    for found in json.loads(result.stdout)["results"]:
         assert found["accuracy"] == pytest.approx(5 / 6)
     (tmp_path / "texts.txt").write_text("one text\nand another\n")
     result = cli("evaluate", "--data", "texts.txt", "out/model.onnx")

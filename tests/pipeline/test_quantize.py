@@ -115,7 +115,7 @@ def test_evaluate_shows_accuracy_beside_latency(cli, optimized, data):
     assert result.returncode == 0, result.stderr
     assert "100.00%" in result.stdout
     assert "0.00 points" in result.stdout
-    found = json.loads(cli("evaluate", optimized, "--data", data, "--rounds", 1, "--json").stdout)[str(optimized)]
+    found = json.loads(cli("evaluate", optimized, "--data", data, "--rounds", 1, "--json").stdout)["results"][0]
     assert (found["count"], found["accuracy"], found["cosine"]) == (COUNT, 1.0, pytest.approx(1))
     assert found["latency"]["p50"] > 0
 
@@ -269,7 +269,7 @@ def test_a_model_of_fixed_sizes_is_quantized(fixed, tmp_path, options, gated):
 def test_models_of_fixed_and_of_any_size_are_evaluated_together(cli, fixed, optimized):
     result = cli("evaluate", optimized, fixed / "model_optimized.onnx", "--data", fixed / "data.csv", "--rounds", 1, "--json")
     assert result.returncode == 0, result.stderr
-    for found in json.loads(result.stdout).values():
+    for found in json.loads(result.stdout)["results"]:
         assert (found["count"], found["batch"], found["cosine"]) == (40, 1, pytest.approx(1))
     assert "batches of 1, " in cli("evaluate", fixed, "--data", fixed / "data.csv", "--rounds", 1).stdout
 

@@ -47,7 +47,7 @@ def test_it_is_measured_beside_ours(reference, model, cli):
     """In a process of its own too, whose memory is measured; its precision is what it says."""
     result = cli("benchmark", model, "--runtime", "ort", "--runtime", "reference", "--rounds", "2", "--json")
     assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)
+    rows = {row["name"]: row for row in json.loads(result.stdout)["results"]}
     assert [(row["kind"], row["runtime"]) for row in rows.values()] == [("fp32", "ort"), ("bf16", "reference")]
     row = rows[f"{model} in reference"]
     assert row["parity"]["passed"] and row["peak_memory"] > 0

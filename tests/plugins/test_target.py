@@ -165,7 +165,7 @@ def test_other_verbs_run_it_where_the_folder_is_named(acme, model, cli, tmp_path
     assert cli("check", model, "model_optimized.onnx").returncode == 0
     result = cli("benchmark", model, "model_optimized.onnx", "--rounds", "2", "--json")
     assert result.returncode == 0, result.stderr
-    row = json.loads(result.stdout)["model_optimized.onnx"]
+    row = json.loads(result.stdout)["results"][1]
     assert row["parity"]["passed"] and row["peak_memory"] > 0
 
 

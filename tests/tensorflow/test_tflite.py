@@ -46,7 +46,7 @@ def test_side_by_side_with_onnx(cli, checkpoints):
         assert cli("export", checkpoints / "bert", "--format", "tflite", "--precision", precision, "-o", "out").returncode == 0
     result = cli("benchmark", "out", "--rounds", "2", "--length", "16", "--json")
     assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)
+    rows = {row["name"]: row for row in json.loads(result.stdout)["results"]}
     assert [(name.rsplit("/")[-1], row["kind"], row["runtime"]) for name, row in rows.items()] == [
         ("model.onnx", "fp32", "ort"),
         ("model.tflite", "fp32", "litert"),

@@ -185,8 +185,8 @@ def test_data_that_are_gone_are_told_and_nothing_else_is_said(cli, folder, data)
     assert result.returncode == 0, result.stderr
     assert "not compared" in result.stdout
     assert "was calibrated on real.npz" in " ".join(result.stdout.split())
-    found = json.loads(cli("benchmark", *files, "--length", 5, "--rounds", 1, "--threads", 1, "--json").stdout)[str(files[1])]
-    assert "is not there any more" in found["parity"]["unjudged"]
+    found = json.loads(cli("benchmark", *files, "--length", 5, "--rounds", 1, "--threads", 1, "--json").stdout)["results"][1]
+    assert "is not there any more" in found["unjudged"]
 
 
 def test_a_record_of_other_data_does_not_lead_to_them(folder, data):
