@@ -149,8 +149,12 @@ def test_models_of_two_exports_are_refused(encoder, cli, tmp_path):
 # What was there --------------------------------------------------------------------------------------------------
 
 
-def test_its_own_folder_is_never_the_output(encoder, cli):
-    assert cli("package", encoder, "--for", "optimum", "-o", encoder).returncode == 2
+@pytest.mark.parametrize("name", ["optimum", "triton"])
+def test_its_own_folder_is_never_the_output(name, encoder, cli):
+    """Also where no file would be replaced: Triton's lie deeper."""
+    before = files(encoder)
+    assert cli("package", encoder, "--for", name, "-o", encoder).returncode == 2
+    assert files(encoder) == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "onnx/model.onnx"])
@@ -159,6 +163,7 @@ def test_files_of_others_stay_but_with_overwrite(name, encoder, cli, tmp_path):
     (tmp_path / "out" / name).write_text("{}")
     result = cli("package", encoder, "--for", "optimum", "-o", "out")
     assert result.returncode == 2 and f"out/{name} is there" in result.stderr
+    assert ("writing" in result.stderr) == (name == "config.json")  # a model in the way is seen before any work
     assert files(tmp_path / "out") == [name] and (tmp_path / "out" / name).read_text() == "{}"
     assert cli("package", encoder, "--for", "optimum", "-o", "out", "--overwrite").returncode == 0
     assert (tmp_path / "out" / name).stat().st_size > 2
