@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxfuse.api import load as load
     from onnxfuse.api import optimize as optimize
     from onnxfuse.api import package as package
+    from onnxfuse.api import push as push
     from onnxfuse.api import quantize as quantize
     from onnxfuse.config import BenchmarkConfig as BenchmarkConfig
     from onnxfuse.config import ExportConfig as ExportConfig
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from onnxfuse.integrations.sentences import cross_encoder as cross_encoder
     from onnxfuse.integrations.sentences import sentence_transformer as sentence_transformer
 
-_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "quantize")
+_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "push", "quantize")
 _CONFIGS = (
     "BenchmarkConfig",
     "ExportConfig",

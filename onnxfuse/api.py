@@ -34,8 +34,9 @@ from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline import export as exporting
 from onnxfuse.pipeline import optimize as optimizing
 from onnxfuse.pipeline import package as packaging
+from onnxfuse.pipeline import push as pushing
 from onnxfuse.pipeline import quantize as quantizing
-from onnxfuse.pipeline.arguments import files_of, path_of, require_known, taken
+from onnxfuse.pipeline.arguments import files_of, on_file_or_model, path_of, require_known, taken
 from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.runtime import Settings
 from onnxfuse.verify.parity import Parity
@@ -139,7 +140,7 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
     def run(source: Path, out: Path) -> optimizing.Optimized:
         return optimizing.optimize(OptimizeConfig(source, out, **given), progress)
 
-    return _on_file_or_model(run, model, output, (folders.MODEL,), folders.OPTIMIZED)
+    return on_file_or_model(run, model, output, (folders.MODEL,), folders.OPTIMIZED)
 
 
 class QuantizeOptions(TypedDict, total=False):
@@ -194,21 +195,7 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
     def run(source: Path, out: Path) -> quantizing.Quantized:
         return quantizing.quantize(QuantizeConfig(source, out, scheme, thresholds=thresholds, **given), progress)
 
-    return _on_file_or_model(run, model, output, (folders.OPTIMIZED, folders.MODEL), folders.QUANTIZED)
-
-
-def _on_file_or_model(run: Any, model: Any, output: Source | None, names: tuple[str, ...], made: str) -> Any:
-    """What ``run`` makes of a file, or of a model in memory."""
-    if isinstance(model, str | PathLike):
-        out = None if output is None else path_of(output, "output")
-        source = folders.source_file(path_of(model), *names)
-        return run(source, folders.output_file(source, out, made))
-    if not isinstance(model, onnx.ModelProto | ir.Model):
-        raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")
-    if output is not None:
-        raise UsageError("output is for files; a model in memory comes back as the result")
-    with in_memory.as_file(model) as path:
-        return in_memory.read(run(path, path.with_name(made)).path, model)
+    return on_file_or_model(run, model, output, (folders.OPTIMIZED, folders.MODEL), folders.QUANTIZED)
 
 
 def evaluate(
@@ -285,6 +272,14 @@ def package(
     source = folders.source_file(path_of(model), *packaging.MODELS)
     out = packaging.package_folder(source, layout, None if output is None else path_of(output, "output"))
     return packaging.package(PackageConfig(source, layout, out, overwrite), progress)
+
+
+def push(
+    folder: Source, repository: str, *, private: bool = False, overwrite: bool = False, progress: Progress = silent
+) -> pushing.Pushed:
+    """Put what ``package`` wrote into a repository of the hub, with a model card. Raises as ``pipeline.push``."""
+    require_callable(progress)
+    return pushing.push(path_of(folder, "the folder"), repository, progress, private=private, overwrite=overwrite)
 
 
 def load(model: Source, *, threads: int | None = None, runtime: str | None = None, target: Source | None = None) -> models.Model:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from onnxfuse.cli import chain, ci, console, health, judge, make, options, study
+from onnxfuse.cli import chain, ci, console, health, judge, make, options, share, study
 from onnxfuse.errors import INTERRUPTED, TERMINATED, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.io import atomic, signals
 
@@ -28,6 +28,7 @@ VERBS = (
     judge.evaluate,
     study.view,
     make.package,
+    share.push,
     chain.run,
     health.doctor,
 )

@@ -153,6 +153,10 @@ Layout = Annotated[
     str,
     Option("--for", help="The library: optimum, sentence-transformers, transformers.js, triton or openvino.", metavar="LIBRARY"),
 ]
+Package = Annotated[Path, Argument(help="A folder that package wrote, in the hub's layout.")]
+Repository = Annotated[str, Argument(help="The repository's id: OWNER/NAME. It comes to be where it is not there.")]
+Private = Annotated[bool, Option("--private", help="A new repository is its owner's alone.")]
+OverwriteThere = Annotated[bool, Option("--overwrite", help="Replace files too in a repository that onnxfuse did not fill.")]
 PackageFolder = Annotated[Path | None, Option("-o", "--output", help="The folder; packages/NAME-LIBRARY when not given.")]
 
 # Of run

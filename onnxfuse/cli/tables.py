@@ -106,10 +106,7 @@ def ablation_table(results: Sequence[Result], title: str) -> Grid:
 
 def parity_text(result: Parity | None) -> str:
     """A parity result in a few characters."""
-    if result is None:
-        return "not checked"
-    near = f"cosine {result.cosine:.4f}" if result.kind in ("int8", "finite") else f"max diff {result.error:.1e}"
-    return near + (", real inputs" if result.real else "")
+    return "not checked" if result is None else result.brief
 
 
 def parity_lines(result: Parity) -> list[str]:

@@ -8,9 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx_ir as ir
+
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.progress import require_callable
+from onnxfuse.pipeline import in_memory
 
 
 def require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
@@ -40,3 +44,17 @@ def files_of(given: Any) -> list[Path]:
     if not several:
         raise UsageError("no models are given; give the path of one, or a list of paths")
     return [folders.source_file(path_of(path), folders.MODEL) for path in several]
+
+
+def on_file_or_model(run: Any, model: Any, output: str | PathLike[str] | None, names: tuple[str, ...], made: str) -> Any:
+    """What ``run`` makes of a file, or of a model in memory."""
+    if isinstance(model, str | PathLike):
+        out = None if output is None else path_of(output, "output")
+        source = folders.source_file(path_of(model), *names)
+        return run(source, folders.output_file(source, out, made))
+    if not isinstance(model, onnx.ModelProto | ir.Model):
+        raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")
+    if output is not None:
+        raise UsageError("output is for files; a model in memory comes back as the result")
+    with in_memory.as_file(model) as path:
+        return in_memory.read(run(path, path.with_name(made)).path, model)

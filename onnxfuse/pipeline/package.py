@@ -20,6 +20,7 @@ from onnxfuse.io.ours import Replaceable, inputs_of, is_ours, require_elsewhere
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.layouts import FLOAT, INT8, Content, Layout
 from onnxfuse.layouts.api import above
+from onnxfuse.pipeline.card import measured
 from onnxfuse.pipeline.optimize import kind_of
 from onnxfuse.pipeline.step import unwritten
 from onnxfuse.quantization.linears import integer_node
@@ -91,7 +92,7 @@ def package(plan: PackageConfig, progress: Progress = silent) -> Packaged:
         ParityError: a converted model computes something else.
     """
     chosen, home = layouts.layout(plan.layout), folders.home_of(plan.source)
-    content = _content(plan.source, home)
+    content = content_of(plan.source)
     if why := chosen.refusal(content):
         raise ModelError(f"{plan.source} cannot serve in {chosen.label}: {why}")
     require_elsewhere(plan.out, [home, plan.source.parent])
@@ -112,7 +113,9 @@ def package(plan: PackageConfig, progress: Progress = silent) -> Packaged:
         step = f"package for {plan.layout}"
         atomic.drop(staged, _left_over(plan.out, step, names))
         record = {"layout": plan.layout, "name": content.name}  # no path of this machine: others read it
-        folders.record(plan.out, step, record, {"models": {each: str(at) for each, at in places.items()}}, staged=staged)
+        known = measured({each: model.path for each, model in content.models.items()})
+        told = {"models": {each: str(at) for each, at in places.items()}, **({"measured": known} if known else {})}
+        folders.record(plan.out, step, record, told, staged=staged)
     models = {each: plan.out / place for each, place in places.items()}
     lines = {each: chosen.use(content, each, str(plan.out)) for each in places}
     return Packaged(plan.out, plan.layout, models, sizes, tuple(names), lines, parity)
@@ -127,8 +130,9 @@ def _name(source: Path) -> str:
     return (home.name if source.name in MODELS else source.stem) or "model"
 
 
-def _content(source: Path, home: Path) -> Content:
+def content_of(source: Path) -> Content:
     """The models beside ``source``, and what is known of them. Raises ModelError."""
+    home = folders.home_of(source)
     paths = [source] if source.name not in MODELS else folders.models_in(source.parent, MODELS)
     config = dict(folders.read_config(source))
     known = [Opened(path, config=config) for path in paths]

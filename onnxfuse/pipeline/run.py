@@ -14,6 +14,7 @@ from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, counted, silent
 from onnxfuse.measure import benchmark
+from onnxfuse.measure.machine import cpu
 from onnxfuse.pipeline.export import Exported, export, guard_of
 from onnxfuse.pipeline.optimize import Optimized, optimize
 from onnxfuse.pipeline.quantize import Quantized, quantize
@@ -130,10 +131,17 @@ def _run_all(
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
     outcome = Run(exported, made.optimize, made.quantize, made.parity, timings, measure, framework, made.unquantized)
     kept = f"{', '.join(path.name for path in outcome.paths.values())} are saved there, what was measured is not"
-    folders.record(
-        plan.out, "benchmark", measure, {"timings": {name: timing.to_json() for name, timing in timings.items()}}, kept=kept
-    )
+    folders.record(plan.out, "benchmark", measure, _measured(outcome), kept=kept)
     return outcome
+
+
+def _measured(outcome: Run) -> dict[str, Any]:
+    """What the record keeps of a measurement, and of which files it is true: what ``card.measured`` reads."""
+    rows = {
+        name: {"file": path.name, "fingerprint": folders.fingerprint(path), "parity": outcome.parity[name].brief}
+        for name, path in outcome.paths.items()
+    }
+    return {"timings": {name: each.to_json() for name, each in outcome.timings.items()}, "rows": rows, "cpu": cpu()}
 
 
 @dataclass

@@ -47,6 +47,12 @@ class Parity:
     def cosine(self) -> float:
         return min(difference.cosine for difference in self.differences)
 
+    @property
+    def brief(self) -> str:
+        """The outcome in a few characters."""
+        near = f"cosine {self.cosine:.4f}" if self.kind in ("int8", "finite") else f"max diff {self.error:.1e}"
+        return near + (", real inputs" if self.real else "")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {
             "passed": self.passed,

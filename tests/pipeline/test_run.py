@@ -14,6 +14,7 @@ from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.io import onnx_file
 from onnxfuse.io.folders import plain
 from onnxfuse.optimizer import fuse
+from onnxfuse.pipeline import card
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
@@ -245,6 +246,8 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
         "optimized": 2,
         "int8": 2,
     }
+    known = card.measured({"float": tmp_path / "model_optimized.onnx", "int8": tmp_path / "model_quantized.onnx"})
+    assert list(known["p50"]) == ["PyTorch", "float", "int8"] and known["parity"]["float"].startswith("max diff ")
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - rich closes nothing
     tables.run_table(outcome, "chain").print(console)
     console.file.close()
