@@ -102,7 +102,8 @@ def variants(target: Target) -> Iterator[Variant]:
     """None, the normal form, each rewrite alone, all but each, all."""
     measured = list(units(target))
     yield Variant("none", target, original=True)
-    yield Variant("normal form", target, without=frozenset(rule for unit in measured if unit.chosen for rule in unit.rules))
+    rules = frozenset(rule for unit in measured if unit.chosen for rule in unit.rules)
+    yield Variant("normal form", target, without=rules | {UNPAD})
     for unit in measured:
         yield Variant(f"{unit.name} alone", target.choosing(**unit.alone.target), only=unit.rules | unit.alone.needs)
     steps = [Unit(name, frozenset({name})) for name in (*normal_measured(), UNPAD)]
