@@ -30,6 +30,7 @@ TRIED = {
     "datasets": "5.2.0",
     "scikit-learn": "1.9.1",
     "sentence-transformers": "6.2.0",
+    "tokenizers": "0.23.3",
 }
 """What the tests run with (requirements.lock); the oldest that pyproject.toml allows are tested, too."""
 
@@ -42,6 +43,7 @@ FOR = {
     "openvino": "--runtime openvino of benchmark and tune",
     "baselines": "benchmark --against",
     "eval": "--data and --calibration of saved data sets",
+    "text": "encode, answer, classify and fill of onnxfuse.load in Python, without torch",
     "sentences": "onnxfuse.sentence_transformer in Python",
 }
 """What each extra is for."""
