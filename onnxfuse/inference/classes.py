@@ -61,7 +61,7 @@ def _scores(serving: Serving, logits: np.ndarray) -> np.ndarray:
         raise UsageError(f"{serving.path} gives logits of shape {list(logits.shape)}, wanted one for each label; see fill")
     kind = serving.config.get("problem_type")
     usual = "single_label_classification" if logits.shape[1] > 1 else "multi_label_classification"
-    if kind is not None and kind not in SCORES:
+    if kind is not None and kind not in list(SCORES):
         raise ModelError(f"{serving.home}: config.json has {kind!r:.60} as problem_type, wanted one of {', '.join(SCORES)}")
     alone = logits.shape[1] == 1 and kind != "regression"
     return SCORES[usual if kind is None or alone else kind](logits.astype(np.float32))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.inference.serving import SENTENCES as FILE
 from onnxfuse.inference.serving import Serving, require_text, several, several_images
-from onnxfuse.io import door, files
 
-FILE = "config_sentence_transformers.json"
 TASKS = ("sentence-similarity",)
 (OUTPUT,) = OUTPUTS[TASKS[0]]
 
@@ -44,8 +42,7 @@ def _prompt(serving: Serving, name: str | None, prompt: str | None) -> str:
         if name is not None:
             raise UsageError("prompt and prompt_name are given; give one of them")
         return require_text(prompt, "prompt")
-    path = serving.home / FILE
-    said = files.read_object(door.linked(path, serving.home)) if os.path.lexists(path) else {}
+    path, said = serving.home / FILE, serving.sentences
     prompts, chosen = said.get("prompts") or {}, said.get("default_prompt_name") if name is None else name
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise ModelError(f"{path} has {prompts!r:.80} as prompts, wanted texts by name; correct it")

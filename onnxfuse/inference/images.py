@@ -175,7 +175,7 @@ def _numbers(path: Path, said: Any, count: int, name: str) -> np.ndarray:
     numbers = said if isinstance(said, list) else [said] * count
     wrong = len(numbers) != count or not all(type(number) in (int, float) for number in numbers)
     found = np.array([1.0] if wrong else numbers, np.float64)
-    if wrong or not np.isfinite(found).all() or (name == "image_std" and not found.all()):
+    if wrong or not (abs(found) < LARGEST**2).all() or (name == "image_std" and not found.all()):
         raise ModelError(f"{path} has {said!r:.80} as {name}, wanted {count} numbers; correct it")
     return found if name == "rescale_factor" else found.astype(np.float32)
 

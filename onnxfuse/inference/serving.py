@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +18,13 @@ from onnxfuse.evaluation.collate import Collator, Rows, Sizes
 from onnxfuse.evaluation.sources import collator_of, usual_collator
 from onnxfuse.inference.images import Images, images_in
 from onnxfuse.inference.tokens import Text, Tokens, tokens_in
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import door, files, folders, onnx_file
 from onnxfuse.runtime import Outputs, Runner
 
 KNOWN = frozenset({IDS, MASK, TYPES, POSITIONS, PROMPT, PIXELS})
 """Inputs that mean what they mean in ``transformers``."""
+
+SENTENCES = "config_sentence_transformers.json"
 
 LOGITS = "logits"
 """The output that several tasks have."""
@@ -54,6 +57,12 @@ class Serving:
     def config(self) -> dict[str, Any]:
         """config.json; empty where there is none."""
         return folders.read_config(self.path)
+
+    @cached_property
+    def sentences(self) -> dict[str, Any]:
+        """What sentence-transformers says of prompts; empty where it says nothing. Raises ModelError."""
+        path = self.home / SENTENCES
+        return files.read_object(door.linked(path, self.home)) if os.path.lexists(path) else {}
 
     @cached_property
     def _read(self) -> tuple[Collator, Mapping[str, int]]:
