@@ -9,6 +9,7 @@ ARCHITECTURE = Architecture(
     model_type="albert",
     inputs={"input_ids": TOKENS, "attention_mask": TOKENS, "token_type_ids": TOKENS},
     layers="num_hidden_layers",
+    inner_layers="inner_group_num",
     tasks=TEXT_TASKS | {"pre-training": "AutoModelForPreTraining"},
     counts={"attention": Count(1), "qkv": Count(1), "layer_norm": Count(2, 1), "gelu": Count(1)},
     heads={"fill-mask": {"layer_norm": 1, "gelu": 1}, "pre-training": {"layer_norm": 1, "gelu": 1}},

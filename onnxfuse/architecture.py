@@ -50,6 +50,7 @@ class Architecture:
         inputs: graph inputs in order, with their dynamic dimensions by axis (names as optimum's).
         needs: of inputs that not every model reads, the config field that must be at least a number for it.
         layers: the config field that holds the number of encoder layers.
+        inner_layers: the config field that holds how many layers each of them is; one where the family has no such field.
         tasks: for each task the ``transformers`` auto class, or the class itself where no auto class has it.
         classes: further classes of ``transformers``, and the tasks that they were made for.
         counts: what every export of it holds once fused.
@@ -81,6 +82,7 @@ class Architecture:
     classes: Mapping[str, str] = field(default_factory=dict)
     keras_hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ort_optimizer: str = "bert"
+    inner_layers: str = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a task that no outputs are known of, and for counts that are none."""
@@ -159,9 +161,12 @@ class Architecture:
     def expected(self, config: Mapping[str, Any], task: str | None) -> dict[str, int]:
         """The count of every fused thing in a model of this family. Raises ModelError: config.json has no number of layers."""
         head = self.heads.get(task, {}) if isinstance(task, str) else {}
-        layers = config[self.layers]
-        if type(layers) is not int or not 0 <= layers < LAYERS:
-            raise ModelError(f"config.json has {layers!r:.80} as {self.layers}, wanted a number of layers; correct it")
+        layers = 1
+        for field_name in filter(None, (self.layers, self.inner_layers)):
+            size = config[field_name] if field_name == self.layers else config.get(field_name, 1)
+            if type(size) is not int or not 0 <= size < LAYERS:
+                raise ModelError(f"config.json has {size!r:.80} as {field_name}, wanted a number of layers; correct it")
+            layers *= size
         return {name: count.total(layers) + head.get(name, 0) for name, count in self.fusable(config).items()}
 
     def fusable(self, config: Mapping[str, Any]) -> dict[str, Count]:

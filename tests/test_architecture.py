@@ -86,6 +86,13 @@ def test_counts_follow_the_activation(family, field, layers, activation, gelu):
     assert expected["attention"] == 3
 
 
+def test_layers_of_several_layers_count_as_these():
+    config = {"num_hidden_layers": 4, "inner_group_num": 2}
+    assert catalog.architecture("albert").expected(config, None)["attention"] == 8
+    with pytest.raises(ModelError, match="as inner_group_num, wanted a number of layers"):
+        catalog.architecture("albert").expected(config | {"inner_group_num": "2"}, None)
+
+
 @pytest.mark.parametrize("layers", [{"a": 1}, None, "4", -1, 2.0, float("inf"), True, 2**70, []])
 def test_a_number_of_layers_that_is_none_is_refused(layers):
     family = catalog.architecture("bert")

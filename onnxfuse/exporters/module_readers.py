@@ -15,6 +15,7 @@ from onnxfuse.exporters import weights
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.sentence import ACTIVATIONS, MODES, SENTENCE, TOKENS, Dense, LayerNorm, Normalize, Pooling, Splade, Step
 from onnxfuse.io import files
+from onnxfuse.io.sides import PADDING, options_of, side
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 
@@ -63,8 +64,15 @@ def _pooling(home: Home, config: dict[str, Any], encoder: Home) -> Pooling:
         raise refused(home, f"its pooling is {kind}, wanted some of {', '.join(MODES)}")
     known = ("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt")
     require_known(home, f"{home}/config.json", {name: value for name, value in config.items() if name not in OLD_MODES}, known)
-    tokenizer = read_config(encoder, "tokenizer_config.json")
-    return Pooling(tuple(chosen), tokenizer.get("padding_side") == "left", config.get("include_prompt") is False)
+    return Pooling(tuple(chosen), _pads_left(encoder), config.get("include_prompt") is False)
+
+
+def _pads_left(encoder: Home) -> bool:
+    """Whether texts are padded on the left."""
+    asked, settings, whole = (
+        read_config(encoder, name) for name in ("sentence_bert_config.json", "tokenizer_config.json", "tokenizer.json")
+    )
+    return bool(side(PADDING, options_of(asked), settings, whole) == "left")
 
 
 def _dense(home: Home, config: dict[str, Any], encoder: Home) -> Dense:

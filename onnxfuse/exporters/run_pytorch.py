@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from onnxfuse.errors import ExportError, one_line
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.runtime.api import Feeds, Outputs, Runner
 
 
 def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = False, bfloat16: bool = False) -> Runner:
-    """A checkpoint's module as a function from feeds to outputs (float32).
+    """A checkpoint's module as a function from feeds to outputs (float32), which raises ExportError where the module fails.
 
     Args:
         compiled: through torch.compile, which compiles anew for each new shape; it needs a C++ compiler.
@@ -21,8 +22,12 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = F
     module = torch.compile(checkpoint.module, dynamic=False) if compiled else checkpoint.module
 
     def call(feeds: Feeds) -> Outputs:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            results = module(*(torch.from_numpy(feeds[name]) for name in names))
+        try:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                results = module(*(torch.from_numpy(feeds[name]) for name in names))
+        except Exception as error:
+            sizes = ", ".join(f"{name} {list(feeds[name].shape)}" for name in names)
+            raise ExportError(f"PyTorch cannot run {checkpoint.name} on {sizes}: {one_line(error)}") from error
         return {name: value.float().numpy() for name, value in zip(outputs, results, strict=True)}
 
     return call

@@ -15,10 +15,20 @@ from onnxfuse.architecture import IDS, TYPES
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.evaluation.collate import Rows
 from onnxfuse.io import door, files
+from onnxfuse.io.sides import PADDING, TRUNCATION, options_of, side
 
 FILE, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 SENTENCES = "sentence_bert_config.json"
 """What sentence-transformers says of how its texts are cut, and whether in small letters."""
+
+OPTIONS = ("max_length", "padding_side", "truncation_side")
+DONE = {
+    "padding": (True, "longest"),
+    "truncation": (True, "longest_first"),
+    "add_special_tokens": (True,),
+    "return_tensors": ("pt", "np"),
+}
+"""What sentence_bert_config.json may ask the tokenizer for: any value of the first, of the others what is done anyway."""
 
 USUAL = {"mask_token": ("[MASK]", "<mask>"), "cls_token": ("[CLS]", "<s>")}
 """What tokens are called where tokenizer_config.json leaves that to a class of ``transformers``."""
@@ -127,14 +137,20 @@ def tokens_in(folder: Path, longest: int) -> Tokens:
         ModelError: a file is broken, lies outside the folder, or asks for what cannot be.
     """
     settings, sentences = (_object(folder / name) for name in (SETTINGS, SENTENCES))
-    cut = _opened(folder)
-    asked = (sentences.get("max_seq_length") or settings.get("model_max_length"), longest)
+    cut, options = _opened(folder), options_of(sentences)
+    whole = _object(folder / FILE)
+    if odd := [name for name, value in options.items() if value not in DONE.get(name, (value,) if name in OPTIONS else ())]:
+        raise ModelError(
+            f"{folder / SENTENCES} asks the tokenizer for {odd[0]} {options[odd[0]]!r:.40}, which is not done here; "
+            "encode with onnxfuse.sentence_transformer(folder)"
+        )
+    asked = (options.get("max_length") or sentences.get("max_seq_length") or settings.get("model_max_length"), longest)
     kept = int(min(size for size in asked if isinstance(size, int | float) and size >= 2))  # 0, -1: not told
     if kept <= cut.num_special_tokens_to_add(True):
         raise ModelError(f"{folder}: texts are cut at {kept} tokens, which leaves none for their words; correct {SETTINGS}")
-    side = _choice(folder, settings, "truncation_side")
+    cut_on = _choice(folder, TRUNCATION, side(TRUNCATION, options, settings, whole))
     with door.reading(folder / FILE, "a tokenizer"):
-        cut.enable_truncation(kept, direction=side)
+        cut.enable_truncation(kept, direction=cut_on)
         if sentences.get("do_lower_case") is True:
             _lower(cut)
     names = {**_object(folder / SPECIAL), **settings}
@@ -143,7 +159,7 @@ def tokens_in(folder: Path, longest: int) -> Tokens:
         folder,
         cut,
         kept,
-        _choice(folder, settings, "padding_side") == "left",
+        _choice(folder, PADDING, side(PADDING, options, settings, whole)) == "left",
         _typed(settings.get("model_input_names")),
         {name: number for name in USUAL if (number := _special(cut, name, names.get(name))) is not None},
         SPACES if tidy else {},
@@ -177,12 +193,11 @@ def _object(path: Path) -> dict[str, Any]:
     return files.read_object(door.linked(path, path.parent)) if os.path.lexists(path) else {}
 
 
-def _choice(folder: Path, settings: Mapping[str, Any], name: str) -> str:
+def _choice(folder: Path, kind: str, found: Any) -> str:
     """The side that is cut or padded. Raises ModelError."""
-    side = settings.get(name, "right")
-    if side not in ("left", "right"):
-        raise ModelError(f"{folder / SETTINGS} has {side!r:.40} as {name}, wanted left or right; correct it")
-    return str(side)
+    if found not in ("left", "right"):
+        raise ModelError(f"{folder / SETTINGS} has {found!r:.40} as {kind}_side, wanted left or right; correct it")
+    return str(found)
 
 
 def _part(made: Any, first: int, chosen: bool) -> np.ndarray:

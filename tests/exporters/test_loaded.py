@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from onnxfuse.errors import ExportError
-from onnxfuse.exporters import open_checkpoint
+from onnxfuse.exporters import checkpoint_runner, open_checkpoint
 from onnxfuse.exporters.pairing import aliases, fit
 from onnxfuse.exporters.pytorch import _disturb
 from tests.conftest import SMALL
@@ -371,3 +371,11 @@ def test_a_checkpoint_of_another_family_is_named(tmp_path):
         "was saved as BertForSequenceClassification, a class of bert, and its config.json has model type 'distilbert'",
     )
     assert "does not export" not in said
+
+
+def test_what_the_framework_cannot_run_is_one_line():
+    """Some fail on inputs that others take: MPNet with other buckets of distances than its function has."""
+    checkpoint = open_checkpoint(small("distilbert", "DistilBertModel", layers=1))
+    feeds = {name: np.full((1, 3), 10**6) for name in checkpoint.inputs}
+    with pytest.raises(ExportError, match=r"PyTorch cannot run DistilBertModel on input_ids \[1, 3\], .*: index out of range"):
+        checkpoint_runner(checkpoint)(feeds)

@@ -80,13 +80,13 @@ def embed(model, tokenizer, texts, rows):
     )
 
 
-def assert_encodes(source, out, wanted, prefix="", rows=16, padding="removed", exporter="torchscript"):
+def assert_encodes(source, out, wanted, prefix="", rows=16, padding="removed", exporter="torchscript", tokenizer=None):
     """The export and the optimized model give what encode does; ``padding``: what becomes of it in the latter."""
     step = onnxfuse.export(source, out, exporter=exporter)
     assert [value.name for value in onnx.load(step.path).graph.output] == ["sentence_embedding"]
     optimized = onnxfuse.optimize(out, verify="final")
     assert str(optimized.padding) == padding
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(out)
     for path in (step.path, optimized.path):
         got = embed(onnxfuse.load(path), tokenizer, [prefix + text for text in TEXTS], rows)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * max(1, np.abs(wanted).max()))
@@ -112,12 +112,28 @@ def test_torch_export_writes_the_same(encoders, tmp_path, side):
     assert_encodes(tmp_path / "source", tmp_path / "out", wanted, rows=len(TEXTS), exporter="dynamo")
 
 
-def test_a_tokenizer_that_pads_on_the_left(encoders, tmp_path):
+@pytest.mark.parametrize("said", ["tokenizer_config.json", "tokenizer.json", "sentence_bert_config.json"])
+def test_a_tokenizer_that_pads_on_the_left(encoders, tmp_path, said):
     """In one batch: how far a row is padded moves its positions, and encode sorts rows by length."""
-    transformer = base.Transformer(str(encoders / "bert"), tokenizer_args={"padding_side": "left"})
+    transformer = base.Transformer(str(encoders / "bert"))
     model = sentence_transformers.SentenceTransformer(modules=[transformer, pooling(*MODES)], device="cpu").eval()
     model.save(str(tmp_path / "source"))
-    assert_encodes(tmp_path / "source", tmp_path / "out", model.encode(TEXTS, batch_size=len(TEXTS)), rows=len(TEXTS))
+    path = tmp_path / "source" / said
+    padding = {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
+    left = {
+        "tokenizer_config.json": {"padding_side": "left"},
+        "tokenizer.json": {"padding": padding | {"pad_token": "[PAD]"}},
+        "sentence_bert_config.json": {"processing_kwargs": {"text": {"padding_side": "left"}}},
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | left[said]))
+    settings = tmp_path / "source" / "tokenizer_config.json"
+    if said != "tokenizer_config.json":
+        settings.write_text(json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != "padding_side"}))
+    model = sentence_transformers.SentenceTransformer(str(tmp_path / "source"), device="cpu")
+    assert model.preprocess(["a", "a b c"])["attention_mask"][0, 0] == 0
+    wanted = model.encode(TEXTS, batch_size=len(TEXTS))
+    left = transformers.AutoTokenizer.from_pretrained(tmp_path / "source", padding_side="left")
+    assert_encodes(tmp_path / "source", tmp_path / "out", wanted, rows=len(TEXTS), tokenizer=left)
 
 
 @pytest.mark.parametrize(("strategy", "activation"), [("max", "relu"), ("sum", "log1p_relu")])

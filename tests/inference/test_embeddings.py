@@ -131,6 +131,25 @@ def test_padding_may_stand_on_the_left(original, copied):
     assert rows.columns["input_ids"][0, 6:].tolist() == made[0].ids
 
 
+def test_the_side_of_padding_and_cutting_is_found_where_it_stands(original, copied):
+    """tokenizer.json says it where tokenizer_config.json does not, and sentence_bert_config.json over both."""
+    edited(copied, "tokenizer_config.json", padding_side=None, truncation_side=None)
+    settings = json.loads((copied / "tokenizer_config.json").read_text())
+    kept = {name: value for name, value in settings.items() if not name.endswith("_side")}
+    (copied / "tokenizer_config.json").write_text(json.dumps(kept))
+    padding = {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
+    cut = {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    edited(copied, "tokenizer.json", padding=padding | {"pad_token": "[PAD]"}, truncation=cut)
+    tokens = onnxfuse.load(copied)._serving.tokens
+    assert tokens.left and tokens.cut.truncation["direction"] == "left"
+    edited(copied, "sentence_bert_config.json", processing_kwargs={"text": {"padding_side": "right", "max_length": 7}})
+    tokens = onnxfuse.load(copied)._serving.tokens
+    assert (tokens.left, tokens.longest) == (False, 7)
+    edited(copied, "sentence_bert_config.json", processing_kwargs={"common": {"padding": True, "add_special_tokens": False}})
+    with pytest.raises(ModelError, match=r"asks the tokenizer for add_special_tokens False, which is not done here; encode with"):
+        onnxfuse.load(copied).encode("a")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
