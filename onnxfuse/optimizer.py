@@ -28,19 +28,12 @@ from onnxfuse.normalize import (
     shapes,
     softmax,
 )
+from onnxfuse.normalize.branches import InlineBranches
 from onnxfuse.normalize.contrib import TakeContribApart
 from onnxfuse.normalize.duplicates import MergeDuplicates
 from onnxfuse.normalize.folding import FoldConstants
 from onnxfuse.normalize.opset import ConvertOpset
-from onnxfuse.normalize.structure import (
-    Inline,
-    LiftConstants,
-    NameApart,
-    RemoveDropout,
-    RemoveIdentities,
-    RemoveUnused,
-    Tidy,
-)
+from onnxfuse.normalize.structure import Inline, LiftConstants, NameApart, RemoveDropout, RemoveIdentities, RemoveUnused, Tidy
 from onnxfuse.rewrite import Fusion, Lowering, Rule, Trace
 from onnxfuse.rewrite.driver import Listener
 from onnxfuse.rewrite.fusion import FUSE, HOIST
@@ -94,6 +87,7 @@ def normal_form(opset: int, rules: RuleList = NORMAL_RULES) -> tuple[Pass, ...]:
         Repeat(
             (  # some rules ask that a value be read once, which merging brings about
                 Repeat((FoldConstants(), Rules("normal-form", rules))),
+                InlineBranches((*CLEAN_UP, TakeContribApart())),  # whose conditions folding knows
                 MergeDuplicates(),
             )
         ),

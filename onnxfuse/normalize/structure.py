@@ -128,7 +128,7 @@ def lift_constants(graph: ir.Graph) -> int:
     """Make an initializer of every Constant node, except one whose output is the graph's. Returns how many."""
     count = 0
     for node in graph:
-        tensor = _held(node)
+        tensor = held(node)
         if tensor is None or node.outputs[0].is_graph_output():
             continue
         value = node.outputs[0]
@@ -146,7 +146,7 @@ def lift_constants(graph: ir.Graph) -> int:
 NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
 
 
-def _held(node: ir.Node) -> ir.TensorProtocol | None:
+def held(node: ir.Node) -> ir.TensorProtocol | None:
     """What a Constant node holds; None for another node, and for one without: it gave an attribute that a call left out."""
     if node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
         return None
