@@ -152,7 +152,9 @@ def absorbed(kind: str, operands: list[float | None]) -> float | None:
     """What an operator makes of operands of which some are not known, where the others decide alone: zero times a position."""
     if kind in ABSORBING and ABSORBING[kind] in operands:
         return ABSORBING[kind]
-    if kind == "Where" and operands[0] is not None:
+    if kind == "Where" and operands[0] is None:
+        return operands[1] if operands[1] == operands[2] else None
+    if kind == "Where":
         return operands[1 if operands[0] else 2]
     return None
 

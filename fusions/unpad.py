@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from onnxfuse.fusions.packing import Packing
 from onnxfuse.fusions.padding_region import Region, find_region
-from onnxfuse.fusions.padding_source import Refused
+from onnxfuse.fusions.padding_source import Refused, Rows
 from onnxfuse.rewrite import Analysis, Op, Prover
 from onnxfuse.rewrite.driver import Line
 from onnxfuse.rewrite.graph_proof import compare, observe
@@ -79,12 +79,14 @@ def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: 
         zeros: whether outputs may show zeros at padded positions instead of what the model computes there.
         context: with proofs, the graph is run before and after, and put back as it was where that differs.
     """
+    before = [Line.of(node) for node in model.graph]
+    rows = Rows(model.graph, analysis)
     try:
         region = find_region(model.graph, analysis, zeros=zeros)
     except Refused as reason:
+        rows.undo(model.graph)
         return Padding(str(reason))
     shown = {at: value.name or "" for at, value in enumerate(model.graph.outputs) if value in region.shown}
-    before = [Line.of(node) for node in model.graph]
     prover = None if context is None else context.prover(model)
     if context is None or prover is None:
         _rewrite(model.graph, region, analysis)
@@ -93,6 +95,7 @@ def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: 
             verdict = _proven(model, region, analysis, prover, shown)
         context.trace.judge(NAME, "the whole graph", verdict)
         if verdict.proven is False:
+            rows.undo(model.graph)
             return Padding(f"without it the model computes something else: {verdict.reason}")
     if context is not None:
         after = {Line.of(node): node for node in model.graph}

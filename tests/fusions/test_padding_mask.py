@@ -6,7 +6,7 @@ from onnxfuse.fusions.padding_mask import PaddingMask
 from tests.conftest import analysis_of, parse
 
 GRAPH = """g (bool[B,S] mask, bool[B,S] other, float[B,S] x) => (float[1] y)
-    <float three = {{3.0}}, int64[1] last = {{-1}}, int64[1] second = {{1}}, int64[4] lead = {{1, 1, 1, 1}}, int64[3] same = {{1, 1, 1}},
+    <float three = {{3.0}}, float four = {{4.0}}, int64[1] last = {{-1}}, int64[1] second = {{1}}, int64[4] lead = {{1, 1, 1, 1}}, int64[3] same = {{1, 1, 1}},
     int64[4] heads = {{0, 1, 1, -1}}> {{ padding = Not(mask)  column = Unsqueeze(mask, last)  row = Unsqueeze(mask, second)  y = {} }}"""
 
 
@@ -21,6 +21,8 @@ GRAPH = """g (bool[B,S] mask, bool[B,S] other, float[B,S] x) => (float[1] y)
         ("Where(padding, three, x)", 3.0),
         ("Where(mask, three, x)", None),
         ("Where(other, three, x)", None),
+        ("Where(other, three, three)", 3.0),
+        ("Where(other, three, four)", None),
         ("Reshape(row, heads)", 0.0),
         ("Not(column)", 1.0),
         ("Expand(column, lead)", None),  # [1,B,S,1]: one axis more

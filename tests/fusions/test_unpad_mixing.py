@@ -58,6 +58,12 @@ GONE = {
     },
     "a window": {"inputs": ", bool[1,1,S,S] near", "bias": "b0 = And(near, r)  m = Where(b0, zero, low)", "square": ""},
     "a window first": {"inputs": ", bool[1,1,S,S] near", "bias": "b0 = And(r, near)  m = Where(b0, zero, low)", "square": ""},
+    "a window that fills as padding is filled": {
+        "inputs": ", bool[1,1,S,S] far",
+        "bias": "b0 = Where(r, zero, low)  b1 = Expand(b0, square)  m = Where(far, low, b1)",
+        "mask": NODES["mask"] + "  " + NODES["square"],
+        "square": "",
+    },
     "another mask too": {
         "inputs": ", bool[B,1,1,S] other",
         "bias": NODES["bias"].replace("(r,", "(b0,").replace("bias =", "b0 = And(r, other)  bias ="),
@@ -162,6 +168,14 @@ KEPT = {
     "scores that let padding in": (
         {"attention": UNFUSED.replace("Add(s5, bias)", "Add(s5, s5)"), "square": ""},
         "the mask s6 is not",
+    ),
+    "a choice of another number where padding is": (
+        {
+            "inputs": ", bool[1,1,S,S] near",
+            "bias": "b0 = Where(r, zero, low)  m = Where(near, half, b0)",
+            "square": "",
+        },
+        "the mask m is not made from",
     ),
     "one softmax without a mask": (
         {
