@@ -69,6 +69,7 @@ def tiny(family: str, head: str | None = None, **fields: Any) -> Any:
 
     usual, sizes = TINY[family]
     torch.manual_seed(0)
-    model = getattr(transformers, head or usual)(transformers.CONFIG_MAPPING[family](**sizes | fields)).eval()
+    made = getattr(transformers, head or usual)
+    model = made(made.config_class(**sizes | fields)).eval()
     _disturb(model)
     return model
