@@ -19,7 +19,7 @@ TEXT = Architecture(
     tasks={EMBED: "CLIPTextModelWithProjection", "feature-extraction": "CLIPTextModel"},
     outputs={EMBED: ("text_embeds",)},
     counts=COUNTS,
-    tower=Tower("clip", "text_config", ("text_model.", "text_projection.")),
+    tower=Tower("clip", "text_config", ("text_model.", "text_projection."), ("projection_dim",)),
     ort_optimizer="clip",
     checkpoints={
         "openai/clip-vit-base-patch32": BASE,
@@ -35,7 +35,7 @@ IMAGE = Architecture(
     outputs={EMBED: ("image_embeds",)},
     counts=COUNTS,
     heads={EMBED: {"layer_norm": 1}},
-    tower=Tower("clip", "vision_config", ("vision_model.", "visual_projection.")),
+    tower=Tower("clip", "vision_config", ("vision_model.", "visual_projection."), ("projection_dim",)),
     ort_optimizer="clip",
     checkpoints={
         "openai/clip-vit-base-patch32": {},

@@ -34,11 +34,13 @@ class Tower:
         whole: the model type of such checkpoints.
         config: the field of config.json that holds the part's own.
         weights: how the names of its weights begin.
+        shared: fields of the whole's config that hold over the part's own.
     """
 
     whole: str
     config: str
     weights: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Architecture:
         outputs: of tasks whose class in this family names its outputs otherwise than ``OUTPUTS``, these names.
         checkpoints: for each hub id that ``--random-weights`` knows, the config fields that differ from the defaults.
         activation: the config field that names the feed-forward's activation function; Gelu where it is absent.
+        gated: the config field that is true where the feed-forward has a gate of another function in its place.
         shown_by: inputs that tell the family where there is no config.json; None where they tell nothing (another family has
             the same).
         after_padding: whether positions are counted from the one behind ``pad_token_id``, as RoBERTa's are.
@@ -83,6 +86,7 @@ class Architecture:
     keras_hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ort_optimizer: str = "bert"
     inner_layers: str = ""
+    gated: str = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a task that no outputs are known of, and for counts that are none."""
@@ -171,7 +175,7 @@ class Architecture:
 
     def fusable(self, config: Mapping[str, Any]) -> dict[str, Count]:
         """What can be fused in a model with this config.json: an activation other than Gelu is not, and is not missed."""
-        gelu = str(config.get(self.activation, "gelu")).startswith("gelu")
+        gelu = str(config.get(self.activation, "gelu")).startswith("gelu") and not (self.gated and config.get(self.gated))
         return {name: count for name, count in self.counts.items() if gelu or name != "gelu"}
 
 

@@ -86,6 +86,12 @@ def test_counts_follow_the_activation(family, field, layers, activation, gelu):
     assert expected["attention"] == 3
 
 
+def test_a_gate_takes_the_place_of_gelu():
+    config = {"num_hidden_layers": 4, "hidden_act": "gelu"}
+    assert catalog.architecture("dinov2").expected(config | {"use_swiglu_ffn": False}, None)["gelu"] == 4
+    assert "gelu" not in catalog.architecture("dinov2").expected(config | {"use_swiglu_ffn": True}, None)
+
+
 def test_layers_of_several_layers_count_as_these():
     config = {"num_hidden_layers": 4, "inner_group_num": 2}
     assert catalog.architecture("albert").expected(config, None)["attention"] == 8

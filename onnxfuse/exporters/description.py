@@ -113,6 +113,8 @@ def describe(source: str, task: str | None, model_type: str | None) -> Descripti
     tower = family if fields is not whole else None
     reads = bool(modules) and task in (None, "sentence-similarity")
     asked, chain = read_asked(top, modules, tower) if reads else (task, ())
+    if chain and task not in (None, asked):
+        raise ExportError(f"{home}: modules.json asks for task {asked}, --task for {task}; leave it out")
     saved_as = _saved_as(fields, home)
     chosen = task or asked or (task_of(saved_as, family) if saved_as else _plain(family))
     return Description(
@@ -217,7 +219,8 @@ def tower_fields(fields: Mapping[str, Any], family: Architecture, where: str) ->
     part = fields.get(family.tower.config, {})
     if not isinstance(part, dict):
         raise ModelError(f"{where}: config.json has {part!r:.80} as {family.tower.config}, wanted an object; correct it")
-    return part | {"model_type": family.model_type}
+    whole = {name: fields[name] for name in family.tower.shared if name in fields}
+    return part | whole | {"model_type": family.model_type}
 
 
 def config_object(fields: Mapping[str, Any], family: Architecture, home: Home) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,9 +49,32 @@ def fit(loaded: Loaded, stored: Arrays) -> Fit:
             read[name] = free[content].pop(0)
         elif tables.get(content):  # what a class ties to the table of words may be stored twice
             read[name] = tables[content][0]
-    held = {_place(own[name]) for name in read.values()}
+    parts = _joined({name: stored[name] for name in left if name not in read}, own, set(read.values()), loaded.prefix)
+    read |= {name: names[0] for name, names in parts.items()}
+    held = {_place(own[name]) for name in (*read.values(), *(name for names in parts.values() for name in names))}
     missing = [name for name in own if name in loaded.required and _place(own[name]) not in held]
     return Fit(read, tuple(name for name in stored if name not in read), tuple(missing))
+
+
+def _joined(left: Arrays, own: Arrays, taken: set[str], prefix: str) -> dict[str, tuple[str, str]]:
+    """Stored arrays that are two of the model's, one behind the other along the first axis: libraries split some when they load
+    (transformers 5: the two halves of a gated feed-forward). Both lie beside the stored one, under names of their own."""
+    found = {}
+    for name, array in left.items():
+        place, leaf = name.split(".")[:-2], name.split(".")[-1]
+        beside = [
+            known
+            for alias in dict.fromkeys(aliases(".".join([*place, leaf]), prefix))
+            for known in own
+            if known not in taken and known.split(".")[:-2] == alias.split(".")[:-1] and known.split(".")[-1] == leaf
+        ]
+        for first, second in itertools.pairwise(beside):
+            pair = (own[first], own[second])
+            fits = array.ndim and all(part.shape[1:] == array.shape[1:] for part in pair) and len(array) == sum(map(len, pair))
+            if fits and _equal(np.concatenate(pair), array):
+                found[name] = (first, second)
+                break
+    return found
 
 
 def _by_content(arrays: Arrays) -> dict[tuple[Any, ...], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxfuse.architecture import OUTPUTS, PIXELS
-from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.module_readers import PROMPTS, read_config
 from onnxfuse.io import folders, onnx_file
@@ -51,8 +52,23 @@ def cross_encoder(folder: str | PathLike[str], *, runtime: str | None = None, th
     module = _module(place, output, "scores", runtime, threads)
     from sentence_transformers import CrossEncoder
 
-    made: CrossEncoder = CrossEncoder(modules=[module], device="cpu")
+    said = read_config(Home(str(place)), PROMPTS)
+    carried = {name: said[name] for name in ("prompts", "default_prompt_name") if said.get(name)}
+    made: CrossEncoder = CrossEncoder(modules=[module], device="cpu", activation_fn=_activation(said, place), **carried)
     return made
+
+
+def _activation(said: Mapping[str, Any], folder: Path) -> Any:
+    """What is done to scores, as sentence-transformers saved it; None leaves it to that. Raises ModelError: none of torch's."""
+    import torch
+
+    name = said.get("activation_fn")
+    if name is None:
+        return None
+    kind = getattr(torch.nn, str(name).rpartition(".")[2], None)
+    if not str(name).startswith("torch.nn.") or not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
+        raise ModelError(f"{folder / PROMPTS} has {name!r:.80} as activation_fn, wanted a class of torch.nn; correct it")
+    return kind()
 
 
 def _folder_with(folder: Path, output: str, how: str) -> tuple[Path, list[str]]:

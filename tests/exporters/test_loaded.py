@@ -379,3 +379,23 @@ def test_what_the_framework_cannot_run_is_one_line():
     feeds = {name: np.full((1, 3), 10**6) for name in checkpoint.inputs}
     with pytest.raises(ExportError, match=r"PyTorch cannot run DistilBertModel on input_ids \[1, 3\], .*: index out of range"):
         checkpoint_runner(checkpoint)(feeds)
+
+
+def test_weights_that_are_split_when_they_are_loaded_are_found_in_the_whole(tmp_path):
+    """DINOv2 giant's feed-forward is stored with both halves in one, and transformers 5 loads it as two."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "image_size": 28, "patch_size": 14}
+    model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes, use_swiglu_ffn=True)).eval()
+    _disturb(model)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert any(".weights_in." in name for name in weights)
+    assert open_checkpoint(tmp_path).task == "feature-extraction"
+    name = next(name for name in weights if name.endswith("weights_in.weight"))
+    save_file(weights | {name: weights[name] + 1}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    again = open_checkpoint(tmp_path).module.model.state_dict()
+    assert torch.equal(again[name.replace("weights_in", "gate_proj")], (weights[name] + 1).chunk(2)[0])
+    lacking = {other: array for other, array in weights.items() if other != name}
+    save_file(lacking, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"no weights for encoder\.layer\.0\.mlp\.gate_proj\.weight"):
+        open_checkpoint(tmp_path)

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 import onnxfuse
+from onnxfuse.errors import ExportError
 from onnxfuse.evaluation.sentences import docstring_sentences
 from onnxfuse.exporters import open_checkpoint
 from tests.conftest import save_tokenizer
@@ -145,6 +146,8 @@ def test_splade(encoders, tmp_path, strategy, activation):
     wanted = model.encode(TEXTS, batch_size=16, convert_to_sparse_tensor=False)
     assert_encodes(tmp_path / "source", tmp_path / "out", wanted.numpy())
     assert open_checkpoint(tmp_path / "source", outputs=("logits",)).outputs == ("logits",)
+    with pytest.raises(ExportError, match=r"modules\.json asks for task fill-mask, --task for sentence-similarity; leave it out"):
+        open_checkpoint(tmp_path / "source", task="sentence-similarity")
 
 
 def test_a_reranker_of_one_label(encoders, tmp_path):

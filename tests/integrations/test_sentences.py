@@ -108,13 +108,13 @@ def test_several_processes_encode(exported):
     assert np.abs(got - fast.encode(SENTENCES)).max() < 1e-6
 
 
-@pytest.mark.parametrize("labels", [1, 3])
-def test_pairs_are_scored_as_by_the_checkpoint(tokenizer, tmp_path, labels):
+@pytest.mark.parametrize(("labels", "activation"), [(1, None), (1, torch.nn.Identity()), (3, None)])
+def test_pairs_are_scored_as_by_the_checkpoint(tokenizer, tmp_path, labels, activation):
     torch.manual_seed(0)
     sizes = TEXT | {"vocab_size": len(tokenizer), "num_labels": labels}
     transformers.BertForSequenceClassification(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    original = sentence_transformers.CrossEncoder(str(tmp_path / "bert"), device="cpu")
+    original = sentence_transformers.CrossEncoder(str(tmp_path / "bert"), device="cpu", activation_fn=activation)
     original.save_pretrained(str(tmp_path / "saved"))
     onnxfuse.export(tmp_path / "saved", tmp_path / "out", exporter="torchscript")
     fast = onnxfuse.cross_encoder(tmp_path / "out")

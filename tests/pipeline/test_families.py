@@ -201,7 +201,6 @@ def whole(tmp_path_factory):
     for name, kind in (("clip", "CLIP"), ("siglip", "Siglip")):
         torch.manual_seed(0)
         towers = {"text_config": PROMPTS | {"projection_size": 32}, "vision_config": IMAGE}
-        towers = {part: fields | {"projection_dim": 24} for part, fields in towers.items()}
         config = getattr(transformers, f"{kind}Config")(**towers, projection_dim=24)
         getattr(transformers, f"{kind}Model")(config).save_pretrained(folder / name)
     return folder
