@@ -1,4 +1,4 @@
-"""Write the README's coverage table: what fuses in every exporter's graphs, and whether it still computes what it came from does.
+"""Write docs/coverage.md's table: what fuses in every exporter's graphs, and whether it still computes what it came from does.
 
     python scripts/coverage.py                       measure here, and with transformers 4.57 and TensorFlow if their environments
                                                      are there
@@ -224,9 +224,9 @@ def main() -> int:
             other = Path(folder) / "rows.json"
             subprocess.run([python, __file__, "--rows", other], check=True)
             rows += [Row(**row) for row in json.loads(other.read_text())]
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    page = ROOT / "docs" / "coverage.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
     bad = [row for row in rows if not row.complete]
     for row in bad:
         sys.stderr.write(f"incomplete: {row}\n")

@@ -16,7 +16,7 @@ from onnxfuse.rewrite.analysis import ONE
 def leaves_zeros(match: Match, mask: str) -> bool:
     """Whether single queries may be without a key, and PyTorch's repair gives zeros for them.
 
-    A mask of keys alone leaves whole rows of the batch without one, which have no right answer (see the README). One that hides
+    A mask of keys alone leaves whole rows of the batch without one, which have no right answer (docs/exact.md). One that hides
     keys from single queries (a window, the future) may leave padding's queries without one, in rows that have tokens.
     """
     shape = match.analysis.shape(match[mask])

@@ -78,7 +78,7 @@ def dropped_scores(op: Pattern, drop: Var, x: Var, fill: Var, axis: Var) -> Term
 
 
 def guard_fill(match: Match) -> Learned:
-    """Rows that keep something are the same; one that keeps nothing has no right answer (see the README)."""
+    """Rows that keep something are the same; one that keeps nothing has no right answer (see docs/how-it-works.md)."""
     fill = _need_shut(match, "fill")
     match.need(match.need_shape("x") == match.need_shape(match.output), "the mask widens the scores", match.output)
     dtype = need_float(match, match["fill"])
@@ -133,7 +133,7 @@ def cleared_weights(op: Pattern, x: Var, keep: Var, none: Var, low: Var, zero: V
 
 
 def guard_cleared(match: Match) -> None:
-    """As with a repair of NaN: a row that keeps nothing has no right answer (see the README)."""
+    """As with a repair of NaN: a row that keeps nothing has no right answer (see docs/how-it-works.md)."""
     match.need_scalar("none", 0.0)
     match.need_scalar("zero", 0.0)
     _need_shut(match, "low")
@@ -208,7 +208,7 @@ def repaired_context(
 
 
 def guard_row_repair(match: Match) -> None:
-    """As with a repair of NaN: a row that keeps nothing has no right answer (see the README)."""
+    """As with a repair of NaN: a row that keeps nothing has no right answer (see docs/how-it-works.md)."""
     match.need_scalar("one", 1.0)
     match.need_scalar("zero", 0.0)
     _need_shut(match, "low")

@@ -1,4 +1,4 @@
-"""README's table of commands names what the commands take."""
+"""The table of docs/commands.md names what the commands take."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ import typer
 
 from onnxfuse.cli.app import VERBS, app
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-ROWS = [line for line in README.splitlines() if line.startswith("| `onnxfuse ")]
+PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| `onnxfuse ")]
 ALWAYS = {"--json", "--output", "--dynamic"}
 """Said once for all commands, or the default of a switch."""
 
