@@ -14,6 +14,9 @@ CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\
 none, stand in the names of files that are no UTF-8."""
 
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What exporters put into their messages to colour them in a terminal."""
+
 ADDRESS = re.compile(r"<([\w.]+) object at 0x[0-9a-f]+>")
 """What Python shows of an object that has no text: its class, which may tell something, and its address, which does not."""
 
@@ -109,7 +112,7 @@ class InterruptedWorkError(OnnxfuseError):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, for messages of one line."""
-    return (printable(str(error)).strip().splitlines() or [type(error).__name__])[0]
+    return (printable(COLOUR.sub("", str(error))).strip().splitlines() or [type(error).__name__])[0]
 
 
 def reason(error: BaseException, name: object = "") -> str:
@@ -119,5 +122,5 @@ def reason(error: BaseException, name: object = "") -> str:
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An error's whole text as one line, cut at ``limit`` characters."""
-    text = ADDRESS.sub(r"\1", " ".join(printable(str(error)).split())) or type(error).__name__
+    text = ADDRESS.sub(r"\1", " ".join(printable(COLOUR.sub("", str(error))).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -28,3 +28,8 @@ def test_a_reason_has_neither_the_place_nor_the_advice():
 
 def test_an_address_says_nothing():
     assert one_line(ValueError(f"malformed node: {ast.parse('1')!r}")) == "malformed node: ast.Module"
+
+
+def test_colours_of_others_do_not_reach_a_message():
+    error = ValueError("\x1b[96m[torch.onnx]\x1b[0m failed\nat once")
+    assert (one_line(error), first_line(error)) == ("[torch.onnx] failed at once", "[torch.onnx] failed")

@@ -76,8 +76,8 @@ def _require(model: ir.Model, checkpoint: Checkpoint, exporter: str, opset: int)
     unread = set(checkpoint.inputs) - {value.name for value in model.graph.inputs}
     if unread:
         raise ExportError(
-            f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as a "
-            f"{checkpoint.family.model_type} model does; its config.json may be of none (no layers)"
+            f"the graph of {checkpoint.name} does not read {' and '.join(sorted(unread))}, as models "
+            f"of {checkpoint.family.model_type} do; its config.json may be of none (no layers)"
         )
 
 

@@ -194,7 +194,8 @@ def _expected(family: str, config: Mapping[str, Any], target: Target) -> dict[st
 
 
 def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[str, int], layers: str) -> None:
-    """Hold the counts against ``--require``: "all", or NAME=NUMBER. What is missing is explained.
+    """Hold the counts against ``--require``: "all", which is at least what the family counts (a head may add to it), or
+    NAME=NUMBER, which is that number. What is missing is explained.
 
     ``layers``: what the family calls the number of layers in config.json.
     """
@@ -209,7 +210,7 @@ def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[
                 )
             if unknown := sorted(set(expected) - set(counts)):
                 raise UsageError(f"the model's family counts {', '.join(unknown)}, which no fusion makes; correct its file")
-            needs |= expected
+            needs |= {name: max(needed, counts[name]) for name, needed in expected.items()}
         elif name in counts and number.isdigit():
             needs[name] = int(number)
         else:

@@ -461,7 +461,7 @@ def test_fewer_positions_than_the_sample_has_tokens(tmp_path, exporter):
 
 def test_a_model_that_reads_no_mask(cli, tmp_path):
     transformers.BertModel(transformers.BertConfig(**BERT, num_hidden_layers=0)).save_pretrained(tmp_path / "source")
-    expect_one_line(cli("export", "source", "--exporter", "torchscript"), 4, "does not read attention_mask, as a bert model does")
+    expect_one_line(cli("export", "source", "--exporter", "torchscript"), 4, "does not read attention_mask, as models of bert do")
     assert not (tmp_path / "onnx" / "source" / "model.onnx").exists()
 
 
