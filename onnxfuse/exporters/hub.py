@@ -61,13 +61,14 @@ def absent(source: str, why: str) -> ExportError:
 
 @contextmanager
 def settled(source: Any) -> Iterator[None]:
-    """Inside, a hub id is read from the cache alone where the hub cannot be asked. Raises ExportError: it is not there."""
+    """Inside, a hub id that is in the cache is read from there alone where the hub cannot be asked.
+
+    One that is not is left to ``require_there``: an extra that is missing is told first.
+    """
     why = "" if not isinstance(source, str | Path) or Path(source).exists() or not _may_be_id(str(source)) else unreachable()
-    if not why:
+    if not why or not _cached(str(source)):
         yield
         return
-    if not _cached(str(source)):
-        raise absent(str(source), why)
     constants: Any = importlib.import_module("huggingface_hub.constants")
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -143,7 +144,6 @@ def telemetry(binary: bytes, environment: Mapping[str, str], platform: str) -> s
 
 
 def _binary() -> bytes:
-    import onnxruntime
-
-    found = sorted(Path(onnxruntime.__file__).parent.glob("capi/*pybind11_state*"))
+    place = importlib.util.find_spec("onnxruntime")
+    found = sorted(Path(place.origin).parent.glob("capi/*pybind11_state*")) if place is not None and place.origin else []
     return found[0].read_bytes() if found else b""

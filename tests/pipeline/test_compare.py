@@ -76,7 +76,8 @@ def test_a_wrong_or_failing_candidate_is_not_hidden():
     assert failed == {"silent": "there is no output 'y', which the reference has; there is none", "broken": "cannot"}
 
 
-def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
+def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")  # names of temporary folders are long
     result = cli(
         "benchmark",
         model(bert_export),

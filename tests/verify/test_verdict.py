@@ -16,6 +16,7 @@ from onnxfuse.errors import ModelError, ParityError, UsageError
 from onnxfuse.evaluation import calibrated, sources
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.io import onnx_file
+from onnxfuse.io.progress import silent
 from onnxfuse.pipeline import compare, tune
 from onnxfuse.pipeline.check import check
 from onnxfuse.pipeline.export import export
@@ -525,7 +526,7 @@ def test_run_holds_each_model_to_its_own_row(bert_export, tmp_path, name, factor
     config = json.loads((bert_export / "export" / "config.json").read_text())
     models = {other: Opened(path, config=config) for other, path in paths.items()}
     if passes:
-        results = _compare_all(open_runner(source), "PyTorch", models, None)
+        results = _compare_all(open_runner(source), "PyTorch", models, None, silent)
         assert results[name].error == pytest.approx(factor - 1, rel=0.2)
     else:
         with pytest.raises(
@@ -533,7 +534,7 @@ def test_run_holds_each_model_to_its_own_row(bert_export, tmp_path, name, factor
             match=rf"{name}\.onnx differs from PyTorch: output 'logits' .*; "
             rf"ONNX\.onnx, optimized\.onnx, int8\.onnx are in {tmp_path}$",
         ):
-            _compare_all(open_runner(source), "PyTorch", models, None)
+            _compare_all(open_runner(source), "PyTorch", models, None, silent)
 
 
 def test_export_holds_the_graph_to_rounding(bert_export, tmp_path, monkeypatch):
