@@ -63,7 +63,8 @@ class Packing:
             row, position = (op.Gather(pick.rows, at, axis=-1) for at in (self._zero, self._one))
             return op.Add(op.Mul(op.Mod(row, batch), self._length), op.Mod(position, self._length))
         if pick.rows:
-            return pick.rows
+            rows: ir.Value = pick.rows
+            return rows
         end = self._length if pick.token < 0 else self._zero
         token = op.Add(end, op.constant(np.array(pick.token), "token"))
         return op.Add(op.Mul(op.Range(self._zero, batch, self._one), self._length), token)

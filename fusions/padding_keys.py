@@ -60,7 +60,8 @@ def _made(node: ir.Node, numbers: list[float | None], analysis: Analysis) -> flo
     known = [number for number in numbers if number is not None]
     if len(known) == len(numbers):
         if node.op_type == "Cast":
-            return cast(known[0], ir.DataType(node.attributes.get_int("to", 1)))
+            stored: float | None = cast(known[0], ir.DataType(node.attributes.get_int("to", 1)))
+            return stored
         return float(FUNCTIONS[node.op_type](*known))
     shutting = [number for number in known if number <= lowest_fill(analysis[node.outputs[0]].dtype)]
     return shutting[0] if node.op_type == "Add" and shutting else absorbed(node.op_type, numbers)

@@ -14,8 +14,9 @@ from attacks import configs
 from attacks.child import Case, Command, Room
 from attacks.escapes import furnish
 from attacks.sources import Sources
+from onnxfuse.cli import app
 
-VERBS = ("export", "optimize", "explain", "quantize", "check", "benchmark", "tune", "ablate", "evaluate", "view", "run")
+VERBS = tuple(verb.__name__ for verb in app.VERBS)
 SERVES = {"view ''", "view checkpoint/vocab.txt"}
 """Lines that are not wrong: the current folder has a model, and Netron shows any file."""
 

@@ -12,11 +12,12 @@ MODEL: dict[str, Command] = {
     "evaluate": ["evaluate", "model.onnx", "--data", "data", "--rounds", "1", "--threads", "1"],
     "tune": ["tune", "model.onnx", *QUICK],
     "ablate": ["ablate", "model.onnx", *QUICK],
+    "package": ["package", "model.onnx", "--for", "transformers.js", "-o", "made"],
 }
 VERBS: dict[str, dict[str, Command]] = {
     "model": MODEL,
-    "beside": {verb: MODEL[verb] for verb in ("optimize", "quantize", "check", "explain", "tune")},
-    "texts": {"quantize": ["quantize", "model.onnx", "-o", "made.onnx"]},
+    "beside": {verb: MODEL[verb] for verb in ("optimize", "quantize", "check", "explain", "tune", "package")},
+    "texts": {"quantize": ["quantize", "model.onnx", "-o", "made.onnx"], "package": MODEL["package"]},
     "int8": {"check": ["check", "model.onnx", "model_quantized.onnx", "--kind", "int8"]},
     "data": {
         "evaluate": MODEL["evaluate"],
