@@ -23,7 +23,7 @@ FIRST = ("config.json", "modules.json")
 def unreachable() -> str:
     """Why the hub cannot be asked; empty where it may be: behind a proxy, or where nothing answers in time."""
     constants: Any = importlib.import_module("huggingface_hub.constants")
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     if set(urllib.request.getproxies()) & {"http", "https", "all"}:
         return ""
