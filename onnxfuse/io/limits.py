@@ -73,6 +73,8 @@ def require_modest(proto: onnx.ModelProto) -> None:
 
 def expanded(proto: onnx.ModelProto) -> int:
     """How many nodes a model has once every call of a function is replaced by its nodes. Raises ModelError for circles."""
+    if not proto.functions:
+        return sum(len(graph.node) for graph in graphs(proto))
     bodies = {(each.domain, each.name, each.overload): list(nodes_of(each)) for each in proto.functions}
     calls = {key: {_callee(node) for node in body} & bodies.keys() for key, body in bodies.items()}
     sizes: dict[tuple[str, str, str], int] = {}
@@ -133,10 +135,12 @@ def itemsize(tensor: onnx.TensorProto) -> float:
 
 def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
     """All sparse tensors: initializers, and those in attributes."""
-    for graph in graphs(proto):
+    every = list(graphs(proto))
+    for graph in every:
         yield from graph.sparse_initializer
-    for body in (proto.graph, *proto.functions):
-        for node in nodes_of(body):
+    for body in (*every, *proto.functions):
+        for node in body.node:
             for attribute in node.attribute:
-                yield from [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                if attribute.HasField("sparse_tensor"):
+                    yield attribute.sparse_tensor
                 yield from attribute.sparse_tensors
