@@ -12,7 +12,7 @@ QUIET := --quiet --disable-pip-version-check --no-compile
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 faults frameworks attack clean
+.PHONY: demo newcomer test test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 faults frameworks attack clean
 
 # With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
@@ -66,6 +66,10 @@ $(OLDEST)/.installed: pyproject.toml Makefile scripts/floors.py
 
 demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
+
+# In a temporary folder: a fresh clone and environment, the commands of README and tutorial, and what they print.
+newcomer:
+	$(PYTHON) scripts/newcomer.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m 'not slow' -n 2
