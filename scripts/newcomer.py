@@ -2,10 +2,10 @@
 
     python scripts/newcomer.py      # make newcomer; some minutes, most of them for installing PyTorch
 
-What each command prints is compared with what its page shows; ``tests/pages.py`` says which numbers differ from machine to machine.
-A command runs in one shell and a page's Python in one process, both with an empty home. No hub is asked: all-MiniLM-L6-v2 comes from
-the package that ``make demo`` takes it from, and lies where a hub id, or a folder's name, finds it. It ends with 1 where something
-failed or was printed otherwise.
+What each command prints is compared with what its page shows; ``tests/pages.py`` says which numbers differ from machine to
+machine. The commands run in one shell and a page's Python in one process, both with an empty home. No hub is asked: the model,
+all-MiniLM-L6-v2, comes from the package that ``make demo`` takes it from, and lies where the pages' names find it. It ends with 1
+where something failed or was printed otherwise.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Session:
 def variables(home: Path) -> dict[str, str]:
     """The environment of a newcomer: nothing of this process's Python, and pip's own settings and cache."""
     kept = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("PIP_") or "_proxy" in name}
-    cache = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    cache = subprocess.run(
+        [sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     path = os.pathsep.join(each for each in kept["PATH"].split(os.pathsep) if Path(each) != Path(sys.prefix, "bin"))
     return {"PIP_CACHE_DIR": cache, **kept, "PATH": path, "HOME": str(home)}
 

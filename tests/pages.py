@@ -65,7 +65,13 @@ def blocks(page: str) -> list[Block]:
     """The blocks of a page, in order."""
     text = (ROOT / page).read_text()
     return [
-        Block(page, text[: found.start()].count("\n") + 1, found[3], re.sub(f"^{found[2]}", "", found[4], flags=re.MULTILINE), found[1] or "")
+        Block(
+            page,
+            text[: found.start()].count("\n") + 1,
+            found[3],
+            re.sub(f"^{found[2]}", "", found[4], flags=re.MULTILINE),
+            found[1] or "",
+        )
         for found in BLOCK.finditer(text)
     ]
 

@@ -16,7 +16,7 @@ import transformers
 
 import onnxfuse
 from onnxfuse.evaluation.sentences import docstring_sentences
-from onnxfuse.pipeline import view
+from onnxfuse.pipeline import doctor, view
 from tests.conftest import BERT_SPECIALS, save_tokenizer
 from tests.families import TEXT, tiny
 from tests.layouts.test_push import hub as hub
@@ -32,6 +32,12 @@ NOT_RUN = {
     "docs/verbs/run.md": 1,
 }
 """How many blocks of a page the tests leave out, each with its reason in front of it."""
+
+TUTORIAL = "docs/tutorial.md"
+"""What it makes, the other pages use."""
+
+SLOW = ("docs/verbs/ablate.md", "docs/verbs/tune.md")
+FAST = tuple(page for page in PAGES if page not in (TUTORIAL, *SLOW))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +98,9 @@ class Follower:
     def follow(self, page: str) -> list[str]:
         """What went otherwise than the page says."""
         names: dict[str, object] = {}
-        return [f"{page}:{block.line}: {wrong}" for block in blocks(page) if not block.mark for wrong in self._wrong(block, names)]
+        return [
+            f"{page}:{block.line}: {wrong}" for block in blocks(page) if not block.mark for wrong in self._wrong(block, names)
+        ]
 
     def _wrong(self, block: Block, names: dict[str, object]) -> list[str]:
         if block.kind == "python":
@@ -134,11 +142,12 @@ def _unlike(command: str, result: subprocess.CompletedProcess[str], shown: list[
     return list(filter(None, [difference(shown, result.stdout.splitlines(), exact=False)]))
 
 
-def test_every_block_of_the_pages_runs_and_prints_what_it_shows(cli, home, hub, monkeypatch, capsys):
+@pytest.mark.parametrize("pages", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["fast", "slow"])
+def test_every_block_of_the_pages_runs_and_prints_what_it_shows(cli, home, hub, monkeypatch, capsys, pages):
     monkeypatch.setattr(view, "wait", view.stop)
+    monkeypatch.setattr(doctor, "WIDTH", 64)
     follower = Follower(home, cli, monkeypatch, capsys)
-    order = sorted(PAGES, key=lambda page: (page != "docs/tutorial.md", page))  # the others use what it makes
-    wrong = [text for page in order for text in follower.follow(page)]
+    wrong = [text for page in (TUTORIAL, *pages) for text in follower.follow(page)]
     assert not wrong, "\n".join(wrong)
 
 

@@ -54,7 +54,7 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
         raise ModelError(f"{wrong} is not what onnxfuse writes ({one_line(error, 160)}); quantize it again") from error
     if name is None:
         return None
-    why = f"{name} is not there any more"
+    why = f"{name} is not in {path.parent}"
     for source in (path, *beside):
         try:
             data = _again(name, source, model)
@@ -64,7 +64,7 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
         if data is not None:
             return real_of(data, rows)
     raise UsageError(
-        f"{path} was calibrated on {name} and must be judged on it, but {why}; put it back, or compare on other "
+        f"{path} was calibrated on {name} and must be judged on it, but {why}; put it beside the model, or compare on other "
         "inputs with: onnxfuse check --data"
     )
 

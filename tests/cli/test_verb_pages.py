@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from onnxfuse.cli.app import VERBS, app
-from tests.pages import ROOT, blocks
+from tests.pages import PAGES, ROOT, blocks
 
 FOLDER = ROOT / "docs" / "verbs"
 COMMANDS = typer.main.get_command(app).commands
@@ -35,3 +35,12 @@ def test_its_parts(verb):
     assert len(text.splitlines()) <= 80
     commands = [command for block in blocks(f"docs/verbs/{verb}.md") for command, _ in block.commands]
     assert [command for command in commands if command.startswith(f"onnxfuse {verb}")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_text_names_is_there(page):
+    """Of commands within a line, which nobody runs."""
+    for verb, rest in re.findall(r"`onnxfuse ([a-z]+)( [^`]*)?`", (ROOT / page).read_text()):
+        named = set(re.findall(r"(?<!\S)--[a-z-]+", rest))
+        there = {option for each in COMMANDS[verb].params for option in (*each.opts, *each.secondary_opts)}
+        assert named <= there | {"--help", "--debug", "--quiet"}, f"{page}: onnxfuse {verb}{rest}"
