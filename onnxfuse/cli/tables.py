@@ -41,6 +41,8 @@ def int8_text(step: Quantized) -> str:
     parts = [f"{int8.scheme}{form}: {int8.matmuls} linear layers, {int8.embeddings} embedding tables in int8"]
     if int8.kept:
         parts.append(f"{len(int8.kept)} linear layers float")
+    if step.gate is not None and step.gate.missed:
+        parts.append(f"{step.gate.missed[0]} (--min-agreement 99.5% lets more layers stay float)")
     parts.append(
         f"calibrated on {int8.calibration}, {len(int8.smoothed)} linear layers smoothed"
         if int8.calibration
@@ -71,7 +73,7 @@ def gate_table(trade_off: TradeOff, batch: int) -> Grid:
         for candidate in trade_off.candidates
     ]
     headers = ("float", "cosine", "agreement", "accuracy", "p50 ms")
-    return Grid(f"linear layers kept in float, batches of {batch}", headers, rows)
+    return Grid(f"linear layers kept in float, batches of {batch} and one by one", headers, rows)
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

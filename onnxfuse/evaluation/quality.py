@@ -51,6 +51,20 @@ class Quality:
     f1: float | None
     count: int
 
+    def worse_of(self, other: Quality) -> Quality:
+        """The worse of the two in each figure."""
+
+        def least(a: float | None, b: float | None) -> float | None:
+            return None if a is None or b is None else min(a, b)
+
+        return Quality(
+            min(self.cosine, other.cosine),
+            min(self.agreement, other.agreement),
+            least(self.accuracy, other.accuracy),
+            least(self.f1, other.f1),
+            self.count,
+        )
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

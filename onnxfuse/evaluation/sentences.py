@@ -35,7 +35,7 @@ WORDS = range(5, 60)
 def docstring_sentences(count: int) -> list[str]:
     """The first ``count`` distinct sentences of the standard library's docstrings, in a fixed order of modules."""
     found: dict[str, None] = {}
-    for _, text in _docstrings():
+    for _, _, text in _docstrings():
         for sentence in _sentences(text):
             found.setdefault(sentence)
             if len(found) == count:
@@ -67,10 +67,20 @@ def reference_sentences(count: int) -> list[str]:
 def sentences_by_module() -> dict[str, list[str]]:
     """All distinct sentences of each module's docstrings; one that several modules hold counts for the first."""
     owner: dict[str, str] = {}
-    for module, text in _docstrings():
+    for module, _, text in _docstrings():
         for sentence in _sentences(text):
             owner.setdefault(sentence, module)
     return {module: [text for text, name in owner.items() if name == module] for module in dict.fromkeys(owner.values())}
+
+
+def named_sentences() -> Iterator[tuple[str, str, str]]:
+    """(module, name, sentence): of each class and function that says what it does, the first sentence; none twice."""
+    seen = set()
+    for module, name, text in _docstrings():
+        sentence = next(_sentences(text), None)
+        if name and sentence is not None and sentence not in seen:
+            seen.add(sentence)
+            yield module, name, sentence
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -80,8 +90,8 @@ def _sentences(text: str) -> Iterator[str]:
             yield sentence
 
 
-def _docstrings() -> Iterator[tuple[str, str]]:
-    """(module, docstring), in a fixed order."""
+def _docstrings() -> Iterator[tuple[str, str, str]]:
+    """(module, name of the class or function or nothing, docstring), in a fixed order."""
     root = Path(sysconfig.get_path("stdlib"))
     for folder in FOLDERS:
         for path in sorted((root / folder).glob("*.py")):
@@ -91,7 +101,7 @@ def _docstrings() -> Iterator[tuple[str, str]]:
                 continue
             for node in _statements(tree):
                 if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                    yield ".".join((*Path(folder).parts, path.stem)), ast.get_docstring(node) or ""
+                    yield ".".join((*Path(folder).parts, path.stem)), getattr(node, "name", ""), ast.get_docstring(node) or ""
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.formats import choose_format
-from onnxfuse.quantization.gate import TradeOff, meet_thresholds
-from onnxfuse.quantization.prepare import prepare, require_worth
+from onnxfuse.quantization.gate import USUAL, USUAL_PART, TradeOff, meet_thresholds, usual
+from onnxfuse.quantization.prepare import Prepared, prepare, require_worth
 from onnxfuse.quantization.write import write
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
@@ -35,7 +35,8 @@ class Quantized(Step):
         description: what it is, for people and for its own metadata.
         uncalibrated: why it was not calibrated; empty when it was.
         size_ratio: its size, as a part of the float model's.
-        gate: what it took to meet the thresholds; None where none were set.
+        gate: what it took to meet the thresholds; None where none were set and it is no classifier, or nothing is there to
+            measure it on.
         real: the calibration inputs that it is judged on.
     """
 
@@ -81,10 +82,9 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     clock.lap("prepare")
     choice = choose_format(prepared, plan.batch, calibration, progress)
     gate = None
-    if plan.thresholds:
-        assert data is not None
+    if data is not None and (plan.thresholds or usual(folders.read_config(plan.source))):
         progress("comparing with float on the data")
-        gate = meet_thresholds(prepared, plan.source, choice.format, data, plan.batch, plan.thresholds, progress)
+        gate = _gate(plan, prepared, choice.format, data, progress)
         clock.lap("gate")
     kept = () if gate is None else gate.kept
     description = Description.of(prepared, choice, kept, calibration, plan.batch)
@@ -104,6 +104,14 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
         folders.record(plan.out.parent, "quantize", plan, step.to_json(), staged=staged)
     saved.move(plan.out)
     return step
+
+
+def _gate(plan: QuantizeConfig, prepared: Prepared, format: str, data: Dataset, progress: Progress) -> TradeOff:
+    """What it takes to keep what the plan asks for, or else what a classifier keeps by itself, which no labels are needed for."""
+    if plan.thresholds:
+        return meet_thresholds(prepared, plan.source, format, data, plan.batch, plan.thresholds, progress)
+    data, most = replace(data, labels=None), len(prepared.linears) // USUAL_PART
+    return meet_thresholds(prepared, plan.source, format, data, plan.batch, USUAL, progress, most)
 
 
 def _calibration(plan: QuantizeConfig, model: ir.Model) -> tuple[Dataset | None, str]:

@@ -2,7 +2,11 @@
 
 Each linear layer's sensitivity is measured by itself: one file holds every layer in both forms, with a switch for each, and runs
 once for each with that one alone in int8. The worst k stay float: k is doubled until the model passes, then the fewest that do
-are found by bisection. What is judged each time is a file as it would be saved.
+are found by bisection. What is judged each time is a file as it would be saved: in batches, and, where a scale is measured in
+each run and so depends on a row's neighbours, one sample at a time too.
+
+A classifier whose thresholds nobody set must keep ``USUAL``, for which at most one in ``USUAL_PART`` of its linear layers stays
+float: where that is not enough, all are int8 and the outcome says what is missed.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.quantization.prepare import Prepared
-from onnxfuse.quantization.write import SWITCHES, write
+from onnxfuse.quantization.write import DYNAMIC, SWITCHES, write
 from onnxfuse.runtime import Feeds, Runner, open_runner
 
 RANKED = 64
@@ -31,6 +35,21 @@ RANKED = 64
 
 ROUNDS = 10
 """Timed rounds of the candidates, beside each other."""
+
+USUAL = Thresholds(min_agreement=0.995)
+"""Half of the 1 % of labels that int8 may change: other inputs than those it is measured on lose somewhat more."""
+
+USUAL_PART = 4
+
+CLASSIFIERS = ("text-classification", "token-classification", "image-classification")
+
+
+def usual(config: Mapping[str, Any]) -> Thresholds:
+    """What a model keeps where nothing is asked, by its config.json: USUAL where its label is the largest of several."""
+    named = config.get("id2label")
+    several = not isinstance(named, Mapping) or len(named) > 1
+    one_of = config.get("problem_type") in (None, "single_label_classification")
+    return USUAL if config.get("onnxfuse_task") in CLASSIFIERS and several and one_of else Thresholds()
 
 
 @dataclass(frozen=True)
@@ -47,17 +66,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """The outcome: the linear layers that stay float, every candidate with fewer first, and each layer's loss alone."""
+    """The outcome: the linear layers that stay float, every candidate with fewer first, each layer's loss alone, and in words
+    what thresholds that nobody set are missed."""
 
     kept: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     sensitivity: dict[str, float]
+    missed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "kept": self.kept,
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "sensitivity": self.sensitivity,
+            "missed": self.missed,
         }
 
 
@@ -92,9 +114,18 @@ def misses(thresholds: Thresholds, quality: Quality, reference: Quality) -> list
 
 
 def search(
-    linears: Sequence[str], judge: Judge, rank: Rank, thresholds: Thresholds, reference: Quality, progress: Progress = silent
+    linears: Sequence[str],
+    judge: Judge,
+    rank: Rank,
+    thresholds: Thresholds,
+    reference: Quality,
+    progress: Progress = silent,
+    most: int | None = None,
 ) -> TradeOff:
     """Find the fewest linear layers that must stay float for the model to pass.
+
+    Args:
+        most: how many may; where these are not enough, none does. None lets all, and then wants the model to pass.
 
     Raises:
         RequirementError: it does not pass with every linear layer in float; the text tells the best found.
@@ -103,6 +134,8 @@ def search(
     judged = {0: judge(())}  # by how many layers stay float
     if not misses(thresholds, judged[0], reference):
         return TradeOff((), (Candidate((), judged[0]),), {})
+    if most == 0:
+        return TradeOff((), (Candidate((), judged[0]),), {}, tuple(misses(thresholds, judged[0], reference)))
     losses = rank()
     worst_first = sorted(linears, key=lambda name: -losses[name])
 
@@ -111,11 +144,13 @@ def search(
         judged[count] = judge(tuple(worst_first[:count]))
         return not misses(thresholds, judged[count], reference)
 
-    count = _fewest(passes, len(worst_first))
-    if count is None:
+    count = _fewest(passes, len(worst_first) if most is None else most)
+    if count is None and most is None:
         raise _failure(thresholds, judged.values(), reference)
+    count = count or 0
     candidates = tuple(Candidate(tuple(worst_first[:kept]), judged[kept]) for kept in sorted(judged))
-    return TradeOff(tuple(worst_first[:count]), candidates, {name: losses[name] for name in worst_first})
+    missed = tuple(misses(thresholds, judged[count], reference))
+    return TradeOff(tuple(worst_first[:count]), candidates, {name: losses[name] for name in worst_first}, missed)
 
 
 def _fewest(passes: Callable[[int], bool], most: int) -> int | None:
@@ -147,7 +182,14 @@ def _failure(thresholds: Thresholds, judged: Iterable[Quality], reference: Quali
 
 
 def meet_thresholds(
-    prepared: Prepared, source: Path, format: str, data: Dataset, batch: int, thresholds: Thresholds, progress: Progress = silent
+    prepared: Prepared,
+    source: Path,
+    format: str,
+    data: Dataset,
+    batch: int,
+    thresholds: Thresholds,
+    progress: Progress = silent,
+    most: int | None = None,
 ) -> TradeOff:
     """Find which linear layers of a prepared model must stay float, judged by ``data`` against the float file ``source``.
 
@@ -155,7 +197,11 @@ def meet_thresholds(
         RequirementError, UsageError: see ``search``.
     """
     names = [linear.name for linear in prepared.linears]
-    expected = predict(open_runner(source), data, batch)
+    alone = {1} if format == DYNAMIC else set()
+    sizes = sorted({data.rows(size) for size in {batch} | alone}, reverse=True)
+    original = open_runner(source)
+    expected = {size: predict(original, data, size) for size in sizes}
+    reference = judge(expected[sizes[0]], expected[sizes[0]], data)
     with scratch() as folder:
 
         def file_of(kept: tuple[str, ...]) -> Path:
@@ -163,14 +209,21 @@ def meet_thresholds(
 
         def judge_kept(kept: tuple[str, ...]) -> Quality:
             onnx_file.save(write(prepared, kept, format), file_of(kept))
-            return judge(predict(open_runner(file_of(kept)), data, batch), expected, data)
+            run, found = open_runner(file_of(kept)), None
+            for size in sizes:
+                quality = judge(predict(run, data, size), expected[size], data)
+                found = quality if found is None else found.worse_of(quality)
+                if misses(thresholds, found, reference):
+                    break
+            assert found is not None
+            return found
 
         def rank() -> dict[str, float]:
             path = folder / "switched.onnx"
             onnx_file.save(write(prepared, format=format, switched=True), path)
             return sensitivity(open_runner(path), names, data.first(RANKED), batch, progress)
 
-        trade_off = search(names, judge_kept, rank, thresholds, judge(expected, expected, data), progress)
+        trade_off = search(names, judge_kept, rank, thresholds, reference, progress, most)
         if len(trade_off.candidates) == 1:
             return trade_off
         files = {candidate.kept: file_of(candidate.kept) for candidate in trade_off.candidates}

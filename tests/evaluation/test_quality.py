@@ -35,6 +35,11 @@ def both(run, other, data, batch=8):
 DATA = Dataset("set", {"x": RNG.standard_normal((30, 4)), "attention_mask": np.ones((30, 4), np.int64)}, RNG.integers(0, 4, 30))
 
 
+def test_the_worse_of_two_is_so_in_each_figure():
+    one, other = Quality(0.9, 0.8, 0.7, None, 5), Quality(0.8, 0.9, 0.6, 0.5, 5)
+    assert one.worse_of(other) == other.worse_of(one) == Quality(0.8, 0.8, 0.6, None, 5)
+
+
 def test_a_model_keeps_all_of_itself():
     found = both(lambda feeds: {"logits": feeds["x"]}, lambda feeds: {"logits": feeds["x"] * 2}, DATA)
     assert found.cosine == pytest.approx(1)

@@ -10,9 +10,11 @@ import pytest
 from onnxfuse.config import Scheme, Thresholds
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.evaluation.dataset import Dataset
-from onnxfuse.evaluation.quality import Quality
-from onnxfuse.quantization.gate import meet_thresholds, misses, search, sensitivity
+from onnxfuse.evaluation.quality import Quality, predict
+from onnxfuse.quantization import gate
+from onnxfuse.quantization.gate import meet_thresholds, misses, search, sensitivity, usual
 from onnxfuse.quantization.prepare import prepare
+from onnxfuse.quantization.ranges import ActivationScale
 from onnxfuse.quantization.write import SWITCHES
 from tests.conftest import fill, parse
 
@@ -60,6 +62,37 @@ def test_no_sensitivity_is_measured_where_all_passes():
         raise AssertionError
 
     assert search(NAMES, judge, never, Thresholds(min_cosine=0.5), FLOAT).kept == ()
+
+
+@pytest.mark.parametrize(
+    ("most", "kept", "judged", "missed"),
+    [
+        (4, ["p3", "p5", "p8", "p1"], [0, 1, 2, 3, 4], []),
+        (3, [], [0, 1, 2, 3], ["cosine is 0.8940, wanted 0.985"]),
+        (0, [], [0], ["cosine is 0.8940, wanted 0.985"]),
+    ],
+)
+def test_where_few_may_stay_float_and_are_not_enough_none_does(most, kept, judged, missed):
+    seen = []
+    trade_off = search(NAMES, lambda kept: judge(kept, seen), lambda: LOSS, Thresholds(min_cosine=0.985), FLOAT, most=most)
+    assert (list(trade_off.kept), sorted(seen), list(trade_off.missed)) == (kept, judged, missed)
+    assert [len(candidate.kept) for candidate in trade_off.candidates] == judged
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        ({"onnxfuse_task": "text-classification"}, True),
+        ({"onnxfuse_task": "token-classification", "id2label": {"0": "O", "1": "B"}}, True),
+        ({"onnxfuse_task": "image-classification", "problem_type": "single_label_classification"}, True),
+        ({"onnxfuse_task": "text-classification", "id2label": {"0": "how good"}}, False),
+        ({"onnxfuse_task": "text-classification", "problem_type": "multi_label_classification"}, False),
+        ({"onnxfuse_task": "fill-mask"}, False),
+        ({}, False),
+    ],
+)
+def test_classifiers_keep_their_labels_unasked(config, asked):
+    assert usual(config) == (Thresholds(min_agreement=0.995) if asked else Thresholds())
 
 
 def test_what_cannot_be_met_tells_the_best():
@@ -134,6 +167,33 @@ def test_candidates_are_judged_as_files_and_timed_where_there_is_a_choice(chain,
     assert [candidate.quality.cosine >= lowest - 1e-9 for candidate in trade_off.candidates] == [False] * (
         len(candidates) - 1
     ) + [True]
+
+
+@pytest.mark.parametrize(("format", "sizes"), [("dynamic", [8, 1]), ("qdq", [8])])
+def test_where_a_scale_is_of_a_whole_batch_each_sample_is_judged_alone_too(chain, monkeypatch, format, sizes):
+    """What is worse counts; where batches alone miss a threshold, nothing more is judged."""
+    prepared, source = chain
+    if format == "qdq":
+        scale = ActivationScale(np.float32(0.05), np.uint8(128))
+        prepared = replace(prepared, scales={linear.name: scale for linear in prepared.linears})
+    data = Dataset("numbers", {"x": np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)})
+    asked = []
+
+    def seen(run, data, batch):
+        asked.append(batch)
+        return predict(run, data, batch)
+
+    def judged(got, expected, data):
+        return Quality(1.0, {8: 0.99, 1: 0.9}[len(expected.batches[0][0]["logits"])], None, None, len(data))
+
+    monkeypatch.setattr(gate, "predict", seen)
+    monkeypatch.setattr(gate, "judge", judged)
+    found = meet_thresholds(prepared, source, format, data, 8, Thresholds(min_agreement=0.8))
+    assert asked == sizes * 2  # of the original, and of the candidate
+    assert found.candidates[0].quality.agreement == (0.9 if 1 in sizes else 0.99)
+    asked.clear()
+    meet_thresholds(prepared, source, format, data, 8, Thresholds(min_agreement=0.995), most=0)
+    assert asked == [*sizes, 8]
 
 
 def test_sensitivity_is_measured_one_at_a_time():
