@@ -61,6 +61,12 @@ class Block:
         return re.findall(r"# prints: (.*)$", self.text, re.MULTILINE) or ["..."]
 
 
+def exit_code(command: str) -> int:
+    """The one that a command of a page ends with."""
+    said = re.search(r"# exit code (\d+)$", command)
+    return int(said[1]) if said else 0
+
+
 def blocks(page: str) -> list[Block]:
     """The blocks of a page, in order."""
     text = (ROOT / page).read_text()

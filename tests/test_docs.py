@@ -20,7 +20,7 @@ from onnxfuse.pipeline import doctor, view
 from tests.conftest import BERT_SPECIALS, save_tokenizer
 from tests.families import TEXT, tiny
 from tests.layouts.test_push import hub as hub
-from tests.pages import PAGES, ROOT, Block, blocks, difference, indented
+from tests.pages import PAGES, ROOT, Block, blocks, difference, exit_code, indented
 
 NOT_RUN = {
     "README.md": 3,
@@ -136,8 +136,7 @@ class Follower:
 
 def _unlike(command: str, result: subprocess.CompletedProcess[str], shown: list[str]) -> list[str]:
     """What went otherwise in one command than its page says."""
-    wanted = re.search(r"# exit code (\d+)$", command)
-    if result.returncode != (int(wanted[1]) if wanted else 0):
+    if result.returncode != exit_code(command):
         return [f"exit code {result.returncode}: {result.stderr[-500:]}"]
     return list(filter(None, [difference(shown, result.stdout.splitlines(), exact=False)]))
 
