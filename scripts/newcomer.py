@@ -1,4 +1,4 @@
-"""Follow the README and the tutorial as a newcomer does: a fresh clone, a fresh environment, every command as it stands there.
+"""Follow README and tutorial as a newcomer: a fresh clone of what is committed, a fresh environment, each command as it stands.
 
     python scripts/newcomer.py      # make newcomer; some minutes, most of them for installing PyTorch
 
@@ -101,7 +101,7 @@ class Newcomer:
 
     def follow(self, page: str) -> Iterator[tuple[str, str]]:
         """What was done, each with what went otherwise than the page says; "" where nothing did."""
-        for block in blocks(page):
+        for block in blocks(page, self.place):
             if block.mark.startswith("not run"):
                 yield f"{page}:{block.line}: passed over, {block.mark}", ""
             elif block.kind == "python":

@@ -67,9 +67,9 @@ def exit_code(command: str) -> int:
     return int(said[1]) if said else 0
 
 
-def blocks(page: str) -> list[Block]:
-    """The blocks of a page, in order."""
-    text = (ROOT / page).read_text()
+def blocks(page: str, root: Path = ROOT) -> list[Block]:
+    """The blocks of a page, in order; of another clone's with its ``root``."""
+    text = (root / page).read_text()
     return [
         Block(
             page,
@@ -82,9 +82,9 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
-def indented(page: str) -> list[str]:
+def indented(text: str) -> list[str]:
     """Lines that Markdown takes for code without a fence."""
-    return INDENTED.findall(re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL))
+    return INDENTED.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 
 def essence(line: str, *, exact: bool) -> str:

@@ -52,7 +52,6 @@ def followed(tmp_path, monkeypatch):
     spec.loader.exec_module(newcomer)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     monkeypatch.setattr(newcomer, "variables", lambda home: {"PATH": path, "HOME": str(home)})
-    monkeypatch.setattr(sys.modules["tests.pages"], "ROOT", tmp_path)
 
     def follow(text: str) -> list[tuple[str, str]]:
         (tmp_path / "page.md").write_text(text)
@@ -67,7 +66,7 @@ def followed(tmp_path, monkeypatch):
 def test_a_page_that_keeps_its_word(followed):
     done = followed(PAGE)
     assert [otherwise for _, otherwise in done] == [""] * 7, done
-    assert pages.indented("page.md") == ["    $ indented"]
+    assert pages.indented(PAGE) == ["    $ indented"]
     assert done[0][0] == "page.md:6: passed over, not run: it would end the world"
 
 
