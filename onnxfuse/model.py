@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from onnxfuse import plugins, targets
 from onnxfuse.errors import ModelError, UsageError, reason
-from onnxfuse.io import door, folders, onnx_file
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtimes
+from onnxfuse.io import door, folders
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, runtime_of, runtimes
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ class Model:
         return _reopened, (self.path.absolute(), self.settings)
 
 
+BEST = (folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL, folders.IR_QUANTIZED, folders.IR)
+"""The files of a folder, of which the first that is there is opened."""
+
 METADATA = "onnxfuse"
 """The key of a model's metadata that says what it was optimized for."""
 
@@ -163,6 +166,7 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
 
     Args:
         model: an .onnx file, or a folder; of a folder the int8 model when there is one, else the optimized one, else the export.
+            A file in OpenVINO's own format runs in OpenVINO.
         threads: instead of the target's; 0 leaves the choice to the runtime.
         runtime: instead of the target's; a name of ``runtime.runtimes``.
         target: the folder of its target, where that brings operators. Libraries run as code, so none is opened because a
@@ -177,21 +181,22 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
 
 
 def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
-    path = folders.source_file(Path(model), folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
-    graph = onnx_file.load(path)
+    path = folders.source_file(Path(model), *BEST)
+    graph = declared(path)
     settings = _settings(graph, path)
     if runtime is None and settings.runtime not in (known := runtimes()):
         raise ModelError(
             f"{path}: its metadata {METADATA!r} has {settings.runtime!r:.80} as runtime, and there is none of that name; choose "
             f"one with: onnxfuse.load(..., runtime=NAME), of {', '.join(known)}"
         )
-    settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=runtime or settings.runtime)
+    name = runtime_of(path, runtime or settings.runtime).name
+    settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=name)
     return _opened(path, graph, settings)
 
 
 def _reopened(path: Path, settings: Settings) -> Model:
     """A pickled model. Raises as ``load``: its file must be there, and its target's operators in a folder that is known here."""
-    graph = onnx_file.load(path)
+    graph = declared(path)
     _settings(graph, path)
     return _opened(path, graph, settings)
 

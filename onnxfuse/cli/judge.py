@@ -28,7 +28,7 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Compare the outputs of two models on a grid of batches, lengths and masks; int8 on real inputs where it was calibrated."""
-    paths = [folders.source_file(path, folders.MODEL) for path in (first, second)]
+    paths = [folders.source_file(path, *folders.RUN) for path in (first, second)]
 
     from onnxfuse.cli import tables
     from onnxfuse.pipeline import check as verb
@@ -114,5 +114,5 @@ def _models_in(model: Path) -> list[Path]:
     """The file itself, or every model of ours in a folder, LiteRT's last."""
     if not model.is_dir():
         return [files.require_file(model)]
-    names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, *folders.LITERT)
-    return folders.models_in(model, names) or [folders.source_file(model, folders.MODEL)]
+    names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, *folders.LITERT, folders.IR, folders.IR_QUANTIZED)
+    return folders.models_in(model, names) or [folders.source_file(model, *folders.RUN)]

@@ -143,7 +143,7 @@ def view(
     """Show a graph in Netron, until Ctrl-C."""
     from onnxfuse.pipeline import view as viewer
 
-    path = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
+    path = folders.source_file(model, folders.OPTIMIZED, *folders.RUN)
     address = viewer.serve(path, port=port, browser=not no_browser)
     show(as_json, {"path": str(path), "address": address}, address)
     sys.stdout.flush()

@@ -16,7 +16,8 @@ import onnx_ir as ir
 from onnxfuse.errors import ModelError, OnnxfuseError, UsageError, one_line
 from onnxfuse.evaluation import sources
 from onnxfuse.evaluation.dataset import Dataset
-from onnxfuse.io import door, folders, onnx_file
+from onnxfuse.io import door, folders
+from onnxfuse.runtime import declared
 from onnxfuse.verify.grid import Case
 from onnxfuse.verify.verdict import Real
 
@@ -43,7 +44,7 @@ def real_inputs(path: Path, *beside: Path) -> Real | None:
         UsageError: it was, and the inputs cannot be had again.
         ModelError: its metadata is not what onnxfuse writes.
     """
-    model = onnx_file.load(path)
+    model = declared(path)
     wrong = f"{path}: its metadata {METADATA!r}"
     known = door.parse_json(model.metadata_props.get(METADATA, "{}"), wrong)
     try:

@@ -16,8 +16,8 @@ from onnxfuse.evaluation.collate import Collator, Sizes
 from onnxfuse.evaluation.dataset import Dataset, read, tokenized
 from onnxfuse.evaluation.sentences import calibration_sentences
 from onnxfuse.evaluation.text import LONGEST, Tokenizer, has_tokenizer, tokenizer
-from onnxfuse.io import folders, onnx_file
-from onnxfuse.runtime import Runner, open_runner
+from onnxfuse.io import folders
+from onnxfuse.runtime import Runner, declared, open_runner
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.meaning import understood
 from onnxfuse.verify.profile import Profile
@@ -35,7 +35,7 @@ def dataset_for(path: Path, source: Path, model: ir.Model | None = None) -> Data
     Raises:
         UsageError, MissingExtraError, ModelError: see ``dataset.read`` and ``text.tokenizer``.
     """
-    collator = collator_of(source, model or onnx_file.load(source))
+    collator = collator_of(source, model or declared(source))
     return read(path, [collator], _opener([source], [collator]))[0]
 
 
@@ -48,7 +48,7 @@ def datasets_for(path: Path, sources: Sequence[Path]) -> list[Dataset]:
         ModelError: so too, or they take no common sizes.
     """
     graphs = [source for source in sources if source.suffix == ".onnx"] or sources[:1]
-    known = {source: collator_of(source, onnx_file.load(source)) for source in graphs}
+    known = {source: collator_of(source, declared(source)) for source in graphs}
     sizes = Sizes.common(list(known.values()))
     collators = [known.get(source, known[graphs[0]]) for source in sources]
     return [replace(data, sizes=sizes) for data in read(path, collators, _opener(sources, collators))]

@@ -18,8 +18,8 @@ from onnxfuse.evaluation.collate import Collator, Rows, Sizes
 from onnxfuse.evaluation.sources import collator_of, usual_collator
 from onnxfuse.inference.images import Images, images_in
 from onnxfuse.inference.tokens import Text, Tokens, tokens_in
-from onnxfuse.io import door, files, folders, onnx_file
-from onnxfuse.runtime import Outputs, Runner
+from onnxfuse.io import door, files, folders
+from onnxfuse.runtime import Outputs, Runner, declared
 
 KNOWN = frozenset({IDS, MASK, TYPES, POSITIONS, PROMPT, PIXELS})
 """Inputs that mean what they mean in ``transformers``."""
@@ -67,7 +67,7 @@ class Serving:
     @cached_property
     def _read(self) -> tuple[Collator, Mapping[str, int]]:
         """What the model takes, and the last size of each output that says one."""
-        graph = onnx_file.load(self.path)
+        graph = declared(self.path)
         known = KNOWN.issuperset(self.inputs)
         collator = usual_collator(self.path, graph) if known else collator_of(self.path, graph, self.run)
         last = {value.name or "": value.shape[-1] for value in graph.graph.outputs if value.shape}

@@ -13,7 +13,9 @@ from onnxfuse.architecture import OUTPUTS, PIXELS
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.module_readers import PROMPTS, read_config
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import folders
+from onnxfuse.model import BEST
+from onnxfuse.runtime import declared
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -75,8 +77,8 @@ def _folder_with(folder: Path, output: str, how: str) -> tuple[Path, list[str]]:
     """A folder whose model has an output, and the model's inputs. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the one that holds model.onnx and config.json")
-    path = folders.source_file(folder, folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL)
-    graph: ir.Graph = onnx_file.load(path).graph
+    path = folders.source_file(folder, *BEST)
+    graph: ir.Graph = declared(path).graph
     given = [value.name or "" for value in graph.outputs]
     if output not in given:
         raise UsageError(f"{path} gives {', '.join(given)}, wanted {output}: {how}")

@@ -18,6 +18,12 @@ from onnxfuse.io.commit import UNTOUCHED
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
 
+IR, IR_QUANTIZED = "openvino_model.xml", "openvino_model_quantized.xml"
+"""In OpenVINO's own format, as optimum-intel and the hub call them."""
+
+RUN = (MODEL, IR)
+"""What stands for a folder where a model is run and nothing made of it."""
+
 LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
 
 EXPORTS = Path("onnx")
@@ -62,14 +68,15 @@ PROCESSOR_FILES = (
 """Files beside a model that a user of the exported one needs."""
 
 
-APART = ("onnx", "1")
-"""Folders that hold models apart from their config.json and tokenizer, which lie above: the hub's, and Triton's first version."""
+APART = ("onnx", "openvino")
+"""Folders of the hub that hold models apart from their config.json and tokenizer, which lie above. (Triton's versions
+are such too, and called by numbers.)"""
 
 
 def source_file(model: Path | None, *names: str) -> Path:
     """The file that a verb works on: the given file, or the first of ``names`` in the given, current or newest folder.
 
-    Of a folder that holds none of them, those in the folders of ``APART`` in there.
+    Of a folder that holds none of them, those in the folders of ``APART`` in there, or in its newest version.
 
     Raises:
         UsageError: nothing is there.
@@ -81,22 +88,45 @@ def source_file(model: Path | None, *names: str) -> Path:
         if found := models_in(folder, names):
             return found[0]
     where = f"{model} holds" if model is not None else f"the current folder and {EXPORTS}/ hold"
-    raise UsageError(f"{where} no {' and no '.join(names)}; give an .onnx file or a folder, or run: onnxfuse export NAME")
+    advice = "give an .onnx file or a folder, or run: onnxfuse export NAME" if model is None else _advice(model)
+    raise UsageError(f"{where} no {' and no '.join(names)}; {advice}")
+
+
+def _advice(folder: Path) -> str:
+    """What to do where a folder holds no file of the names that are wanted."""
+    if others := sorted(path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.onnx")):
+        return f"give one of {', '.join(str(path) for path in others[:5])}{' ...' if others[5:] else ''}"
+    if other := models_in(folder, (IR, IR_QUANTIZED)):
+        return f"{other[0]} is in OpenVINO's own format, which is not rewritten: give the .onnx file that it was made from"
+    return "give an .onnx file or a folder, or run: onnxfuse export NAME"
+
+
+def _versions(folder: Path) -> list[Path]:
+    """Triton's versions of a model, the newest first."""
+    found = [path for path in folder.glob("[1-9]*") if is_apart(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: -int(path.name))
 
 
 def models_in(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The files of a folder with these names, in their order; or those of the first folder of ``APART`` in it that has some."""
-    for place in (folder, *(folder / name for name in APART)):
+    """The files of a folder with these names, in their order; or those of the first folder of ``APART`` in it that has some, or
+    of its newest version that has.
+    """
+    for place in (folder, *(folder / name for name in APART), *_versions(folder)):
         commit.settle(place)
         if found := [place / name for name in names if (place / name).is_file()]:
             return found
     return []
 
 
+def is_apart(name: str) -> bool:
+    """Whether a folder called so holds models apart from what belongs to them: one of ``APART``, or a version of Triton's."""
+    return name in APART or name.isdecimal()
+
+
 def home_of(model: Path) -> Path:
-    """The folder of a model's config.json, tokenizer and the like: its own, or that above one of ``APART`` which has none."""
+    """The folder of a model's config.json, tokenizer and the like: its own, or that above one which ``is_apart`` and has none."""
     folder = model.parent
-    apart = folder.absolute().name in APART and not os.path.lexists(folder / "config.json")
+    apart = is_apart(folder.absolute().name) and not os.path.lexists(folder / "config.json")
     above = folder.parent if folder.name else folder / ".."
     return above if apart and os.path.lexists(above / "config.json") else folder
 

@@ -14,7 +14,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxfuse.errors import ModelError, StorageError, first_line, one_line
+from onnxfuse.errors import ModelError, StorageError, UsageError, first_line, one_line
 from onnxfuse.io import door
 from onnxfuse.io.atomic import replacing, shown
 from onnxfuse.io.external import find_external, follow, weight_files
@@ -27,6 +27,9 @@ from onnxfuse.io.wire import split, without_weights, write
 PROTOBUF_LIMIT = 2**31 - 1
 """protobuf refuses longer messages; a model above it keeps its weights in ``NAME.data`` beside it."""
 
+OTHERS = {".xml": "OpenVINO", ".tflite": "LiteRT"}
+"""Formats that a model may be converted to, by suffix."""
+
 
 def load(path: Path) -> ir.Model:
     """Open an .onnx file with its weights memory-mapped, made standard where only ONNX Runtime reads it: see ``repair``.
@@ -35,10 +38,13 @@ def load(path: Path) -> ir.Model:
         path: the file. Its external data, if any, must lie in its folder under a relative name.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or it is in the format of another runtime.
         ModelError: it is not an ONNX model, is cut short, or points to external data that is missing or outside.
     """
     path = require_file(path)
+    if path.suffix in OTHERS:
+        what = f"{OTHERS[path.suffix]}'s own format, which is not rewritten"
+        raise UsageError(f"{path} is in {what}: give the .onnx file that it was made from")
     proto = _parse(path)
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path} is not an ONNX model: it has no opset or no outputs; give a file that an exporter wrote")
@@ -100,6 +106,8 @@ def model_bytes(path: Path, model: ir.Model | None = None) -> int:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 named = [path.parent / pair.value for pair in tensor.external_data if pair.key == "location"]
                 found |= {door.within(file, path.parent) for file in named}
+    elif path.suffix == ".xml" and (weights := path.with_suffix(".bin")).is_file():
+        found |= {weights.resolve()}
     return sum(file.stat().st_size for file in found)
 
 

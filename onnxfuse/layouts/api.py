@@ -80,4 +80,4 @@ class Layout:
 
 def above(place: PurePosixPath) -> PurePosixPath:
     """The folder that config.json and the tokenizer go into, for a model's place: what ``folders.home_of`` finds again."""
-    return place.parent.parent if place.parent.name in folders.APART else place.parent
+    return place.parent.parent if folders.is_apart(place.parent.name) else place.parent

@@ -43,7 +43,7 @@ def files_of(given: Any) -> list[Path]:
     several = list(given) if isinstance(given, list | tuple) else [given]
     if not several:
         raise UsageError("no models are given; give the path of one, or a list of paths")
-    return [folders.source_file(path_of(path), folders.MODEL) for path in several]
+    return [folders.source_file(path_of(path), *folders.RUN) for path in several]
 
 
 def on_file_or_model(run: Any, model: Any, output: str | PathLike[str] | None, names: tuple[str, ...], made: str) -> Any:

@@ -21,7 +21,7 @@ from onnxfuse.model import METADATA
 from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantization.linears import integer_node
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, runtime_of
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, runtime_of
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import Expected, expect
 from onnxfuse.verify.grid import Case
@@ -125,12 +125,12 @@ def compare_models(
         OnnxfuseError: one of the files cannot be measured. A baseline that fails is named in the result instead.
     """
     first = runtime_of(models[0], runtimes[0])
-    if first.stored is not None:
+    if first.stored is not None and first.declares is None:
         raise UsageError(
             f"{models[0]} is a {first.label} model; give an ONNX model first, as the reference that tells the inputs"
         )
     config = folders.read_config(models[0])
-    model = onnx_file.load(models[0])
+    model = declared(models[0])
     profile = profile_of(model, config)
     plan = fitted(plan, profile)
     entries = [
@@ -225,10 +225,11 @@ def from_file(path: Path, name: str, settings: Settings, beside: Path | None = N
         ModelError, MissingExtraError: see ``open_runner``.
     """
     runtime = runtime_of(path, settings.runtime)
-    if runtime.stored is not None:
+    if runtime.stored is not None and runtime.declares is None:
         return Candidate(name, runtime.precision(runtime.stored(path)), open_runner(path, settings), path, runtime.name)
-    model = onnx_file.load(path)
-    kind = runtime.precision("fp32" if integer_node(model) is None else "int8")
+    model = declared(path)
+    ours = "fp32" if integer_node(model) is None else "int8"
+    kind = runtime.precision(runtime.stored(path) if runtime.stored is not None and path.suffix != ".onnx" else ours)
     real, unjudged = None, ""
     try:
         real = calibrated.real_inputs(path, *([] if beside is None else [beside]))

@@ -14,13 +14,13 @@ from onnxfuse.errors import ModelError
 _CHILD = """
 import json, sys
 from pathlib import Path
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import folders
 from onnxfuse.pipeline.memory import peak_so_far
 from onnxfuse.verify.inputs import profile_of
-from onnxfuse.runtime import Settings, open_runner
+from onnxfuse.runtime import Settings, declared, open_runner
 path, like, runtime = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 batch, length, threads = map(int, sys.argv[4:])
-profile = profile_of(onnx_file.load(like), folders.read_config(like))
+profile = profile_of(declared(like), folders.read_config(like))
 before = peak_so_far()
 run = open_runner(path, Settings(runtime, threads))
 for seed in range(3):
@@ -33,7 +33,7 @@ def peak_memory(path: Path, *, batch: int, length: int, threads: int, runtime: s
     """Peak resident bytes of a process of its own that loads a model and runs it three times, less what it held before.
 
     Args:
-        like: an ONNX model that takes the same inputs, where the file itself is none.
+        like: a file that says what it takes, where the file itself does not.
 
     Raises:
         ModelError: the process failed.

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx_ir as ir
+
 from onnxfuse import plugins
 from onnxfuse.errors import ModelError, OnnxfuseError, UsageError, one_line
+from onnxfuse.io import onnx_file
 from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings
 from onnxfuse.runtime.probes import matmul_saturates, slow_factor
 from onnxfuse.runtime.sessions import open_session, run
@@ -18,6 +21,7 @@ __all__ = [
     "Runner",
     "Runtime",
     "Settings",
+    "declared",
     "matmul_saturates",
     "open_runner",
     "open_session",
@@ -44,6 +48,17 @@ def runtime_of(path: Path, name: str) -> Runtime:
         raise UsageError(f"no runtime named {name!r}; choose one of {', '.join(runtimes(path.suffix) or known)}")
     takes = runtimes(path.suffix)
     return known[name] if name in takes or not takes else next(iter(takes.values()))
+
+
+def declared(path: Path) -> ir.Model:
+    """What a file takes and gives: an ONNX model itself; of another format inputs, outputs and metadata, without nodes.
+
+    Raises:
+        UsageError: no such file, or of a format that no runtime tells this of.
+        MissingExtraError, ModelError: its runtime is not installed, or cannot read it.
+    """
+    known = [] if path.suffix == ".onnx" else [each.declares for each in runtimes(path.suffix).values() if each.declares]
+    return (known or [onnx_file.load])[0](path)
 
 
 def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen

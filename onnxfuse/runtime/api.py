@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxfuse.config import THREADS, Bounds, Config
 from onnxfuse.errors import ModelError
@@ -58,7 +59,8 @@ class Runtime:
         open: a file as a runner. Raises MissingExtraError, ModelError.
         suffixes: of the files that it takes.
         computes: the precision that it computes in, by the one that a file is stored in, where they differ.
-        stored: the precision that a file is stored in, where its files are not ONNX; for ONNX the graph tells.
+        stored: the precision of a file that is not ONNX; for ONNX the graph tells.
+        declares: the inputs, outputs and metadata of a file that is not ONNX, as a model without nodes. Raises as ``open``.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Runtime:
     suffixes: tuple[str, ...] = (".onnx",)
     computes: Mapping[str, str] = field(default_factory=dict)
     stored: Callable[[Path], str] | None = None
+    declares: Callable[[Path], ir.Model] | None = None
 
     def precision(self, stored: str) -> str:
         """What it computes in when a file is stored in ``stored`` (fp32, fp16, bf16 or int8)."""

@@ -8,11 +8,14 @@ Source: OpenVINO's Python API (Core.read_model, compile_model) and its CPU prope
 
 from __future__ import annotations
 
+import importlib
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxfuse.errors import MissingExtraError, ModelError, first_line
 from onnxfuse.io.atomic import shown
@@ -31,10 +34,7 @@ def open_runner(path: Path, settings: Settings, precision: str) -> Runner:
         MissingExtraError: OpenVINO is not installed.
         ModelError: OpenVINO cannot read or run it, or this CPU has no bfloat16.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError("running models with OpenVINO", "openvino") from error
+    openvino = _openvino()
     require_file(path)
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -53,6 +53,13 @@ def open_runner(path: Path, settings: Settings, precision: str) -> Runner:
     except RuntimeError as error:
         raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {reason(error)}") from error
     return _caller(request, settings.denormals_as_zero)
+
+
+def _openvino() -> Any:
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingExtraError("running models with OpenVINO", "openvino") from error
 
 
 def _caller(request: Any, denormals_as_zero: bool) -> Runner:
@@ -80,10 +87,77 @@ def reason(error: RuntimeError) -> str:
     return (telling or [first_line(error)])[-1][-300:]
 
 
+# Files of its own -------------------------------------------------------------------------------------------------
+
+TYPES = {
+    "boolean": ir.DataType.BOOL,
+    "u8": ir.DataType.UINT8,
+    "i8": ir.DataType.INT8,
+    "i32": ir.DataType.INT32,
+    "i64": ir.DataType.INT64,
+    "f16": ir.DataType.FLOAT16,
+    "bf16": ir.DataType.BFLOAT16,
+    "f32": ir.DataType.FLOAT,
+    "f64": ir.DataType.DOUBLE,
+}
+"""OpenVINO's names of the types that models take and give."""
+
+STORED = {"i8": "int8", "u8": "int8", "f16": "fp16", "bf16": "bf16", "f32": "fp32"}
+"""Precisions by the type of the weights."""
+
+
+def declares(path: Path) -> ir.Model:
+    """Inputs, outputs and metadata of a file in OpenVINO's own format, as a model without nodes; its dimensions have no names.
+
+    Raises:
+        UsageError: no such file. MissingExtraError, ModelError: OpenVINO is not installed, or cannot read it.
+    """
+    model = _read(path)
+    told = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
+    graph = ir.Graph([_value(each) for each in model.inputs], [_value(each) for each in model.outputs], nodes=[], name=path.stem)
+    made = ir.Model(graph, ir_version=10)
+    made.metadata_props.update({name: str(getattr(each, "value", each)) for name, each in told.items()})
+    return made
+
+
+def stored(path: Path) -> str:
+    """What most of a file's weights are stored in. Raises as ``declares``."""
+    sizes: Counter[str] = Counter()
+    for node in _read(path).get_ordered_ops():
+        if node.get_type_name() == "Constant":
+            sizes[STORED.get(node.get_element_type().get_type_name(), "")] += node.get_byte_size()
+    sizes.pop("", None)
+    return max(sizes, key=lambda name: sizes[name], default="fp32")
+
+
+def _read(path: Path) -> Any:
+    openvino = _openvino()
+    require_file(path)
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot read {shown(path)}: {reason(error)}") from error
+
+
+def _value(port: Any) -> ir.Value:
+    sizes = port.partial_shape
+    dims = None if sizes.rank.is_dynamic else ir.Shape([dim.get_length() if dim.is_static else None for dim in sizes])
+    dtype = TYPES.get(port.element_type.get_type_name(), ir.DataType.UNDEFINED)
+    return ir.Value(name=port.get_any_name(), shape=dims, type=ir.TensorType(dtype))
+
+
 FILES = (".onnx", ".xml")
 """ONNX, and OpenVINO's own format."""
 
 RUNTIMES = (
-    Runtime("openvino", "OpenVINO", partial(open_runner, precision="f32"), FILES),
-    Runtime("openvino-bf16", "OpenVINO in bfloat16", partial(open_runner, precision="bf16"), FILES, computes={"fp32": "bf16"}),
+    Runtime("openvino", "OpenVINO", partial(open_runner, precision="f32"), FILES, stored=stored, declares=declares),
+    Runtime(
+        "openvino-bf16",
+        "OpenVINO in bfloat16",
+        partial(open_runner, precision="bf16"),
+        FILES,
+        computes={"fp32": "bf16"},
+        stored=stored,
+        declares=declares,
+    ),
 )

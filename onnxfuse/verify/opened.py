@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxfuse.errors import OnnxfuseError
 from onnxfuse.io import atomic, external, folders, onnx_file
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner, open_session
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, open_session
 from onnxfuse.runtime.trial import require_harmless, trust
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.meaning import understood
@@ -92,6 +92,11 @@ class Opened:
             require_harmless(self.path)
         return self._model
 
+    @cached_property
+    def declared(self) -> ir.Model:
+        """Its graph, or of another format than ONNX what it takes and gives. Raises as ``runtime.declared``."""
+        return self.model if self.path.suffix == ".onnx" else declared(self.path)
+
     @property
     def config(self) -> Mapping[str, Any]:
         """config.json beside it."""
@@ -107,7 +112,7 @@ class Opened:
     @cached_property
     def inputs(self) -> Profile:
         """What it takes, as its graph shows it. Raises ModelError."""
-        return profile_of(self.model, self.config)
+        return profile_of(self.declared, self.config)
 
     @cached_property
     def profile(self) -> Profile:

@@ -21,9 +21,8 @@ import onnx_ir as ir
 
 from onnxfuse.architecture import MASK
 from onnxfuse.errors import ModelError, OnnxfuseError, ParityError
-from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import Share, counted, untold
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings
+from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared
 from onnxfuse.verify import parity
 from onnxfuse.verify.arrays import is_discrete
 from onnxfuse.verify.expected import Expected, expect
@@ -91,11 +90,11 @@ def compare_files(
     """
     first, second = opened(first), opened(second)
     _require_alike(first, second)
-    fixed = profile_of(second.model, first.config)
+    fixed = profile_of(second.declared, first.config)
     run = first.runner(settings)
     profile = understood(first.inputs.fixed(fixed.only(BATCH), fixed.only(LENGTH)), run)
     random = expect(run, counted(list(grid(profile)), tell, end=HALF))
-    require_numbers(random, first.model, str(first))
+    require_numbers(random, first.declared, str(first))
     for expected in random:
         for name in zeros:
             keep, output = _tokens(profile, expected.case), expected.outputs[name]
@@ -144,7 +143,7 @@ def _tokens(profile: Profile, case: Case) -> np.ndarray:
 def _require_alike(first: Opened, second: Opened) -> None:
     """Raises ParityError when two models take or give other things by name, or inputs of another type."""
     names = [str(first.path), str(second)]
-    graphs = [model.model.graph for model in (first, second)]
+    graphs = [model.declared.graph for model in (first, second)]
     inputs = [{value.name or "": value.dtype for value in graph.inputs if value.const_value is None} for graph in graphs]
     outputs = [{value.name or "" for value in graph.outputs} for graph in graphs]
     _require_same_names("input", dict(zip(names, map(set, inputs), strict=True)))
@@ -168,9 +167,9 @@ def _require_same_names(kind: str, models: Mapping[str, set[str]]) -> None:
 
 def grid_of(path: Path, config: Mapping[str, Any]) -> list[Case]:
     """The parity grid of a model file."""
-    return list(grid(profile_of(onnx_file.load(path), config)))
+    return list(grid(profile_of(declared(path), config)))
 
 
 def profile_of_file(path: Path, config: Mapping[str, Any], run: Runner) -> Profile:
     """What a model file takes, with its masks as ``run`` means them."""
-    return understood(profile_of(onnx_file.load(path), config), run)
+    return understood(profile_of(declared(path), config), run)
