@@ -18,6 +18,7 @@ from onnxfuse.cli.app import VERBS
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.layouts import layouts
 from onnxfuse.pipeline import memory, view
+from onnxfuse.runtime import declared
 from tests.conftest import fill, parse
 from tests.layouts.conftest import lay
 
@@ -146,6 +147,7 @@ def test_openvinos_file_says_what_it_takes_and_what_it_was_made_with(encoder, cl
     (place.parent / "config.json").rename(tmp_path / "hub" / "config.json")
     opened = onnxfuse.load(tmp_path / "hub")
     assert (opened.path, opened.inputs, opened.outputs) == (place, tuple(FEEDS), ("last_hidden_state",))
+    assert set(declared(place).metadata_props) == {"onnxfuse"}
     assert opened.settings == replace(onnxfuse.load(encoder / folders.OPTIMIZED).settings, runtime="openvino")
     assert folders.read_config(place)["max_position_embeddings"] == 32
     assert onnx_file.model_bytes(place) == place.stat().st_size + place.with_suffix(".bin").stat().st_size
