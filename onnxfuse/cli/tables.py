@@ -42,7 +42,7 @@ def int8_text(step: Quantized) -> str:
     if int8.kept:
         parts.append(f"{len(int8.kept)} linear layers float")
     if step.gate is not None and step.gate.missed:
-        parts.append(f"{step.gate.missed[0]} (--min-agreement 99.5% lets more layers stay float)")
+        parts.append(f"{step.gate.missed[0]} (--min-agreement 99% lets more layers stay float)")
     parts.append(
         f"calibrated on {int8.calibration}, {len(int8.smoothed)} linear layers smoothed"
         if int8.calibration

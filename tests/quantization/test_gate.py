@@ -92,7 +92,7 @@ def test_where_few_may_stay_float_and_are_not_enough_none_does(most, kept, judge
     ],
 )
 def test_classifiers_keep_their_labels_unasked(config, asked):
-    assert usual(config) == (Thresholds(min_agreement=0.995) if asked else Thresholds())
+    assert usual(config) == (Thresholds(min_agreement=0.99) if asked else Thresholds())
 
 
 def test_what_cannot_be_met_tells_the_best():
