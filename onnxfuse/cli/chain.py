@@ -71,7 +71,8 @@ def _run(
     from onnxfuse.pipeline.optimize import required
     from onnxfuse.pipeline.run import run_all
 
-    with ci.report("run", junit, overwrite=plan.overwrite) as cases, progress() as tell:
+    near = (Path(plan.source), plan.out / folders.MODEL)
+    with ci.report("run", junit, overwrite=plan.overwrite, sources=near) as cases, progress() as tell:
         outcome = run_all(plan, target, measure, tell, require=require)
         cases.cases += [*required(outcome.optimize, require), *((f"{name} agrees", "") for name in outcome.parity)]
     title = f"{Path(plan.source).name}, {shape_text(outcome.plan)}, {threads_text(measure.threads)}"

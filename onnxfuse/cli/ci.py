@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from onnxfuse.errors import OnnxfuseError, RequirementError, printable
-from onnxfuse.io import atomic
+from onnxfuse.io import atomic, places
 
 SUITE = "onnxfuse"
 """What the names of our suites begin with."""
@@ -26,13 +26,13 @@ class Report:
 
 @contextmanager
 def report(verb: str, path: Path | None, *, overwrite: bool, sources: Sequence[Path] = ()) -> Iterator[Report]:
-    """Write the cases that the block adds into ``path`` as JUnit XML, also where it ends with an OnnxfuseError.
+    """Write the cases that the block adds into ``path`` as JUnit XML, also where it ends with an OnnxfuseError; paths go.
 
     An error that names cases (``RequirementError.cases``) adds these; another one is a case of its own, unless one fails already.
 
     Args:
         path: None writes nothing.
-        sources: what the verb reads; never replaced.
+        sources: what the verb reads and writes; no file of them is replaced.
 
     Raises:
         UsageError: another file is in the way, before the block runs.
@@ -55,7 +55,8 @@ def report(verb: str, path: Path | None, *, overwrite: bool, sources: Sequence[P
     finally:
         if found.cases:
             with atomic.replacing(path, guard) as staged:
-                staged.write_bytes(_xml(verb, found.cases))
+                near = (path, *sources)
+                staged.write_bytes(_xml(verb, [(places.told(name, *near), places.told(why, *near)) for name, why in found.cases]))
 
 
 def is_report(path: Path) -> bool:

@@ -106,7 +106,7 @@ def optimize(
 
     from onnxfuse.pipeline import optimize as verb
 
-    with ci.report("optimize", junit, overwrite=overwrite, sources=(source,)) as cases, progress() as tell:
+    with ci.report("optimize", junit, overwrite=overwrite, sources=(source, plan.out)) as cases, progress() as tell:
         step = verb.optimize(plan, tell)
         cases.cases += verb.required(step, plan.require)
     show(as_json, step.to_json(), f"{source} ({step.model_type}) for target {target}", *_optimized_lines(step))
@@ -187,7 +187,7 @@ def _quantize(plan: QuantizeConfig, plot: Path | None, *, as_json: bool) -> None
         step = verb.quantize(plan, tell)
     rows = step.description.batch
     if plot is not None and step.gate is not None:
-        plots.gate(step.gate, plot, f"{step.path}, batches of {rows}")
+        plots.gate(step.gate, plot, f"{step.path.name}, batches of {rows}")
     table = [] if step.gate is None else [tables.gate_table(step.gate, rows)]
     what = f"{tables.int8_text(step)}; {step.size_ratio:.3f} of the size"
     lines = step_lines(step, what, *(f"kept in float: {role}" for role in step.description.kept))

@@ -93,11 +93,21 @@ def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: 
 
 
 def comparison(outcome: Comparison, path: Path, title: str) -> None:
-    """Draw the median latencies with their intervals. Raises UsageError, MissingExtraError, StorageError."""
-    content = [
-        Bar(name, row.timing.p50, row.timing.low, row.timing.high, row.candidate.ours) for name, row in outcome.rows.items()
-    ]
+    """Draw the median latencies with their intervals, under names of ``tails``. Raises as ``bars`` does."""
+    rows = zip(tails(list(outcome.rows)), outcome.rows.values(), strict=True)
+    content = [Bar(name, row.timing.p50, row.timing.low, row.timing.high, row.candidate.ours) for name, row in rows]
     bars(content, path, title=title, label="ms (median and its 95 % interval)")
+
+
+def tails(names: Sequence[str]) -> list[str]:
+    """Names for others to see: of an absolute path as many of its last parts as tell it from all other names."""
+    parts = [Path(name).parts for name in names]
+    for count in range(1, max(map(len, parts), default=0) + 1):
+        tail = {name: str(Path(*each[-count:])) for name, each in zip(names, parts, strict=True) if Path(name).is_absolute()}
+        found = [tail.get(name, name) for name in names]
+        if len(set(found)) == len(set(names)):
+            return found
+    return list(names)
 
 
 def ablation(results: Sequence[Result], path: Path, title: str) -> None:

@@ -6,12 +6,13 @@ What works on models is imported by the verb that needs it, so that --help and w
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from onnxfuse.cli import options
 from onnxfuse.cli.console import progress, show, threads_text
 from onnxfuse.config import BenchmarkConfig, TuneConfig
 from onnxfuse.errors import InterruptedWorkError
-from onnxfuse.io import atomic, folders
+from onnxfuse.io import atomic, folders, places
 
 
 @options.examples(
@@ -67,7 +68,7 @@ def ablate(
         outcome = ablation.ablate(source, target, BenchmarkConfig(batch or 0, length or 0, threads, rounds), tell)
     title = f"{source} for target {target}, {outcome.shape}, {threads_text(threads)}, {rounds} rounds"
     if plot is not None:
-        plots.ablation(outcome.results, plot, title.replace(" for target", "\nfor target"))
+        plots.ablation(outcome.results, plot, places.told(title, source, Path(target)).replace(" for target", "\nfor target"))
     found = {
         "model": str(source),
         "target": target,

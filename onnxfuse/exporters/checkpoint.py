@@ -11,6 +11,7 @@ from typing import Any
 
 from onnxfuse.architecture import Architecture
 from onnxfuse.exporters.api import frameworks
+from onnxfuse.io import places
 
 
 @dataclass
@@ -59,8 +60,8 @@ class Checkpoint:
     @property
     def saved_config(self) -> dict[str, Any]:
         """config.json as it is read beside the exported model: with the task."""
-        config = {name: value for name, value in self.config.items() if name != "_name_or_path"}  # a folder of this machine
-        return dict(json.loads(json.dumps(config | {"onnxfuse_task": self.task})))
+        config = {name: value for name, value in self.config.items() if name != "_name_or_path"}  # often a folder
+        return dict(places.cleaned(json.loads(json.dumps(config | {"onnxfuse_task": self.task}))))
 
     def save_beside(self, folder: Path) -> list[str]:
         """Write config.json, with the task, and the tokenizer or image-processor files into ``folder``; gives their names."""

@@ -18,7 +18,7 @@ from onnxfuse.exporters.module_readers import MODULES, PROMPTS
 from onnxfuse.exporters.modules import ENCODERS, Module, read_asked, read_modules
 from onnxfuse.exporters.sentence import Chain
 from onnxfuse.exporters.tasks import checked, task_of
-from onnxfuse.io import files, folders
+from onnxfuse.io import files, folders, places
 
 RETURNED = ("output_attentions", "output_hidden_states", "return_dict", "torchscript", "chunk_size_feed_forward")
 """config.json's fields of how a class returns what it computes, or in which pieces: an export asks for its outputs by name."""
@@ -164,7 +164,8 @@ def _saved_as(fields: Mapping[str, Any], home: Home) -> str:
 
 
 def beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[str, Path], dict[str, str]]:
-    """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top.
+    """The files that belong beside the exported model, and those that say something else there: the encoder lies at the top, and
+    nothing says where on a machine it lay.
 
     Args:
         modules: those that a model exported whole has; none of a tower, which is not what modules.json describes.
@@ -179,6 +180,11 @@ def beside(top: Home, home: Home, modules: tuple[Module, ...]) -> tuple[dict[str
     if home != top and MODULES in found:
         named = files.read_json(found.pop(MODULES))
         texts[MODULES] = json.dumps([named[0] | {"path": ""}, *named[1:]], indent=2) + "\n"
+    for name in [name for name in found if name.endswith(".json") and name in folders.PROCESSOR_FILES]:
+        content = files.read_json(found[name])
+        if (kept := places.cleaned(content)) != content:
+            texts[name] = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+            del found[name]
     return found, texts
 
 

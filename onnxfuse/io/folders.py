@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.errors import ModelError, UsageError
-from onnxfuse.io import atomic, commit, door, files
+from onnxfuse.io import atomic, commit, door, files, places
 from onnxfuse.io.commit import UNTOUCHED
 
 MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "onnxfuse.json"
@@ -179,15 +179,18 @@ def record(
     files: Sequence[str] = (),
     kept: str = UNTOUCHED,
 ) -> None:
-    """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out.
+    """Add a step to the folder's onnxfuse.json: the plan, the versions, and what came out; ``places`` says how it names paths.
 
     Args:
         staged: a file that is on its way into ``folder``; the record takes its place together with it.
         files: what was written beside it, by names relative to ``folder``.
         kept: what a message says of the folder where only the record cannot be written.
     """
-    content = plain(plan if isinstance(plan, dict) else asdict(plan))
-    entry = {"plan": content, "versions": versions(), **plain(results), **({"files": sorted(files)} if files else {})}
+    asked = plan if isinstance(plan, dict) else asdict(plan)
+    near = (folder / RECORD, *places.paths(asked))
+    made = results | ({"path": Path(results["path"])} if "path" in results else {})
+    told: dict[str, Any] = places.portable({"plan": asked, "versions": versions(), **made}, folder, near)
+    entry = told | ({"files": sorted(files)} if files else {})
     if staged is not None:
         entry["made"] = {name: fingerprint(staged.parent / name) for name in _names(staged.parent)}
         atomic.merge(staged.with_name(RECORD), {step: entry})

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxfuse import catalog
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError, first_line
 from onnxfuse.exporters.run_pytorch import torch_runner
-from onnxfuse.io import folders, onnx_file
+from onnxfuse.io import folders, onnx_file, places
 from onnxfuse.io.quiet import quiet
 from onnxfuse.runtime import Runner, Settings, open_runner
 from onnxfuse.verify.inputs import profile_of
@@ -86,7 +86,7 @@ def checkpoint_of(model: Path) -> Checkpoint:
             "PyTorch can be measured beside what onnxfuse export wrote from it"
         )
     return open_checkpoint(
-        plan["source"],
+        places.found(plan["source"], model.parent),
         task=plan["task"],
         model_type=plan["model_type"],
         random_weights=plan["random_weights"],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse.config import ExportConfig
 from onnxfuse.errors import ExportError
-from onnxfuse.io import atomic, folders
+from onnxfuse.io import atomic, folders, places
 from onnxfuse.io.ours import Replaceable, require_elsewhere, stale
 from onnxfuse.io.progress import Progress, counted, silent
 from onnxfuse.pipeline.step import Clock, Step, unwritten
@@ -131,6 +131,8 @@ def load_checkpoint(plan: ExportConfig, source: Any, framework: str, progress: P
 def lay_beside(staged: Path, checkpoint: Checkpoint, plan: ExportConfig, name: str, step: Step, progress: Progress) -> None:
     """What belongs to an exported model, beside it while it is staged, and what goes with the old one: all of it, or nothing."""
     names = checkpoint.save_beside(staged.parent)
+    if not plan.random_weights:
+        plan = replace(plan, source=places.origin(plan.source, plan.out))
     steps, gone = stale(name, staged, names, plan.source)
     atomic.merge(staged.with_name(folders.RECORD), steps)
     atomic.drop(staged, gone)

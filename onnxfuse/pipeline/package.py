@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxfuse import catalog, layouts
@@ -15,7 +15,7 @@ from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.exporters.description import beside, homes
 from onnxfuse.exporters.tasks import task_of
-from onnxfuse.io import atomic, files, folders, onnx_file
+from onnxfuse.io import atomic, files, folders, onnx_file, places
 from onnxfuse.io.ours import Replaceable, inputs_of, is_ours, require_elsewhere
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.layouts import FLOAT, INT8, Content, Layout
@@ -142,7 +142,15 @@ def content_of(source: Path) -> Content:
     there, texts = _files(home)
     plan = folders.recorded(source.parent).get("export", {}).get("plan", {})
     origin = plan.get("source") if isinstance(plan, dict) else None
-    return Content(_name(source), models, config, _task(config), frozenset({*there, *texts}), str(origin or "SOURCE"))
+    return Content(_name(source), models, config, _task(config), frozenset({*there, *texts}), _origin(origin, source.parent))
+
+
+def _origin(named: Any, home: Path) -> str:
+    """The checkpoint that a record names, as a user names it here; SOURCE where nobody knows."""
+    try:
+        return places.found(named, home) if isinstance(named, str) else "SOURCE"
+    except UsageError:
+        return "SOURCE"
 
 
 def _require_alike(models: Sequence[Opened]) -> None:
@@ -193,32 +201,28 @@ def _lay_beside(home: Path, folder: Path) -> None:
         there["config.json"] = home / "config.json"
     for name, path in there.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if name in CLEANED:
-            text = json.dumps(_clean(files.read_json(path)), indent=2, ensure_ascii=False) + "\n"
-            (folder / name).write_text(text, encoding="utf-8")
-        else:
-            shutil.copyfile(path, folder / name)
+        shutil.copyfile(path, folder / name)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    for name in SAVED:
+        if (folder / name).is_file():
+            text = json.dumps(_clean(files.read_json(folder / name)), indent=2, ensure_ascii=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
 
 
-CLEANED = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json")
-
-LOCAL = ("_name_or_path", "name_or_path", "tokenizer_file", "special_tokens_map_file")
-"""Fields in which libraries write down where a checkpoint lay; a hub id may stay."""
+SAVED = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json")
+"""What transformers saves, with places and with names of its classes."""
 
 CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 """tokenizer_class of transformers 5, and what 4 and 5 call the same class."""
 
 
 def _clean(value: Any) -> Any:
-    """JSON without the paths of a machine, and with the class names that both versions of transformers know."""
-    if isinstance(value, list):
-        return [_clean(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {name: each for name, each in value.items() if name not in LOCAL or not PurePath(str(each)).is_absolute()}
-    return {name: CLASSES.get(each, each) if name == "tokenizer_class" else _clean(each) for name, each in kept.items()}
+    """JSON without the paths of a machine, and with the class name that both versions of transformers know."""
+    kept = places.cleaned(value)
+    if isinstance(kept, dict) and kept.get("tokenizer_class") in CLASSES:
+        kept["tokenizer_class"] = CLASSES[kept["tokenizer_class"]]
+    return kept
 
 
 def _compare(model: Opened, path: Path, chosen: Layout) -> Parity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
         clock.lap("verify")
         ratio = round(saved.size / source.size, 4)
         step = Quantized(plan.out, saved.size, clock.seconds, result, saved, description, uncalibrated, ratio, gate, real)
-        folders.record(plan.out.parent, "quantize", plan, step.to_json(), staged=staged)
+        folders.record(plan.out.parent, "quantize", _asked(plan), step.to_json(), staged=staged)
     saved.move(plan.out)
     return step
 
@@ -112,6 +112,12 @@ def _gate(plan: QuantizeConfig, prepared: Prepared, format: str, data: Dataset, 
         return meet_thresholds(prepared, plan.source, format, data, plan.batch, plan.thresholds, progress)
     data, most = replace(data, labels=None), len(prepared.linears) // USUAL_PART
     return meet_thresholds(prepared, plan.source, format, data, plan.batch, USUAL, progress, most)
+
+
+def _asked(plan: QuantizeConfig) -> dict[str, Any]:
+    """The plan as the record holds it: its calibration data is a path."""
+    named = plan.calibration in (None, "none")
+    return asdict(plan) | ({} if named else {"calibration": Path(str(plan.calibration))})
 
 
 def _calibration(plan: QuantizeConfig, model: ir.Model) -> tuple[Dataset | None, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.config import TuneConfig
-from onnxfuse.io import atomic, folders
+from onnxfuse.io import atomic, folders, places
 from onnxfuse.io.ours import Replaceable
 from onnxfuse.measure import machine
 from onnxfuse.measure.benchmark import Ratio
@@ -44,9 +44,9 @@ class Known:
 
     def __init__(self, plan: TuneConfig) -> None:
         """Raises UsageError: a file of that name is none of these."""
-        self.path = partial_of(plan)
+        self.path, self.source = partial_of(plan), plan.source
         Replaceable((plan.source,), ours=_is_partial).require(self.path)
-        self.key = folders.plain(
+        self.key = places.portable(
             {
                 "machine": machine.cpu(),
                 "cores": cores(),
@@ -61,7 +61,8 @@ class Known:
                 "target": plan.target,
                 "precisions": plan.precisions,
                 "runtimes": plan.runtimes,
-            }
+            },
+            plan.out.parent,
         )
         content = folders.read_json(self.path)
         self.done: dict[str, Any] = content.get("done", {}) if content.get("key") == self.key else {}
@@ -71,7 +72,7 @@ class Known:
         return [Trial(**item | {"speed": Ratio(**item["speed"]) if "speed" in item else None}) for item in items]
 
     def add(self, thing: str, trials: Sequence[Trial]) -> None:
-        self.done[thing] = [trial.to_json() for trial in trials]
+        self.done[thing] = places.portable([trial.to_json() for trial in trials], self.path.parent, (self.source,))
         atomic.save_json({"key": self.key, "done": self.done}, self.path)
 
     def forget(self) -> None:

@@ -22,7 +22,7 @@ from onnxfuse.errors import ModelError, OnnxfuseError, UncalibratedError, UsageE
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import default_calibration
-from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io import atomic, external, folders, onnx_file, places
 from onnxfuse.io.atomic import scratch
 from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
@@ -104,6 +104,7 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
             trials += found
             chosen = chosen if best(found) else base
     measured = known.key | {"rule": RULE, "from": base.name, "trials": [trial.to_json() for trial in trials]}
+    measured = places.portable(measured, plan.out.parent, (plan.source,))
     chosen = replace(
         chosen,
         name=plan.out.stem,

@@ -119,7 +119,8 @@ def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):
         baselines.BASELINES["torch"].open(baselines.Context(tmp_path / "model.onnx", "bert", tmp_path))
 
 
-def test_the_record_says_the_framework_as_data(bert_export, tmp_path):
+def test_the_record_says_the_framework_as_data(bert_export, tmp_path, monkeypatch):
+    monkeypatch.chdir(bert_export)  # where the checkpoint of a folder that was copied is looked for
     (tmp_path / "model.onnx").write_bytes(model(bert_export).read_bytes())
     record = json.loads((bert_export / "export" / "onnxfuse.json").read_text())
     assert record["export"]["framework"] == "pt"
