@@ -67,6 +67,8 @@ def _plan(plan: ExportConfig, target: str, require: tuple[str, ...], *, as_json:
 def _run(
     plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], junit: Path | None, *, as_json: bool
 ) -> None:
+    options.require_source(plan)
+
     from onnxfuse.cli import tables
     from onnxfuse.pipeline.optimize import required
     from onnxfuse.pipeline.run import run_all

@@ -53,6 +53,8 @@ def export(
         outputs=options.names(outputs, "--outputs"),
     )
 
+    options.require_source(plan)
+
     from onnxfuse.pipeline.export import FORMATS
     from onnxfuse.pipeline.export import export as to_onnx
     from onnxfuse.pipeline.export_tflite import export_tflite

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from typer import Argument, Exit, Option, echo
 
-from onnxfuse.config import BATCH, LENGTH, ROUNDS, THREADS
+from onnxfuse.config import BATCH, LENGTH, ROUNDS, THREADS, ExportConfig
 from onnxfuse.errors import UsageError
+from onnxfuse.io import hub
 
 V = TypeVar("V", bound=Callable[..., None])
 
@@ -165,6 +167,19 @@ DryRun = Annotated[bool, Option("--dry-run", help="Say what would be done and wr
 # Of view
 NoBrowser = Annotated[bool, Option("--no-browser", help="Only print the address.")]
 Port = Annotated[int, Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")]
+
+
+def require_source(plan: ExportConfig) -> None:
+    """Refuse a hub id that cannot be had before what works on models is imported, which takes seconds.
+
+    Only of a plan whose framework and exporter nobody chose: wrong names of these are told first.
+
+    Raises:
+        UsageError, ExportError: see ``hub.require_there``.
+    """
+    plain = plan.framework is None and plan.exporter is None and not plan.random_weights
+    if plain and importlib.util.find_spec("huggingface_hub") is not None:
+        hub.require_there(plan.source)
 
 
 def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005") -> float:

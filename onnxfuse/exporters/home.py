@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxfuse.errors import ExportError, ModelError, one_line
-from onnxfuse.exporters.hub import absent
 from onnxfuse.io import door, files
+from onnxfuse.io.hub import absent
 
 ADAPTER, MERGE = "adapter_config.json", "merge it into its model (merge_and_unload) and save that"
 

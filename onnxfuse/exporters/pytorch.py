@@ -18,11 +18,11 @@ from onnxfuse.exporters.api import Framework, Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import Description, cannot_load, describe, family_of, homes
 from onnxfuse.exporters.faithful import Checker
-from onnxfuse.exporters.hub import require_there
 from onnxfuse.exporters.loaded import BARE, HIDDEN, Arrays, Output, shown
 from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.exporters.sentence import inputs_of
 from onnxfuse.exporters.tasks import auto_classes, checked, choose_outputs, class_for, classification, tasks_of
+from onnxfuse.io.hub import require_there
 from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:

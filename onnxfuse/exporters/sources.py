@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from onnxfuse.errors import UsageError
-from onnxfuse.exporters import hub
 from onnxfuse.exporters.api import Opening, frameworks
 from onnxfuse.exporters.checkpoint import Checkpoint
+from onnxfuse.io import hub
 from onnxfuse.runtime.api import Runner
 
 

@@ -16,10 +16,10 @@ from onnxfuse.exporters import keras_hub, tf_transformers, weights
 from onnxfuse.exporters.api import Framework, Opening
 from onnxfuse.exporters.checkpoint import Checkpoint
 from onnxfuse.exporters.description import homes
-from onnxfuse.exporters.hub import require_there
 from onnxfuse.exporters.run_tensorflow import tensorflow_runner
 from onnxfuse.exporters.saved_model import FILE, open_saved_model
 from onnxfuse.io import folders
+from onnxfuse.io.hub import require_there
 from onnxfuse.io.quiet import silent
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxfuse.exporters import hub
+from onnxfuse.io import hub
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
 

@@ -6,7 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from onnxfuse.cli import tables
+from onnxfuse.cli import console, tables
+from onnxfuse.cli.app import VERBS
 from onnxfuse.cli.grid import Grid
 from onnxfuse.cli.health import health_lines
 from tests.cli import outcomes
@@ -25,11 +26,31 @@ TABLES = {
     "run": lambda: tables.run_table(outcomes.ran(outcomes.FOLDER), f"{outcomes.FOLDER}, batch 1, length 128"),
 }
 
+LINES = {"export", "optimize", "explain", "check", "tune", "view", "package", "push"}
+"""Verbs whose results are lines, which no width breaks."""
+
+
+def test_every_verb_is_read():
+    with_tables = {name.partition(",")[0] for name in TABLES}
+    assert with_tables | LINES == {verb.__name__ for verb in VERBS}
+    assert not with_tables & LINES
+    makers = {name for name, each in vars(tables).items() if getattr(each, "__annotations__", {}).get("return") == "Grid"}
+    read = {name for make in TABLES.values() for name in make.__code__.co_names}
+    assert makers - read == {"timing_table"}  # which two of the others are
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_lines_are_whole(capsys, monkeypatch, width):
+    monkeypatch.setattr(console, "out", console._Printer(width=width))
+    lines = [f"{name}  1112345678.9 MB" for name in LONG] + tables.parity_lines(outcomes.parity())
+    console.show(False, {}, *lines)
+    assert capsys.readouterr().out.splitlines() == lines
+
 
 def shown(table: Grid, width: int, **options) -> str:
-    console = Console(file=io.StringIO(), width=width, _environ={}, **options)
-    table.print(console)
-    return console.file.getvalue()
+    printer = Console(file=io.StringIO(), width=width, _environ={}, **options)
+    table.print(printer)
+    return printer.file.getvalue()
 
 
 def framed(text: str) -> list[list[str]]:
@@ -95,10 +116,10 @@ def test_a_column_wider_than_the_terminal_is_left_to_it():
 
 @pytest.mark.parametrize("verb", TABLES)
 def test_a_dumb_terminal_gets_plain_characters(verb, monkeypatch):
-    console = Console(file=io.StringIO(), _environ={"TERM": "dumb"}, force_terminal=True)
-    assert console.width == 80
-    TABLES[verb]().print(console)
-    text = console.file.getvalue()
+    printer = Console(file=io.StringIO(), _environ={"TERM": "dumb"}, force_terminal=True)
+    assert printer.width == 80
+    TABLES[verb]().print(printer)
+    text = printer.file.getvalue()
     assert not set(text) & set("┏┃┡│└━─\x1b…")
     assert all(row[0] in text for row in TABLES[verb]().rows)
 

@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from onnxfuse.errors import ExportError, UsageError
-from onnxfuse.exporters import hub, sources
+from onnxfuse.exporters import sources
+from onnxfuse.io import hub
 
 
 @pytest.fixture
@@ -113,6 +114,22 @@ def test_the_answer_comes_before_torch_is_imported():
     ).stdout
     assert "HF_HUB_OFFLINE is set" in said
     assert said.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("verb", ["run", "export"])
+def test_the_command_line_answers_before_anything_slow_is_imported(verb):
+    code = f"""if True:
+        import sys
+        sys.argv = ["onnxfuse", {verb!r}, "nobody/has-this-model"]
+        from onnxfuse.cli.app import main
+        try:
+            main()
+        except SystemExit as left:
+            slow = ("torch", "transformers", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "sympy")
+            print(left.code, [name for name in slow if name in sys.modules])
+    """
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (result.stdout, result.stderr.count("HF_HUB_OFFLINE is set")) == ("4 []\n", 1)
 
 
 def test_checkpoints_are_opened_so(online, monkeypatch):
