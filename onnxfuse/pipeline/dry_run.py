@@ -16,6 +16,7 @@ from onnxfuse.exporters.tasks import checked
 from onnxfuse.io import folders
 from onnxfuse.io.ours import is_ours
 from onnxfuse.pipeline.export import guard_of
+from onnxfuse.pipeline.optimize import require_countable
 
 NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)
 
@@ -70,6 +71,7 @@ def dry_run(plan: ExportConfig, target: str, require: Sequence[str] = ()) -> Pla
     guard_of(plan, *NAMES)
     with targets.use(target) as chosen:
         name = chosen.name
+        require_countable(require)
     framework = framework_of(plan.source, plan.framework)
     exporter = choose_exporter(plan.exporter, framework)
     opset = choose_opset(exporter, plan.opset)

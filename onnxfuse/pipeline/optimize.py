@@ -92,7 +92,17 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
     with targets.use(plan.target) as target, blaming(plan.source):
+        require_countable(plan.require)  # of the target's fusions, too
         return _optimize(plan, target, progress, source)
+
+
+def require_countable(needs: Sequence[str]) -> None:
+    """Raises UsageError for what ``--require`` cannot ask for: to be asked before the work."""
+    counted = [*(name for name, fusion in catalog.fusions().items() if fusion.operator), "unfused"]
+    for item in needs:
+        name, _, number = item.partition("=")
+        if item != "all" and not (name in counted and number.isdigit()):
+            raise UsageError(f"--require {item}: wanted all, or NAME=NUMBER with NAME one of {', '.join(counted)}")
 
 
 def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: Opened | None) -> Optimized:
@@ -211,10 +221,8 @@ def _require(plan: OptimizeConfig, counts: Mapping[str, int], expected: Mapping[
             if unknown := sorted(set(expected) - set(counts)):
                 raise UsageError(f"the model's family counts {', '.join(unknown)}, which no fusion makes; correct its file")
             needs |= {name: max(needed, counts[name]) for name, needed in expected.items()}
-        elif name in counts and number.isdigit():
-            needs[name] = int(number)
         else:
-            raise UsageError(f"--require {item}: wanted all, or NAME=NUMBER with NAME one of {', '.join(counts)}")
+            needs[name] = int(number)
     cases = [(f"{name}={needed}", _missed(plan, name, counts[name], needed)) for name, needed in needs.items()]
     if failed := [why for _, why in cases if why]:
         raise RequirementError(failed[0], cases)

@@ -16,7 +16,7 @@ from onnxfuse.io.progress import Progress, counted, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.machine import cpu
 from onnxfuse.pipeline.export import Exported, export, guard_of
-from onnxfuse.pipeline.optimize import Optimized, optimize
+from onnxfuse.pipeline.optimize import Optimized, optimize, require_countable
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.step import Step, fitted
 from onnxfuse.runtime import Feeds, Runner, Settings
@@ -104,6 +104,7 @@ def run_all(
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
     with targets.use(target):
+        require_countable(require)
         return _run_all(plan, target, measure, progress, feeds, require)
 
 

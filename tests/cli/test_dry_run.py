@@ -67,6 +67,12 @@ def test_a_hub_id_is_not_looked_up(cli, tmp_path, monkeypatch):
         (["bert-base-cased", "--random-weights", "--target", "abacus"], 2, "no target named 'abacus'"),
         (["bert-base-cased", "--exporter", "magic"], 2, "no exporter named 'magic'"),
         (["empty"], 4, "empty"),
+        (
+            ["bert-base-cased", "--random-weights", "--require", "attentoin=2"],
+            2,
+            "--require attentoin=2: wanted all, or NAME=NUMBER",
+        ),
+        (["bert-base-cased", "--random-weights", "--require", "gelu"], 2, "--require gelu: wanted all, or NAME=NUMBER"),
     ],
 )
 def test_what_would_stop_the_run_stops_it(cli, tmp_path, arguments, code, words):
