@@ -87,7 +87,8 @@ def variables(home: Path) -> dict[str, str]:
         [sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=True
     ).stdout.strip()
     path = os.pathsep.join(each for each in kept["PATH"].split(os.pathsep) if Path(each) != Path(sys.prefix, "bin"))
-    return {"PIP_CACHE_DIR": cache, **kept, "PATH": path, "HOME": str(home)}
+    wide = {"COLUMNS": "200"}  # a slow machine's wide numbers do not part a table
+    return {"PIP_CACHE_DIR": cache, **kept, **wide, "PATH": path, "HOME": str(home)}
 
 
 class Newcomer:

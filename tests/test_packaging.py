@@ -46,7 +46,7 @@ def test_the_readme_names_no_version_by_hand():
 
 
 def test_ci_runs_what_the_readme_tells_newcomers_to():
-    first = re.findall(r"^    make ([a-z-]+)", (ROOT / "README.md").read_text().partition("## Commands")[0], flags=re.MULTILINE)
+    first = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text().partition("## Commands")[0], flags=re.MULTILINE)
     assert first == ["demo", "test", "test-tf"]
     assert set(first) <= set(re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)[0].split())
 
