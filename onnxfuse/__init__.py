@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from onnxfuse.errors import UncalibratedError as UncalibratedError
     from onnxfuse.errors import UsageError as UsageError
     from onnxfuse.integrations.accelerate import accelerate as accelerate
-    from onnxfuse.integrations.accelerate import accelerated as accelerated
     from onnxfuse.integrations.accelerate import load_torch as load_torch
+    from onnxfuse.integrations.accelerated import accelerated as accelerated
     from onnxfuse.integrations.sentences import cross_encoder as cross_encoder
     from onnxfuse.integrations.sentences import sentence_transformer as sentence_transformer
 
@@ -76,17 +76,19 @@ _ERRORS = (
     "UncalibratedError",
     "UsageError",
 )
-_MODULES_OF_TORCH = ("accelerate", "accelerated", "load_torch")
+_MODULES_OF_TORCH = ("accelerate", "load_torch")
+_BLOCKS = ("accelerated",)
 _SENTENCES = ("cross_encoder", "sentence_transformer")
 _MODULES = {
     **dict.fromkeys(_VERBS, "api"),
     **dict.fromkeys(_MODULES_OF_TORCH, "integrations.accelerate"),
+    **dict.fromkeys(_BLOCKS, "integrations.accelerated"),
     **dict.fromkeys(_SENTENCES, "integrations.sentences"),
     **dict.fromkeys(_CONFIGS, "config"),
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
-__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_SENTENCES, *_CONFIGS, *_ERRORS]
+__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_BLOCKS, *_SENTENCES, *_CONFIGS, *_ERRORS]
 
 
 def __getattr__(name: str) -> Any:

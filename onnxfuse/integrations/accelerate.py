@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse import api, catalog
 from onnxfuse.architecture import ALL
-from onnxfuse.errors import ExportError, MissingExtraError, OnnxfuseError, UsageError, one_line
+from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
 from onnxfuse.exporters.description import class_task
 from onnxfuse.exporters.tasks import auto_classes, class_for, task_of
 from onnxfuse.io import atomic, folders
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 PRECISIONS: Mapping[str, str | None] = {"fp32": None, "bf16": "openvino-bf16", "int8": None}
 """The precisions, and the runtime of each that only one has."""
 
+ORIGINAL = "original"
+"""What ``fallback`` may be."""
+
 
 def accelerate(
     model: Any,
@@ -35,6 +37,7 @@ def accelerate(
     runtime: str | None = None,
     threads: int | None = None,
     folder: str | PathLike[str] | None = None,
+    fallback: str | None = None,
     progress: Progress = silent,
     **int8: Any,
 ) -> Accelerated:
@@ -47,22 +50,18 @@ def accelerate(
         runtime: of ``onnxfuse.load``; another than ONNX Runtime must give what that gives.
         threads: of one call; 0 leaves the choice to the runtime.
         folder: where its files go, to be used again with ``load_torch``; gone with the module when not given.
+        fallback: ``original``: a model in memory answers itself what the optimized one refuses (labels, attentions, gradients),
+            and every call once it was moved or trained.
         int8: options of ``onnxfuse.quantize``: ``calibration``, ``data``, ``min_agreement``, ``max_drop`` and others.
 
     Raises:
         OnnxfuseError: the model cannot be exported (ExportError), or what was made computes something else (ParityError).
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r}: wanted one of {', '.join(PRECISIONS)}")
-    runtime = runtime or PRECISIONS[precision]
-    require_known("quantize", int8, api.QuantizeOptions, progress)
-    if int8 and precision != "int8":
-        raise UsageError(f"{next(iter(int8))} is an option of int8, and precision is {precision!r}; leave it out, or choose int8")
-    if precision == "bf16" and runtime != PRECISIONS[precision]:
-        raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
-    if runtime is not None and runtime not in runtimes():
-        raise UsageError(f"no runtime named {runtime!r}; choose one of {', '.join(runtimes())}")
-    if task is None and isinstance(model, str | PathLike):
+    runtime = runtime_for(precision, runtime, fallback, int8, progress)
+    stored = isinstance(model, str | PathLike)
+    if stored and fallback is not None:
+        raise UsageError(f"fallback {fallback!r} is for a model in memory; load {model} with transformers, and accelerate that")
+    if task is None and stored:
         task = class_task(str(model))
     with contextlib.ExitStack() as kept:
         place = kept.enter_context(atomic.scratch()) / "model" if folder is None else Path(folder)
@@ -72,7 +71,28 @@ def accelerate(
             check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
         if precision == "int8":
             api.quantize(place, progress=progress, **int8)
-        return _opened(place, runtime, threads, kept.pop_all() if folder is None else None)
+        made = _opened(place, runtime, threads, kept.pop_all() if folder is None else None)
+        made.stand_by(None if fallback is None else model)
+        return made
+
+
+def runtime_for(
+    precision: str, runtime: str | None, fallback: str | None, int8: Mapping[str, Any], progress: Progress
+) -> str | None:
+    """The runtime that ``accelerate`` opens a model with; None leaves it to the target. Raises UsageError for what it refuses."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}: wanted one of {', '.join(PRECISIONS)}")
+    if fallback not in (None, ORIGINAL):
+        raise UsageError(f"fallback {fallback!r}: wanted {ORIGINAL!r}, or None")
+    runtime = runtime or PRECISIONS[precision]
+    require_known("quantize", int8, api.QuantizeOptions, progress)
+    if int8 and precision != "int8":
+        raise UsageError(f"{next(iter(int8))} is an option of int8, and precision is {precision!r}; leave it out, or choose int8")
+    if precision == "bf16" and runtime != PRECISIONS[precision]:
+        raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
+    if runtime is not None and runtime not in runtimes():
+        raise UsageError(f"no runtime named {runtime!r}; choose one of {', '.join(runtimes())}")
+    return runtime
 
 
 def load_torch(folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> Accelerated:
@@ -135,36 +155,3 @@ def _reduce(self: Accelerated) -> tuple[Any, tuple[Path, str, int]]:
 
 def _reloaded(folder: Path, runtime: str, threads: int) -> Accelerated:
     return load_torch(folder, runtime=runtime, threads=threads)
-
-
-@contextlib.contextmanager
-def accelerated(**options: Any) -> Iterator[None]:
-    """Inside the block, ``from_pretrained`` of ``transformers`` gives accelerated models, where onnxfuse supports what is loaded.
-
-    Args:
-        options: of ``accelerate``.
-
-    Raises:
-        MissingExtraError: ``transformers`` is not installed.
-    """
-    try:
-        from transformers import PreTrainedModel
-    except ImportError as error:
-        raise MissingExtraError("accelerating models", "torch") from error
-    original = PreTrainedModel.__dict__["from_pretrained"]
-
-    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        loaded = original.__func__(cls, *args, **kwargs)
-        whole = loaded[0] if isinstance(loaded, tuple) else loaded
-        try:
-            fast = accelerate(whole, **options)
-        except OnnxfuseError as error:
-            warnings.warn(f"{cls.__name__} stays as it is: {error}", stacklevel=2)
-            return loaded
-        return (fast, *loaded[1:]) if isinstance(loaded, tuple) else fast
-
-    PreTrainedModel.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment,method-assign]
-    try:
-        yield
-    finally:
-        PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]

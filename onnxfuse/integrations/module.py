@@ -9,7 +9,7 @@ import shutil
 import types
 import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,17 +92,34 @@ class Accelerated(torch.nn.Module):
         self.interface, self.runtime_model = interface, model
         self.name_or_path, self.main_input_name = str(folder), model.inputs[0]
         self.base_model_prefix, self.generation_config = "", None
+        self._original: tuple[torch.nn.Module, ...] = ()  # in a tuple, so that it is no part of this module
+        self._replaced = False
         super().train(False)
         self._known = frozenset(interface.parameters) | IGNORED
         if kept is not None:
             self._end = weakref.finalize(self, _close, kept, os.getpid())
 
+    def stand_by(self, original: torch.nn.Module | None) -> None:
+        """Let a model answer what this one refuses; None for none."""
+        self._original = () if original is None else (original,)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs of the class that it stands for, without gradients. See there for the arguments.
+
+        What is refused the original answers, where ``accelerate`` was asked for that.
 
         Raises:
             UsageError: an argument that the graph has no input for, tensors on another device, or what ``Model`` refuses.
         """
+        if not self._replaced:
+            try:
+                return self._run(args, dict(kwargs))
+            except UsageError:
+                if not self._original:
+                    raise
+        return self._original[0](*args, **kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         as_dict = kwargs.pop("return_dict", None)
         given = self._named(args, kwargs)
         feeds = {name: self._array(name, given) for name in self.runtime_model.inputs}
@@ -155,27 +172,46 @@ class Accelerated(torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cpu")
+        return self._first().device
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.float32
+        return self._first().dtype
+
+    def _first(self) -> torch.Tensor:
+        """A tensor of the type and on the device that it computes with."""
+        return next(self._original[0].parameters()) if self._replaced else torch.empty(0)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Those of the original where that stands by; else none."""
+        return (
+            self._original[0].named_parameters(*args, **kwargs) if self._original else super().named_parameters(*args, **kwargs)
+        )
 
     def can_generate(self) -> bool:
         return False
 
     def train(self, mode: bool = True) -> Accelerated:
-        """Evaluation mode, which it is always in. Raises UsageError for training."""
-        if mode:
+        """Evaluation mode, which it is always in. Raises UsageError for training, where no original stands by."""
+        if self._original:
+            self._replaced |= mode  # its weights may change
+            self._original[0].train(mode)
+            self.training = mode
+        elif mode:
             raise UsageError(
                 f"{self.interface.name} is optimized for inference; train the original model, and accelerate it again"
             )
         return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Accelerated:
-        """What ``to``, ``half`` and ``cuda`` go through. Raises UsageError where it would move or change the model."""
+        """What ``to``, ``half`` and ``cuda`` go through. Raises UsageError where it would move or change the model,
+        and no original stands by.
+        """
         probe = fn(torch.zeros(1))
-        if probe.device.type != "cpu" or probe.dtype != torch.float32:
+        if self._original and (self._replaced or probe.device.type != "cpu" or probe.dtype != torch.float32):
+            self._replaced = True
+            self._original[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        elif probe.device.type != "cpu" or probe.dtype != torch.float32:
             raise UsageError(
                 f"{self.interface.name} is optimized for float32 on the CPU, wanted {probe.dtype} on {probe.device}; "
                 "use the original model"

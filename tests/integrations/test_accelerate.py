@@ -312,3 +312,65 @@ def test_what_is_no_model_is_refused(tmp_path):
         onnxfuse.accelerate(torch.nn.Linear(2, 2))
     with pytest.raises(UsageError, match="is no folder"):
         onnxfuse.load_torch(tmp_path / "nothing")
+
+
+def test_what_it_refuses_the_original_answers_where_that_is_asked(original):
+    model = copy.deepcopy(original)
+    fast, given = onnxfuse.accelerate(model, fallback="original"), ids(2, 5)
+    labels = torch.tensor([0, 2])
+    assert fast(given).loss is None and not fast(given).logits.requires_grad
+    torch.testing.assert_close(fast(given, labels=labels).loss, model(given, labels=labels).loss)
+    assert fast(inputs_embeds=torch.zeros(1, 3, 32, requires_grad=True)).logits.requires_grad
+    assert fast.double().dtype == torch.float64 == fast(given).logits.dtype
+    trained = onnxfuse.accelerate(model.float(), fallback="original")
+    assert trained.train().training and model.training and len(list(trained.parameters())) == len(list(model.parameters()))
+    assert not trained.eval().training and trained(given).logits.requires_grad, "its weights may have changed"
+    for wrong, words in (({"fallback": "other"}, "fallback 'other': wanted 'original'"), ({}, "is for a model in memory")):
+        with pytest.raises(UsageError, match=words):
+            onnxfuse.accelerate("folder", **({"fallback": "original"} | wrong))
+
+
+def test_blocks_end_nest_and_hold_in_their_thread_alone(original, tmp_path):
+    original.save_pretrained(tmp_path / "bert")
+    kind, before = transformers.BertForSequenceClassification, transformers.PreTrainedModel.__dict__["from_pretrained"]
+    seen, entered, leave = [], threading.Event(), threading.Event()
+
+    def beside():
+        seen.append(kind.from_pretrained(tmp_path / "bert"))
+        with onnxfuse.accelerated():
+            entered.set()
+            leave.wait(60)
+
+    with pytest.raises(KeyError), onnxfuse.accelerated():
+        with onnxfuse.accelerated(threads=1):
+            assert kind.from_pretrained(tmp_path / "bert").runtime_model.settings.threads == 1
+        exported = onnxfuse.export(tmp_path / "bert", tmp_path / "out")
+        thread = threading.Thread(target=beside)
+        thread.start()
+        entered.wait(60)
+        raise KeyError
+    assert exported.path.is_file() and type(seen[0]) is kind
+    assert type(kind.from_pretrained(tmp_path / "bert")) is kind
+    leave.set()
+    thread.join()
+    assert transformers.PreTrainedModel.__dict__["from_pretrained"] is before
+    for options, words in (({"folder": "x"}, "folder is for one model"), ({"min_cosine": 0.9}, "is an option of int8")):
+        with pytest.raises(UsageError, match=words), onnxfuse.accelerated(**options):
+            pass
+
+
+def test_a_block_opens_our_folders(original, tokenizer, tmp_path):
+    original.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    onnxfuse.export(tmp_path / "bert", tmp_path / "ours")
+    wanted = transformers.pipeline("text-classification", model=str(tmp_path / "bert"))(TEXTS, batch_size=2)
+    with onnxfuse.accelerated(threads=1):
+        pipe = transformers.pipeline("text-classification", model=str(tmp_path / "ours"))
+        with pytest.raises(UsageError, match="holds a BertForSequenceClassification, and BertModel is asked for"):
+            transformers.AutoModel.from_pretrained(tmp_path / "ours")
+    assert pipe.model.runtime_model.settings.threads == 1
+    assert_close(pipe(TEXTS, batch_size=2), wanted)
+    outside = transformers.pipeline(
+        "text-classification", model=onnxfuse.load_torch(tmp_path / "ours"), tokenizer=str(tmp_path / "ours")
+    )
+    assert_close(outside(TEXTS, batch_size=2), wanted)
