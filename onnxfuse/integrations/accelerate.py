@@ -15,7 +15,8 @@ from onnxfuse.exporters.description import class_task
 from onnxfuse.exporters.tasks import auto_classes, class_for, task_of
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.pipeline.arguments import require_known
+from onnxfuse.model import BEST
+from onnxfuse.pipeline.arguments import path_of, require_known
 from onnxfuse.pipeline.check import check_runtime
 from onnxfuse.runtime import Settings, runtimes
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PRECISIONS: Mapping[str, str | None] = {"fp32": None, "bf16": "openvino-bf16", "int8": None}
 """The precisions, and the runtime of each that only one has."""
+
+SHOWN = ("output_attentions", "output_hidden_states")
+"""What a config may ask for, and only the original gives."""
 
 ORIGINAL = "original"
 """What ``fallback`` may be."""
@@ -59,6 +63,7 @@ def accelerate(
     """
     runtime = runtime_for(precision, runtime, fallback, int8, progress)
     stored = isinstance(model, str | PathLike)
+    _require_plain(model, fallback)
     if stored and fallback is not None:
         raise UsageError(f"fallback {fallback!r} is for a model in memory; load {model} with transformers, and accelerate that")
     if task is None and stored:
@@ -71,9 +76,28 @@ def accelerate(
             check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
         if precision == "int8":
             api.quantize(place, progress=progress, **int8)
-        made = _opened(place, runtime, threads, kept.pop_all() if folder is None else None)
+        file = folders.QUANTIZED if precision == "int8" else folders.OPTIMIZED
+        made = _opened(place / file, runtime, threads, kept.pop_all() if folder is None else None)
         made.stand_by(None if fallback is None else model)
         return made
+
+
+def _require_plain(model: Any, fallback: str | None) -> None:
+    """Raises UsageError for what is optimized already, and where a config asks for what an optimized model does not give."""
+    if isinstance(model, str | PathLike):
+        place = Path(model)
+        weights = not place.is_dir() or any(path.suffix in (".safetensors", ".h5", ".keras") for path in place.iterdir())
+        if not weights and folders.models_in(place, BEST):
+            raise UsageError(f"{model} holds an exported model; open it with onnxfuse.load_torch({str(model)!r})")
+        return
+    if hasattr(model, "runtime_model"):
+        raise UsageError(f"{type(model).__name__} is optimized already")
+    config = getattr(model, "config", None)
+    if fallback is None and (shown := [name for name in SHOWN if getattr(config, name, False) is True]):
+        raise UsageError(
+            f"the model's config asks for {shown[0]}, which an optimized model does not give; set config.{shown[0]} = False, or "
+            f"give fallback={ORIGINAL!r}"
+        )
 
 
 def runtime_for(
@@ -96,14 +120,20 @@ def runtime_for(
 
 
 def load_torch(folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> Accelerated:
-    """A folder that ``export``, ``run``, ``optimize`` or ``Accelerated.save`` wrote, as a torch module. Raises OnnxfuseError."""
-    place = Path(folder)
-    if not place.is_dir():
-        raise UsageError(f"{place} is no folder; give the one that holds model.onnx and config.json")
+    """A folder that ``export``, ``run``, ``optimize`` or ``Accelerated.save`` wrote, as a torch module; of a file, that one.
+
+    Raises:
+        OnnxfuseError: nothing is there, or it cannot be opened.
+    """
+    place = path_of(folder, "the folder")
+    if not place.exists():
+        raise UsageError(f"{place} is no folder and no file; give the folder that holds model.onnx and config.json")
     return _opened(place, runtime, threads)
 
 
-def _opened(folder: Path, runtime: str | None, threads: int | None, kept: contextlib.ExitStack | None = None) -> Accelerated:
+def _opened(path: Path, runtime: str | None, threads: int | None, kept: contextlib.ExitStack | None = None) -> Accelerated:
+    """The model of a folder, or a file in one, as a module."""
+    folder = path if path.is_dir() else folders.home_of(path)
     fields = folders.read_config(folder / folders.MODEL)
     try:
         import transformers
@@ -115,7 +145,7 @@ def _opened(folder: Path, runtime: str | None, threads: int | None, kept: contex
         config = transformers.AutoConfig.from_pretrained(folder)
     except Exception as error:
         raise ExportError(f"{folder}: transformers cannot read config.json ({one_line(error)}); export it again") from error
-    model = api.load(folder, runtime=runtime, threads=threads)
+    model = api.load(path, runtime=runtime, threads=threads)
     interface = Interface.of(_class_name(fields, config, folder))
     if foreign := [name for name in model.outputs if name not in interface.outputs]:
         raise ExportError(
@@ -145,13 +175,16 @@ def _class_name(fields: Mapping[str, Any], config: Any, folder: Path) -> str:
     return saved_as
 
 
-def _reduce(self: Accelerated) -> tuple[Any, tuple[Path, str, int]]:
-    """A pickle holds the path of the folder, no weights. Raises UsageError where the folder goes with the module."""
+def _reduce(self: Accelerated) -> tuple[Any, tuple[Path, str, int, str]]:
+    """A pickle holds the path of the file, no weights. Raises UsageError where the file goes with the module."""
     if self.kept is not None:
         raise UsageError("its files go with it; save(folder) it, or accelerate it with folder=, and pickle what load_torch gives")
-    settings = self.runtime_model.settings
-    return _reloaded, (self.folder.absolute(), settings.runtime, settings.threads)
+    path, settings = self.runtime_model.path.absolute(), self.runtime_model.settings
+    return _reloaded, (path, settings.runtime, settings.threads, self.fingerprint)
 
 
-def _reloaded(folder: Path, runtime: str, threads: int) -> Accelerated:
-    return load_torch(folder, runtime=runtime, threads=threads)
+def _reloaded(path: Path, runtime: str, threads: int, fingerprint: str) -> Accelerated:
+    """Raises UsageError where another model lies there now."""
+    if path.is_file() and folders.fingerprint(path) != fingerprint:
+        raise UsageError(f"{path} is another model than the one that was pickled; give each model a folder of its own")
+    return load_torch(path, runtime=runtime, threads=threads)

@@ -20,8 +20,10 @@ import transformers
 from transformers.utils.generic import ModelOutput
 
 from onnxfuse.architecture import IDS, MASK, PROMPT, TYPES
-from onnxfuse.errors import ExportError, UsageError
-from onnxfuse.model import Model
+from onnxfuse.errors import ExportError, UsageError, first_line
+from onnxfuse.integrations.accelerate import SHOWN
+from onnxfuse.io import folders
+from onnxfuse.model import BEST, Model
 
 ABSENT: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     MASK: np.ones_like,
@@ -90,6 +92,7 @@ class Accelerated(torch.nn.Module):
         super().__init__()
         self.config, self.folder, self.kept = config, folder, kept
         self.interface, self.runtime_model = interface, model
+        self.fingerprint = folders.fingerprint(model.path)
         self.name_or_path, self.main_input_name = str(folder), model.inputs[0]
         self.base_model_prefix, self.generation_config = "", None
         self._original: tuple[torch.nn.Module, ...] = ()  # in a tuple, so that it is no part of this module
@@ -138,6 +141,9 @@ class Accelerated(torch.nn.Module):
         named = dict(zip(self.interface.parameters, args, strict=False))
         if twice := sorted(set(named) & set(kwargs)):
             raise UsageError(f"{twice[0]} is given twice")
+        for name in SHOWN:
+            if getattr(self.config, name, False) is True:
+                named.setdefault(name, True)
         named |= kwargs
         for name, value in named.items():
             if name not in self._known and value is not None:
@@ -207,7 +213,10 @@ class Accelerated(torch.nn.Module):
         """What ``to``, ``half`` and ``cuda`` go through. Raises UsageError where it would move or change the model,
         and no original stands by.
         """
-        probe = fn(torch.zeros(1))
+        try:
+            probe = fn(torch.zeros(1))
+        except (AssertionError, RuntimeError) as error:  # a PyTorch without that device
+            raise UsageError(f"{self.interface.name} is optimized for float32 on the CPU: {first_line(error)}") from error
         if self._original and (self._replaced or probe.device.type != "cpu" or probe.dtype != torch.float32):
             self._replaced = True
             self._original[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -224,6 +233,10 @@ class Accelerated(torch.nn.Module):
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise UsageError(f"{to} is there already, and not an empty folder; give a new one")
         shutil.copytree(self.folder, to, dirs_exist_ok=True)
+        name = self.runtime_model.path.name
+        for better in BEST[: BEST.index(name)] if name in BEST else ():  # of an earlier run there; a folder's load takes these
+            for each in to.glob(f"{Path(better).stem}.*"):
+                each.unlink()
         return to
 
     save_pretrained = save

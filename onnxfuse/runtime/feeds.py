@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.architecture import PROMPT
+from onnxfuse.architecture import IDS, PROMPT, TYPES
 from onnxfuse.errors import UsageError, first_line
 from onnxfuse.runtime.api import Feeds
 
@@ -40,6 +40,10 @@ BESIDE = frozenset(
     }
 )
 """What tokenizers and image processors of transformers give beside what a model takes: passed over where it does not."""
+
+
+WORDS = frozenset({IDS, TYPES})
+"""Inputs that are looked up in tables."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ def feeds_for(inputs: Mapping[str, Input], *args: Any, **kwargs: Any) -> Feeds:
     if PROMPT in feeds and not feeds[PROMPT].ndim:
         feeds[PROMPT] = np.full(rows, feeds[PROMPT])
     _require_sizes(inputs, feeds)
+    for name in WORDS & feeds.keys():
+        if feeds[name].size and (least := feeds[name].min()) < 0:  # which graphs count from a table's end
+            raise UsageError(f"input {name} holds {least}, wanted 0 or more: the number of a token, or of a segment")
     return feeds
 
 

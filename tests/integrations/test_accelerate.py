@@ -310,7 +310,7 @@ def test_a_folder_with_outputs_of_another_kind_is_refused(tmp_path):
 def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(ExportError, match="no transformers model"):
         onnxfuse.accelerate(torch.nn.Linear(2, 2))
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is no folder and no file"):
         onnxfuse.load_torch(tmp_path / "nothing")
 
 
@@ -374,3 +374,46 @@ def test_a_block_opens_our_folders(original, tokenizer, tmp_path):
         "text-classification", model=onnxfuse.load_torch(tmp_path / "ours"), tokenizer=str(tmp_path / "ours")
     )
     assert_close(outside(TEXTS, batch_size=2), wanted)
+
+
+def test_the_precision_that_is_asked_for_is_opened_whatever_lies_there(original, tmp_path):
+    """A folder of an earlier int8 model: its load takes int8, ``accelerate`` what it was asked for."""
+    onnxfuse.accelerate(original, precision="int8", folder=tmp_path / "f")
+    fast = onnxfuse.accelerate(original, folder=tmp_path / "f")
+    assert fast.runtime_model.path.name == "model_optimized.onnx"
+    assert (tmp_path / "f" / "model_quantized.onnx").is_file(), "made from the same export, so it stays"
+    assert onnxfuse.load_torch(fast.save(tmp_path / "saved")).runtime_model.path.name == "model_optimized.onnx"
+    assert pickle.loads(pickle.dumps(fast)).runtime_model.path == fast.runtime_model.path
+    file = tmp_path / "f" / "model_optimized.onnx"
+    assert onnxfuse.load_torch(file).runtime_model.path == file
+
+
+def test_a_pickle_of_a_model_that_another_has_replaced_is_refused(original, tmp_path):
+    content = pickle.dumps(onnxfuse.accelerate(original, folder=tmp_path / "f"))
+    other = transformers.BertForTokenClassification(transformers.BertConfig(**TEXT))
+    onnxfuse.accelerate(other, folder=tmp_path / "f")
+    with pytest.raises(UsageError, match="is another model than the one that was pickled"):
+        pickle.loads(content)
+
+
+def test_what_a_config_asks_for_is_not_dropped(original, fast, monkeypatch):
+    asking = copy.deepcopy(original)
+    asking.config.output_hidden_states = True
+    with pytest.raises(UsageError, match=r"the model's config asks for output_hidden_states, .* or give fallback='original'"):
+        onnxfuse.accelerate(asking)
+    assert onnxfuse.accelerate(asking, fallback="original")(ids(1, 4)).hidden_states is not None
+    monkeypatch.setattr(fast.config, "output_hidden_states", True)
+    with pytest.raises(UsageError, match="output_hidden_states"):
+        fast(ids(1, 4))
+
+
+def test_what_cannot_be_accelerated_is_told_first(fast, tmp_path):
+    with pytest.raises(UsageError, match="is optimized already"):
+        onnxfuse.accelerate(fast)
+    kept = fast.save(tmp_path / "kept")
+    with pytest.raises(UsageError, match=r"holds an exported model; open it with onnxfuse\.load_torch"):
+        onnxfuse.accelerate(kept)
+    with pytest.raises(UsageError, match="input input_ids holds -1, wanted 0 or more"):
+        fast(ids(1, 4) - ids(1, 4) - 1)
+    with pytest.raises(UsageError, match="optimized for float32 on the CPU"):
+        fast.cuda()
