@@ -31,18 +31,25 @@ from onnxfuse.rewrite.driver import Line
 from onnxfuse.rewrite.graph_proof import compare, observe
 from onnxfuse.rewrite.passes import Context, Result
 from onnxfuse.rewrite.proof import Verdict
+from onnxfuse.rewrite.rule import MARK
 
 NAME = "unpad"
 
 
 @dataclass(frozen=True)
 class Padding:
-    """What became of padding: why it is ``kept`` ("" when it is gone), and the outputs that now show ``zeros`` for it."""
+    """What became of padding: why it is ``kept`` ("" when it is gone), and the outputs that now show ``zeros`` for it.
+
+    ``earlier``: it was removed from the model before, so that nothing is left to do.
+    """
 
     kept: str = ""
     zeros: tuple[str, ...] = ()
+    earlier: bool = False
 
     def __str__(self) -> str:
+        if self.earlier:
+            return "removed already"
         shown = f", {', '.join(self.zeros)} zero there" if self.zeros else ""
         return f"kept: {self.kept}" if self.kept else f"removed{shown}"
 
@@ -72,6 +79,11 @@ class RemovePadding:
         return PaddingResult(not padding.kept, padding)
 
 
+def _is_packed(graph: ir.Graph) -> bool:
+    """Whether rows of real tokens are taken out of a graph by what this pass writes."""
+    return any(node.op_type == "NonZero" and (node.outputs[0].name or "").startswith(f"{NAME}{MARK}") for node in graph)
+
+
 def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: Context | None = None) -> Padding:
     """Remove padding in place, or leave the model untouched and say why.
 
@@ -85,7 +97,7 @@ def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: 
         region = find_region(model.graph, analysis, zeros=zeros)
     except Refused as reason:
         rows.undo(model.graph)
-        return Padding(str(reason))
+        return Padding(str(reason), earlier=_is_packed(model.graph))
     shown = {at: value.name or "" for at, value in enumerate(model.graph.outputs) if value in region.shown}
     prover = None if context is None else context.prover(model)
     if context is None or prover is None:

@@ -64,7 +64,10 @@ def unseen(folder: Path, count: int) -> list[str]:
 
 
 def fast(folder: Path, home: Path, precision: str, **options: Any) -> tuple[Any, Any]:
-    """The checkpoint as a torch module, and as what ``onnxfuse.load`` gives."""
+    """The checkpoint as a torch module, and as what ``onnxfuse.load`` gives; int8 classifiers know inputs of their training."""
+    own = folder / "calibration"
+    if precision == "int8" and own.is_dir() and (own / "labels.npy").is_file():
+        options = {"calibration": str(own), **options}
     module = onnxfuse.accelerate(str(folder), precision=precision, folder=home / precision, threads=1, **options)
     return module, onnxfuse.load(home / precision, threads=1)
 

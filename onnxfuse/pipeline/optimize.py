@@ -173,7 +173,7 @@ def _fused(model: ir.Model, target: Target, plan: OptimizeConfig) -> Fused:
     without = plan.without | ({UNPAD} if plan.unpad is False else set())
     prove = plan.verify == "each"
     fused = fuse(model, target, only=plan.only, without=without, zeros=plan.unpad is True, prove=prove, listener=listener)
-    if plan.unpad and fused.padding.kept:
+    if plan.unpad and fused.padding.kept and not fused.padding.earlier:
         raise RequirementError(f"--unpad: padding stays, {fused.padding.kept}; leave --unpad out to optimize with padding")
     return fused
 

@@ -4,8 +4,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxfuse.config import OptimizeConfig
 from onnxfuse.fusions import unpad as module
 from onnxfuse.fusions.unpad import Padding, RemovePadding, unpad
+from onnxfuse.pipeline.explain import padding_of
+from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.sessions import compute, infer, open_session, run
 from onnxfuse.verify.masks import MASKS, by_choice, mask_of
@@ -103,3 +106,14 @@ def test_another_mask_stays(mask):
     before = lines(kept)
     assert unpad(kept, analysis_of(kept)).kept == "input 'attention_mask' has rank 3, wanted [B,S]"
     assert lines(kept) == before
+
+
+def test_a_model_whose_padding_is_gone_says_so(bert_export, tmp_path):
+    """Also where it is optimized again, as another tool's package of it is, and int8."""
+    source = bert_export / "export" / "model.onnx"
+    optimize(OptimizeConfig(source, tmp_path / "once.onnx"))
+    again = optimize(OptimizeConfig(tmp_path / "once.onnx", tmp_path / "twice.onnx", model_type="bert"))
+    assert str(again.padding) == str(padding_of(tmp_path / "once.onnx", model_type_="bert")) == "removed already"
+    optimize(OptimizeConfig(tmp_path / "once.onnx", tmp_path / "asked.onnx", model_type="bert", unpad=True))
+    optimize(OptimizeConfig(source, tmp_path / "kept.onnx", unpad=False))
+    assert str(padding_of(tmp_path / "kept.onnx", model_type_="bert")) == "removed"
