@@ -15,6 +15,7 @@ from onnxfuse import catalog, targets
 from onnxfuse.errors import UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding, PaddingResult, RemovePadding
+from onnxfuse.io.progress import Share, counted, untold
 from onnxfuse.normalize import (
     arithmetic,
     batch_merge,
@@ -210,6 +211,7 @@ def fuse(
     zeros: bool = False,
     prove: bool = False,
     listener: Listener | None = None,
+    tell: Share = untold,
 ) -> Fused:
     """Rewrite ``model`` in place for ``target``.
 
@@ -220,6 +222,7 @@ def fuse(
         zeros: whether outputs may show zeros at padded positions, so that padding can be removed there too.
         prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
         listener: is told of each rewrite after it is made.
+        tell: is told which part of the passes is done.
 
     Raises:
         UsageError: an unknown rule, or a model whose opset the target's runtimes do not read.
@@ -228,19 +231,24 @@ def fuse(
     with target.in_use():
         chosen = select(target, only, without)
         context = Context(compute, infer, Trace(listener=listener), prove, chosen.without)
-        return _fuse(model, target, chosen, context, zeros=zeros)
+        return _fuse(model, target, chosen, context, tell, zeros=zeros)
 
 
-def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, *, zeros: bool) -> Fused:
-    canonical(model, target, chosen, context)
+CANONICAL = 0.6
+"""The share of the time of all passes in which a model is brought to normal form and fused."""
+
+
+def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, tell: Share, *, zeros: bool) -> Fused:
+    canonical(model, target, chosen, context, tell)
     counts = count(model)
     lowered = chosen.lowerings_at(model.opset_imports[""])
-    results = [context.apply(each, model) for each in finishing(chosen.hoisting, lowered, chosen.normal, zeros=zeros)]
+    passes = finishing(chosen.hoisting, lowered, chosen.normal, zeros=zeros)
+    results = [context.apply(each, model) for each in counted(passes, tell, begin=CANONICAL)]
     padding = next((result.padding for result in results if isinstance(result, PaddingResult)), Padding("left out"))
     return Fused(counts, padding, context.trace)
 
 
-def canonical(model: ir.Model, target: Target, chosen: Selection, context: Context) -> None:
+def canonical(model: ir.Model, target: Target, chosen: Selection, context: Context, tell: Share = untold) -> None:
     """Bring ``model`` to normal form and fuse it, in place: one standard operator for each thing an encoder does.
 
     Raises:
@@ -252,7 +260,8 @@ def canonical(model: ir.Model, target: Target, chosen: Selection, context: Conte
             f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
             f"export it again with --opset {target.highest}"
         )
-    for each in (*normal_form(max(target.opset, LOWEST_OPSET), chosen.normal), *fusing(chosen.fusions)):
+    passes = (*normal_form(max(target.opset, LOWEST_OPSET), chosen.normal), *fusing(chosen.fusions))
+    for each in counted(passes, tell, end=CANONICAL):
         context.apply(each, model)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from onnxfuse import optimizer
 from onnxfuse.errors import UsageError
+from onnxfuse.io import onnx_file
 from onnxfuse.optimizer import NEEDED, fuse, ordered, rule_names
 from onnxfuse.rewrite import Fusion
 from onnxfuse.rewrite.passes import Context, Repeat, Result, Rules, names
@@ -70,3 +71,11 @@ def test_passes_repeat_until_none_has_anything_left_to_do():
 
 def test_names_are_those_of_passes_and_of_their_rules():
     assert names((Repeat((Rules("some", optimizer.NORMAL_RULES[:1]),)),)) == ["some", optimizer.NORMAL_RULES[0].name]
+
+
+def test_fusing_tells_how_much_is_done(bert_export):
+    model, told = onnx_file.load(bert_export / "export" / "model.onnx"), []
+    fuse(model, find("cpu"), tell=lambda done, step: told.append(done))
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert 0.5 < told[-1] < 1

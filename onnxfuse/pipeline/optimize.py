@@ -17,7 +17,7 @@ from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.io.ours import Replaceable, inputs_of
-from onnxfuse.io.progress import Progress, silent
+from onnxfuse.io.progress import Progress, Share, silent
 from onnxfuse.model import METADATA
 from onnxfuse.optimizer import Fused, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
@@ -117,8 +117,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     unknown = _unknown(source.config, plan, progress)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
-    progress(f"fusing for {target.name}")
-    fused = _fused(model, target, plan)
+    fused = _fused(model, target, plan, partial(progress, f"fusing for {target.name}"))
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
     expected = {} if unknown else _expected(family, source.config, target)
@@ -167,12 +166,12 @@ def _unknown(config: Mapping[str, Any], plan: OptimizeConfig, progress: Progress
     return unknown
 
 
-def _fused(model: ir.Model, target: Target, plan: OptimizeConfig) -> Fused:
+def _fused(model: ir.Model, target: Target, plan: OptimizeConfig, tell: Share) -> Fused:
     """The model fused in place. Raises UsageError, ModelError; RequirementError when padding was to go and stays."""
     listener = None if plan.dump is None else Dump(model, plan.dump)
     without = plan.without | ({UNPAD} if plan.unpad is False else set())
-    prove = plan.verify == "each"
-    fused = fuse(model, target, only=plan.only, without=without, zeros=plan.unpad is True, prove=prove, listener=listener)
+    prove, zeros = plan.verify == "each", plan.unpad is True
+    fused = fuse(model, target, only=plan.only, without=without, zeros=zeros, prove=prove, listener=listener, tell=tell)
     if plan.unpad and fused.padding.kept and not fused.padding.earlier:
         raise RequirementError(f"--unpad: padding stays, {fused.padding.kept}; leave --unpad out to optimize with padding")
     return fused
