@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from onnxfuse.integrations.accelerated import accelerated as accelerated
     from onnxfuse.integrations.sentences import cross_encoder as cross_encoder
     from onnxfuse.integrations.sentences import sentence_transformer as sentence_transformer
+    from onnxfuse.model import Model as Model
+    from onnxfuse.verify.parity import Parity as Parity
 
 _VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "push", "quantize")
 _CONFIGS = (
@@ -86,9 +88,11 @@ _MODULES = {
     **dict.fromkeys(_SENTENCES, "integrations.sentences"),
     **dict.fromkeys(_CONFIGS, "config"),
     **dict.fromkeys(_ERRORS, "errors"),
+    "Model": "model",
+    "Parity": "verify.parity",
 }
 
-__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_BLOCKS, *_SENTENCES, *_CONFIGS, *_ERRORS]
+__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_BLOCKS, *_SENTENCES, *_CONFIGS, *_ERRORS, "Model", "Parity"]
 
 
 def __getattr__(name: str) -> Any:
@@ -99,4 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)

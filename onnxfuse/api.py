@@ -81,7 +81,7 @@ def export(
         raise UsageError("the source is an empty text, wanted a hub id, a checkpoint's folder or a loaded model")
     if given is None and output is None:
         raise UsageError("a loaded model has no name to export it under; give output, a folder")
-    out = folders.export_folder(given or "model", None if output is None else Path(output))
+    out = folders.export_folder(given or "model", None if output is None else path_of(output, "output"))
     named = cast(dict[str, Any], options | {"outputs": names(options.get("outputs", ()), "outputs")})
     plan = ExportConfig(given or type(source).__name__, out, **named)
     if plan.format not in exporting.FORMATS:

@@ -1,4 +1,4 @@
-"""Exported sentence encoders and cross-encoders as models of sentence-transformers: the same vectors and scores."""
+"""Exported sentence encoders and cross-encoders as models of sentence-transformers: the same vectors and scores in float32."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
-from onnxfuse.architecture import OUTPUTS, PIXELS
+from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.module_readers import PROMPTS, read_config
 from onnxfuse.io import folders
 from onnxfuse.model import BEST
+from onnxfuse.pipeline.arguments import path_of
 from onnxfuse.runtime import declared
 
 if TYPE_CHECKING:
@@ -27,18 +26,20 @@ CARRIED = ("prompts", "default_prompt_name", "similarity_fn_name")
 def sentence_transformer(
     folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None
 ) -> SentenceTransformer:
-    """An exported sentence encoder as a SentenceTransformer, with the checkpoint's prompts and similarity: the same vectors.
+    """An exported sentence encoder as a SentenceTransformer, with the checkpoint's prompts and similarity.
+
+    In float32 it gives the same vectors; of a folder the int8 model is opened where there is one, as by ``onnxfuse.load``.
 
     Args:
-        folder: what ``export`` or ``run`` wrote of a sentence model.
+        folder: what ``export`` or ``run`` wrote of a sentence model, or an .onnx file in there.
         runtime, threads: as of ``onnxfuse.load``.
 
     Raises:
         OnnxfuseError: no such model is there, it cannot be opened, or sentence-transformers is not installed.
     """
     (output,) = OUTPUTS["sentence-similarity"]
-    place, inputs = _folder_with(Path(folder), output, "export a sentence model, or with --task sentence-similarity")
-    module = _module(place, output, output, runtime, threads, "image" if PIXELS in inputs else "text")
+    path = _model_with(folder, output, "export a sentence model, or with --task sentence-similarity")
+    module, place = _module(path, runtime, threads), folders.home_of(path)
     from sentence_transformers import SentenceTransformer
 
     said = read_config(Home(str(place)), PROMPTS)
@@ -48,10 +49,10 @@ def sentence_transformer(
 
 
 def cross_encoder(folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> CrossEncoder:
-    """An exported cross-encoder as a CrossEncoder: the same scores. Args and Raises as of ``sentence_transformer``."""
+    """An exported cross-encoder as a CrossEncoder: in float32 the same scores. All else as of ``sentence_transformer``."""
     (output,) = OUTPUTS["text-classification"]
-    place, _ = _folder_with(Path(folder), output, "export a cross-encoder, or with --task text-classification")
-    module = _module(place, output, "scores", runtime, threads)
+    path = _model_with(folder, output, "export a cross-encoder, or with --task text-classification")
+    module, place = _module(path, runtime, threads), folders.home_of(path)
     from sentence_transformers import CrossEncoder
 
     said = read_config(Home(str(place)), PROMPTS)
@@ -73,22 +74,24 @@ def _activation(said: Mapping[str, Any], folder: Path) -> Any:
     return kind()
 
 
-def _folder_with(folder: Path, output: str, how: str) -> tuple[Path, list[str]]:
-    """A folder whose model has an output, and the model's inputs. Raises UsageError."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; give the one that holds model.onnx and config.json")
-    path = folders.source_file(folder, *BEST)
-    graph: ir.Graph = declared(path).graph
-    given = [value.name or "" for value in graph.outputs]
-    if output not in given:
-        raise UsageError(f"{path} gives {', '.join(given)}, wanted {output}: {how}")
-    return folder, [value.name or "" for value in graph.inputs]
+def _model_with(given: str | PathLike[str], output: str, how: str) -> Path:
+    """A file, or the best one of a folder, that has an output. Raises UsageError."""
+    place = path_of(given, "the folder")
+    if not place.exists():
+        raise UsageError(
+            f"{place} is no folder and no file; give the folder that holds model.onnx and config.json, or an .onnx file"
+        )
+    path = folders.source_file(place, *BEST)
+    names = [value.name or "" for value in declared(path).graph.outputs]
+    if output not in names:
+        raise UsageError(f"{path} gives {', '.join(names)}, wanted {output}: {how}")
+    return path
 
 
-def _module(folder: Path, output: str, name: str, runtime: str | None, threads: int | None, modality: str = "text") -> Any:
+def _module(path: Path, runtime: str | None, threads: int | None) -> Any:
     try:
         from onnxfuse.integrations.sentence_module import OptimizedTransformer
     except ImportError as error:
         raise MissingExtraError("a model of sentence-transformers", "sentences") from error
-    taken = {"output": output, "name": name, "runtime": runtime, "threads": threads, "modality": modality}
-    return OptimizedTransformer.load(str(folder), init_defaults=taken)
+    taken = {"file": path, "runtime": runtime, "threads": threads}
+    return OptimizedTransformer.load(str(folders.home_of(path)), init_defaults=taken)

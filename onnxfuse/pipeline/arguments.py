@@ -35,6 +35,8 @@ def path_of(given: Any, what: str = "the model") -> Path:
         raise UsageError(f"{what} is a {type(given).__name__}, wanted a path")
     if os.fspath(given) == "":
         raise UsageError(f"{what} is an empty text, wanted a path")
+    if "\0" in os.fspath(given):
+        raise UsageError(f"{what} is {os.fspath(given)!r:.80}, and no path has a null character")
     return Path(given)
 
 

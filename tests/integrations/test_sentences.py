@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import sentence_transformers
 import torch
@@ -96,6 +97,43 @@ def test_a_sentence_model_is_pickled_and_saved(exported, tmp_path):
     assert np.array_equal(pickle.loads(pickle.dumps(fast)).encode(SENTENCES[:5]), wanted)
     fast.save(str(tmp_path / "kept"))
     assert np.array_equal(onnxfuse.sentence_transformer(tmp_path / "kept").encode(SENTENCES[:5]), wanted)
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "kept"), trust_remote_code=True, device="cpu")
+    assert np.array_equal(again.encode(SENTENCES[:5]), wanted)
+
+
+def test_a_file_is_opened_itself_and_saved_so_that_it_is_opened_again(exported, tmp_path):
+    """Of a folder the int8 model is opened; here one stands for it that gives other vectors."""
+    folder = tmp_path / "several"
+    shutil.copytree(exported, folder)
+    shutil.copyfile(folder / "model.onnx", folder / "mine.onnx")
+    graph = onnx.load(folder / "model.onnx")
+    (last,) = [node for node in graph.graph.node if "sentence_embedding" in node.output]
+    last.output[0] = "vectors"
+    graph.graph.node.append(onnx.helper.make_node("Neg", ["vectors"], ["sentence_embedding"]))
+    onnx.save(graph, folder / "model_quantized.onnx")
+    wanted = onnxfuse.sentence_transformer(exported).encode(SENTENCES[:5])
+    assert np.abs(onnxfuse.sentence_transformer(folder).encode(SENTENCES[:5]) + wanted).max() < 1e-5
+    fast = onnxfuse.sentence_transformer(folder / "model_optimized.onnx")
+    assert fast.default_prompt_name == "document"
+    assert np.array_equal(fast.encode(SENTENCES[:5]), wanted)
+    assert np.array_equal(pickle.loads(pickle.dumps(fast)).encode(SENTENCES[:5]), wanted)
+    fast.save(str(tmp_path / "kept"))
+    assert np.array_equal(onnxfuse.sentence_transformer(tmp_path / "kept").encode(SENTENCES[:5]), wanted)
+    with pytest.raises(UsageError, match=r"mine\.onnx would not be found in a folder; call it model\.onnx"):
+        onnxfuse.sentence_transformer(folder / "mine.onnx").save(str(tmp_path / "other"))
+
+
+def test_token_embeddings_are_given_where_the_graph_has_them(original, exported, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"gives sentence_embedding, and token_embeddings is asked for; export it with --outputs"
+    ):
+        onnxfuse.sentence_transformer(exported).encode(SENTENCES[:3], output_value="token_embeddings")
+    names = ["sentence_embedding", "token_embeddings"]
+    onnxfuse.export(original[1], tmp_path / "out", exporter="torchscript", outputs=names)
+    fast = onnxfuse.sentence_transformer(tmp_path / "out")
+    wanted = original[0].encode(SENTENCES[:3], output_value="token_embeddings")
+    for mine, theirs in zip(fast.encode(SENTENCES[:3], output_value="token_embeddings"), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=0)
 
 
 def test_several_processes_encode(exported):
@@ -121,6 +159,10 @@ def test_pairs_are_scored_as_by_the_checkpoint(tokenizer, tmp_path, labels, acti
     assert isinstance(fast, sentence_transformers.CrossEncoder) and fast.num_labels == labels
     assert type(fast.activation_fn) is type(original.activation_fn)
     assert np.abs(fast.predict(PAIRS) - original.predict(PAIRS)).max() < 1e-5
+    file = onnxfuse.cross_encoder(tmp_path / "out" / "model.onnx")
+    file.save_pretrained(str(tmp_path / "kept"))
+    for again in (file, sentence_transformers.CrossEncoder(str(tmp_path / "kept"), trust_remote_code=True, device="cpu")):
+        assert np.array_equal(again.predict(PAIRS), fast.predict(PAIRS))
     if labels == 1:
         ranked = [[entry["corpus_id"] for entry in model.rank(SENTENCES[0], SENTENCES[1:9])] for model in (fast, original)]
         assert ranked[0] == ranked[1]
@@ -129,6 +171,10 @@ def test_pairs_are_scored_as_by_the_checkpoint(tokenizer, tmp_path, labels, acti
 def test_what_is_no_sentence_model_is_refused(exported, tmp_path):
     with pytest.raises(UsageError, match="is no folder"):
         onnxfuse.sentence_transformer(tmp_path / "nothing")
+    for given, words in ((None, "the folder is a NoneType, wanted a path"), ("", "the folder is an empty text, wanted a path")):
+        for opened in (onnxfuse.sentence_transformer, onnxfuse.cross_encoder):
+            with pytest.raises(UsageError, match=words):
+                opened(given)
     with pytest.raises(UsageError, match=r"gives sentence_embedding, wanted logits: export a cross-encoder"):
         onnxfuse.cross_encoder(exported)
 
