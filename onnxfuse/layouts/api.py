@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -76,6 +77,11 @@ class Layout:
     def placed(self, content: Content) -> dict[str, PurePosixPath]:
         """Where the models go, by precision."""
         return {each: PurePosixPath(self.places[each].format(name=content.name)) for each in content.models}
+
+
+def quoted(text: str) -> str:
+    """A text as Python and JavaScript write it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def above(place: PurePosixPath) -> PurePosixPath:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.io.atomic import shown
-from onnxfuse.layouts.api import FLOAT, INT8, Content, Layout
+from onnxfuse.layouts.api import FLOAT, INT8, Content, Layout, quoted
 from onnxfuse.runtime.openvino import reason
 
 PLACES = {FLOAT: "openvino_model.xml", INT8: "openvino_model_quantized.xml"}
@@ -30,7 +30,8 @@ def convert(source: Path, place: Path) -> None:
 
 
 def use(content: Content, precision: str, folder: str) -> str:
-    return f'openvino.Core().compile_model("{folder}/{PLACES[precision]}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})'
+    path = quoted(f"{folder}/{PLACES[precision]}")
+    return f'openvino.Core().compile_model({path}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})'
 
 
 LAYOUT = Layout("openvino", "OpenVINO", PLACES, use, convert=convert, runtime="openvino")

@@ -6,7 +6,7 @@ Source: optimum-onnx 0.1 (``ORTModel.from_pretrained`` looks for model.onnx in t
 from __future__ import annotations
 
 from onnxfuse.architecture import OUTPUTS
-from onnxfuse.layouts.api import HUB, Content, Layout
+from onnxfuse.layouts.api import HUB, Content, Layout, quoted
 
 CLASSES = {
     "feature-extraction": "ORTModelForFeatureExtraction",
@@ -31,7 +31,7 @@ def class_of(content: Content) -> str:
 
 def use(content: Content, precision: str, folder: str) -> str:
     name = HUB[precision].rpartition("/")[2]
-    return f'optimum.onnxruntime.{class_of(content)}.from_pretrained("{folder}", subfolder="onnx", file_name="{name}")'
+    return f'optimum.onnxruntime.{class_of(content)}.from_pretrained({quoted(folder)}, subfolder="onnx", file_name="{name}")'
 
 
 LAYOUT = Layout("optimum", "optimum", HUB, use)

@@ -9,7 +9,7 @@ Source: sentence-transformers 5.7 (``backend.load``: three classes of optimum), 
 from __future__ import annotations
 
 from onnxfuse.architecture import IDS
-from onnxfuse.layouts.api import HUB, Content, Layout
+from onnxfuse.layouts.api import HUB, Content, Layout, quoted
 
 STATES, SCORES = "last_hidden_state", "logits"
 
@@ -41,7 +41,7 @@ def refusal(content: Content) -> str:
 
 def use(content: Content, precision: str, folder: str) -> str:
     name, _ = CLASSES[content.task]
-    return f'sentence_transformers.{name}("{folder}", backend="onnx", model_kwargs={{"file_name": "{HUB[precision]}"}})'
+    return f'sentence_transformers.{name}({quoted(folder)}, backend="onnx", model_kwargs={{"file_name": "{HUB[precision]}"}})'
 
 
 LAYOUT = Layout("sentence-transformers", "sentence-transformers", HUB, use, refusal)

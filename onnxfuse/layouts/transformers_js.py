@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from onnxfuse.architecture import IDS, PIXELS
 from onnxfuse.io import onnx_file
-from onnxfuse.layouts.api import FLOAT, HUB, INT8, Content, Layout
+from onnxfuse.layouts.api import FLOAT, HUB, INT8, Content, Layout, quoted
 
 DTYPES = {FLOAT: "fp32", INT8: "q8"}
 
@@ -45,7 +45,7 @@ def use(content: Content, precision: str, folder: str) -> str:
     name = PIPELINES.get(content.task)
     pooled = name != "feature-extraction" or any(output in POOLED for output in content.outputs)
     call = f'pipeline("{name}", ' if name and pooled else "AutoModel.from_pretrained("
-    return f'await {call}"{folder}", {{ dtype: "{DTYPES[precision]}" }})'
+    return f'await {call}{quoted(folder)}, {{ dtype: "{DTYPES[precision]}" }})'
 
 
 LAYOUT = Layout("transformers.js", "transformers.js", HUB, use, refusal)

@@ -5,6 +5,7 @@ Source: Triton's model configuration (model_config.proto; dims without the batch
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -73,7 +74,7 @@ def _entry(value: ir.Value, batched: bool) -> str:
 
 
 def use(content: Content, precision: str, folder: str) -> str:
-    return f"tritonserver --model-repository {folder}  # model {above(LAYOUT.placed(content)[precision])}"
+    return f"tritonserver --model-repository {shlex.quote(folder)}  # model {above(LAYOUT.placed(content)[precision])}"
 
 
 LAYOUT = Layout("triton", "Triton", {FLOAT: "{name}/1/model.onnx", INT8: "{name}_int8/1/model.onnx"}, use, refusal, texts)

@@ -98,7 +98,7 @@ def package(plan: PackageConfig, progress: Progress = silent) -> Packaged:
     require_elsewhere(plan.out, [home, plan.source.parent])
     guard = Replaceable(inputs_of(plan.source, ()), plan.overwrite)
     places = chosen.placed(content)
-    guard.require_in(plan.out, *map(str, places.values()), folders.RECORD)
+    guard.require_in(plan.out, *map(str, places.values()), *_beside(chosen, content, home), folders.RECORD)
     with atomic.replacing(plan.out / folders.RECORD, guard) as staged:
         root, parity = staged.parent, {}
         for precision, place in places.items():
@@ -208,6 +208,15 @@ def _lay_beside(home: Path, folder: Path) -> None:
         if (folder / name).is_file():
             text = json.dumps(_clean(files.read_json(folder / name)), indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def _beside(chosen: Layout, content: Content, home: Path) -> list[str]:
+    """The names of the files that come beside the models."""
+    names: set[str] = set()
+    for precision, place in chosen.placed(content).items():
+        laid = [*(name for part in _files(home) for name in part), "config.json"]
+        names |= {str(above(place) / name) for name in laid} | {*chosen.texts(content, precision, place)}
+    return sorted(names)
 
 
 SAVED = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.layouts.api import HUB
 from onnxfuse.pipeline.card import CARD, card
 from onnxfuse.pipeline.package import content_of
+
+PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]*\w)?"
+ID = re.compile(rf"{PART}/{PART}", re.ASCII)
+"""What the hub takes for the name of a repository with its owner."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,12 @@ def push(folder: Path, repository: str, progress: Progress = silent, *, private:
         overwrite: whether files may be replaced in a repository that ``push`` did not fill.
 
     Raises:
-        UsageError: the folder is no package in the hub's layout, a file of it was changed, or the repository has files of others.
+        UsageError: no repository can have that name, the folder is no package in the hub's layout, a file of it was changed, or
+            the repository has files of others.
         MissingExtraError: huggingface_hub is not installed. StorageError: the hub cannot be reached, or refuses.
     """
+    if not isinstance(repository, str) or not ID.fullmatch(repository):
+        raise UsageError(f"the repository is {repository!r:.80}, wanted OWNER/NAME, of letters, digits, - _ and .")
     commit.settle(folder)
     steps = _steps(folder)
     names = sorted({name for step in steps for name in step["made"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import onnxfuse
 from onnxfuse.errors import ModelError
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.layouts import layouts
-from onnxfuse.pipeline.package import _clean
+from onnxfuse.pipeline.package import _clean, content_of
 from tests.layouts.conftest import lay
 
 FEEDS = {"input_ids": np.array([[3, 1, 4, 0]]), "attention_mask": np.array([[1, 1, 1, 0]])}
@@ -29,6 +30,16 @@ def files(folder):
 
 def test_every_layout_is_tested():
     assert set(layouts()) == set(PLACES)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_line_that_opens_it_quotes_its_path(name, encoder):
+    content = content_of(encoder / folders.MODEL)
+    line = layouts()[name].use(content, "float", 'my "best" models')
+    if name == "triton":
+        assert shlex.split(line, comments=True)[-1] == 'my "best" models'
+    else:
+        assert r'"my \"best\" models' in line
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -163,7 +174,7 @@ def test_files_of_others_stay_but_with_overwrite(name, encoder, cli, tmp_path):
     (tmp_path / "out" / name).write_text("{}")
     result = cli("package", encoder, "--for", "optimum", "-o", "out")
     assert result.returncode == 2 and f"out/{name} is there" in result.stderr
-    assert ("writing" in result.stderr) == (name == "config.json")  # a model in the way is seen before any work
+    assert "writing" not in result.stderr  # what is in the way is seen before any work
     assert files(tmp_path / "out") == [name] and (tmp_path / "out" / name).read_text() == "{}"
     assert cli("package", encoder, "--for", "optimum", "-o", "out", "--overwrite").returncode == 0
     assert (tmp_path / "out" / name).stat().st_size > 2

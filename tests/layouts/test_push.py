@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import onnxfuse
 from onnxfuse.io import folders, onnx_file
 from tests.cli import documented
 
@@ -160,6 +161,13 @@ def test_only_packages_in_the_hubs_layout_go(encoder, package, hub, cli):
     for folder in ("served", encoder):
         result = cli("push", folder, REPOSITORY)
         assert result.returncode == 2 and "of optimum, sentence-transformers, transformers.js" in result.stderr
+    assert not hub.created
+
+
+@pytest.mark.parametrize("name", ["me/my model", "model", "", "a/b/c", "me/", "me/-x", "me/a..b", "mé/model", 5])
+def test_what_is_no_name_of_a_repository_is_refused_before_the_hub_is_asked(name, package, hub):
+    with pytest.raises(onnxfuse.UsageError, match=r"the repository is .*, wanted OWNER/NAME"):
+        onnxfuse.push(package, name)
     assert not hub.created
 
 
