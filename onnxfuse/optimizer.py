@@ -72,6 +72,7 @@ NORMAL_RULES: tuple[Rule, ...] = (
 )
 """Rules of the normal form, in the order in which they are tried at a node."""
 
+CANONICAL = 0.6  # of the time of all passes
 NEEDED = frozenset({"inline", "name-apart", "convert-opset", "lowering", "tidy"})
 """Passes that cannot be left out: the model would not be one that its target runs."""
 
@@ -222,7 +223,7 @@ def fuse(
         zeros: whether outputs may show zeros at padded positions, so that padding can be removed there too.
         prove: whether to prove each rewrite before it is made; what fails is left as it was and named in the trace.
         listener: is told of each rewrite after it is made.
-        tell: is told which part of the passes is done.
+        tell: is told how much is done.
 
     Raises:
         UsageError: an unknown rule, or a model whose opset the target's runtimes do not read.
@@ -232,10 +233,6 @@ def fuse(
         chosen = select(target, only, without)
         context = Context(compute, infer, Trace(listener=listener), prove, chosen.without)
         return _fuse(model, target, chosen, context, tell, zeros=zeros)
-
-
-CANONICAL = 0.6
-"""The share of the time of all passes in which a model is brought to normal form and fused."""
 
 
 def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, tell: Share, *, zeros: bool) -> Fused:
