@@ -417,3 +417,19 @@ def test_what_cannot_be_accelerated_is_told_first(fast, tmp_path):
         fast(ids(1, 4) - ids(1, 4) - 1)
     with pytest.raises(UsageError, match="optimized for float32 on the CPU"):
         fast.cuda()
+
+
+def test_nothing_is_copied_between_torch_and_the_runtime(fast, monkeypatch):
+    """The runtime reads the tensors' own memory, and the outputs are tensors over the memory that it gives."""
+    given = {name: torch.ones(2, 6, dtype=torch.int64) for name in fast.runtime_model.inputs}
+    run, seen = fast.runtime_model.runner, {}
+
+    def watched(feeds):
+        outputs = run(feeds)
+        seen.update({name: array.ctypes.data for name, array in (feeds | outputs).items()})
+        return outputs
+
+    monkeypatch.setitem(vars(fast.runtime_model), "runner", watched)
+    answer = fast(**given)
+    assert {name: seen[name] for name in given} == {name: tensor.data_ptr() for name, tensor in given.items()}
+    assert answer.logits.data_ptr() == seen["logits"]
