@@ -15,6 +15,7 @@ import pytest
 import transformers
 
 import onnxfuse
+from onnxfuse.cli import console
 from onnxfuse.evaluation.sentences import docstring_sentences
 from onnxfuse.pipeline import doctor, view
 from tests.conftest import BERT_SPECIALS, save_tokenizer
@@ -145,7 +146,7 @@ def _unlike(command: str, result: subprocess.CompletedProcess[str], shown: list[
 def test_every_block_of_the_pages_runs_and_prints_what_it_shows(cli, home, hub, monkeypatch, capsys, pages):
     monkeypatch.setattr(view, "wait", view.stop)
     monkeypatch.setattr(doctor, "WIDTH", 64)
-    monkeypatch.setenv("COLUMNS", "200")  # a slow machine's wide numbers do not part a table
+    monkeypatch.setattr(console.out, "width", 200)  # a slow machine's wide numbers do not part a table
     follower = Follower(home, cli, monkeypatch, capsys)
     wrong = [text for page in (TUTORIAL, *pages) for text in follower.follow(page)]
     assert not wrong, "\n".join(wrong)
