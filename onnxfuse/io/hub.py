@@ -16,6 +16,9 @@ from onnxfuse.errors import ExportError, UsageError
 WAIT = 1.0
 """Seconds that a connection may take before the hub's client is left to try."""
 
+FILE = ".keras"
+"""How the one kind of checkpoint ends that is a file, and so is no hub id."""
+
 FIRST = ("config.json", "modules.json")
 """One of these is in the cache where a checkpoint is."""
 
@@ -78,6 +81,8 @@ def settled(source: Any) -> Iterator[None]:
 
 
 def _may_be_id(source: str) -> bool:
+    if Path(source).suffix == FILE:
+        return False
     hub: Any = importlib.import_module("huggingface_hub.utils")
     try:
         hub.validate_repo_id(source)

@@ -139,3 +139,8 @@ def test_checkpoints_are_opened_so(online, monkeypatch):
     monkeypatch.setattr(sources, "frameworks", lambda: {"pt": opening})
     assert sources.open_checkpoint("a/b", framework="pt") is True
     assert sources.open_checkpoint("a/b", framework="pt", random_weights=True) is False
+
+
+def test_a_file_that_is_not_there_is_no_hub_id():
+    with pytest.raises(UsageError, match=r"missing\.keras is not there"):
+        hub.require_there("missing.keras")
