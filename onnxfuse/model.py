@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse import plugins, targets
-from onnxfuse.errors import ModelError, UsageError, reason
+from onnxfuse.errors import MissingExtraError, ModelError, UsageError, first_line, reason
 from onnxfuse.io import door, folders
+from onnxfuse.measure import fastest
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, runtime_of, runtimes
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
@@ -32,6 +33,7 @@ class Model:
         settings: what it was opened with; printing the model says them.
         inputs, outputs: their names.
         declared: what it says of its inputs, by name.
+        why: why it is this file and runtime, where ``run`` measured several; printing the model says it.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Model:
     outputs: tuple[str, ...]
     declared: Mapping[str, Input] = field(repr=False)
     runner: Runner = field(repr=False, compare=False)
+    why: str = ""
 
     def __call__(self, *args: Any, **feeds: Any) -> Outputs:
         """Run on arrays or lists, by position or by name, of any type that the inputs' can hold: see ``feeds_for``.
@@ -147,7 +150,7 @@ class Model:
         return fill(self._serving, texts, top, batch)
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.settings}"
+        return f"{self.path}: {self.settings}" + (f"; {self.why}" if self.why else "")
 
     def __reduce__(self) -> tuple[Callable[[Path, Settings], Model], tuple[Path, Settings]]:
         """A pickle holds the path and the settings, no weights: who reads it opens the file again. So does ``copy.deepcopy``."""
@@ -165,8 +168,9 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
     """Open a model with the options that measured best for its target.
 
     Args:
-        model: an .onnx file, or a folder; of a folder the int8 model when there is one, else the optimized one, else the export.
-            A file in OpenVINO's own format runs in OpenVINO.
+        model: an .onnx file, or a folder: of a folder what ``run`` measured as the fastest on this kind of machine, where its
+            runtime is installed; else the int8 model when there is one, else the optimized one, else the export. A file in
+            OpenVINO's own format runs in OpenVINO.
         threads: instead of the target's; 0 leaves the choice to the runtime.
         runtime: instead of the target's; a name of ``runtime.runtimes``.
         target: the folder of its target, where that brings operators. Libraries run as code, so none is opened because a
@@ -181,6 +185,21 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
 
 
 def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
+    known, why = fastest.found(Path(model)) if runtime is None else (None, "")
+    if known is not None:
+        path = Path(model) / known.file
+        settings = known.settings if threads is None else replace(known.settings, threads=threads)
+        graph = declared(path)
+        _settings(graph, path)  # its target's operators must be here
+        try:
+            return replace(_opened(path, graph, settings), why=why)
+        except MissingExtraError as error:
+            why = f"{why}, and {first_line(error)}"
+    return replace(_usual(model, threads, runtime), why=why)
+
+
+def _usual(model: Path | str, threads: int | None, runtime: str | None) -> Model:
+    """What is opened where nothing is known of this kind of machine. Raises as ``load``."""
     path = folders.source_file(Path(model), *BEST)
     graph = declared(path)
     settings = _settings(graph, path)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from onnxfuse.cli.grid import Grid
 from onnxfuse.io import folders
 from onnxfuse.measure.benchmark import Timing, ratio
+from onnxfuse.measure.fastest import Fastest
 from onnxfuse.pipeline.ablation import Result
 from onnxfuse.pipeline.compare import Comparison, Row
 from onnxfuse.pipeline.evaluate import Evaluated
@@ -215,16 +216,28 @@ def made_with() -> str:
     return ", ".join(f"{name} {version}" for name, version in folders.versions().items() if name in MAKERS)
 
 
+def fastest_text(fastest: Fastest) -> str:
+    """The form that is the fastest on this machine, and by how much."""
+    if fastest.speed is None:
+        return fastest.name
+    return f"{fastest.name}, {fastest.speed.value:.2f} times as fast as what is opened elsewhere"
+
+
 def run_table(outcome: Run, title: str) -> Grid:
     """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
-    sizes = {name: megabytes(step.size) for name, step in outcome.steps.items()}
+    steps = [*outcome.steps.values(), *([] if outcome.static is None else [outcome.static])]
+    bytes_of = {step.path: step.size for step in steps}
+    sizes = {name: megabytes(bytes_of[path]) for name, path in outcome.paths.items()}
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.fused, outcome.optimize.expected)
     int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize)
     notes = (
         f"optimized: {fused}",
         f"int8: {int8}",
+        *(() if outcome.static is None else (f"static int8: {int8_text(outcome.static)}",)),
+        *outcome.others.refused,
+        f"fastest here, which onnxfuse.load opens: {fastest_text(outcome.fastest)}",
         f"made with {made_with()}",
         f"files and record: {folder}/{folders.RECORD}",
     )

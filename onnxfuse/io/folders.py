@@ -24,6 +24,9 @@ IR, IR_QUANTIZED = "openvino_model.xml", "openvino_model_quantized.xml"
 RUN = (MODEL, IR)
 """What stands for a folder where a model is run and nothing made of it."""
 
+STATIC = "model_quantized_static.onnx"
+"""The int8 model whose activations have scales from calibration, where ``run`` made one beside ``QUANTIZED``."""
+
 LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
 
 EXPORTS = Path("onnx")

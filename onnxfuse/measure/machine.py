@@ -14,7 +14,12 @@ def cpu() -> str:
     told = _told()
     if not told:
         return platform.processor() or platform.machine()
-    return f"{told.get('model name', platform.machine())} ({', '.join(flag for flag in DECISIVE if flag in flags())})"
+    return f"{told.get('model name', platform.machine())} ({', '.join(kind())})"
+
+
+def kind() -> tuple[str, ...]:
+    """The instructions that this machine has of those that decide which form of a model is the fastest."""
+    return tuple(flag for flag in DECISIVE if flag in flags())
 
 
 def flags() -> set[str]:

@@ -21,7 +21,8 @@ def measured(models: Mapping[str, Path]) -> dict[str, Any]:
     """
     step = folders.recorded(next(iter(models.values())).parent).get("benchmark", {})
     rows = step.get("rows", {}) if isinstance(step, dict) else {}
-    known = {row["fingerprint"]: name for name, row in rows.items()} if isinstance(rows, dict) else {}
+    usual_first = reversed(rows.items()) if isinstance(rows, dict) else ()  # a file has a row for each runtime
+    known = {row["fingerprint"]: name for name, row in usual_first}
     found = {each: known.get(folders.fingerprint(path)) for each, path in models.items()}
     if not known or None in found.values():
         return {}

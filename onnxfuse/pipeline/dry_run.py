@@ -18,7 +18,7 @@ from onnxfuse.io.ours import is_ours
 from onnxfuse.pipeline.export import guard_of
 from onnxfuse.pipeline.optimize import require_countable
 
-NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)
+NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)  # and folders.STATIC where a runtime here gains from it
 
 LATER = "as the checkpoint says, which is read when the run begins"
 

@@ -26,6 +26,9 @@ from onnxfuse.quantization.write import write
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
 
+STEPS = {folders.STATIC: "quantize-static"}
+"""What the record calls the step that makes a file, where it lies beside the one of ``quantize``."""
+
 
 @dataclass(frozen=True)
 class Quantized(Step):
@@ -101,7 +104,7 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
         clock.lap("verify")
         ratio = round(saved.size / source.size, 4)
         step = Quantized(plan.out, saved.size, clock.seconds, result, saved, description, uncalibrated, ratio, gate, real)
-        folders.record(plan.out.parent, "quantize", _asked(plan), step.to_json(), staged=staged)
+        folders.record(plan.out.parent, STEPS.get(plan.out.name, "quantize"), _asked(plan), step.to_json(), staged=staged)
     saved.move(plan.out)
     return step
 

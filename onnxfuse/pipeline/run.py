@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxfuse import targets
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
-from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme
+from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError, ParityError, first_line
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, counted, silent
-from onnxfuse.measure import benchmark
+from onnxfuse.measure import benchmark, fastest
+from onnxfuse.measure.fastest import Fastest
 from onnxfuse.measure.machine import cpu
+from onnxfuse.pipeline import forms
 from onnxfuse.pipeline.export import Exported, export, guard_of
+from onnxfuse.pipeline.forms import Others
 from onnxfuse.pipeline.optimize import Optimized, optimize, require_countable
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.step import Step, fitted
+from onnxfuse.quantization.write import QDQ
 from onnxfuse.runtime import Feeds, Runner, Settings
 from onnxfuse.verify import verdict
 from onnxfuse.verify.expected import expect
@@ -35,12 +39,17 @@ S = TypeVar("S", bound=Step)
 INT8 = "int8"
 """The row of the int8 model."""
 
+NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, folders.STATIC)
+"""The models that it may write."""
+
 
 @dataclass(frozen=True)
 class Run:
     """The whole chain's outcome: each step, and the measurement of all its models.
 
-    ``quantize`` is None where nothing was worth quantizing; ``unquantized`` says why.
+    ``quantize`` is None where nothing was worth quantizing; ``unquantized`` says why. ``static`` is the int8 model with scales
+    from calibration, for runtimes that gain from it; ``unstatic`` says why there is none. ``others`` are the forms in other
+    runtimes, and ``fastest`` is the one that ``load`` opens here.
     """
 
     export: Exported
@@ -50,24 +59,31 @@ class Run:
     timings: Mapping[str, benchmark.Timing]
     plan: BenchmarkConfig
     framework: str
-    unquantized: str = ""
+    unquantized: str
+    static: Quantized | None
+    unstatic: str
+    others: Others
+    fastest: Fastest
 
     @property
     def steps(self) -> dict[str, Step]:
-        """What was made, by the names of its rows."""
+        """What was made, by the names of its rows in the usual runtime."""
         return _steps(self.export, self.optimize, self.quantize)
 
     @property
     def paths(self) -> dict[str, Path]:
         """The models by the names of their rows."""
-        return {name: step.path for name, step in self.steps.items()}
+        return {name: step.path for name, step in self.steps.items()} | {form.name: form.path for form in self.others.forms}
 
     def to_json(self) -> dict[str, Any]:
         return {
             "export": self.export.to_json(),
             "optimize": self.optimize.to_json(),
             "quantize": {"skipped": self.unquantized} if self.quantize is None else self.quantize.to_json(),
+            "static": {"skipped": self.unstatic} if self.static is None else self.static.to_json(),
             "results": [self._result(name) for name in self.timings],
+            "refused": list(self.others.refused),
+            "fastest": self.fastest.to_json(),
         }
 
     def _result(self, name: str) -> dict[str, Any]:
@@ -103,14 +119,15 @@ def run_all(
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
-    with targets.use(target):
+    with targets.use(target) as chosen:
         require_countable(require)
-        return _run_all(plan, target, measure, progress, feeds, require)
+        return _run_all(plan, target, chosen.session, measure, progress, feeds, require)
 
 
 def _run_all(
     plan: ExportConfig,
     target: str,
+    session: Settings,
     measure: BenchmarkConfig,
     progress: Progress,
     feeds: Callable[[Checkpoint], list[Feeds]] | None,
@@ -120,17 +137,36 @@ def _run_all(
 
     if measure.threads:
         limit_threads(measure.threads)
-    made = _made(plan, target, measure, progress, require)
+    made = _made(plan, target, session, measure, progress, require)
     exported, measure, models = made.export, made.measure, _steps(made.export, made.optimize, made.quantize)
     framework = frameworks()[exported.framework].label
+    progress("comparing in other runtimes")
+    measured = replace(session, threads=measure.threads)
+    others = Others.of(made.files, measured, exported.original, exported.model.inputs, made.real)
     progress("measuring")
     settings = Settings(threads=measure.threads)
     runners = {framework: checkpoint_runner(exported.checkpoint, measure.threads)}
     runners |= {name: afresh(step.model.runner(settings)) for name, step in models.items()}
+    runners |= {form.name: form.run for form in others.forms}
     profile = exported.model.profile
     inputs = feeds(exported.checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
-    outcome = Run(exported, made.optimize, made.quantize, made.parity, timings, measure, framework, made.unquantized)
+    usual = list(models)[-1]
+    chosen = forms.choose(others, usual, models[usual].path, measured, session.threads, timings)
+    outcome = Run(
+        exported,
+        made.optimize,
+        made.quantize,
+        {**made.parity, **others.parity},
+        timings,
+        measure,
+        framework,
+        made.unquantized,
+        made.static,
+        made.unstatic,
+        others,
+        chosen,
+    )
     kept = f"{', '.join(path.name for path in outcome.paths.values())} are saved there, what was measured is not"
     folders.record(plan.out, "benchmark", measure, _measured(outcome), kept=kept)
     return outcome
@@ -142,7 +178,8 @@ def _measured(outcome: Run) -> dict[str, Any]:
         name: {"file": path.name, "fingerprint": folders.fingerprint(path), "parity": outcome.parity[name].brief}
         for name, path in outcome.paths.items()
     }
-    return {"timings": {name: each.to_json() for name, each in outcome.timings.items()}, "rows": rows, "cpu": cpu()}
+    timings = {name: each.to_json() for name, each in outcome.timings.items()}
+    return {"timings": timings, "rows": rows, "cpu": cpu(), fastest.KEY: outcome.fastest.to_json()}
 
 
 @dataclass
@@ -154,10 +191,24 @@ class _Made:
     optimize: Optimized
     quantize: Quantized | None
     unquantized: str
+    static: Quantized | None
+    unstatic: str
     parity: dict[str, Parity]
 
+    @property
+    def files(self) -> list[Path]:
+        """What can be used in other forms."""
+        return [step.path for step in (self.optimize, self.quantize, self.static) if step is not None]
 
-def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: Progress, require: tuple[str, ...]) -> _Made:
+    @property
+    def real(self) -> Real | None:
+        """What int8 was calibrated with."""
+        return None if self.quantize is None else self.quantize.real
+
+
+def _made(
+    plan: ExportConfig, target: str, session: Settings, measure: BenchmarkConfig, progress: Progress, require: tuple[str, ...]
+) -> _Made:
     """Export, optimize, quantize and compare; all files take their places together at the end.
 
     Raises:
@@ -167,8 +218,7 @@ def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: P
 
     done: list[Step] = []
     failed: OnnxfuseError | None = None
-    names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)
-    with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *names)) as staged:
+    with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *NAMES)) as staged:
         try:
             exported = export(replace(plan, out=staged.parent), progress, keep=True)
             done.append(exported)
@@ -178,6 +228,8 @@ def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: P
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
+            static, unstatic = _static(optimized, quantized, session, progress)
+            done += [] if static is None else [static]
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real
             parity = _compare_all(exported.original, framework, models, real, progress)
@@ -191,7 +243,8 @@ def _made(plan: ExportConfig, target: str, measure: BenchmarkConfig, progress: P
     if failed is not None:
         raise failed
     exported, optimized = _placed(exported, plan.out), _placed(optimized, plan.out)
-    return _Made(measure, exported, optimized, None if quantized is None else _placed(quantized, plan.out), why, parity)
+    quantized, static = (None if step is None else _placed(step, plan.out) for step in (quantized, static))
+    return _Made(measure, exported, optimized, quantized, why, static, unstatic, parity)
 
 
 def _placed(step: S, folder: Path) -> S:
@@ -205,6 +258,21 @@ def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[
         return quantize(QuantizeConfig(optimized.path, optimized.path.with_name(out.name)), progress, optimized.model), ""
     except NothingToQuantizeError as error:
         return None, str(error) + (f"; {out} is of an earlier run" if out.exists() else "")
+
+
+def _static(
+    optimized: Optimized, quantized: Quantized | None, usual: Settings, progress: Progress
+) -> tuple[Quantized | None, str]:
+    """The int8 model with scales from calibration; or None, and why there is none."""
+    if quantized is None or quantized.real is None:
+        return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
+    if not forms.gains(optimized.path, usual):
+        return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
+    plan = QuantizeConfig(optimized.path, optimized.path.with_name(folders.STATIC), Scheme(static=True, format=QDQ))
+    try:
+        return quantize(plan, progress, optimized.model), ""
+    except ParityError as error:
+        return None, first_line(error)
 
 
 def _compare_all(

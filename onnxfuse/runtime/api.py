@@ -61,6 +61,8 @@ class Runtime:
         computes: the precision that it computes in, by the one that a file is stored in, where they differ.
         stored: the precision of a file that is not ONNX; for ONNX the graph tells.
         declares: the inputs, outputs and metadata of a file that is not ONNX, as a model without nodes. Raises as ``open``.
+        integers: of int8 models, those that it multiplies in whole numbers: with activations quantized as each run finds them
+            (``dynamic``), or by scales from calibration (``static``). The others it computes in float, right and slow.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Runtime:
     computes: Mapping[str, str] = field(default_factory=dict)
     stored: Callable[[Path], str] | None = None
     declares: Callable[[Path], ir.Model] | None = None
+    integers: tuple[str, ...] = ("dynamic", "static")
 
     def precision(self, stored: str) -> str:
         """What it computes in when a file is stored in ``stored`` (fp32, fp16, bf16 or int8)."""

@@ -150,7 +150,15 @@ FILES = (".onnx", ".xml")
 """ONNX, and OpenVINO's own format."""
 
 RUNTIMES = (
-    Runtime("openvino", "OpenVINO", partial(open_runner, precision="f32"), FILES, stored=stored, declares=declares),
+    Runtime(
+        "openvino",
+        "OpenVINO",
+        partial(open_runner, precision="f32"),
+        FILES,
+        stored=stored,
+        declares=declares,
+        integers=("static",),
+    ),
     Runtime(
         "openvino-bf16",
         "OpenVINO in bfloat16",
@@ -159,5 +167,6 @@ RUNTIMES = (
         computes={"fp32": "bf16"},
         stored=stored,
         declares=declares,
+        integers=("static",),
     ),
 )

@@ -1,0 +1,137 @@
+"""The forms in which a folder's models can be used: each file in each runtime that computes it as it is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxfuse.errors import MissingExtraError, ModelError, OnnxfuseError, first_line
+from onnxfuse.io import folders
+from onnxfuse.measure import fastest, machine
+from onnxfuse.measure.benchmark import Timing
+from onnxfuse.measure.fastest import Fastest
+from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, runtimes
+from onnxfuse.verify import tolerances, verdict
+from onnxfuse.verify.expected import expect
+from onnxfuse.verify.grid import grid
+from onnxfuse.verify.parity import Parity
+from onnxfuse.verify.profile import Profile
+from onnxfuse.verify.verdict import Real
+
+STORED: Mapping[str, tuple[str, str]] = {
+    folders.OPTIMIZED: ("fp32", ""),
+    folders.QUANTIZED: ("int8", "dynamic"),
+    folders.STATIC: ("int8", "static"),
+}
+"""The precision that each file is stored in, and of int8 where its activations' scales come from."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A file opened in a runtime.
+
+    Args:
+        kind: a row of ``tolerances.TOLERANCES``: what it is held to.
+    """
+
+    path: Path
+    settings: Settings
+    kind: str
+    run: Runner
+
+    @property
+    def name(self) -> str:
+        return fastest.name_of(self.path.name, self.settings.runtime)
+
+
+def meant(file: str, runtime: Runtime) -> bool:
+    """Whether a runtime computes a file in the precision that it is stored in, or in one that it was chosen for."""
+    return STORED[file][1] in ("", *runtime.integers)
+
+
+def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], list[str]]:
+    """Every form of some files, but those of the usual runtime that the caller has already; and why some cannot be had.
+
+    Args:
+        paths: files of the names in ``STORED``.
+        settings: of the usual runtime; the others take the same ones.
+    """
+    forms, refused = [], dict[str, None]()
+    for name, runtime in runtimes(".onnx").items():
+        for path in paths:
+            usual = name == settings.runtime and path.name != folders.STATIC
+            if usual or not meant(path.name, runtime):
+                continue
+            opened = replace(settings, runtime=name)
+            kind = tolerances.OF_PRECISION[runtime.precision(STORED[path.name][0])]
+            try:
+                forms.append(Form(path, opened, kind, open_runner(path, opened)))
+            except MissingExtraError as error:
+                refused[f"{runtime.label} was not tried: {first_line(error)}"] = None
+            except ModelError as error:
+                refused[f"{fastest.name_of(path.name, name)}: {first_line(error)}"] = None
+    return forms, list(refused)
+
+
+@dataclass(frozen=True)
+class Others:
+    """The forms beside the usual ones: those that agree with the original, their parity by name, and why others take no part."""
+
+    forms: tuple[Form, ...]
+    parity: Mapping[str, Parity]
+    refused: tuple[str, ...]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], settings: Settings, original: Runner, profile: Profile, real: Real | None) -> Others:
+        """Open the other forms of some files, and hold them against what these come from.
+
+        Args:
+            paths, settings: as of ``open_forms``.
+            original: what the files were made from.
+            profile: of its inputs.
+            real: what int8 was calibrated with.
+        """
+        opened, refused = open_forms(paths, settings)
+        random = expect(original, list(grid(profile))) if opened else []
+        known = expect(original, real.cases) if opened and real is not None else []
+        agrees: dict[str, Parity] = {}
+        for form in opened:
+            int8 = STORED[form.path.name][0] == "int8" and real is not None
+            name = real.name if int8 and real is not None else ""
+            try:
+                found = verdict.judge(random, known if int8 else [], form.run, form.kind, name)
+            except OnnxfuseError as error:
+                refused.append(f"{form.name}: {first_line(error)}")
+                continue
+            if found.passed:
+                agrees[form.name] = found
+            else:
+                refused.append(f"{form.name} is too far from the original: {found.failures[0]}")
+        return cls(tuple(form for form in opened if form.name in agrees), agrees, tuple(refused))
+
+
+def gains(model: Path, settings: Settings) -> bool:
+    """Whether a runtime here, other than the usual one, multiplies int8 with scales from calibration in whole numbers."""
+    for name, runtime in runtimes(".onnx").items():
+        if name != settings.runtime and meant(folders.STATIC, runtime):
+            try:
+                open_runner(model, replace(settings, runtime=name))
+            except OnnxfuseError:
+                continue
+            return True
+    return False
+
+
+def choose(others: Others, usual: str, path: Path, settings: Settings, threads: int, timings: Mapping[str, Timing]) -> Fastest:
+    """The fastest form of those that were measured: what ``load`` opens on machines of this kind.
+
+    Args:
+        usual: the row of what it opens elsewhere: ``path``, measured with ``settings``.
+        threads: what it is opened with.
+    """
+    name, speed = fastest.choose(timings, usual, [form.name for form in others.forms])
+    places = {usual: (path, settings)} | {form.name: (form.path, form.settings) for form in others.forms}
+    chosen, opened = places[name]
+    fingerprint = folders.fingerprint(chosen)
+    return Fastest(chosen.name, fingerprint, replace(opened, threads=threads), machine.kind(), speed, opened.threads)
