@@ -146,7 +146,7 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
 class QuantizeOptions(TypedDict, total=False):
     """Options of ``quantize``: see ``Scheme``, ``Thresholds`` and ``QuantizeConfig``."""
 
-    static: bool
+    static: bool | None
     embeddings: bool
     reduce_range: bool | None
     smooth: str | float

@@ -96,7 +96,8 @@ class Scheme(Config):
     """How to quantize.
 
     Args:
-        static: activations get scales from calibration; else each run measures its own.
+        static: activations get scales from calibration; else each run measures its own. None is as the target chose that the
+            model was optimized for: dynamic where ``tune`` did not find a static one faster.
         embeddings: tables in int8 too, a scale for each row.
         reduce_range: weights that no machine clips (see ``weights``); None measures whether this one would.
         smooth: "auto", "off", or SmoothQuant's alpha from 0 to 1; without calibration there is nothing to smooth with.
@@ -108,7 +109,7 @@ class Scheme(Config):
         UsageError: something else.
     """
 
-    static: bool = False
+    static: bool | None = None
     embeddings: bool = True
     reduce_range: bool | None = None
     smooth: str | float = "auto"

@@ -145,7 +145,7 @@ def _optimized_lines(step: Optimized) -> list[str]:
 def quantize(
     model: options.Model = None,
     output: options.Output = None,
-    static: options.Static = False,
+    static: options.Static = None,
     calibration: options.Calibration = None,
     ranges: options.Ranges = "minmax",
     format: options.QuantFormat = "auto",

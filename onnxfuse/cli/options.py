@@ -100,7 +100,11 @@ DumpFolder = Annotated[Path | None, Option(help="A folder for the graph after ea
 
 # Of quantize
 Static = Annotated[
-    bool, Option("--static/--dynamic", help="Scales of activations from calibration, or measured in each run (the default).")
+    bool | None,
+    Option(
+        "--static/--dynamic",
+        help="Scales of activations from calibration, or measured in each run; as the model's target says when not given.",
+    ),
 ]
 Calibration = Annotated[
     str | None,
@@ -139,7 +143,7 @@ Against = Annotated[
         help="Other tools, made from the first model: all, or some with commas between (torch,ort-optimizer,quantize-dynamic)."
     ),
 ]
-Precisions = Annotated[list[str] | None, Option("--precision", help="fp32 or int8: what may be chosen; repeatable.")]
+Precisions = Annotated[list[str] | None, Option("--precision", help="fp32, int8 or int8-static: what may be chosen; repeatable.")]
 TunedFile = Annotated[Path | None, Option("-o", "--output", help="The target file; tuned.json beside the model when not given.")]
 First = Annotated[Path, Argument(help="The reference: a folder or an .onnx file.")]
 Second = Annotated[Path, Argument(help="The model in question.")]

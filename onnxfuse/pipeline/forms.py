@@ -12,6 +12,7 @@ from onnxfuse.measure import fastest, machine
 from onnxfuse.measure.benchmark import Timing
 from onnxfuse.measure.fastest import Fastest
 from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, runtimes
+from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
@@ -19,12 +20,8 @@ from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
 from onnxfuse.verify.verdict import Real
 
-STORED: Mapping[str, tuple[str, str]] = {
-    folders.OPTIMIZED: ("fp32", ""),
-    folders.QUANTIZED: ("int8", "dynamic"),
-    folders.STATIC: ("int8", "static"),
-}
-"""The precision that each file is stored in, and of int8 where its activations' scales come from."""
+STORED: Mapping[str, str] = {folders.OPTIMIZED: "fp32", folders.QUANTIZED: "int8", folders.STATIC: "int8-static"}
+"""The precision of each file, one of ``targets.PRECISIONS``."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,14 @@ class Form:
         return fastest.name_of(self.path.name, self.settings.runtime)
 
 
-def meant(file: str, runtime: Runtime) -> bool:
-    """Whether a runtime computes a file in the precision that it is stored in, or in one that it was chosen for."""
-    return STORED[file][1] in ("", *runtime.integers)
+def meant(precision: str, runtime: Runtime) -> bool:
+    """Whether a runtime computes a model of a precision (see ``targets.PRECISIONS``) as it is meant: int8 in whole numbers."""
+    return PRECISIONS[precision][1] in ("", *runtime.integers)
+
+
+def computed(precision: str, runtime: Runtime) -> str:
+    """What a runtime computes a model of a precision in: a key of ``tolerances.OF_PRECISION``."""
+    return runtime.precision(PRECISIONS[precision][0])
 
 
 def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], list[str]]:
@@ -61,10 +63,10 @@ def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], l
     for name, runtime in runtimes(".onnx").items():
         for path in paths:
             usual = name == settings.runtime and path.name != folders.STATIC
-            if usual or not meant(path.name, runtime):
+            if usual or not meant(STORED[path.name], runtime):
                 continue
             opened = replace(settings, runtime=name)
-            kind = tolerances.OF_PRECISION[runtime.precision(STORED[path.name][0])]
+            kind = tolerances.OF_PRECISION[computed(STORED[path.name], runtime)]
             try:
                 forms.append(Form(path, opened, kind, open_runner(path, opened)))
             except MissingExtraError as error:
@@ -97,7 +99,7 @@ class Others:
         known = expect(original, real.cases) if opened and real is not None else []
         agrees: dict[str, Parity] = {}
         for form in opened:
-            int8 = STORED[form.path.name][0] == "int8" and real is not None
+            int8 = STORED[form.path.name] != "fp32" and real is not None
             name = real.name if int8 and real is not None else ""
             try:
                 found = verdict.judge(random, known if int8 else [], form.run, form.kind, name)
@@ -114,7 +116,7 @@ class Others:
 def gains(model: Path, settings: Settings) -> bool:
     """Whether a runtime here, other than the usual one, multiplies int8 with scales from calibration in whole numbers."""
     for name, runtime in runtimes(".onnx").items():
-        if name != settings.runtime and meant(folders.STATIC, runtime):
+        if name != settings.runtime and meant(STORED[folders.STATIC], runtime):
             try:
                 open_runner(model, replace(settings, runtime=name))
             except OnnxfuseError:

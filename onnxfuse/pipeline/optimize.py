@@ -180,7 +180,8 @@ def _fused(model: ir.Model, target: Target, plan: OptimizeConfig, tell: Share) -
 def _note(target: Target, counts: Mapping[str, int]) -> str:
     """The metadata of an optimized model: what ``load`` opens it with, and how it was made."""
     session = asdict(target.session)
-    note = {"target": target.name, "session": session, "fused": counts, "versions": folders.versions()}
+    chosen = {"target": target.name, "precision": target["precision"], "session": session}
+    note = chosen | {"fused": counts, "versions": folders.versions()}
     return json.dumps(note | ({"libraries": target.libraries} if target.libraries else {}))
 
 

@@ -9,20 +9,22 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxfuse.config import QuantizeConfig
-from onnxfuse.errors import UncalibratedError, UsageError
+from onnxfuse.config import QuantizeConfig, Scheme
+from onnxfuse.errors import ModelError, UncalibratedError, UsageError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import dataset_for, default_calibration
-from onnxfuse.io import atomic, external, folders, onnx_file
+from onnxfuse.io import atomic, door, external, folders, onnx_file
 from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
+from onnxfuse.model import METADATA
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.formats import choose_format
 from onnxfuse.quantization.gate import USUAL, USUAL_PART, TradeOff, meet_thresholds, usual
 from onnxfuse.quantization.prepare import Prepared, prepare, require_worth
-from onnxfuse.quantization.write import write
+from onnxfuse.quantization.write import QDQ, write
+from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
 
@@ -72,6 +74,7 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     require_worth(source.model.clone())
+    plan = replace(plan, scheme=_settled(plan.scheme, source.model))
     calibration, uncalibrated = _calibration(plan, source.model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)
     if plan.thresholds and data is None:
@@ -121,6 +124,18 @@ def _asked(plan: QuantizeConfig) -> dict[str, Any]:
     """The plan as the record holds it: its calibration data is a path."""
     named = plan.calibration in (None, "none")
     return asdict(plan) | ({} if named else {"calibration": Path(str(plan.calibration))})
+
+
+def _settled(scheme: Scheme, model: ir.Model) -> Scheme:
+    """The scheme as the model's target has it, where it leaves that open: what ``tune`` chose for another runtime reads QDQ."""
+    if scheme.static is not None:
+        return scheme
+    try:
+        note = door.parse_json(model.metadata_props.get(METADATA, "{}"), METADATA)
+    except ModelError:
+        note = {}
+    kind = PRECISIONS.get(str(note.get("precision")) if isinstance(note, dict) else "", ("", ""))[1]
+    return replace(scheme, static=True, format=QDQ) if kind == "static" else replace(scheme, static=False)
 
 
 def _calibration(plan: QuantizeConfig, model: ir.Model) -> tuple[Dataset | None, str]:

@@ -1,8 +1,8 @@
 """Choose what is fastest by measuring it: on this machine, for this model and these shapes.
 
-Things are decided one after another, from a shipped target on: precision and runtime first, then the lowerings, then how the
-session is opened. For each thing all alternatives run in one interleaved measurement beside the choice so far, which takes part
-twice: how far it is from itself is the noise. At the end the result is measured against where it started.
+Things are decided one after another, from a shipped target on: precision and runtime together first, then the lowerings, then
+how the session is opened. For each thing all alternatives run in one interleaved measurement beside the choice so far, which
+takes part twice: how far it is from itself is the noise. At the end the result is measured against where it started.
 
 ``RULE`` is the rule of choice; equal measurements give equal choices.
 """
@@ -28,15 +28,15 @@ from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.optimizer import fuse
-from onnxfuse.pipeline import compare
+from onnxfuse.pipeline import compare, forms
 from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.pipeline.trials import Known, Trial
-from onnxfuse.quantization.prepare import Prepared, prepare
-from onnxfuse.quantization.write import write
+from onnxfuse.quantization.prepare import prepare
+from onnxfuse.quantization.write import DYNAMIC, QDQ, write
 from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
 from onnxfuse.runtime.cores import cores
-from onnxfuse.targets import Target
+from onnxfuse.targets import PRECISIONS, Target
 from onnxfuse.verify import verdict
 from onnxfuse.verify.inputs import profile_of
 from onnxfuse.verify.opened import blaming
@@ -48,6 +48,9 @@ RULE = (
 )
 
 NOISE = "the same again"
+
+FORM, IN = "form", " in "
+"""What is decided first: a precision in a runtime, together, as text with ``IN`` between them."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
     plan = fitted(plan, profile_of(model, folders.read_config(plan.source)))
     known = Known(plan)
     base = replace(base, session=replace(base.session, threads=plan.threads))
-    for thing, asked in (("precision", plan.precisions), ("runtime", plan.runtimes)):
-        if value_of(base, thing) not in asked:
-            base = chosen_with(base, thing, asked[0])
+    possible = _forms(plan)
+    if value_of(base, FORM) not in possible:
+        base = chosen_with(base, FORM, possible[0])
     trying = _Trials(plan)
     chosen, trials = base, []
     things = list(_alternatives(base, plan))
@@ -129,12 +132,26 @@ def best(trials: Sequence[Trial]) -> str:
     return max(better, key=lambda trial: trial.speed.value if trial.speed else 0.0).option if better else ""
 
 
+def _forms(plan: TuneConfig) -> tuple[str, ...]:
+    """Each precision in each runtime that computes it as it is meant. Raises UsageError: none of those that the plan asks for."""
+    known = runtimes()
+    found = [
+        f"{precision}{IN}{name}" for precision in plan.precisions for name in plan.runtimes if forms.meant(precision, known[name])
+    ]
+    if not found:
+        raise UsageError(
+            f"{plan.runtimes[0]} computes {plan.precisions[0]} in float32, right but slow; choose another of --precision or "
+            "--runtime"
+        )
+    return tuple(found)
+
+
 def _alternatives(base: Target, plan: TuneConfig) -> Sequence[tuple[str, tuple[str, ...]]]:
     """What is measured: each thing with its options, the one of ``base`` among them."""
-    things = [("precision", plan.precisions), ("runtime", plan.runtimes)]
+    things = [(FORM, _forms(plan))]
     lowered = targets.lowerings()
     things += [(thing, tuple(name for name, each in variants.items() if each.tuned)) for thing, variants in lowered.items()]
-    things += [(thing, variants) for thing, variants in targets.SWITCHES.items() if thing != "precision"]
+    things += [(thing, variants) for thing, variants in targets.SWITCHES.items() if thing != "precision"]  # that is half of FORM
     things += [("denormals_as_zero", ("True", "False")), ("spinning", ("True", "False"))]
     if not plan.threads:
         things.append(("threads", ("0", *(str(count) for count in range(1, cores() + 1)))))
@@ -143,11 +160,16 @@ def _alternatives(base: Target, plan: TuneConfig) -> Sequence[tuple[str, tuple[s
 
 def value_of(target: Target, thing: str) -> str:
     """What a target chooses for a thing, as text."""
+    if thing == FORM:
+        return f"{target['precision']}{IN}{target.session.runtime}"
     return str(getattr(target.session, thing) if hasattr(target.session, thing) else target[thing])
 
 
 def chosen_with(target: Target, thing: str, option: str) -> Target:
     """The target with another option for one thing."""
+    if thing == FORM:
+        precision, _, runtime = option.partition(IN)
+        return chosen_with(target.choosing(precision=precision), "runtime", runtime)
     if not hasattr(target.session, thing):
         return target.choosing(**{thing: option})
     kind = type(getattr(target.session, thing))
@@ -163,7 +185,7 @@ class _Trials:
         config = folders.read_config(plan.source)
         model = onnx_file.load(plan.source)
         self.family = catalog.architecture(catalog.model_type(model, config, plan.model_type))
-        self.calibration = _calibration(plan, model) if "int8" in plan.precisions else None
+        self.calibration = _calibration(plan, model) if set(plan.precisions) - {"fp32"} else None
         self.real = None if self.calibration is None else calibrated.real_of(self.calibration, calibrated.ROWS)
         profile = verdict.profile_of_file(plan.source, config, open_runner(plan.source))
         self.inputs: list[Feeds] = [
@@ -181,11 +203,11 @@ class _Trials:
                 entries.append(
                     Candidate(
                         name,
-                        target["precision"],
+                        forms.computed(target["precision"], runtimes()[target.session.runtime]),
                         open_runner(path, target.session),
                         path,
                         target.session.runtime,
-                        real=self.real if target["precision"] == "int8" else None,
+                        real=self.real if target["precision"] != "fp32" else None,
                     )
                 )
             except OnnxfuseError as error:
@@ -218,17 +240,23 @@ class _Trials:
             model = onnx_file.load(self.plan.source)
             self.family.name_inputs(model)
             fuse(model, target)
-            if target["precision"] == "int8":
-                model = write(self._prepared(model))
+            if target["precision"] != "fp32":
+                model = self._quantized(model, target["precision"])
             onnx_file.save(model, path)
         return path
 
-    def _prepared(self, model: ir.Model) -> Prepared:
-        """Int8 as ``quantize`` makes it, from few samples and with weights rounded to nearest: neither changes its speed."""
+    def _quantized(self, model: ir.Model, precision: str) -> ir.Model:
+        """Int8 as ``quantize`` makes it, from few samples and with weights rounded to nearest: neither changes its speed.
+
+        Raises:
+            UsageError: static, and there is nothing to calibrate with.
+        """
+        static = PRECISIONS[precision][1] == "static"
         if self.calibration is None:
-            return prepare(model, Scheme())
+            return write(prepare(model, Scheme(static=static)))
         few = self.calibration.first(calibrated.REAL * calibrated.ROWS)
-        return prepare(model, Scheme(rounding="nearest"), partial(few.batches, calibrated.ROWS))
+        prepared = prepare(model, Scheme(static=static, rounding="nearest"), partial(few.batches, calibrated.ROWS))
+        return write(prepared, format=QDQ if static else DYNAMIC)
 
 
 def _calibration(plan: TuneConfig, model: ir.Model) -> Dataset | None:

@@ -21,10 +21,17 @@ from onnxfuse.io import door
 from onnxfuse.rewrite import Lowering
 from onnxfuse.runtime import Settings, runtimes
 
+PRECISIONS: Mapping[str, tuple[str, str]] = {
+    "fp32": ("fp32", ""),
+    "int8": ("int8", "dynamic"),
+    "int8-static": ("int8", "static"),
+}
+"""What a model can be stored in: the type, and of int8 whether each run measures its activations' scales or calibration did."""
+
 SWITCHES: Mapping[str, tuple[str, ...]] = {
     "qkv": ("merged", "separate"),
     "padding": ("removed", "kept"),
-    "precision": ("fp32", "int8"),
+    "precision": tuple(PRECISIONS),
 }
 """What a target chooses beside lowerings; the first is what it has when its file does not say."""
 

@@ -4,15 +4,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from onnxfuse.evaluation.quality import Quality
+from onnxfuse.io import folders
 from onnxfuse.measure.benchmark import Ratio, Timing, summarize
+from onnxfuse.measure.fastest import Fastest
 from onnxfuse.pipeline import versions
 from onnxfuse.pipeline.ablation import Result
 from onnxfuse.pipeline.compare import Candidate, Comparison, Row
 from onnxfuse.pipeline.doctor import Health, Speed
 from onnxfuse.pipeline.evaluate import Evaluated
+from onnxfuse.pipeline.forms import Form, Others
 from onnxfuse.pipeline.run import Run
 from onnxfuse.quantization.gate import Candidate as Kept
 from onnxfuse.quantization.gate import TradeOff
+from onnxfuse.runtime import Settings
 from onnxfuse.verify.difference import Difference
 from onnxfuse.verify.parity import Parity
 
@@ -60,10 +64,15 @@ def ran(folder: str) -> Run:
     step = {name: SimpleNamespace(path=Path(folder, name), size=1112345678) for name in ("a", "b", "c")}
     counts = {"attention": 24, "gelu": 24, "layer_norm": 49, "qkv": 24}
     step["b"].fused, step["b"].expected = counts, counts
-    models = ("ONNX", "optimized")
+    form = Form(Path(folder, folders.OPTIMIZED), Settings("openvino-bf16"), "int8", lambda feeds: {})
+    step["b"].path = form.path
+    models = ("ONNX", "optimized", form.name)
     parities = {name: parity("reassociate", real="") for name in models}
     timings = {name: timing(1.2345) for name in ("TensorFlow", *models)}
-    return Run(step["a"], step["b"], None, parities, timings, None, "TensorFlow", "nothing is worth quantizing")
+    others = Others((form,), {}, ("static int8 in OpenVINO is too far from the original: cosine 0.91, wanted 0.98",))
+    fastest = Fastest(folders.OPTIMIZED, "", form.settings, ("avx2",), Ratio(12.345, 10.1, 14.2))
+    why = "nothing is worth quantizing"
+    return Run(step["a"], step["b"], None, parities, timings, None, "TensorFlow", why, None, "nothing is int8", others, fastest)
 
 
 def health() -> Health:

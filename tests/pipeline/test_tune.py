@@ -79,13 +79,15 @@ def test_tune_from_the_command_line(cli, bert_export, tmp_path):
     assert (target.name, target.measured["from"], target.measured["rule"]) == ("mine", "cpu", tune.RULE)
     assert target.measured["machine"]
     things = {trial["thing"] for trial in target.measured["trials"]}
-    assert things >= {"precision", "runtime", "attention", "qkv", "gelu", "residual", "padding", "denormals_as_zero", "spinning"}
+    assert things >= {"form", "attention", "qkv", "gelu", "residual", "padding", "denormals_as_zero", "spinning"}
     assert "threads" not in things  # given
     assert not (tmp_path / "mine.json.partial").exists()
     assert optimize(
         OptimizeConfig(source, tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), require=("all",))
     ).parity.passed
-    expect_one_line(cli("tune", source, "--precision", "fp16"), 2, "no precision named 'fp16'; choose from fp32, int8")
+    expect_one_line(
+        cli("tune", source, "--precision", "fp16"), 2, "no precision named 'fp16'; choose from fp32, int8, int8-static"
+    )
 
 
 def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatch):
@@ -106,8 +108,8 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
     assert not (tmp_path / "mine.json").exists()
     before = json.loads((tmp_path / "mine.json.partial").read_text())["done"]
     outcome = tune.tune(plan(bert_export, tmp_path))
-    assert measured[:5] == ["precision", "runtime", "attention", "gelu", "residual"]
-    assert not {"precision", "runtime", "attention", "gelu"} & set(measured[5:])
+    assert measured[:4] == ["form", "attention", "gelu", "residual"]
+    assert not {"form", "attention", "gelu"} & set(measured[4:])
     kept = [trial.to_json() for trial in outcome.trials]
     assert all(trial in kept for trials in before.values() for trial in trials)
     assert not (tmp_path / "mine.json.partial").exists()
@@ -122,18 +124,26 @@ def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
 
         return measure
 
-    monkeypatch.setattr(tune._Trials, "measure", until("precision"))
+    monkeypatch.setattr(tune._Trials, "measure", until("form"))
     command = ("tune", bert_export / "export", "-o", "t.json", "--precision", "fp32", "--precision", "int8", "--threads", 1)
     expect_one_line(cli(*command), 130, "interrupted; no file is half-written; nothing was saved")
     monkeypatch.setattr(tune._Trials, "measure", until("qkv"))
     expect_one_line(cli(*command), 130, "run the same command to go on")
 
 
-def test_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
+def test_static_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
     monkeypatch.setattr(tune._Trials, "measure", lambda self, thing, chosen, variants, folder: [trial(NOISE, 1, 1, 1)])
-    wanted = replace(plan(bert_export, tmp_path), precisions=("int8",), runtimes=("openvino",))
+    wanted = replace(plan(bert_export, tmp_path), precisions=("int8-static",), runtimes=("openvino",))
     target = tune.tune(wanted).target
-    assert (target["precision"], target.session.runtime) == ("int8", "openvino")
+    assert (target["precision"], target.session.runtime) == ("int8-static", "openvino")
+
+
+def test_what_no_runtime_computes_as_it_is_meant_is_refused(bert_export, tmp_path):
+    wanted = replace(plan(bert_export, tmp_path), precisions=("int8",), runtimes=("openvino",))
+    with pytest.raises(UsageError, match=r"openvino computes int8 in float32, right but slow; choose another of --precision or "):
+        tune.tune(wanted)
+    offered = tune._forms(replace(wanted, precisions=("fp32", "int8", "int8-static"), runtimes=("ort", "openvino")))
+    assert offered == ("fp32 in ort", "fp32 in openvino", "int8 in ort", "int8-static in ort", "int8-static in openvino")
 
 
 def test_another_plan_starts_anew(bert_export, tmp_path):

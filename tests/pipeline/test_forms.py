@@ -1,0 +1,218 @@
+"""Every form of a model beside the others: which are tried, held to what, which one ``load`` then opens, and where."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import onnxfuse
+from onnxfuse import targets
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme
+from onnxfuse.errors import MissingExtraError
+from onnxfuse.io import folders
+from onnxfuse.measure import fastest, machine
+from onnxfuse.measure.benchmark import summarize
+from onnxfuse.pipeline import card, forms, tune
+from onnxfuse.pipeline import run as running
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.pipeline.run import run_all
+from onnxfuse.runtime import Settings, openvino, runtimes
+from tests.conftest import save_tokenizer, small_model
+
+IN_OPENVINO = ("optimized in OpenVINO", "static int8 in OpenVINO")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small BERT with a tokenizer, so that int8 is calibrated."""
+    folder = tmp_path_factory.mktemp("spoken") / "checkpoint"
+    small_model("bert", "AutoModelForSequenceClassification", layers=2).save_pretrained(folder)
+    save_tokenizer(folder, 90)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "model"
+    plan = ExportConfig(str(checkpoint), out, exporter="torchscript")
+    return run_all(plan, "cpu", BenchmarkConfig(2, 8, 1, rounds=2))
+
+
+@pytest.fixture
+def folder(ran, tmp_path):
+    return Path(shutil.copytree(ran.optimize.path.parent, tmp_path / "model"))
+
+
+def rewrite(folder, **changes):
+    """The folder's record with other values in what it says is the fastest."""
+    path = folder / folders.RECORD
+    content = json.loads(path.read_text())
+    content[fastest.STEP][fastest.KEY] |= changes
+    path.write_text(json.dumps(content))
+
+
+def names(folder, file, runtime="ort", **changes):
+    """The record names another form."""
+    settings = vars(Settings(runtime, threads=1))
+    rewrite(folder, file=file, settings=settings, fingerprint=folders.fingerprint(folder / file), **changes)
+
+
+def test_run_measures_every_form_and_writes_the_fastest_down(ran):
+    assert ran.static.description.format == "qdq" and ran.static.parity.passed
+    assert set(ran.timings) >= {"PyTorch", "ONNX", "optimized", "int8", "static int8", *IN_OPENVINO}
+    assert all(ran.parity[name].passed for name in ran.timings if name != "PyTorch")
+    assert not any("int8 in" in name and not name.startswith("static") for name in ran.timings), "dynamic int8 is float there"
+    recorded = folders.recorded(ran.optimize.path.parent)[fastest.STEP]
+    assert recorded[fastest.KEY]["file"] in fastest.FILES
+    assert recorded[fastest.KEY]["machine"] == list(machine.kind())
+    assert recorded["rows"]["static int8 in OpenVINO"]["file"] == folders.STATIC
+    answer = ran.to_json()
+    assert answer["fastest"]["name"] in {row["name"] for row in answer["results"]}
+    loaded = onnxfuse.load(ran.optimize.path.parent)
+    assert loaded.path.name == ran.fastest.file and "was measured as the fastest here" in str(loaded)
+
+
+def test_a_card_shows_the_usual_runtimes_rows(ran):
+    known = card.measured({"float": ran.optimize.path, "int8": ran.quantize.path})
+    assert known["p50"]["float"] == ran.timings["optimized"].p50
+    assert known["p50"]["int8"] == ran.timings["int8"].p50
+
+
+def test_the_form_that_the_record_names_is_opened(folder):
+    names(folder, folders.STATIC, "openvino")
+    model = onnxfuse.load(folder)
+    assert (model.path.name, model.settings.runtime) == (folders.STATIC, "openvino")
+    assert str(model).endswith("static int8 in OpenVINO was measured as the fastest here")
+    assert onnxfuse.load(folder, threads=2).settings.threads == 2
+    usual = onnxfuse.load(folder, runtime="ort")
+    assert (usual.path.name, usual.why) == (folders.QUANTIZED, "")
+    assert onnxfuse.load(folder / folders.OPTIMIZED).path.name == folders.OPTIMIZED
+
+
+def test_on_another_kind_of_machine_the_usual_form_is_opened(folder, monkeypatch):
+    names(folder, folders.STATIC, "openvino")
+    monkeypatch.setattr(machine, "flags", lambda: {"avx2"})
+    model = onnxfuse.load(folder)
+    assert (model.path.name, model.settings.runtime) == (folders.QUANTIZED, "ort")
+    there = ", ".join(json.loads((folder / folders.RECORD).read_text())[fastest.STEP][fastest.KEY]["machine"])
+    assert f"was the fastest on another kind of machine ({there}); onnxfuse run here finds this one's" in str(model)
+
+
+def test_a_file_that_was_made_again_is_not_the_one_that_was_measured(folder):
+    names(folder, folders.STATIC, "openvino")
+    shutil.copy(folder / folders.QUANTIZED, folder / folders.STATIC)
+    model = onnxfuse.load(folder)
+    assert model.path.name == folders.QUANTIZED and "is not that file any more" in str(model)
+
+
+def test_without_the_runtime_the_usual_form_is_opened(folder, monkeypatch):
+    names(folder, folders.STATIC, "openvino")
+
+    def missing(*_):
+        raise MissingExtraError("running models with OpenVINO", "openvino")
+
+    known = runtimes()
+    monkeypatch.setattr(
+        "onnxfuse.runtime.runtimes", lambda suffix="": known | {"openvino": replace(known["openvino"], open=missing)}
+    )
+    model = onnxfuse.load(folder)
+    assert (model.path.name, model.settings.runtime) == (folders.QUANTIZED, "ort")
+    assert "and running models with OpenVINO needs packages that are not installed" in str(model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"file": "../../../etc/passwd"},
+        {"file": ["model.onnx"]},
+        {"settings": {"runtime": "tpu"}},
+        {"settings": {"shell": "rm"}},
+        {"settings": None},
+        {"machine": None},
+        {"machine": 7},
+    ],
+    ids=str,
+)
+def test_a_strangers_record_is_passed_over(folder, changes):
+    rewrite(folder, **changes)
+    model = onnxfuse.load(folder)
+    assert (model.path.name, model.why) == (folders.QUANTIZED, "")
+
+
+def test_a_form_that_differs_takes_no_part(ran, monkeypatch):
+    """A runtime whose outputs are wrong is told, and never the fastest."""
+
+    def wrong(path, settings, precision):
+        run = openvino.open_runner(path, settings, precision)
+        return lambda feeds: {name: -array for name, array in run(feeds).items()}
+
+    known = runtimes()
+    odd = replace(known["openvino"], open=lambda path, settings: wrong(path, settings, "f32"))
+    monkeypatch.setattr(forms, "runtimes", lambda suffix="": {"ort": known["ort"], "openvino": odd})
+    monkeypatch.setattr("onnxfuse.runtime.runtimes", lambda suffix="": {"ort": known["ort"], "openvino": odd})
+    files = [ran.optimize.path, ran.quantize.path, ran.static.path]
+    others = forms.Others.of(files, Settings(threads=1), ran.export.original, ran.export.model.inputs, ran.quantize.real)
+    assert [form.name for form in others.forms] == ["static int8"]
+    assert [line.partition(" is too far from the original: ")[0] for line in others.refused] == list(IN_OPENVINO)
+
+
+def test_what_is_not_installed_is_one_line(ran, monkeypatch):
+    def missing(*_):
+        raise MissingExtraError("running models with OpenVINO", "openvino")
+
+    known = runtimes()
+    gone = {name: replace(each, open=missing) if "openvino" in name else each for name, each in known.items()}
+    monkeypatch.setattr(
+        forms, "runtimes", lambda suffix="": {name: each for name, each in gone.items() if suffix in each.suffixes}
+    )
+    monkeypatch.setattr("onnxfuse.runtime.runtimes", lambda suffix="": gone)
+    opened, refused = forms.open_forms([ran.optimize.path, ran.static.path], Settings(threads=1))
+    assert [form.name for form in opened] == ["static int8"]
+    assert [line.partition(" was not tried: ")[0] for line in refused] == ["OpenVINO", "OpenVINO in bfloat16"]
+    assert not forms.gains(ran.optimize.path, Settings())
+    made, why = running._static(ran.optimize, ran.quantize, Settings(), lambda *_: None)
+    assert made is None and "pip install 'onnxfuse[openvino]'" in why
+
+
+def timing(*milliseconds):
+    return summarize([each / 1e3 for each in milliseconds])
+
+
+def test_the_rule_of_the_fastest():
+    slow, fast, faster, noisy = timing(10, 10, 10), timing(8, 8, 8), timing(5, 5, 5), timing(2, 11, 2)
+    timings = {"int8": slow, "a": fast, "b": faster, "c": noisy}
+    assert fastest.choose(timings, "int8", ["a", "b", "c"])[0] == "b"
+    assert fastest.choose(timings, "int8", ["c"]) == ("int8", None), "its interval reaches below 1"
+    assert fastest.choose(timings, "int8", ["a"])[1].value == pytest.approx(1.25)
+
+
+def test_a_targets_static_form_is_made_as_openvino_reads_it(folder, tmp_path):
+    """``optimize`` notes what ``tune`` chose, ``quantize`` makes it, and ``load`` opens it there."""
+    base = tune.chosen_with(targets.find("cpu"), tune.FORM, "int8-static in openvino")
+    (tmp_path / "mine.json").write_text(json.dumps(replace(base, name="mine").to_json()))
+    optimized = optimize(OptimizeConfig(folder / folders.MODEL, folder / folders.OPTIMIZED, str(tmp_path / "mine.json")))
+    step = quantize(QuantizeConfig(optimized.path, folder / folders.QUANTIZED))
+    assert (step.description.scheme, step.description.format) == ("static", "qdq")
+    assert quantize(QuantizeConfig(optimized.path, tmp_path / "q.onnx", Scheme(static=False))).description.scheme == "dynamic"
+    assert onnxfuse.load(folder / folders.QUANTIZED).settings.runtime == "openvino"
+
+
+def test_tune_calibrates_static_int8_or_says_that_it_cannot(ran, bert_export, tmp_path):
+    from onnxfuse.config import TuneConfig
+
+    def trials(source):
+        wanted = {"precisions": ("fp32", "int8-static"), "runtimes": ("ort", "openvino"), "rounds": 1, "length": 8}
+        tuning = tune._Trials(TuneConfig(source, tmp_path / "t.json", batch=1, **wanted))
+        base = targets.find("cpu")
+        return {
+            trial.option: trial
+            for trial in tuning.measure(
+                tune.FORM, base, {"s": tune.chosen_with(base, tune.FORM, "int8-static in openvino")}, tmp_path
+            )
+        }
+
+    assert trials(ran.export.path)["s"].speed is not None
+    assert "static int8 needs calibration data" in trials(bert_export / "export" / "model.onnx")["s"].refused
