@@ -70,7 +70,7 @@ def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], l
             try:
                 forms.append(Form(path, opened, kind, open_runner(path, opened)))
             except MissingExtraError as error:
-                refused[f"{runtime.label} was not tried: {first_line(error)}"] = None
+                refused[f"not tried: {first_line(error)}"] = None
             except ModelError as error:
                 refused[f"{fastest.name_of(path.name, name)}: {first_line(error)}"] = None
     return forms, list(refused)
