@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from onnxfuse import api, catalog
 from onnxfuse.architecture import ALL
+from onnxfuse.config import BenchmarkConfig, ExportConfig
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
 from onnxfuse.exporters.description import class_task
 from onnxfuse.exporters.tasks import auto_classes, class_for, task_of
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import BEST
+from onnxfuse.pipeline import in_memory
 from onnxfuse.pipeline.arguments import path_of, require_known
 from onnxfuse.pipeline.check import check_runtime
+from onnxfuse.pipeline.run import run_all
+from onnxfuse.quantization.write import QDQ
 from onnxfuse.runtime import Settings, runtimes
 
 if TYPE_CHECKING:
     from onnxfuse.integrations.module import Accelerated
 
-PRECISIONS: Mapping[str, str | None] = {"fp32": None, "bf16": "openvino-bf16", "int8": None}
-"""The precisions, and the runtime of each that only one has."""
+FASTEST = "fastest"
+
+PRECISIONS: Mapping[str, str | None] = {"fp32": None, "bf16": "openvino-bf16", "int8": None, FASTEST: None}
+"""The precisions, and the runtime of each that only one has. ``FASTEST`` leaves precision and runtime to a measurement."""
 
 SHOWN = ("output_attentions", "output_hidden_states")
 """What a config may ask for, and only the original gives."""
@@ -50,7 +56,9 @@ def accelerate(
     Args:
         model: a model of ``transformers``, a checkpoint's folder, or a hub id. A model in memory stays as it is.
         task: of a checkpoint; what it was saved for when not given.
-        precision: ``fp32``; ``bf16``, which OpenVINO computes in on CPUs that have it; or ``int8``, which must pass its gate.
+        precision: ``fp32``; ``bf16``, which OpenVINO computes in on CPUs that have it; or ``int8``, which must pass its gate;
+            ``fastest`` measures what ``run`` does, every precision in every runtime that is installed, and takes the fastest
+            sound one.
         runtime: of ``onnxfuse.load``; another than ONNX Runtime must give what that gives.
         threads: of one call; 0 leaves the choice to the runtime.
         folder: where its files go, to be used again with ``load_torch``; gone with the module when not given.
@@ -70,14 +78,13 @@ def accelerate(
         task = class_task(str(model))
     with contextlib.ExitStack() as kept:
         place = kept.enter_context(atomic.scratch()) / "model" if folder is None else Path(folder)
-        api.export(model, place, task=task, outputs=[ALL], progress=progress)
-        optimized = api.optimize(place, progress=progress)
-        if runtime is not None and runtime != Settings().runtime:
-            check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
-        if precision == "int8":
-            api.quantize(place, progress=progress, **int8)
-        file = folders.QUANTIZED if precision == "int8" else folders.OPTIMIZED
-        made = _opened(place / file, runtime, threads, kept.pop_all() if folder is None else None)
+        if precision == FASTEST:
+            _measured(model, place, task, threads, progress)
+            path = place
+        else:
+            _made(model, place, task, runtime, _meant_for(runtime) | int8 if precision == "int8" else None, progress)
+            path = place / (folders.QUANTIZED if precision == "int8" else folders.OPTIMIZED)
+        made = _opened(path, runtime, threads, kept.pop_all() if folder is None else None)
         made.stand_by(None if fallback is None else model)
         return made
 
@@ -108,6 +115,8 @@ def runtime_for(
         raise UsageError(f"precision {precision!r}: wanted one of {', '.join(PRECISIONS)}")
     if fallback not in (None, ORIGINAL):
         raise UsageError(f"fallback {fallback!r}: wanted {ORIGINAL!r}, or None")
+    if precision == FASTEST and runtime is not None:
+        raise UsageError(f"precision {FASTEST!r} finds the runtime too; leave out runtime {runtime!r}")
     runtime = runtime or PRECISIONS[precision]
     require_known("quantize", int8, api.QuantizeOptions, progress)
     if int8 and precision != "int8":
@@ -117,6 +126,37 @@ def runtime_for(
     if runtime is not None and runtime not in runtimes():
         raise UsageError(f"no runtime named {runtime!r}; choose one of {', '.join(runtimes())}")
     return runtime
+
+
+def _made(
+    model: Any, place: Path, task: str | None, runtime: str | None, int8: Mapping[str, Any] | None, progress: Progress
+) -> None:
+    """The optimized model, and where ``int8`` holds options the quantized one. Raises as ``accelerate``."""
+    api.export(model, place, task=task, outputs=[ALL], progress=progress)
+    optimized = api.optimize(place, progress=progress)
+    if runtime is not None and runtime != Settings().runtime:
+        check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
+    if int8 is not None:
+        api.quantize(place, progress=progress, **dict(int8))
+
+
+def _meant_for(runtime: str | None) -> dict[str, Any]:
+    """The int8 that a runtime multiplies in whole numbers, where it is not the usual one."""
+    return {} if runtime is None or "dynamic" in runtimes()[runtime].integers else {"static": True, "format": QDQ}
+
+
+def _measured(model: Any, place: Path, task: str | None, threads: int | None, progress: Progress) -> None:
+    """Every form of a model, measured as ``run`` does it: loading the folder opens the fastest. Raises as ``run_all``."""
+    import torch
+
+    given = str(model) if isinstance(model, str | PathLike) else None
+    plan = ExportConfig(given or type(model).__name__, place, task, outputs=(ALL,))
+    before = torch.get_num_threads()
+    try:
+        with in_memory.mode_kept(model):
+            run_all(plan, "cpu", BenchmarkConfig(threads=threads or 0), progress, source=None if given else model)
+    finally:
+        torch.set_num_threads(before)
 
 
 def load_torch(folder: str | PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> Accelerated:

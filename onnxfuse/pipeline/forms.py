@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxfuse.errors import MissingExtraError, ModelError, OnnxfuseError, first_line
+from onnxfuse.config import QuantizeConfig, Scheme
+from onnxfuse.errors import MissingExtraError, ModelError, OnnxfuseError, ParityError, first_line
 from onnxfuse.io import folders
+from onnxfuse.io.progress import Progress
 from onnxfuse.measure import fastest, machine
 from onnxfuse.measure.benchmark import Timing
 from onnxfuse.measure.fastest import Fastest
+from onnxfuse.pipeline.optimize import Optimized
+from onnxfuse.pipeline.quantize import Quantized, quantize
+from onnxfuse.quantization.write import QDQ
 from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, runtimes
 from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify import tolerances, verdict
@@ -123,6 +128,21 @@ def gains(model: Path, settings: Settings) -> bool:
                 continue
             return True
     return False
+
+
+def static_int8(
+    optimized: Optimized, quantized: Quantized | None, usual: Settings, progress: Progress
+) -> tuple[Quantized | None, str]:
+    """The int8 model with scales from calibration; or None, and why there is none."""
+    if quantized is None or quantized.real is None:
+        return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
+    if not gains(optimized.path, usual):
+        return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
+    plan = QuantizeConfig(optimized.path, optimized.path.with_name(folders.STATIC), Scheme(static=True, format=QDQ))
+    try:
+        return quantize(plan, progress, optimized.model), ""
+    except ParityError as error:
+        return None, first_line(error)
 
 
 def choose(others: Others, usual: str, path: Path, settings: Settings, threads: int, timings: Mapping[str, Timing]) -> Fastest:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxfuse import targets
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme
-from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError, ParityError, first_line
+from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
+from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, counted, silent
 from onnxfuse.measure import benchmark, fastest
@@ -22,7 +22,6 @@ from onnxfuse.pipeline.forms import Others
 from onnxfuse.pipeline.optimize import Optimized, optimize, require_countable
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.step import Step, fitted
-from onnxfuse.quantization.write import QDQ
 from onnxfuse.runtime import Feeds, Runner, Settings
 from onnxfuse.verify import verdict
 from onnxfuse.verify.expected import expect
@@ -109,35 +108,38 @@ def run_all(
     progress: Progress = silent,
     feeds: Callable[[Checkpoint], list[Feeds]] | None = None,
     require: tuple[str, ...] = (),
+    source: Any = None,
 ) -> Run:
     """Export, optimize, quantize, check against the model's own framework, and measure: everything lands in ``plan.out``.
 
     Args:
+        source: a model in memory, instead of ``plan.source``.
         feeds: real inputs to measure with, given the checkpoint; random ones of ``measure``'s shape when None.
         require: what must fuse, as ``OptimizeConfig`` has it.
 
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
     """
+    from onnxfuse.exporters import limit_threads
+
     with targets.use(target) as chosen:
         require_countable(require)
-        return _run_all(plan, target, chosen.session, measure, progress, feeds, require)
+        if measure.threads:
+            limit_threads(measure.threads)
+        made = _made(plan, source, target, chosen.session, measure, progress, require)
+        return _compared(plan, made, chosen.session, progress, feeds)
 
 
-def _run_all(
+def _compared(
     plan: ExportConfig,
-    target: str,
+    made: _Made,
     session: Settings,
-    measure: BenchmarkConfig,
     progress: Progress,
     feeds: Callable[[Checkpoint], list[Feeds]] | None,
-    require: tuple[str, ...],
 ) -> Run:
-    from onnxfuse.exporters import checkpoint_runner, frameworks, limit_threads
+    """The models that were made, measured beside what they come from, in every form; the record keeps it."""
+    from onnxfuse.exporters import checkpoint_runner, frameworks
 
-    if measure.threads:
-        limit_threads(measure.threads)
-    made = _made(plan, target, session, measure, progress, require)
     exported, measure, models = made.export, made.measure, _steps(made.export, made.optimize, made.quantize)
     framework = frameworks()[exported.framework].label
     progress("comparing in other runtimes")
@@ -207,7 +209,13 @@ class _Made:
 
 
 def _made(
-    plan: ExportConfig, target: str, session: Settings, measure: BenchmarkConfig, progress: Progress, require: tuple[str, ...]
+    plan: ExportConfig,
+    source: Any,
+    target: str,
+    session: Settings,
+    measure: BenchmarkConfig,
+    progress: Progress,
+    require: tuple[str, ...],
 ) -> _Made:
     """Export, optimize, quantize and compare; all files take their places together at the end.
 
@@ -220,7 +228,7 @@ def _made(
     failed: OnnxfuseError | None = None
     with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *NAMES)) as staged:
         try:
-            exported = export(replace(plan, out=staged.parent), progress, keep=True)
+            exported = export(replace(plan, out=staged.parent), progress, source, keep=True)
             done.append(exported)
             measure, framework = fitted(measure, exported.model.inputs), frameworks()[exported.framework].label
             config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target, require=require)
@@ -228,7 +236,7 @@ def _made(
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
-            static, unstatic = _static(optimized, quantized, session, progress)
+            static, unstatic = forms.static_int8(optimized, quantized, session, progress)
             done += [] if static is None else [static]
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real
@@ -258,21 +266,6 @@ def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[
         return quantize(QuantizeConfig(optimized.path, optimized.path.with_name(out.name)), progress, optimized.model), ""
     except NothingToQuantizeError as error:
         return None, str(error) + (f"; {out} is of an earlier run" if out.exists() else "")
-
-
-def _static(
-    optimized: Optimized, quantized: Quantized | None, usual: Settings, progress: Progress
-) -> tuple[Quantized | None, str]:
-    """The int8 model with scales from calibration; or None, and why there is none."""
-    if quantized is None or quantized.real is None:
-        return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
-    if not forms.gains(optimized.path, usual):
-        return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
-    plan = QuantizeConfig(optimized.path, optimized.path.with_name(folders.STATIC), Scheme(static=True, format=QDQ))
-    try:
-        return quantize(plan, progress, optimized.model), ""
-    except ParityError as error:
-        return None, first_line(error)
 
 
 def _compare_all(

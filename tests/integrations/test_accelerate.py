@@ -7,6 +7,7 @@ import pickle
 import threading
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import transformers
@@ -233,6 +234,38 @@ def test_int8_in_place_of_a_model(original, tokenizer):
         onnxfuse.accelerate(original, min_cosine=0.9)
     with pytest.raises(UsageError, match="quantize has no option sharp"):
         onnxfuse.accelerate(original, precision="int8", sharp=True)
+    with pytest.raises(UsageError, match=r"precision 'fastest' finds the runtime too; leave out runtime 'ort'"):
+        onnxfuse.accelerate(original, precision="fastest", runtime="ort")
+
+
+def test_the_fastest_in_place_of_a_model(original, tokenizer, tmp_path):
+    """A sound form, whichever is the fastest: measured, written down, and opened again."""
+    threads = torch.get_num_threads()
+    fast = onnxfuse.accelerate(original, precision="fastest", threads=1, folder=tmp_path / "fast")
+    assert torch.get_num_threads() == threads
+    assert "was measured as the fastest here" in str(fast.runtime_model)
+    assert fast.runtime_model.settings.threads == 1
+    given = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        wanted = original(**given).logits
+    assert torch.nn.functional.cosine_similarity(fast(**given).logits, wanted).min() > 0.98
+    again = onnxfuse.load_torch(tmp_path / "fast")
+    assert (again.runtime_model.path, again.runtime_model.settings.runtime) == (
+        fast.runtime_model.path,
+        fast.runtime_model.settings.runtime,
+    )
+
+
+def test_int8_in_openvino_has_scales_from_calibration(original, tmp_path):
+    given = {name: np.ones((4, 6), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    np.savez(tmp_path / "real.npz", **given | {"input_ids": np.arange(24).reshape(4, 6) % 20})
+    options = {"precision": "int8", "calibration": tmp_path / "real.npz"}
+    kinds = {}
+    for runtime in ("ort", "openvino"):
+        fast = onnxfuse.accelerate(original, runtime=runtime, **options)
+        graph = onnx.load(fast.runtime_model.path, load_external_data=False).graph
+        kinds[runtime] = {node.op_type for node in graph.node} & {"DynamicQuantizeLinear", "QuantizeLinear"}
+    assert kinds == {"ort": {"DynamicQuantizeLinear"}, "openvino": {"QuantizeLinear"}}
 
 
 def test_another_runtime_in_place_of_a_model(original):

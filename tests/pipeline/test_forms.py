@@ -15,7 +15,6 @@ from onnxfuse.io import folders
 from onnxfuse.measure import fastest, machine
 from onnxfuse.measure.benchmark import summarize
 from onnxfuse.pipeline import card, forms, tune
-from onnxfuse.pipeline import run as running
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.run import run_all
@@ -173,7 +172,7 @@ def test_what_is_not_installed_is_one_line(ran, monkeypatch):
     assert [form.name for form in opened] == ["static int8"]
     assert len(refused) == 1 and refused[0].startswith("not tried: running models with OpenVINO needs packages that are not")
     assert not forms.gains(ran.optimize.path, Settings())
-    made, why = running._static(ran.optimize, ran.quantize, Settings(), lambda *_: None)
+    made, why = forms.static_int8(ran.optimize, ran.quantize, Settings(), lambda *_: None)
     assert made is None and "pip install 'onnxfuse[openvino]'" in why
 
 
