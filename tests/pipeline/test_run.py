@@ -240,12 +240,9 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
         "model_quantized.onnx",
         "onnxfuse.json",
     ]
-    assert {name: timing.samples for name, timing in outcome.timings.items()} == {
-        "PyTorch": 2,
-        "ONNX": 2,
-        "optimized": 2,
-        "int8": 2,
-    }
+    assert {timing.samples for timing in outcome.timings.values()} == {2}
+    assert list(outcome.timings)[:4] == ["PyTorch", "ONNX", "optimized", "int8"]
+    assert "optimized in OpenVINO" in outcome.timings  # in bfloat16 too, where the CPU has it
     known = card.measured({"float": tmp_path / "model_optimized.onnx", "int8": tmp_path / "model_quantized.onnx"})
     assert list(known["p50"]) == ["PyTorch", "float", "int8"] and known["parity"]["float"].startswith("max diff ")
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - rich closes nothing
@@ -257,7 +254,7 @@ def test_the_whole_chain_from_a_folder(bert_export, tmp_path):
     answer = json.loads(json.dumps(plain(outcome.to_json())))  # what --json prints
     assert answer["optimize"]["fused"]["attention"] == 2
     results = {row["name"]: row for row in answer["results"]}
-    assert list(results) == ["PyTorch", "ONNX", "optimized", "int8"]
+    assert list(results) == list(outcome.timings)
     assert results["optimized"]["parity"]["passed"]
     assert results["int8"]["path"] == str(tmp_path / "model_quantized.onnx")
 
