@@ -51,7 +51,9 @@ def chain(source: Path, output: Path, rounds: int, sentences: int, out: Console,
     plan, measure = ExportConfig(str(source), output), BenchmarkConfig(BATCH, rounds=rounds)
     outcome = run_all(plan, "cpu", measure, tell, feeds=lambda checkpoint: batches)
     tell(f"embedding {len(texts)} sentences with every model")
-    vectors = {name: embeddings.embed(open_runner(path), tokenize, texts, BATCH) for name, path in outcome.paths.items()}
+    runners = {name: open_runner(step.path) for name, step in outcome.steps.items()}
+    runners |= {form.name: form.run for form in outcome.others.forms}
+    vectors = {name: embeddings.embed(runner, tokenize, texts, BATCH) for name, runner in runners.items()}
     tables.run_table(outcome, f"{output.name}, real sentences, batches of {BATCH}").print(out)
     for name in list(vectors)[1:]:
         kept = embeddings.compare(vectors["ONNX"], vectors[name])

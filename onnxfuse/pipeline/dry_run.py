@@ -68,7 +68,7 @@ def dry_run(plan: ExportConfig, target: str, require: Sequence[str] = ()) -> Pla
         OnnxfuseError: what would stop the run before its work: a target, exporter, task or family that does not exist, a broken
             config.json, a file in the way.
     """
-    guard_of(plan, *NAMES)
+    guard_of(plan, *NAMES, folders.STATIC)
     with targets.use(target) as chosen:
         name = chosen.name
         require_countable(require)

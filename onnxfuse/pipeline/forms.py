@@ -139,8 +139,12 @@ def static_int8(
     if not gains(optimized.path, usual):
         return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
     plan = QuantizeConfig(optimized.path, optimized.path.with_name(folders.STATIC), Scheme(static=True, format=QDQ))
+
+    def tell(text: str, done: float | None = None, step: str = "") -> None:
+        progress(f"static int8: {text}", done, step)  # dynamic int8 has the same phases
+
     try:
-        return quantize(plan, progress, optimized.model), ""
+        return quantize(plan, tell, optimized.model), ""
     except ParityError as error:
         return None, first_line(error)
 

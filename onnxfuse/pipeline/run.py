@@ -169,7 +169,7 @@ def _compared(
         others,
         chosen,
     )
-    kept = f"{', '.join(path.name for path in outcome.paths.values())} are saved there, what was measured is not"
+    kept = f"{', '.join(dict.fromkeys(path.name for path in outcome.paths.values()))} are saved there, what was measured is not"
     folders.record(plan.out, "benchmark", measure, _measured(outcome), kept=kept)
     return outcome
 

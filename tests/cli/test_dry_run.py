@@ -44,6 +44,11 @@ def test_it_says_what_a_run_writes(cli, bert_export, tmp_path):
         "config.json": "ours",
         "onnxfuse.json": "ours",
     }
+    static = tmp_path / "static" / "model_quantized_static.onnx"
+    static.parent.mkdir()
+    static.write_bytes(b"of others")
+    expect_one_line(cli("run", source, "-o", "static", "--dry-run"), 2, f"{static.name} is there, and onnxfuse did not make it")
+    shutil.rmtree(static.parent)
     text = cli("run", source, "-o", "new", "--dry-run", "--require", "all").stdout
     assert "new/model_quantized.onnx: new" in text and "must have fused all" in text
     assert text.splitlines()[-1] == "nothing was done or written"

@@ -19,6 +19,7 @@ from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import silent
 from onnxfuse.measure import benchmark
+from onnxfuse.pipeline import forms
 from onnxfuse.pipeline.check import check
 from onnxfuse.pipeline.explain import Finding
 from onnxfuse.pipeline.export import Exported, export
@@ -30,7 +31,7 @@ from onnxfuse.pipeline.run import _compare_all, run_all
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.gate import TradeOff
 from onnxfuse.rewrite import Trace
-from onnxfuse.runtime import open_runner
+from onnxfuse.runtime import open_runner, runtimes
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import Case
@@ -400,7 +401,8 @@ DESCRIPTION = Description("dynamic", "dynamic", {}, False, 1, 0, None, 8, 8, (),
 
 @pytest.fixture
 def stubbed(monkeypatch, product):
-    """``run_all`` without a framework: the model is there, and is what it was exported from. Returns what it asks for."""
+    """``run_all`` without a framework, and with the runtimes that any CPU has: the model is there, and is what it was exported
+    from. Returns what it asks for."""
     asked = SimpleNamespace(threads=[], quantize=True)
     checkpoint = SimpleNamespace(framework="pt", config={}, saved_config={})
 
@@ -408,7 +410,7 @@ def stubbed(monkeypatch, product):
         path.write_bytes(product.read_bytes())
         return path, 1, {}, None, Opened(path, keep=True)
 
-    def export(plan, progress, keep):
+    def export(plan, progress, source, keep):
         return Exported(*made(plan.out / "model.onnx"), "any", "pt", "PyTorch", "dynamo", checkpoint, open_runner(product))
 
     def quantize(plan, progress, source):
@@ -416,6 +418,8 @@ def stubbed(monkeypatch, product):
             raise NothingToQuantizeError("nothing")
         return Quantized(*made(plan.out), DESCRIPTION, "", 1.0)
 
+    known = runtimes(".onnx")
+    monkeypatch.setattr(forms, "runtimes", lambda suffix: {name: known[name] for name in ("ort", "openvino")})
     monkeypatch.setattr("onnxfuse.pipeline.run.export", export)
     monkeypatch.setattr(
         "onnxfuse.pipeline.run.optimize",
@@ -463,8 +467,11 @@ def test_run_says_why_there_is_no_int8(stubbed, tmp_path, earlier):
         stale.write_bytes(b"old")
     outcome = run(tmp_path)
     why = "nothing" + (f"; {stale} is of an earlier run" if earlier else "")
-    assert outcome.to_json()["quantize"] == {"skipped": why}
-    assert list(outcome.paths) == ["ONNX", "optimized"]
+    answer = outcome.to_json()
+    assert answer["quantize"] == {"skipped": why}
+    assert answer["static"] == {"skipped": "nothing is int8"}
+    assert list(outcome.paths) == ["ONNX", "optimized", "optimized in OpenVINO"]
+    assert outcome.fastest.file == "model_optimized.onnx"
 
 
 def test_run_keeps_what_was_made_before_a_step_failed_and_nothing_when_interrupted(stubbed, tmp_path, monkeypatch):
@@ -502,16 +509,18 @@ def test_run_says_what_is_saved_when_only_its_measurement_cannot_be(stubbed, tmp
 
 def test_run_tells_of_every_step(stubbed, tmp_path):
     outcome = run(tmp_path)
-    assert outcome.to_json()["quantize"] == outcome.quantize.to_json()
-    names = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx")
-    assert outcome.paths == dict(zip(("ONNX", "optimized", "int8"), (tmp_path / "out" / name for name in names), strict=True))
+    answer = outcome.to_json()
+    assert answer["quantize"] == outcome.quantize.to_json()
+    assert answer["static"] == {"skipped": "static int8 needs inputs to be calibrated with"}
+    assert answer["refused"] == []
+    names = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx", "model_optimized.onnx")
+    rows = ("ONNX", "optimized", "int8", "optimized in OpenVINO")
+    assert outcome.paths == dict(zip(rows, (tmp_path / "out" / name for name in names), strict=True))
     assert all(path.is_file() for path in outcome.paths.values())
-    assert set(json.loads((tmp_path / "out" / "onnxfuse.json").read_text())["benchmark"]["timings"]) == {
-        "PyTorch",
-        "ONNX",
-        "optimized",
-        "int8",
-    }
+    measured = json.loads((tmp_path / "out" / "onnxfuse.json").read_text())["benchmark"]
+    assert set(measured["timings"]) == {"PyTorch", *rows}
+    assert measured["fastest"] == json.loads(json.dumps(outcome.fastest.to_json()))
+    assert measured["fastest"]["file"] in names[1:]
 
 
 # LiteRT ----------------------------------------------------------------------------------------------------------

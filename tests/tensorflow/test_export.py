@@ -1,5 +1,6 @@
 """TensorFlow and Keras models become ONNX that computes the same, and fuses as PyTorch's do."""
 
+import importlib.util
 import shutil
 
 import numpy as np
@@ -274,6 +275,8 @@ def test_random_weights_from_the_command_line(process, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "TensorFlow" in result.stdout and "attention 6/6" in result.stdout and "1 threads" in result.stdout
+    assert "fastest here, which onnxfuse.load opens: " in result.stdout
+    assert result.stdout.count("not tried: running models with OpenVINO") == (0 if importlib.util.find_spec("openvino") else 1)
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.onnx", "model_optimized.onnx", "model_quantized.onnx"}
 
 
