@@ -25,6 +25,10 @@ RULE = (
 )
 
 
+FEWEST = 6
+"""Calls without which a median has no interval of 95 %: all of five lie on one side of it once in 16 times."""
+
+
 @dataclass(frozen=True)
 class Fastest:
     """A file of a folder and what it is opened with, on machines of a kind.
@@ -58,7 +62,7 @@ def name_of(file: str, runtime: str) -> str:
 
 def choose(timings: Mapping[str, Timing], usual: str, others: Sequence[str]) -> tuple[str, Ratio | None]:
     """The name that ``RULE`` takes, and its speed beside the usual one's; None for the usual one itself."""
-    ratios = {name: ratio(timings[usual], timings[name]) for name in others}
+    ratios = {name: ratio(timings[usual], timings[name]) for name in others if timings[name].samples >= FEWEST}
     faster = [name for name, each in ratios.items() if each.low > 1]
     best = max(faster, key=lambda name: ratios[name].value, default=usual)
     return best, ratios.get(best)

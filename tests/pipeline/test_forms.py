@@ -181,8 +181,10 @@ def timing(*milliseconds):
 
 
 def test_the_rule_of_the_fastest():
-    slow, fast, faster, noisy = timing(10, 10, 10), timing(8, 8, 8), timing(5, 5, 5), timing(2, 11, 2)
+    slow, fast, faster, noisy = timing(*[10] * 6), timing(*[8] * 6), timing(*[5] * 6), timing(2, 11, 2, 11, 2, 11)
     timings = {"int8": slow, "a": fast, "b": faster, "c": noisy}
+    few = {"int8": timing(*[10] * 5), "a": timing(*[5] * 5)}
+    assert fastest.choose(few, "int8", ["a"]) == ("int8", None), "five calls prove nothing"
     assert fastest.choose(timings, "int8", ["a", "b", "c"])[0] == "b"
     assert fastest.choose(timings, "int8", ["c"]) == ("int8", None), "its interval reaches below 1"
     assert fastest.choose(timings, "int8", ["a"])[1].value == pytest.approx(1.25)
