@@ -23,6 +23,7 @@ from onnxfuse.exporters.run_pytorch import torch_runner
 from onnxfuse.exporters.sentence import inputs_of
 from onnxfuse.exporters.tasks import auto_classes, checked, choose_outputs, class_for, classification, tasks_of
 from onnxfuse.io.hub import require_there
+from onnxfuse.io.quiet import quiet
 from onnxfuse.verify.inputs import profile_of_family
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ def open_pytorch(source: str | Path | torch.nn.Module, opening: Opening) -> Chec
 def require_torch() -> Any:
     """The ``transformers`` module. Raises MissingExtraError when it or torch is not installed."""
     try:
-        importlib.import_module("torch")
-        return importlib.import_module("transformers")
+        with quiet():  # torchao, where it is installed, logs what of it does not load here
+            importlib.import_module("torch")
+            transformers = importlib.import_module("transformers")
+            importlib.import_module("transformers.quantizers")
+            return transformers
     except ImportError as error:
         raise MissingExtraError("exporting a PyTorch checkpoint", "torch") from error
 
