@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from onnxfuse.quantization.gate import TradeOff
 
 OURS, OTHERS = "#c8553d", "#4878a8"
+LONGEST = 4
+"""Times the median: where a bar is cut, so that one slow thing does not make all others look alike."""
+
 SUFFIXES = (".svg", ".png", ".pdf")
 
 MAKER = "drawn by onnxfuse"
@@ -55,17 +59,19 @@ def is_plot(path: Path) -> bool:
 
 
 def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: float | None = None) -> None:
-    """Draw one bar a line, in order, into ``path``; ``mark`` draws a line at that value.
+    """Draw one bar a line, in order, into ``path``, with its value; ``mark`` draws a line at that value.
 
     Raises:
         UsageError: ``path`` is no .svg, .png or .pdf file.
         MissingExtraError: matplotlib is not installed.
         StorageError: the file cannot be written.
     """
-    with _figure(path, height=0.3 * len(content) + 1.2) as figure:
+    with _figure(path, height=0.3 * len(content) + 1.4) as figure:
+        from matplotlib.patches import Patch
+
         axes = figure.subplots()
         around = [[bar.value - bar.low for bar in content], [bar.high - bar.value for bar in content]]
-        axes.barh(
+        drawn = axes.barh(
             [bar.name for bar in content],
             [bar.value for bar in content],
             xerr=around,
@@ -73,11 +79,27 @@ def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: fl
             ecolor="#303030",
             capsize=2,
         )
+        cut = LONGEST * statistics.median(bar.value for bar in content)
+        for bar, place in zip(content, drawn, strict=True):
+            at, arrow = (cut, " → ") if bar.high > cut else (bar.high, " ")
+            axes.text(
+                at,
+                place.get_y() + place.get_height() / 2,
+                f"{arrow}{bar.value:.3g}",
+                va="center",
+                fontsize="small",
+                backgroundcolor="white" if bar.high > cut else "none",
+            )
+        if 0 < sum(bar.ours for bar in content) < len(content):
+            axes.legend([Patch(color=OURS), Patch(color=OTHERS)], ["onnxfuse", "other tools"], loc="upper right")
         if mark is not None:
             axes.axvline(mark, color="#303030", linewidth=0.8)
+        axes.margins(y=0.01)
+        axes.set_xlim(right=1.12 * min(cut, max(bar.high for bar in content)))
         axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel(label)
-        axes.set_title(title, loc="left")
+        figure.suptitle(title, x=0.01, ha="left")
 
 
 def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: Path, *, title: str, label: str) -> None:
@@ -93,8 +115,8 @@ def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: 
 
 
 def comparison(outcome: Comparison, path: Path, title: str) -> None:
-    """Draw the median latencies with their intervals, under names of ``tails``. Raises as ``bars`` does."""
-    rows = zip(tails(list(outcome.rows)), outcome.rows.values(), strict=True)
+    """Draw the median latencies with their intervals, the fastest on top, under names of ``tails``. Raises as ``bars`` does."""
+    rows = sorted(zip(tails(list(outcome.rows)), outcome.rows.values(), strict=True), key=lambda item: item[1].timing.p50)
     content = [Bar(name, row.timing.p50, row.timing.low, row.timing.high, row.candidate.ours) for name, row in rows]
     bars(content, path, title=title, label="ms (median and its 95 % interval)")
 
