@@ -120,7 +120,7 @@ graphs: $(VENV)/.installed
 	$(BIN)/python scripts/draw_graphs.py
 
 bench: $(VENV)/.installed
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py --only '$(ONLY)'
 
 int8: $(VENV)/.installed
 	$(BIN)/python scripts/make_checkpoints.py build/checkpoints

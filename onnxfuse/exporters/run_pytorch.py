@@ -11,7 +11,8 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = F
     """A checkpoint's module as a function from feeds to outputs (float32), which raises ExportError where the module fails.
 
     Args:
-        compiled: through torch.compile, which compiles anew for each new shape; it needs a C++ compiler.
+        compiled: through torch.compile with weights frozen, as is advised for inference on CPUs; it compiles anew for each new
+            shape, and needs a C++ compiler.
         bfloat16: under autocast.
     """
     import torch
@@ -19,7 +20,7 @@ def torch_runner(checkpoint: Checkpoint, threads: int = 0, *, compiled: bool = F
     if threads:
         torch.set_num_threads(threads)
     names, outputs = list(checkpoint.inputs), checkpoint.outputs
-    module = torch.compile(checkpoint.module, dynamic=False) if compiled else checkpoint.module
+    module = torch.compile(checkpoint.module, dynamic=False, options={"freezing": True}) if compiled else checkpoint.module
 
     def call(feeds: Feeds) -> Outputs:
         try:

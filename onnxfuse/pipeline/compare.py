@@ -19,6 +19,7 @@ from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Timing
 from onnxfuse.model import METADATA
 from onnxfuse.pipeline import baselines, memory
+from onnxfuse.pipeline.baselines import Baseline
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantization.linears import integer_node
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, runtime_of
@@ -43,6 +44,7 @@ class Candidate:
         ours: made by onnxfuse.
         real: what it was calibrated with, if it is int8 and was.
         unjudged: why it cannot be compared.
+        stored: bytes of its weights, where it has no file of its own.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Candidate:
     ours: bool = False
     real: verdict.Real | None = None
     unjudged: str = ""
+    stored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Row:
 
     @property
     def size(self) -> int | None:
-        return None if self.candidate.path is None else onnx_file.model_bytes(self.candidate.path)
+        return self.candidate.stored if self.candidate.path is None else onnx_file.model_bytes(self.candidate.path)
 
     def to_json(self) -> dict[str, Any]:
         seen, entry = self.parity, self.candidate
@@ -110,7 +113,7 @@ def compare_models(
     plan: BenchmarkConfig,
     *,
     runtimes: Sequence[str] = ("ort",),
-    against: Sequence[str] = (),
+    against: Sequence[Baseline] = (),
     progress: Progress = silent,
 ) -> Comparison:
     """Measure model files in each of the runtimes, and baselines of the first file, in one interleaved run.
@@ -118,7 +121,7 @@ def compare_models(
     Args:
         models: the first is the reference; baselines are made from it.
         runtimes: their names; a file that none of them takes runs in one that does.
-        against: keys of ``baselines.BASELINES``.
+        against: other tools' ways: see ``baselines.choose``.
 
     Raises:
         UsageError: they take other rows or tokens than those of the plan.
@@ -154,15 +157,17 @@ def compare_models(
     return Comparison({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
 
 
-def _baselines(names: Sequence[str], context: baselines.Context, progress: Progress) -> tuple[list[Candidate], dict[str, str]]:
+def _baselines(
+    chosen: Sequence[Baseline], context: baselines.Context, progress: Progress
+) -> tuple[list[Candidate], dict[str, str]]:
     """Other tools' ways, and why some of them could not be made."""
     made, failed = [], {}
-    for number, name in enumerate(names):
-        progress(f"making {name}", number / len(names))
+    for number, baseline in enumerate(chosen):
+        progress(f"making {baseline.name}", number / len(chosen))
         try:
-            made.append(Candidate(name, baselines.BASELINES[name].kind, baselines.BASELINES[name].open(context)))
+            made.append(from_baseline(baseline, context))
         except OnnxfuseError as error:
-            failed[name] = str(error)
+            failed[baseline.name] = str(error)
     return made, failed
 
 
@@ -197,7 +202,7 @@ def compare_outputs(
             agrees[entry.name] = verdict.judge(
                 expected, known.get(name, []), _only(entry.run, names), tolerances.OF_PRECISION[entry.kind], name
             )
-        except (OnnxfuseError, RuntimeError) as error:  # RuntimeError: a baseline's own
+        except OnnxfuseError as error:
             failed[entry.name] = first_line(error)
     return agrees
 
@@ -213,6 +218,12 @@ def _only(run: Runner, names: tuple[str, ...]) -> Runner:
 
 def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
     return str(path) if tuple(runtimes) == ("ort",) or runtime not in runtimes else f"{path} in {runtime}"
+
+
+def from_baseline(baseline: Baseline, context: baselines.Context) -> Candidate:
+    """Another tool's way. Raises OnnxfuseError: it is not installed, or cannot take the model."""
+    made = baseline.open(context)
+    return Candidate(baseline.name, baseline.kind, made.run, stored=made.size)
 
 
 def from_file(path: Path, name: str, settings: Settings, beside: Path | None = None) -> Candidate:

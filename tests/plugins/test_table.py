@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins import test_exporter, test_family, test_fusion, test_layout, test_runtime, test_target
+from tests.plugins import test_baseline, test_exporter, test_family, test_fusion, test_layout, test_runtime, test_target
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
@@ -15,6 +15,7 @@ EXAMPLES = {
     "runtime": test_runtime.REFERENCE,
     "exporter": test_exporter.SIGNED,
     "layout": test_layout.FLAT,
+    "baseline": test_baseline.REFERENCE,
     "target with operators": test_target.LOWERING,
 }
 

@@ -1,0 +1,141 @@
+"""Other tools' ways: what each gives of small models, and what it says where it is not there or cannot take one."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from onnxfuse.config import ExportConfig
+from onnxfuse.errors import MissingExtraError, ModelError
+from onnxfuse.pipeline import baselines
+from onnxfuse.pipeline.baselines import Baseline, Context, Made
+from onnxfuse.pipeline.export import export
+from onnxfuse.verify.inputs import profile_of_family
+from tests.conftest import save_tokenizer, small_model
+from tests.families import tiny
+
+CT2 = ("ctranslate2", "ctranslate2-int8")
+NEAR = {"fp32": 0.999999, "int8": 0.98}
+
+
+def cosine(a, b):
+    return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+
+
+def context_of(model, folder, **plan):
+    family = model.config.model_type
+    made = export(ExportConfig(family, folder / "export", exporter="torchscript", **plan), source=model)
+    return Context(made.path, family, folder / "made", 1, made.checkpoint)
+
+
+def feeds_of(context, lengths=(9, 5, 2)):
+    checkpoint = context.checkpoint
+    profile = profile_of_family(checkpoint.family, checkpoint.config, checkpoint.task)
+    feeds = profile.feeds(len(lengths), max(lengths), seed=3)
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    return feeds | {"attention_mask": mask}
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "plan"),
+    [
+        ("bert", "AutoModelForSequenceClassification", {}),
+        ("bert", "AutoModel", {"task": "sentence-similarity"}),
+        ("distilbert", "AutoModelForQuestionAnswering", {}),
+    ],
+)
+def test_ctranslate2_with_the_checkpoints_own_head(family, head, plan, tmp_path):
+    context = context_of(small_model(family, head, layers=2), tmp_path, **plan)
+    feeds = feeds_of(context)
+    wanted = baselines.known()["torch"].open(context).run(feeds)
+    sizes = []
+    for baseline in baselines.choose(",".join(CT2)):
+        made = baseline.open(context)
+        got = made.run(feeds)
+        assert set(got) == set(wanted)
+        for name, array in wanted.items():
+            keep = feeds["attention_mask"].astype(bool) if array.shape[:2] == feeds["attention_mask"].shape else slice(None)
+            assert cosine(array[keep], got[name][keep]) > NEAR[baseline.kind], (baseline.name, name)
+        sizes.append(made.size)
+    assert sizes[1] < sizes[0] * 0.5
+    broken = feeds | {"attention_mask": feeds["attention_mask"][:, ::-1].copy()}
+    with pytest.raises(ModelError, match="padding by each row's length, and here is some that is not at a row's end"):
+        made.run(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "words"),
+    [
+        ("ctranslate2", "vit", "runs encoders of tokens, and .* takes pixel_values"),
+        ("ctranslate2-int8", "electra", "failed: No conversion is registered"),
+        ("sentence-transformers", "bert", "gives a sentence_embedding, and this model logits"),
+        ("sentence-transformers-onnx", "bert", "installs with transformers 4 alone"),
+    ],
+)
+def test_a_model_that_a_tool_cannot_take(name, family, words, tmp_path):
+    context = context_of(tiny(family), tmp_path)
+    with pytest.raises(ModelError, match=words) as caught:
+        baselines.known()[name].open(context)
+    assert "\n" not in str(caught.value)
+
+
+def test_sentence_transformers_opens_a_checkpoint_with_a_tokenizer(tmp_path):
+    context = context_of(tiny("bert", "BertModel"), tmp_path, task="sentence-similarity")
+    with pytest.raises(ModelError, match="opens a checkpoint with its tokenizer, and BertModel has none beside it"):
+        baselines.known()["sentence-transformers"].open(context)
+
+
+def test_sentence_transformers_gives_what_the_export_gives(tmp_path):
+    model = tiny("bert", "BertModel", vocab_size=64)
+    model.save_pretrained(tmp_path / "checkpoint")
+    save_tokenizer(tmp_path / "checkpoint", 20)
+    plan = ExportConfig(str(tmp_path / "checkpoint"), tmp_path / "export", task="sentence-similarity", exporter="torchscript")
+    made = export(plan)
+    context = Context(made.path, "bert", tmp_path / "made", 1, made.checkpoint)
+    feeds = feeds_of(context)
+    wanted, got = (baselines.known()[name].open(context) for name in ("torch", "sentence-transformers"))
+    np.testing.assert_allclose(got.run(feeds)["sentence_embedding"], wanted.run(feeds)["sentence_embedding"], rtol=0, atol=1e-6)
+    assert got.size == wanted.size
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("ctranslate2", "ctranslate2"), ("torchao-int8", "torchao.quantization"), ("openvino-int8", "nncf")]
+)
+def test_a_tool_that_is_not_installed(name, package, bert_export, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, package, None)
+    context = Context(bert_export / "export" / "model.onnx", "bert", tmp_path)
+    with pytest.raises(MissingExtraError, match=rf"measuring against {name} needs packages .* 'onnxfuse\[baselines\]'"):
+        baselines.known()[name].open(context)
+
+
+def test_what_goes_wrong_in_a_tool_is_one_line_of_ours(tmp_path):
+    def make(context):
+        def run(feeds):
+            raise KeyError("first\nsecond")
+
+        return Made(run, 7)
+
+    def refuse(context):
+        raise AssertionError
+
+    context = Context(tmp_path / "m.onnx", "bert", tmp_path)
+    made = Baseline("odd", "fp32", make).open(context)
+    assert made.size == 7
+    with pytest.raises(ModelError, match=r"^odd failed: "):
+        made.run({})
+    with pytest.raises(ModelError, match=r"^odd failed: AssertionError$"):
+        Baseline("odd", "fp32", refuse).open(context)
+
+
+def test_bytes_of_a_tensor_that_is_made_of_others(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Pair:
+        codes, scales = torch.zeros(4, 8, dtype=torch.int8), torch.zeros(4)
+
+        def __tensor_flatten__(self):
+            return ["codes", "scales"], None
+
+    from onnxfuse.pipeline.baselines.api import tensor_bytes
+
+    assert tensor_bytes(Pair()) == 4 * 8 + 4 * 4
