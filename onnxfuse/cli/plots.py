@@ -82,10 +82,11 @@ def bars(content: Sequence[Bar], path: Path, *, title: str, label: str, mark: fl
         cut = LONGEST * statistics.median(bar.value for bar in content)
         for bar, place in zip(content, drawn, strict=True):
             at, arrow = (cut, " → ") if bar.high > cut else (bar.high, " ")
+            value = f"{bar.value:.3g}" if bar.value < 1000 else f"{bar.value:.0f}"
             axes.text(
                 at,
                 place.get_y() + place.get_height() / 2,
-                f"{arrow}{bar.value:.3g}",
+                f"{arrow}{value}",
                 va="center",
                 fontsize="small",
                 backgroundcolor="white" if bar.high > cut else "none",

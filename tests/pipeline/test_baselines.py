@@ -1,5 +1,6 @@
 """Other tools' ways: what each gives of small models, and what it says where it is not there or cannot take one."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -139,3 +140,10 @@ def test_bytes_of_a_tensor_that_is_made_of_others(tmp_path):
     from onnxfuse.pipeline.baselines.api import tensor_bytes
 
     assert tensor_bytes(Pair()) == 4 * 8 + 4 * 4
+
+
+def test_what_torchao_logs_where_it_is_installed_is_not_seen():
+    """transformers imports it with its first class of models; it says what of it does not load on this machine."""
+    code = "from onnxfuse.exporters.pytorch import require_torch; require_torch().BertModel"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -113,7 +113,7 @@ class Baseline:
         except ImportError as error:
             raise MissingExtraError(f"measuring against {self.name}", "baselines") from error
         except Exception as error:
-            raise ModelError(f"{self.name} failed: {first_line(error)[:200] or type(error).__name__}") from error
+            raise ModelError(f"{self.name} failed: {first_line(error)[:200]}") from error
 
 
 def from_file(make: Callable[[Context, Path], None], name: str) -> Callable[[Context], Made]:
