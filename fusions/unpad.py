@@ -141,8 +141,9 @@ def _rewrite(graph: ir.Graph, region: Region, analysis: Analysis) -> None:
     for node in region.attentions:
         every = node.inputs[0] in region.values
         layout = packing.packed if every else packing.rows_only
-        for at in (0, 1, 2) if every else (1, 2):
-            node.replace_input_with(at, packing.rows(node.inputs[at], layout.index))
+        if layout.index is not None:
+            for at in (0, 1, 2) if every else (1, 2):
+                node.replace_input_with(at, packing.rows(node.inputs[at], layout.index))
         node.replace_input_with(3, layout.bias)
         if layout.back is not None:
             for reader, at in readers[node.outputs[0]]:
