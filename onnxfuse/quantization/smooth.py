@@ -3,8 +3,8 @@
     x @ W  =  (x / s) @ (s * W)          s [K] > 0
 
 is exact in real numbers and changes what 8 bits lose: one channel of x that is fifty times as large as the others sets the step
-for all. Where linear layers alone read a LayerNormalization, 1/s goes into the norm's scale and bias and costs nothing; elsewhere
-it is one multiplication.
+for all. Where linear layers alone read a LayerNormalization, 1/s goes into the norm's scale and bias and costs nothing; where
+they alone read attention, into the columns that make its values (``value_columns``); elsewhere it is one multiplication.
 
 s_j = max|x_j| ** alpha. ``auto`` takes for each linear layer the alpha whose predicted error is lowest: x rounded in steps of its
 range / 255 against every row of W, and W rounded in steps of its columns' largest / levels against every channel of x. Ranges and
@@ -23,6 +23,7 @@ import onnx_ir as ir
 
 from onnxfuse.quantization.calibration import Activations
 from onnxfuse.quantization.linears import Linear
+from onnxfuse.quantization.value_columns import value_columns
 from onnxfuse.rewrite import Op
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -67,15 +68,18 @@ def smooth(
         if activations is None or any(linear.shared for linear in group):
             continue
         weight = np.concatenate([linear.matrix() for linear in group], axis=1)
-        norm = _private_norm(value, group)
+        norm, columns = _private_norm(value, group), value_columns(value, group, linears)
+        free = norm is not None or columns is not None
         before, after, chosen = choose(weight, activations, levels, 0.25 if compensated else 1.0, alpha)
-        if alpha is None and after > before * (1.0 if norm is not None else WORTH):
+        if alpha is None and after > before * (1.0 if free else WORTH):
             continue
         scale = scale_of(activations.largest, chosen)
         for linear in group:
             _scale_weight(graph, linear, scale)
         if norm is not None:
             _scale_norm(graph, norm, scale)
+        elif columns is not None:
+            columns.divide(graph, scale)
         else:
             _insert_division(graph, value, group, scale)
         changed |= {linear.name: Smoothing(chosen, scale) for linear in group}
