@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.fusions.dealing import Rows
+from onnxfuse.fusions.dealing import STEP, Rows
 from onnxfuse.fusions.padding_heads import Pick
 from onnxfuse.fusions.padding_region import Region
 from onnxfuse.rewrite import Analysis, Op
@@ -85,7 +85,15 @@ class Packing:
             blind = op.And(read, op.Not(self._real))
             some = op.ReduceMax(op.Cast(op.Reshape(blind, flat), to=ir.DataType.INT64), keepdims=1)  # [1]
             keep = op.Or(keep, op.Cast(some, to=ir.DataType.BOOL))
-        return keep
+        return self._filled_up(keep)
+
+    def _filled_up(self, keep: ir.Value) -> ir.Value:
+        """With the first others, so that T is a multiple of ``STEP`` where there are enough: nobody reads or attends to them."""
+        op = self.op
+        kept = op.Cast(op.Reshape(keep, self._flat), to=ir.DataType.INT64)
+        lacking = op.Mod(op.Sub(self._zero, op.ReduceSum(kept, keepdims=0)), op.constant(np.array(STEP), "step"))
+        others = op.CumSum(op.Sub(self._one, kept), self._zero)  # of the tokens up to each, those that are not kept
+        return op.Or(keep, op.Reshape(op.LessOrEqual(others, lacking), self._lengths))
 
     @cached_property
     def _kind(self) -> ir.DataType:

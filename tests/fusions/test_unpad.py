@@ -98,6 +98,7 @@ def test_a_random_mask_of_any_integers_stays():
         np.testing.assert_allclose(outputs(after, mask)["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("exact")
 def test_only_real_tokens_are_computed():
     """The linear layer behind attention sees one row of real tokens; attention the longest row and, in a second one, the others."""
     after = model()
@@ -125,16 +126,23 @@ def test_only_real_tokens_are_computed():
     [
         ((12,) * 4, (4, 12)),  # nothing padded: as it was
         ((12,), (1, 12)),
-        ((12, 1, 1, 1, 1, 1, 1, 1), (1, 19)),  # one after the other
-        ((12, 8, 6, 5, 4, 3, 2, 1), (4, 13)),
-        ((1, 2, 3, 4, 5, 6, 8, 12), (4, 13)),
+        ((12, 1, 1, 1, 1, 1, 1, 1), (2, 12)),  # the short ones one after the other
+        ((12, 11, 1, 1, 1, 1, 1, 1), (2, 15)),  # as many behind each long one
+        ((12, 8, 6, 5, 4, 3, 2, 1), (4, 12)),  # the longest alone, the others forth and back
+        ((1, 2, 3, 4, 5, 6, 8, 12), (4, 12)),
         ((12, 11, 10), (3, 12)),  # two in a row would be longer than it is worth
         *(
             ((12,) * (24 // fold) + (1,) * (24 - 24 // fold), (24 // fold, 11 + fold)) for fold in (2, 3, 4, 6, 8)
         ),  # behind each long one
     ],
 )
+@pytest.mark.usefixtures("exact")
 def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wanted):
+    assert places(lengths) == wanted
+
+
+def places(lengths):
+    """How many places attention has for rows of these lengths, and of how many slots; what comes out is checked."""
     before, after = model(), model()
     assert unpad(after, analysis_of(after)) == Padding()
     attention = next(node for node in after.graph if node.op_type == "Attention").outputs[0]
@@ -142,8 +150,34 @@ def test_short_rows_share_one_where_attention_has_fewer_scores_then(lengths, wan
     after.graph.outputs.append(attention)
     mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
     got = outputs(after, mask)
-    assert got[attention.name].shape == (*wanted, 8)
     np.testing.assert_allclose(got["y"], outputs(before, mask)["y"], rtol=0, atol=1e-5)
+    return got[attention.name].shape[:2]
+
+
+def test_slots_come_by_sixteen():
+    assert places((40, 30, 20, 10)) == (2, 64)  # 40 and 10, 30 and 20: 50 slots
+    assert places((5,)) == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"), [((9, 5, 3), 27), ((12, 9, 5, 3), 32), ((16, 16), 32), ((9, 9, 9), 27), ((3, 20, 0), 32)]
+)
+def test_tokens_come_by_sixteen_where_there_is_so_much_padding(lengths, wanted):
+    """What is taken besides nobody reads: the outputs are those of each row by itself."""
+    after = model()
+    assert unpad(after, analysis_of(after)) == Padding()
+    total = next(node for node in after.graph if node.op_type == "Sum").outputs[0]
+    total.type = ir.TensorType(ir.DataType.FLOAT)
+    after.graph.outputs.append(total)
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    got = outputs(after, mask)
+    assert got[total.name].shape == (1, wanted, 8)
+    x = np.random.default_rng(0).standard_normal((*mask.shape, 8)).astype(np.float32)
+    session = open_session(ir.to_proto(model()).SerializeToString(), optimize=False)
+    for row, length in enumerate(lengths):
+        if length:
+            alone = run(session, {"x": x[row : row + 1, :length], "attention_mask": mask[row : row + 1, :length]})["y"]
+            np.testing.assert_allclose(got["y"][row : row + 1], alone, rtol=0, atol=1e-5)
 
 
 def test_an_even_split_of_tokens_need_not_be_made():
@@ -597,6 +631,7 @@ def test_an_inverted_mask_of_other_numbers_keeps_what_it_lets_in():
         assert_same_rows(before, after, "attention_mask", mask, np.ones((4, 9), dtype=bool))
 
 
+@pytest.mark.usefixtures("exact")
 def test_only_what_an_inverted_mask_lets_in_is_computed():
     after = with_mask("int64", MIDDLE, **INVERTED[0][1])
     assert unpad(after, analysis_of(after)) == Padding()

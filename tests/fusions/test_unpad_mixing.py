@@ -356,6 +356,7 @@ def test_a_model_of_a_low_opset_stays_one(name):
     onnx.checker.check_model(ir.to_proto(made), full_check=True)
 
 
+@pytest.mark.usefixtures("exact")
 def test_attention_alone_stands_padded():
     made = model(constants=MORE, **GONE["a mean behind a bias"])
     assert unpad(made, analysis_of(made)) == Padding()
@@ -364,6 +365,7 @@ def test_attention_alone_stands_padded():
 
 
 @pytest.mark.parametrize("name", ["a bias of relative position", "a window", "disentangled scores", "a second mask of pairs"])
+@pytest.mark.usefixtures("exact")
 def test_a_picked_token_that_is_padding_keeps_all(name):
     """As a query it may find no key; padding's values count then."""
     made = model(constants=MORE, **GONE[name])
@@ -373,6 +375,7 @@ def test_a_picked_token_that_is_padding_keeps_all(name):
     assert shapes_of(made.clone(), right, "h")[0] == (1, right.sum(), 8)
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_picked_token_is_kept():
     """Behind attention without positions it alone: its keys are the real ones whatever it is."""
     made = model(constants=MORE, **GONE["a token that is computed"])
