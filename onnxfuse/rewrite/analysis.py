@@ -139,6 +139,7 @@ class Analysis:
         self._known: dict[ir.Value, ValueInfo] = {}
         self._fresh = itertools.count()
         self._capped: dict[Dim, Dim] = {}
+        self.reshaped: dict[tuple[Shape, ir.Value], Shape] = {}  # by the sizes before and the target, where that is computed
         self._inference = Inference(self.opsets, infer)
 
     def scan(self, graph: ir.Graph) -> None:

@@ -37,6 +37,18 @@ def test_a_computed_reshape_target_is_followed():
     assert shape == (B, S, Dim(3), Dim(4))
 
 
+def test_one_computed_target_gives_one_shape():
+    """Whatever it holds: to all that have the same sizes before."""
+    model = parse(
+        """g (float[B,S] x, int64[B,S] ids, float[S,B] z, int64[2] t, int64[2] u) => (float[M,N] y, int64[M,N] w)
+        { y = Reshape(x, t)  w = Reshape(ids, t)  turned = Reshape(z, t)  other = Reshape(x, u) }""",
+    )
+    analysis = analysis_of(model)
+    y, w, turned, other = (analysis.shape(node.outputs[0]) for node in model.graph)
+    assert y == w and len(y) == 2
+    assert not {*y} & {*turned} and not {*y} & {*other}, "with other sizes before, -1 and 0 in it mean others"
+
+
 def test_reshape_infers_minus_one_and_copies_zero():
     assert info("g (float[B,S,12] x) => (float[B,N] y) <int64[2] t = {0, -1}> { y = Reshape(x, t) }", "y").shape == (
         B,

@@ -48,7 +48,7 @@ def _placed(source: ValueInfo, shape: Shape, places: dict[int, int]) -> ValueInf
 def _reshape(analysis: Analysis, node: ir.Node, output: int) -> ValueInfo:
     source, target = analysis[node.inputs[0]], analysis[node.inputs[1]]
     if target.data is None:
-        return ValueInfo(source.dtype)
+        return ValueInfo(source.dtype, _computed(analysis, source.shape, node.inputs[1]))
     dims = list(target.data)
     for i, dim in enumerate(dims):
         if dim.number == 0 and not attribute(node, "allowzero", analysis.opset):
@@ -64,6 +64,14 @@ def _reshape(analysis: Analysis, node: ir.Node, output: int) -> ValueInfo:
     data = source.data if len(shape) <= 1 else None
     kept = None if source.shape is None else _kept_axes(source.shape, shape)
     return ValueInfo(source.dtype, shape, data, source.uniform, None if kept is None else moved(source, kept))
+
+
+def _computed(analysis: Analysis, shape: Shape | None, target: ir.Value | None) -> Shape | None:
+    """The sizes behind a Reshape to a target that is computed: the same for all that have the same ones before."""
+    rank = analysis.shape(target)
+    if shape is None or target is None or rank is None or len(rank) != 1 or rank[0].number is None:
+        return None
+    return analysis.reshaped.setdefault((shape, target), tuple(analysis.size() for _ in range(rank[0].number)))
 
 
 def _kept_axes(before: Shape, after: Shape) -> dict[int, int] | None:
