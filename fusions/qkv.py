@@ -185,5 +185,9 @@ FUSION = Fusion(
     operator="Attention",
     condition=one_source,
     unless=("qkv", "separate"),
-    alone=Alone("merge-linears", frozenset({"attention", "attention-decomposed"}), {"attention": "decomposed"}),
+    alone=Alone(
+        "merge-linears",
+        frozenset({"attention", "attention-decomposed", "attention-decomposed-expanded"}),
+        {"attention": "decomposed"},
+    ),
 )

@@ -1,4 +1,4 @@
-"""The order of everything that is done to a model: normal form, fusions, hoisting, lowering, padding.
+"""The order of everything that is done to a model: normal form, fusions, hoisting, padding, lowering.
 
 ``normal_form``, ``fusing`` and ``finishing`` are the order, here and nowhere else; fusions stand in the order of their names,
 each behind those that it comes ``after``.
@@ -76,9 +76,6 @@ CANONICAL = 0.6  # of the time of all passes
 NEEDED = frozenset({"inline", "name-apart", "convert-opset", "lowering", "tidy"})
 """Passes that cannot be left out: the model would not be one that its target runs."""
 
-MEASURED = ("remove-dropout",)
-"""Passes of the normal form that ``ablate`` leaves out one by one, as it does rules that say so (``Rule.measured``)."""
-
 
 def normal_form(opset: int, rules: RuleList = NORMAL_RULES) -> tuple[Pass, ...]:
     """Bring any exporter's graph to one form, so that a fusion needs one pattern."""
@@ -101,15 +98,16 @@ def fusing(rules: RuleList) -> tuple[Pass, ...]:
     return (Rules("fusions", rules), MergeDuplicates())
 
 
-def finishing(hoisting: RuleList, lowering: RuleList, normal: RuleList, *, zeros: bool) -> tuple[Pass, ...]:
-    """From standard operators to what the target runs fastest."""
+def finishing(before: RuleList, hoisting: RuleList, lowering: RuleList, normal: RuleList, *, zeros: bool) -> tuple[Pass, ...]:
+    """From standard operators to what the target runs fastest. Padding goes while attention is one operator."""
     return (
+        Rules("preparing", before),
         Repeat((Rules("hoisting", hoisting), MergeDuplicates())),  # merging lets the next rule fire
-        Rules("lowering", lowering),
-        MergeDuplicates(),
         RemovePadding(zeros),
         MergeDuplicates(),
         Rules("normal-form", normal),  # what padding removal wrote
+        MergeDuplicates(),
+        Rules("lowering", lowering),
         MergeDuplicates(),
         Tidy(),
     )
@@ -119,19 +117,27 @@ def finishing(hoisting: RuleList, lowering: RuleList, normal: RuleList, *, zeros
 class Selection:
     """The rules to run: the normal form, the fusions, what moves work across layers, and the lowerings of the target.
 
-    ``without``: names of passes to leave out.
+    ``only``: of rules, those alone; all where empty. ``without``: names of rules and passes to leave out.
     """
 
     normal: tuple[Rule, ...]
     fusions: tuple[Rule, ...]
     hoisting: tuple[Rule, ...]
-    lowerings: tuple[Rule, ...]
+    lowerings: tuple[Lowering, ...]
+    only: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
 
-    def lowerings_at(self, opset: int) -> tuple[Rule, ...]:
-        """The lowerings of a model of that opset: also of operators that it lacks, where the target chose nothing else."""
-        needed = (each for thing in targets.lowerings().values() for each in thing.values() if opset < each.below)
-        return self.lowerings + tuple(rule for lowering in needed for rule in lowering.rules)
+    def lowerings_at(self, opset: int) -> tuple[RuleList, RuleList]:
+        """What makes way for the lowerings of a model of that opset, and these: also of operators that it lacks, where the target
+        chose nothing else."""
+        needed = [each for thing in targets.lowerings().values() for each in thing.values() if opset < each.below]
+        before = [rule for each in (*self.lowerings, *needed) for rule in each.before]
+        chosen = kept((rule for each in self.lowerings for rule in each.rules), self.only, self.without)
+        return kept(before, self.only, self.without), chosen + tuple(rule for each in needed for rule in each.rules)
+
+
+def kept(rules: Iterable[Rule], only: frozenset[str], without: frozenset[str]) -> tuple[Rule, ...]:
+    return tuple(rule for rule in dict.fromkeys(rules) if rule.name not in without and (not only or rule.name in only))
 
 
 def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Selection:
@@ -149,18 +155,14 @@ def select(target: Target, only: frozenset[str], without: frozenset[str]) -> Sel
         raise UsageError(f"{', '.join(both)} cannot be used alone and left out at once; name it in one of only and without")
     without |= {UNPAD} if target["padding"] == "kept" or (only and UNPAD not in only) else set()
 
-    def keep(chosen: Iterable[Fusion | Lowering]) -> tuple[Rule, ...]:
-        rules = (rule for each in chosen for rule in each.rules)
-        return tuple(rule for rule in rules if rule.name not in without and (not only or rule.name in only))
+    def stage(name: str) -> tuple[Rule, ...]:
+        fusions = (
+            fusion for fusion in ordered(catalog.fusions().values()) if fusion.stage == name and not left_out(fusion, target)
+        )
+        return kept((rule for fusion in fusions for rule in fusion.rules), only, without)
 
-    fusions = [fusion for fusion in ordered(catalog.fusions().values()) if not left_out(fusion, target)]
-    return Selection(
-        tuple(rule for rule in NORMAL_RULES if rule.name not in without),
-        keep(fusion for fusion in fusions if fusion.stage == FUSE),
-        keep(fusion for fusion in fusions if fusion.stage == HOIST),
-        keep(lowerings(target)),
-        without,
-    )
+    normal = tuple(rule for rule in NORMAL_RULES if rule.name not in without)
+    return Selection(normal, stage(FUSE), stage(HOIST), tuple(lowerings(target)), only, without)
 
 
 def left_out(fusion: Fusion, target: Target) -> bool:
@@ -174,22 +176,17 @@ def lowerings(target: Target) -> list[Lowering]:
     return [variants[target[thing]] for thing, variants in targets.lowerings().items() if thing in target.chosen]
 
 
-def normal_measured() -> list[str]:
-    """The steps of the normal form that ``ablate`` leaves out one by one."""
-    return [*dict.fromkeys(rule.name for rule in NORMAL_RULES if rule.measured), *MEASURED]
-
-
 def rule_names() -> list[str]:
     """The name of every rule, and of every pass that can be left out, in order, once. Raises UsageError: two of one name."""
     fusions = ordered(catalog.fusions().values())
     lowered = [lowering for thing in targets.lowerings().values() for lowering in thing.values()]
     fused, hoisted = (tuple(rule for each in fusions if each.stage == stage for rule in each.rules) for stage in (FUSE, HOIST))
-    lowering = tuple(rule for each in lowered for rule in each.rules)
-    passes = (*normal_form(0), *fusing(fused), *finishing(hoisted, lowering, (), zeros=False))
-    empty = (*normal_form(0, ()), *fusing(()), *finishing((), (), (), zeros=False))
-    owners = {"a pass": names(empty), "the normal form": [rule.name for rule in NORMAL_RULES]}
+    before, lowering = (tuple(rule for each in lowered for rule in getattr(each, part)) for part in ("before", "rules"))
+    passes = (*normal_form(0), *fusing(fused), *finishing(before, hoisted, lowering, (), zeros=False))
+    empty = names((*normal_form(0, ()), *fusing(()), *finishing((), (), (), (), zeros=False)))
+    owners = {"a pass": empty, "the normal form": [rule.name for rule in NORMAL_RULES]}
     owners |= {each.name: [rule.name for rule in each.rules] for each in fusions}
-    owners |= {each.name: [rule.name for rule in each.rules] for each in lowered}
+    owners |= {each.name: [rule.name for rule in (*each.before, *each.rules)] for each in lowered}
     require_apart(owners)
     return [name for name in names(passes) if name not in NEEDED]
 
@@ -238,8 +235,8 @@ def fuse(
 def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, tell: Share, *, zeros: bool) -> Fused:
     canonical(model, target, chosen, context, tell)
     counts = count(model)
-    lowered = chosen.lowerings_at(model.opset_imports[""])
-    passes = finishing(chosen.hoisting, lowered, chosen.normal, zeros=zeros)
+    before, lowered = chosen.lowerings_at(model.opset_imports[""])
+    passes = finishing(before, chosen.hoisting, lowered, chosen.normal, zeros=zeros)
     results = [context.apply(each, model) for each in counted(passes, tell, begin=CANONICAL)]
     padding = next((result.padding for result in results if isinstance(result, PaddingResult)), Padding("left out"))
     return Fused(counts, padding, context.trace)

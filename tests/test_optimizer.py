@@ -14,7 +14,7 @@ from onnxfuse.targets import find
 from tests.conftest import assert_same
 from tests.layer import RIGHT, Case
 
-PASSES = names((*optimizer.normal_form(0), *optimizer.fusing(()), *optimizer.finishing((), (), (), zeros=False)))
+PASSES = names((*optimizer.normal_form(0), *optimizer.fusing(()), *optimizer.finishing((), (), (), (), zeros=False)))
 RULES = {rule.name for rule in optimizer.NORMAL_RULES}
 
 

@@ -21,7 +21,7 @@ from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio, Timing
-from onnxfuse.optimizer import fuse, left_out, lowerings, normal_measured, ordered
+from onnxfuse.optimizer import NORMAL_RULES, fuse, left_out, lowerings, ordered
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.rewrite import Alone, Fusion, Lowering
 from onnxfuse.rewrite.fusion import BY_RULE, FUSE, HOIST
@@ -85,13 +85,23 @@ class Unit:
     chosen: bool = True
 
 
+MEASURED = ("remove-dropout",)
+"""Passes of the normal form that are left out one by one, as rules are that say so (``Rule.measured``)."""
+
+
+def normal_measured() -> list[str]:
+    """The steps of the normal form that are left out one by one."""
+    return [*dict.fromkeys(rule.name for rule in NORMAL_RULES if rule.measured), *MEASURED]
+
+
 def units(target: Target) -> Iterator[Unit]:
     """What is measured: everything beyond the normal form that the target uses, or that says how it is measured by itself."""
     fusions = [fusion for stage in (FUSE, HOIST) for fusion in ordered(catalog.fusions().values()) if fusion.stage == stage]
     chosen: list[Fusion | Lowering] = [fusion for fusion in fusions if not left_out(fusion, target)] + lowerings(target)
     others = [each for thing in targets.lowerings().values() for each in thing.values() if each.alone.name and each not in chosen]
     for each in (*chosen, *others):
-        rules = frozenset(rule.name for rule in each.rules)
+        before = each.before if isinstance(each, Lowering) else ()
+        rules = frozenset(rule.name for rule in (*before, *each.rules))
         if each.alone.name:
             yield Unit(each.alone.name, rules, each.alone, each in chosen)
         else:

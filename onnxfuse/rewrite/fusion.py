@@ -89,6 +89,7 @@ class Lowering:
         variant: the choice, by the operator that it ends in or what it is called.
         rules: none where the normal form is that already.
         below: whatever a target chooses, a model of a lower opset than this one is written so: it lacks the operator.
+        before: rules that make way for ``rules`` while each linear layer is one of its own, before work moves across layers.
         alone: how ``ablate`` measures it.
         tuned: whether ``tune`` tries it; not where it is for old opsets, or for comparison.
     """
@@ -97,11 +98,13 @@ class Lowering:
     variant: str
     rules: tuple[Rule, ...] = ()
     below: int = 0
+    before: tuple[Rule, ...] = ()
     alone: Alone = BY_RULE
     tuned: bool = True
 
     def __post_init__(self) -> None:
         _require_rules(self.name, self.rules)
+        _require_rules(self.name, self.before)
 
     @property
     def name(self) -> str:

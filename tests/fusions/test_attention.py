@@ -431,6 +431,19 @@ def test_lowered_forms_run_with_every_mask_that_they_take(rules, mask, dtype, to
     assert_same(before, after, SIZES | {"T": 7}, tolerance=tolerance)
 
 
+def test_an_expanded_mask_need_not_be_made_for_an_addition():
+    text = OPERATOR.format(mask="float[B,1,1,T] small", more="").replace(
+        "{ y =",
+        "{ s = Shape<start = 1>(q)  t = Shape<start = 1, end = 2>(k) "
+        " b = Shape<end = 1>(q)  n = Slice(s, zero, one)  all = Concat<axis = 0>(b, one, n, t)  mask = Expand(small, all)  y =",
+    )
+    text = text.replace("=> (float[B,S,16] y)", "=> (float[B,S,16] y) <int64[1] zero = {0}, int64[1] one = {1}>")
+    before, after = parse(text), parse(text)
+    apply(lowering.DECOMPOSED, after, normal=())
+    assert "Attention" not in ops(after) and "Expand" not in ops(after)
+    assert_same(before, after, SIZES | {"T": 7})
+
+
 def test_heads_of_values_may_have_another_size():
     text = (
         OPERATOR.format(mask="float[S,T] mask", more="")
@@ -503,7 +516,7 @@ def _refused(rules, text: str, reason: str) -> None:
     trace = Trace()
     analysis = analysis_of(model)
     assert not rewrite(model, rules, analysis, trace)
-    assert trace.misses[rules[0].name]["seen"] == reason
+    assert reason in {miss["seen"] for miss in trace.misses.values()}
 
 
 PICK = "  n = LayerNormalization<axis = -1>(y, bq, bk)  g = Gelu(n)  d = MatMul(g, wo)  e = Add(d, bo)  r = Add(e, x)  z = Gather<axis = 1>(r, at)"

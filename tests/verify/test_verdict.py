@@ -23,7 +23,7 @@ from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.run import _compare_all
-from onnxfuse.rewrite import Rule
+from onnxfuse.rewrite import Lowering, Rule
 from onnxfuse.runtime import Settings, open_runner
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.expected import expect
@@ -463,7 +463,9 @@ def nudge(monkeypatch, factor):
 
     select = optimizer.select
     rule = Rule("nudge", before, lambda match: match.need(_reader(match) != "Mul", "once"), after)
-    monkeypatch.setattr(optimizer, "select", lambda *given: replace(select(*given), lowerings=(rule,)))
+    monkeypatch.setattr(
+        optimizer, "select", lambda *given: replace(select(*given), lowerings=(Lowering("nudge", "by a factor", (rule,)),))
+    )
 
 
 def _reader(match):
