@@ -15,7 +15,7 @@ BATCH_SIZE, NUM_CHOICES, SEQUENCE_LENGTH = "batch_size", "num_choices", "sequenc
 """Names of the dynamic dimensions, as optimum has them."""
 
 RANGES = ("minmax", "entropy", "percentile")
-FORMATS = ("auto", "qoperator", "qdq")
+FORMATS = ("auto", "qoperator", "qdq", "qdq-source")
 ROUNDINGS = ("gptq", "nearest")
 
 

@@ -17,6 +17,7 @@ from onnxfuse.quantization.linears import Linear, find_linears, require_float, w
 from onnxfuse.quantization.patches import PATCH_EMBEDDING
 from onnxfuse.quantization.ranges import ActivationScale, narrowed, scale_and_zero
 from onnxfuse.quantization.smooth import Smoothing, smooth
+from onnxfuse.quantization.sources import SOURCE, part_norms
 from onnxfuse.quantization.weights import Int8Weight
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.probes import matmul_saturates
@@ -67,6 +68,8 @@ def prepare(
     Context(compute, infer, prove=True).apply(PATCH_EMBEDDING, model)
     linears = find_linears(model.graph)
     _require_weights(model, linears)
+    if scheme.format == SOURCE:
+        part_norms(model.graph, {linear.node for linear in linears})
     if batches is None:
         if scheme.static:
             raise UsageError("static int8 needs calibration data; give --calibration FILE, or leave --static out")

@@ -4,6 +4,7 @@
     qoperator   the same with a constant scale_x, in ONNX Runtime's own operator for it
     qdq         y = dequantized(u8(x)) @ dequantized(s8(W)): float operators between Quantize- and DequantizeLinear, which a
                 runtime turns into integer ones
+    qdq-source  the same with x rounded right behind what computes it (``sources``)
 
 u8 x s8 is the pair that x86 has instructions for; the others run slower, up to fifty times. Dynamic and qdq write standard
 operators only; ONNX Runtime fuses them into DynamicQuantizeMatMul and MatMulIntegerToFloat while loading. Embedding tables become
@@ -26,6 +27,7 @@ from onnxfuse.quantization import weights
 from onnxfuse.quantization.linears import Linear, find_embeddings, find_linears
 from onnxfuse.quantization.prepare import Prepared
 from onnxfuse.quantization.ranges import ActivationScale
+from onnxfuse.quantization.sources import SOURCE, round_at_sources
 from onnxfuse.quantization.weights import Int8Weight
 from onnxfuse.rewrite import Op
 from onnxfuse.rewrite.driver import replace
@@ -47,7 +49,7 @@ def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC,
 
     Args:
         keep: names of linear layers that stay float.
-        format: dynamic; of a static scheme, qdq or qoperator.
+        format: dynamic; of a static scheme, qdq, qdq-source or qoperator.
         switched: keep both forms of every layer; the new input SWITCHES, bool [linears], tells which take part in int8.
     """
     model = prepared.model.clone()
@@ -74,6 +76,8 @@ def write(prepared: Prepared, keep: Collection[str] = (), format: str = DYNAMIC,
         for node in find_embeddings(model):
             _quantize_embedding(graph, node, tables)
     merge_duplicates(model)
+    if format == SOURCE:
+        round_at_sources(graph)
     tidy(model)
     return model
 
@@ -105,7 +109,7 @@ def _static(op: Op, x: ir.Value, of_x: ActivationScale, matrix: ir.Value, scale:
     """y for an x whose scale is known."""
     step, zero = op.constant(np.asarray(of_x.scale), "step"), op.constant(np.asarray(of_x.zero_point), "zero")
     quantized = op.QuantizeLinear(x, step, zero)
-    if format == QDQ:
+    if format in (QDQ, SOURCE):
         return op.MatMul(op.DequantizeLinear(quantized, step, zero), op.DequantizeLinear(matrix, scale, axis=1))
     return op.MatMulIntegerToFloat(quantized, matrix, step, scale, zero, _domain="com.microsoft")
 
