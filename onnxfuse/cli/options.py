@@ -86,7 +86,7 @@ TargetName = Annotated[
     str,
     Option(
         "--target",
-        help="cpu, standard (opset 17 to 20), ort-contrib (com.microsoft), a file that tune wrote, or a target's folder.",
+        help="cpu, openvino, standard (opset 17 to 20), ort-contrib (com.microsoft), a file of tune's, or a target's folder.",
     ),
 ]
 Only = Annotated[list[str] | None, Option(help="Use this rule or pass alone, after the normal form; repeatable.")]
@@ -114,7 +114,9 @@ Calibration = Annotated[
     ),
 ]
 Ranges = Annotated[str, Option(help="Of static scales: minmax, percentile or entropy.")]
-QuantFormat = Annotated[str, Option("--format", help="Of a static model: qdq, qoperator, or auto, the faster one here.")]
+QuantFormat = Annotated[
+    str, Option("--format", help="Of a static model: qdq, qdq-source, qoperator, or auto: the target's, or the faster here.")
+]
 Smooth = Annotated[str, Option(help="Move outliers into weights: auto, off, or SmoothQuant's alpha.")]
 Rounding = Annotated[str, Option(help="Of weights: gptq, or nearest.")]
 MaxDrop = Annotated[str | None, Option(help="Accuracy that may be lost on --data, such as 0.5%.")]

@@ -21,7 +21,6 @@ from onnxfuse.pipeline import in_memory
 from onnxfuse.pipeline.arguments import path_of, require_known
 from onnxfuse.pipeline.check import check_runtime
 from onnxfuse.pipeline.run import run_all
-from onnxfuse.quantization.write import QDQ
 from onnxfuse.runtime import Settings, runtimes
 
 if TYPE_CHECKING:
@@ -133,7 +132,8 @@ def _made(
 ) -> None:
     """The optimized model, and where ``int8`` holds options the quantized one. Raises as ``accelerate``."""
     api.export(model, place, task=task, outputs=[ALL], progress=progress)
-    optimized = api.optimize(place, progress=progress)
+    known = runtimes()[runtime or Settings().runtime]
+    optimized = api.optimize(place, target=known.target, progress=progress)
     if runtime is not None and runtime != Settings().runtime:
         check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
     if int8 is not None:
@@ -142,7 +142,8 @@ def _made(
 
 def _meant_for(runtime: str | None) -> dict[str, Any]:
     """The int8 that a runtime multiplies in whole numbers, where it is not the usual one."""
-    return {} if runtime is None or "dynamic" in runtimes()[runtime].integers else {"static": True, "format": QDQ}
+    known = runtimes()[runtime or Settings().runtime]
+    return {} if "dynamic" in known.integers else {"static": True, "format": known.static}
 
 
 def _measured(model: Any, place: Path, task: str | None, threads: int | None, progress: Progress) -> None:

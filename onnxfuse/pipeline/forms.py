@@ -13,14 +13,14 @@ from onnxfuse.io.progress import Progress
 from onnxfuse.measure import fastest, machine
 from onnxfuse.measure.benchmark import Timing
 from onnxfuse.measure.fastest import Fastest
-from onnxfuse.pipeline.optimize import Optimized
+from onnxfuse.pipeline.optimize import write_for
 from onnxfuse.pipeline.quantize import Quantized, quantize
-from onnxfuse.quantization.write import QDQ
 from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, runtimes
 from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
+from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
 from onnxfuse.verify.verdict import Real
@@ -118,35 +118,44 @@ class Others:
         return cls(tuple(form for form in opened if form.name in agrees), agrees, tuple(refused))
 
 
-def gains(model: Path, settings: Settings) -> bool:
-    """Whether a runtime here, other than the usual one, multiplies int8 with scales from calibration in whole numbers."""
+def gains(model: Path, settings: Settings) -> Runtime | None:
+    """A runtime here, other than the usual one, that multiplies int8 with scales from calibration in whole numbers."""
     for name, runtime in runtimes(".onnx").items():
         if name != settings.runtime and meant(STORED[folders.STATIC], runtime):
             try:
                 open_runner(model, replace(settings, runtime=name))
             except OnnxfuseError:
                 continue
-            return True
-    return False
+            return runtime
+    return None
 
 
 def static_int8(
-    optimized: Optimized, quantized: Quantized | None, usual: Settings, progress: Progress
+    exported: Opened, optimized: Path, quantized: Quantized | None, usual: Settings, progress: Progress
 ) -> tuple[Quantized | None, str]:
-    """The int8 model with scales from calibration; or None, and why there is none."""
+    """The int8 model with scales from calibration, fused for the runtime that gains from it; or None, and why there is none.
+
+    Args:
+        optimized: where the model for the usual runtime lies; this one is written beside it.
+    """
     if quantized is None or quantized.real is None:
         return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
-    if not gains(optimized.path, usual):
+    runtime = gains(optimized, usual)
+    if runtime is None:
         return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
-    plan = QuantizeConfig(optimized.path, optimized.path.with_name(folders.STATIC), Scheme(static=True, format=QDQ))
 
     def tell(text: str, done: float | None = None, step: str = "") -> None:
         progress(f"static int8: {text}", done, step)  # dynamic int8 has the same phases
 
+    source = optimized.with_name(f"for-{runtime.target}.onnx")
+    plan = QuantizeConfig(source, optimized.with_name(folders.STATIC), Scheme(static=True, format=runtime.static))
     try:
-        return quantize(plan, tell, optimized.model), ""
+        tell(f"fusing for {runtime.target}")
+        return quantize(plan, tell, write_for(runtime.target, exported, source)), ""
     except ParityError as error:
         return None, first_line(error)
+    finally:
+        source.unlink(missing_ok=True)
 
 
 def choose(others: Others, usual: str, path: Path, settings: Settings, threads: int, timings: Mapping[str, Timing]) -> Fastest:

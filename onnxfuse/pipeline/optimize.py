@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -96,6 +97,20 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
         return _optimize(plan, target, progress, source)
 
 
+def write_for(target: str, source: Opened, out: Path) -> Opened:
+    """A model fused for another target and written to ``out``, no more: whoever makes something of it holds that to the original.
+
+    Raises:
+        UsageError, ModelError: as ``fuse``.
+    """
+    with targets.use(target) as chosen:
+        model = source.model.clone()
+        catalog.architecture(catalog.model_type(model, source.config, None)).name_inputs(model)
+        fused = fuse(model, chosen)
+        model.metadata_props[METADATA] = _note(chosen, fused.counts)
+        return Opened(out, onnx_file.save(model, out), source.config)
+
+
 def require_countable(needs: Sequence[str]) -> None:
     """Raises UsageError for what ``--require`` cannot ask for: to be asked before the work."""
     counted = [*(name for name, fusion in catalog.fusions().items() if fusion.operator), "unfused"]
@@ -117,6 +132,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     unknown = _unknown(source.config, plan, progress)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
+    target = target.choosing(padding="removed") if plan.unpad else target
     fused = _fused(model, target, plan, partial(progress, f"fusing for {target.name}"))
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)

@@ -23,7 +23,8 @@ from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.formats import choose_format
 from onnxfuse.quantization.gate import USUAL, USUAL_PART, TradeOff, meet_thresholds, usual
 from onnxfuse.quantization.prepare import Prepared, prepare, require_worth
-from onnxfuse.quantization.write import QDQ, write
+from onnxfuse.quantization.write import write
+from onnxfuse.runtime import runtimes
 from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
@@ -127,15 +128,19 @@ def _asked(plan: QuantizeConfig) -> dict[str, Any]:
 
 
 def _settled(scheme: Scheme, model: ir.Model) -> Scheme:
-    """The scheme as the model's target has it, where it leaves that open: what ``tune`` chose for another runtime reads QDQ."""
-    if scheme.static is not None:
-        return scheme
+    """The scheme as the model's target has it, where it leaves that open: static if that was chosen, in its runtime's format."""
     try:
         note = door.parse_json(model.metadata_props.get(METADATA, "{}"), METADATA)
     except ModelError:
         note = {}
-    kind = PRECISIONS.get(str(note.get("precision")) if isinstance(note, dict) else "", ("", ""))[1]
-    return replace(scheme, static=True, format=QDQ) if kind == "static" else replace(scheme, static=False)
+    note = note if isinstance(note, dict) else {}
+    if scheme.static is None:
+        scheme = replace(scheme, static=PRECISIONS.get(str(note.get("precision")), ("", ""))[1] == "static")
+    session = note.get("session")
+    runtime = runtimes().get(str(session.get("runtime"))) if isinstance(session, dict) else None
+    if scheme.static and scheme.format == "auto" and runtime is not None:
+        scheme = replace(scheme, format=runtime.static)
+    return scheme
 
 
 def _calibration(plan: QuantizeConfig, model: ir.Model) -> tuple[Dataset | None, str]:

@@ -236,7 +236,7 @@ def _made(
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
-            static, unstatic = forms.static_int8(optimized, quantized, session, progress)
+            static, unstatic = forms.static_int8(exported.model, optimized.path, quantized, session, progress)
             done += [] if static is None else [static]
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real

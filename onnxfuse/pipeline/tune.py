@@ -235,28 +235,32 @@ class _Trials:
 
     def _made(self, target: Target, folder: Path) -> Path:
         """The model for a target; variants that differ in the session alone share a file."""
-        path = folder / ("-".join([str(target.opset), *target.chosen.values()]) + ".onnx")
+        parts = [str(target.opset), *target.chosen.values(), runtimes()[target.session.runtime].static]
+        path = folder / ("-".join(parts) + ".onnx")
         if not path.exists():
             model = onnx_file.load(self.plan.source)
             self.family.name_inputs(model)
             fuse(model, target)
             if target["precision"] != "fp32":
-                model = self._quantized(model, target["precision"])
+                model = self._quantized(model, target)
             onnx_file.save(model, path)
         return path
 
-    def _quantized(self, model: ir.Model, precision: str) -> ir.Model:
+    def _quantized(self, model: ir.Model, target: Target) -> ir.Model:
         """Int8 as ``quantize`` makes it, from few samples and with weights rounded to nearest: neither changes its speed.
 
         Raises:
             UsageError: static, and there is nothing to calibrate with.
         """
-        static = PRECISIONS[precision][1] == "static"
+        static = PRECISIONS[target["precision"]][1] == "static"
+        fastest = runtimes()[target.session.runtime].static
+        format = (QDQ if fastest == "auto" else fastest) if static else DYNAMIC
+        scheme = Scheme(static=static, format=format if static else "auto")
         if self.calibration is None:
-            return write(prepare(model, Scheme(static=static)))
+            return write(prepare(model, scheme), format=format)
         few = self.calibration.first(calibrated.REAL * calibrated.ROWS)
-        prepared = prepare(model, Scheme(static=static, rounding="nearest"), partial(few.batches, calibrated.ROWS))
-        return write(prepared, format=QDQ if static else DYNAMIC)
+        prepared = prepare(model, replace(scheme, rounding="nearest"), partial(few.batches, calibrated.ROWS))
+        return write(prepared, format=format)
 
 
 def _calibration(plan: TuneConfig, model: ir.Model) -> Dataset | None:

@@ -63,6 +63,8 @@ class Runtime:
         declares: the inputs, outputs and metadata of a file that is not ONNX, as a model without nodes. Raises as ``open``.
         integers: of int8 models, those that it multiplies in whole numbers: with activations quantized as each run finds them
             (``dynamic``), or by scales from calibration (``static``). The others it computes in float, right and slow.
+        static: the format of int8 with scales from calibration that it runs fastest, a name of ``config.FORMATS``.
+        target: the target that it runs fastest, a name of ``targets.find``.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Runtime:
     stored: Callable[[Path], str] | None = None
     declares: Callable[[Path], ir.Model] | None = None
     integers: tuple[str, ...] = ("dynamic", "static")
+    static: str = "auto"
+    target: str = "cpu"
 
     def precision(self, stored: str) -> str:
         """What it computes in when a file is stored in ``stored`` (fp32, fp16, bf16 or int8)."""

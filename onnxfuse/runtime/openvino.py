@@ -158,6 +158,8 @@ RUNTIMES = (
         stored=stored,
         declares=declares,
         integers=("static",),
+        static="qdq-source",
+        target="openvino",
     ),
     Runtime(
         "openvino-bf16",
@@ -168,5 +170,7 @@ RUNTIMES = (
         stored=stored,
         declares=declares,
         integers=("static",),
+        static="qdq-source",
+        target="openvino",
     ),
 )

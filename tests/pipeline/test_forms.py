@@ -60,7 +60,7 @@ def names(folder, file, runtime="ort", **changes):
 
 
 def test_run_measures_every_form_and_writes_the_fastest_down(ran):
-    assert ran.static.description.format == "qdq" and ran.static.parity.passed
+    assert ran.static.description.format == "qdq-source" and ran.static.parity.passed
     assert set(ran.timings) >= {"PyTorch", "ONNX", "optimized", "int8", "static int8", *IN_OPENVINO}
     assert all(ran.parity[name].passed for name in ran.timings if name != "PyTorch")
     assert not any("int8 in" in name and not name.startswith("static") for name in ran.timings), "dynamic int8 is float there"
@@ -171,8 +171,8 @@ def test_what_is_not_installed_is_one_line(ran, monkeypatch):
     opened, refused = forms.open_forms([ran.optimize.path, ran.static.path], Settings(threads=1))
     assert [form.name for form in opened] == ["static int8"]
     assert len(refused) == 1 and refused[0].startswith("not tried: running models with OpenVINO needs packages that are not")
-    assert not forms.gains(ran.optimize.path, Settings())
-    made, why = forms.static_int8(ran.optimize, ran.quantize, Settings(), lambda *_: None)
+    assert forms.gains(ran.optimize.path, Settings()) is None
+    made, why = forms.static_int8(ran.export.model, ran.optimize.path, ran.quantize, Settings(), lambda *_: None)
     assert made is None and "pip install 'onnxfuse[openvino]'" in why
 
 
@@ -196,7 +196,7 @@ def test_a_targets_static_form_is_made_as_openvino_reads_it(folder, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps(replace(base, name="mine").to_json()))
     optimized = optimize(OptimizeConfig(folder / folders.MODEL, folder / folders.OPTIMIZED, str(tmp_path / "mine.json")))
     step = quantize(QuantizeConfig(optimized.path, folder / folders.QUANTIZED))
-    assert (step.description.scheme, step.description.format) == ("static", "qdq")
+    assert (step.description.scheme, step.description.format) == ("static", "qdq-source")
     assert quantize(QuantizeConfig(optimized.path, tmp_path / "q.onnx", Scheme(static=False))).description.scheme == "dynamic"
     assert onnxfuse.load(folder / folders.QUANTIZED).settings.runtime == "openvino"
 

@@ -118,11 +118,12 @@ def test_padding_stays_when_told_to_or_when_it_must(bert_export, tmp_path):
     kept = optimize(OptimizeConfig(source, tmp_path / "kept.onnx", unpad=False))
     assert str(kept.padding) == "kept: left out"
     assert b"NonZero" not in (tmp_path / "kept.onnx").read_bytes()
-    with pytest.raises(
-        RequirementError, match="--unpad: padding stays, there is no attention: neither the operator nor a Softmax"
-    ):
-        optimize(OptimizeConfig(source, tmp_path / "no.onnx", "ort-contrib", unpad=True))
-    assert not (tmp_path / "no.onnx").exists()
+    (tmp_path / "kept.json").write_text(json.dumps(find("cpu").choosing(padding="kept").to_json()))
+    removed = optimize(OptimizeConfig(source, tmp_path / "no.onnx", str(tmp_path / "kept.json"), unpad=True))
+    assert str(removed.padding) == "removed" and removed.parity.passed, "what is asked for goes before what the target chose"
+    with pytest.raises(RequirementError, match=r"--unpad: padding stays, .*; leave --unpad out to optimize with padding"):
+        optimize(OptimizeConfig(removed.path, tmp_path / "again.onnx", only=frozenset({"gelu"}), unpad=True))
+    assert not (tmp_path / "again.onnx").exists()
 
 
 def test_tied_embeddings_are_not_doubled(tmp_path):

@@ -75,7 +75,7 @@ def test_a_wrong_file_is_refused(tmp_path, changes, words):
 
 
 def test_no_such_target(tmp_path):
-    with pytest.raises(UsageError, match="no target named 'gpu'; choose one of cpu, ort-contrib, standard, or a file"):
+    with pytest.raises(UsageError, match="no target named 'gpu'; choose one of cpu, openvino, ort-contrib, standard, or a file"):
         targets.find("gpu")
     for content in ("{", "[]", "null", "[" * 100_000, '"cpu"'):
         (tmp_path / "t.json").write_text(content)
@@ -123,6 +123,17 @@ def test_every_choice_reaches_the_graph(bert_export, thing, option):
         assert counts["Split" if thing == "qkv" else "NonZero"] == 0
     others = [name for (other, name_of), name in FOUND.items() if other == thing and name_of != option and name != "Add"]
     assert not any(counts[name] for name in others)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_goes_whatever_attention_is_spelt_as(bert_export, name):
+    """And attention's places with it: [P,C], not [B,S]."""
+    target = targets.find(name)
+    counts = _operators(bert_export, target)
+    assert counts["NonZero"] == counts["ArgMin"] == (target["padding"] == "removed")
+    assert counts[FOUND["attention", target["attention"]]] > 0
+    counts = _operators(bert_export, target.choosing(padding="removed"))
+    assert counts["NonZero"] == counts["ArgMin"] == 1
 
 
 NORM = "h = LayerNormalization<axis = -1, epsilon = 0.00001>(r, g1, n1)"
