@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench_models import Model
+from bench_models import Model, checkpoint
 from bench_page import Machine, measured, page
 from bench_workloads import WORKLOADS, Workload
 from rich.console import Console
@@ -49,7 +49,7 @@ def run(workloads: Sequence[Workload], output: Path, log: Console) -> None:
     ran: dict[str, Any] = {"threads": THREADS, "cores": cores(), "versions": versions()}
     for name in dict.fromkeys(work.model for work in workloads):
         with tempfile.TemporaryDirectory() as folder:
-            model = Model(name, Path(folder), log, THREADS)
+            model = Model(name, Path(folder), log, THREADS, checkpoint(name))
             for work in (each for each in workloads if each.model == name):
                 failed: dict[str, str] = {}
                 inputs = work.inputs(model.profile)

@@ -13,27 +13,31 @@ from rich.console import Console
 
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig, Scheme
 from onnxfuse.errors import OnnxfuseError
+from onnxfuse.exporters import open_checkpoint
 from onnxfuse.io import onnx_file
+from onnxfuse.io.quiet import quiet
 from onnxfuse.pipeline import baselines, compare
 from onnxfuse.pipeline.compare import Candidate, Row
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
-from onnxfuse.runtime import Feeds, Settings
+from onnxfuse.runtime import Feeds, Settings, runtimes
 from onnxfuse.verify.inputs import profile_of
 
 ROWS = "rows.npz"
 """The random rows that int8 is calibrated with, beside the models."""
 
+LABELS = 150
+"""Of classifiers of texts: as many as there are intents in CLINC150."""
+
 TRIED = 5
 """Rounds in which the product's form is chosen, before and apart from those that are published."""
-
-STATIC = {"static": True, "format": "qdq"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """One of ours: a file and the runtime that it is opened in; ``scheme`` None is float, ``unpad`` as of ``OptimizeConfig``."""
+    """One of ours: a file, made for a runtime's target and opened in that runtime; ``scheme`` None is float, ``unpad`` as of
+    ``OptimizeConfig``."""
 
     name: str
     runtime: str = "ort"
@@ -41,23 +45,29 @@ class Form:
     unpad: bool | None = None
 
     @property
+    def target(self) -> str:
+        return runtimes()[self.runtime].target
+
+    @property
     def file(self) -> str:
         """Where it lies: forms of one file differ in the runtime alone."""
         kind = "float" if self.scheme is None else f"{'static' if self.scheme.static else 'dynamic'}-{self.scheme.smooth}"
-        return f"unpad-{self.unpad}/{kind}.onnx"
+        return f"{self.target}-unpad-{self.unpad}/{kind}.onnx"
 
+
+IN_OPENVINO = (("openvino", "OpenVINO"), ("openvino-bf16", "OpenVINO bf16"))
 
 FORMS = (
     Form("onnxfuse"),
     Form("onnxfuse --no-unpad", unpad=False),
-    Form("onnxfuse in OpenVINO", "openvino"),
-    Form("onnxfuse in OpenVINO bf16", "openvino-bf16"),
-    Form("onnxfuse int8", scheme=Scheme()),
-    Form("onnxfuse int8 --no-unpad", scheme=Scheme(), unpad=False),
+    *(Form(f"onnxfuse in {label}", runtime) for runtime, label in IN_OPENVINO),
+    Form("onnxfuse int8", scheme=Scheme(static=False)),
+    Form("onnxfuse int8 --no-unpad", scheme=Scheme(static=False), unpad=False),
+    Form("onnxfuse int8 static in ONNX Runtime", scheme=Scheme(static=True, format="qdq")),
     *(
-        Form(f"onnxfuse int8 static{unsmoothed} in {label}", runtime, Scheme(**STATIC, smooth=smooth))
-        for smooth, unsmoothed in (("auto", ""), ("off", " --smooth off"))
-        for runtime, label in (("ort", "ONNX Runtime"), ("openvino", "OpenVINO"), ("openvino-bf16", "OpenVINO bf16"))
+        Form(f"onnxfuse int8 static{said} in {label}", runtime, Scheme(static=True, smooth=smooth), unpad)
+        for said, smooth, unpad in (("", "auto", None), (" --smooth off", "off", None), (" --no-unpad", "auto", False))
+        for runtime, label in IN_OPENVINO
     ),
 )
 
@@ -79,6 +89,21 @@ def product(name: str, tried: Sequence[Row]) -> Candidate | None:
         return None
     best = min(passed, key=lambda row: row.timing.p50).candidate
     return replace(best, name=f"{name}: {best.name.removeprefix('onnxfuse').strip() or 'fp32'}")
+
+
+def checkpoint(name: str) -> object:
+    """What is measured under a name: random weights where there is no checkpoint, and of a classifier of texts ``LABELS``: the
+    cosine of two numbers tells nothing. None where the name says all."""
+    if TASKS[name] != "text-classification":
+        return None
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet():
+        config = open_checkpoint(name, random_weights=True).module.model.config
+        config.num_labels = LABELS
+        torch.manual_seed(0)
+        return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 class Model:
@@ -109,9 +134,9 @@ class Model:
             self.log.print(f"making {form.file}", highlight=False)
             path.parent.mkdir(exist_ok=True)
             if form.scheme is None:
-                optimize(OptimizeConfig(self.source, path, require=("all",), unpad=form.unpad))
+                optimize(OptimizeConfig(self.source, path, form.target, require=("all",), unpad=form.unpad))
             else:
-                plain = self.form(replace(form, scheme=None, runtime="ort")).path
+                plain = self.form(replace(form, scheme=None)).path
                 assert plain is not None
                 rows = path.with_name(ROWS)
                 save_rows(baselines.calibration_rows(self.source), rows)

@@ -24,8 +24,9 @@ Written by `make bench` (scripts/bench.py). Times drift: only ratios of one run 
 run of everything in its table; ratios are the median over rounds of both calls of a round, with its 95 % interval. Parity, and
 cosine, is with PyTorch in float32, on the inputs that are timed.
 
-Models have random weights and no tokenizer, but for all-MiniLM-L6-v2; our int8 and NNCF's are calibrated with the same random
-rows, of 16 to 128 tokens. Baselines run as their own defaults have it (compiled PyTorch with its weights frozen), from the
+Models have random weights and no tokenizer, but for all-MiniLM-L6-v2, and classifiers of texts have 150 labels; our int8 and
+NNCF's are calibrated with the same random rows, of 16 to 128 tokens.
+Baselines run as their own defaults have it (compiled PyTorch with its weights frozen), from the
 export of torch.export or, where a name says so, of TorchScript. CTranslate2 runs the encoder, and PyTorch the checkpoint's head.
 "onnxfuse, tuned" is the fastest of our forms that is as near to PyTorch as its precision must be, chosen in a run before the one
 that is published; the forms stand beside it. Sizes are bytes of weights, in the tool's own file or in memory.
