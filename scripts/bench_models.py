@@ -124,6 +124,7 @@ class Model:
             made = export(plan, source=source)
             family = made.checkpoint.family.model_type
             self.contexts[suffix] = baselines.Context(made.path, family, folder / f"made-{exporter}", threads, made.checkpoint)
+        self._kept: dict[str, Candidate] = {}
         self.source = made.path
         self.profile = profile_of(onnx_file.load(self.source), made.checkpoint.config)
 
@@ -163,11 +164,18 @@ class Model:
     def _opened(self, entries: dict[str, Callable[[], Candidate]], failed: dict[str, str]) -> list[Candidate]:
         found = []
         for name, open_it in entries.items():
-            self.log.print(f"opening {name}", highlight=False)
-            try:
-                found.append(open_it())
-            except OnnxfuseError as error:
-                failed[name] = str(error).replace(str(self.folder), "")
+            if name not in self._kept:
+                self.log.print(f"opening {name}", highlight=False)
+                try:
+                    made = open_it()
+                except OnnxfuseError as error:
+                    failed[name] = str(error).replace(str(self.folder), "")
+                    continue
+                if not (made.path or baselines.known()[name.removesuffix(TS)].exported):
+                    found.append(made)  # of compiled models the first sizes are the fastest: opened anew for each workload
+                    continue
+                self._kept[name] = made
+            found.append(self._kept[name])
         return found
 
 

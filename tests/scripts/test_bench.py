@@ -113,6 +113,7 @@ def test_each_row_of_a_machine_is_replaced_alone_and_other_machines_stay(bench, 
 def test_only_takes_parts_of_names(bench):
     assert bench.chosen("") == list(bench.WORKLOADS)
     assert {each.model for each in bench.chosen("vit; distilbert")} == {"google/vit-base-patch16-224", "distilbert-base-uncased"}
+    assert {each.model for each in bench.chosen("vit; ")} == {"google/vit-base-patch16-224"}, "an empty text asks for nothing"
     assert bench.chosen("no such") == []
 
 
