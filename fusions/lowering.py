@@ -43,7 +43,8 @@ def guard_heads(match: Match) -> Learned:
     n = match["n"]
     match.need(match["n_kv"] == n, f"query has {n} heads, key and value {match['n_kv']}", match.output)
     sizes = {name: match.need_number(match.need_shape(name, rank=3)[2], f"the width of {name}") // n for name in ("q", "v")}
-    return {"size": sizes["q"], "v_size": sizes["v"]} | scores_of(match, sizes["q"])
+    learned: Learned = scores_of(match, sizes["q"])
+    return {"size": sizes["q"], "v_size": sizes["v"]} | learned
 
 
 def decomposed(
@@ -88,7 +89,8 @@ def guard_on_heads(match: Match) -> Learned:
     heads = {name: match.need_number(match.need_shape(name, rank=4)[1], f"the number of heads of {name}") for name in "qkv"}
     match.need(len(set(heads.values())) == 1, f"query has {heads['q']} heads, key {heads['k']}, value {heads['v']}", match.output)
     size = match.need_number(match.need_shape("q")[3], "the head size")
-    return scores_of(match, size)
+    learned: Learned = scores_of(match, size)
+    return learned
 
 
 def decomposed_on_heads(
