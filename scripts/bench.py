@@ -53,7 +53,16 @@ def run(workloads: Sequence[Workload], output: Path, log: Console) -> None:
             model = Model(name, Path(folder), log, THREADS, checkpoint(name))
             for work in (each for each in workloads if each.model == name):
                 publish(work, _cell(model, work, ran, log), output)
-                gc.collect()  # what compiled models hold of each other
+                forget_compiled()
+            del model  # before the next one is opened
+
+
+def forget_compiled() -> None:
+    """Let go of what torch compiled: of one function it compiles eight forms in a process, and runs the others as they are."""
+    import torch
+
+    torch._dynamo.reset()
+    gc.collect()  # what compiled models hold of each other
 
 
 def _cell(model: Model, work: Workload, ran: dict[str, Any], log: Console) -> dict[str, Any]:

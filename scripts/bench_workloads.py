@@ -60,7 +60,7 @@ class Workload:
 MIXED = (128, 80, 64, 48, 37, 25, 16, 12)
 
 WORKLOADS = (
-    Workload(BERT, "1 row of 16 tokens", (16,), 40, (Promise(TUNED, "int8", 1.02),)),
+    Workload(BERT, "1 row of 16 tokens", (16,), 100, (Promise(TUNED, "int8", 1.02),)),
     Workload(
         BERT,
         "1 row of 128 tokens",
@@ -68,15 +68,15 @@ WORKLOADS = (
         24,
         (Promise(TUNED, "int8", 1.02), Promise(TUNED_FP32, "fp32", 1.05), Promise(TUNED_BF16, "bf16", 1.02)),
     ),
-    Workload(BERT, "1 row of 512 tokens", (512,), 8, (Promise(TUNED, "int8", 1.05),)),
+    Workload(BERT, "1 row of 512 tokens", (512,), 16, (Promise(TUNED, "int8", 1.05),)),
     Workload(
         BERT,
         "8 rows up to 128 tokens, 40 % of them real",
         MIXED,
-        8,
+        16,
         (Promise(TUNED, "int8", 2.2), Promise(TUNED_FP32, "fp32", 2.5), Promise(TUNED_BF16, "bf16", 2.0)),
     ),
-    Workload(DISTILBERT, "1 row of 128 tokens", (128,), 24, (Promise(TUNED, "int8", 1.05),)),
+    Workload(DISTILBERT, "1 row of 128 tokens", (128,), 48, (Promise(TUNED, "int8", 1.05),)),
     Workload(VIT, "1 image", (1,), 16, (Promise(TUNED, "int8", 1.10),)),
     Workload(MINILM, f"8 rows up to 128 tokens, 40 % of them real, {SENTENCE}", MIXED, 24, (Promise(TUNED, "int8", 2.0),)),
 )
