@@ -232,10 +232,11 @@ def run_table(outcome: Run, title: str) -> Grid:
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.fused, outcome.optimize.expected)
     int8 = outcome.unquantized if outcome.quantize is None else int8_text(outcome.quantize)
+    static = outcome.unstatic if outcome.static is None else int8_text(outcome.static)
     notes = (
         f"optimized: {fused}",
         f"int8: {int8}",
-        *(() if outcome.static is None else (f"static int8: {int8_text(outcome.static)}",)),
+        *(() if outcome.quantize is None else (f"static int8: {static}",)),
         *outcome.others.refused,
         f"fastest here, which onnxfuse.load opens: {fastest_text(outcome.fastest)}",
         f"made with {made_with()}",

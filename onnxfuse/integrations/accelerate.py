@@ -120,10 +120,13 @@ def runtime_for(
     require_known("quantize", int8, api.QuantizeOptions, progress)
     if int8 and precision != "int8":
         raise UsageError(f"{next(iter(int8))} is an option of int8, and precision is {precision!r}; leave it out, or choose int8")
-    if precision == "bf16" and runtime != PRECISIONS[precision]:
-        raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
     if runtime is not None and runtime not in runtimes():
         raise UsageError(f"no runtime named {runtime!r}; choose one of {', '.join(runtimes())}")
+    computes = runtimes()[runtime or Settings().runtime].precision("fp32")
+    if precision == "bf16" and computes != "bf16":
+        raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
+    if precision == "fp32" and computes != "fp32":
+        raise UsageError(f"runtime {runtime!r} computes in {computes}; leave it out, or choose precision {computes!r}")
     return runtime
 
 

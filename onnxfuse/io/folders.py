@@ -42,6 +42,7 @@ RECORDED = (
     "onnxscript",
     "onnxruntime",
     "openvino",
+    "onnxruntime-ep-openvino",
     "nncf",
     "torch",
     "transformers",

@@ -15,10 +15,10 @@ from onnxfuse.exporters.pytorch import require_checkpoint
 from onnxfuse.exporters.tasks import checked
 from onnxfuse.io import folders
 from onnxfuse.io.ours import is_ours
+from onnxfuse.pipeline import forms
 from onnxfuse.pipeline.export import guard_of
 from onnxfuse.pipeline.optimize import require_countable
-
-NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)  # and folders.STATIC where a runtime here gains from it
+from onnxfuse.pipeline.run import NAMES
 
 LATER = "as the checkpoint says, which is read when the run begins"
 
@@ -68,15 +68,16 @@ def dry_run(plan: ExportConfig, target: str, require: Sequence[str] = ()) -> Pla
         OnnxfuseError: what would stop the run before its work: a target, exporter, task or family that does not exist, a broken
             config.json, a file in the way.
     """
-    guard_of(plan, *NAMES, folders.STATIC)
+    guard_of(plan, *NAMES)
     with targets.use(target) as chosen:
-        name = chosen.name
+        name, usual = chosen.name, chosen.session.runtime
         require_countable(require)
     framework = framework_of(plan.source, plan.framework)
     exporter = choose_exporter(plan.exporter, framework)
     opset = choose_opset(exporter, plan.opset)
     model_type, task, beside = _described(plan, framework)
-    files = {plan.out / each: _there(plan.out, each) for each in (*NAMES, "config.json", *beside, folders.RECORD)}
+    models = [each for each in NAMES if each != folders.STATIC or forms.gains(usual)]
+    files = {plan.out / each: _there(plan.out, each) for each in (*models, "config.json", *beside, folders.RECORD)}
     label = frameworks()[framework].label
     return Planned(plan.source, label, model_type, task, exporter, opset, name, tuple(require), files)
 

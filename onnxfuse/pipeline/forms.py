@@ -57,6 +57,26 @@ def computed(precision: str, runtime: Runtime) -> str:
     return runtime.precision(PRECISIONS[precision][0])
 
 
+def here() -> tuple[dict[str, Runtime], list[str]]:
+    """The runtimes of ONNX files that this machine has, by name, and why it has not others.
+
+    Those that stand in for another one are left out where that is there, and not missed where they are not.
+    """
+    found, why = dict[str, Runtime](), dict[str, None]()
+    known = runtimes(".onnx").items()
+    for name, runtime in sorted(known, key=lambda each: each[1].instead_of != ""):
+        if runtime.instead_of in found:
+            continue
+        try:
+            runtime.require()
+        except (MissingExtraError, ModelError) as error:
+            if not runtime.instead_of:
+                why[f"not tried: {first_line(error)}"] = None
+        else:
+            found[name] = runtime
+    return found, list(why)
+
+
 def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], list[str]]:
     """Every form of some files, but those of the usual runtime that the caller has already; and why some cannot be had.
 
@@ -64,8 +84,9 @@ def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], l
         paths: files of the names in ``STORED``.
         settings: of the usual runtime; the others take the same ones.
     """
-    forms, refused = [], dict[str, None]()
-    for name, runtime in runtimes(".onnx").items():
+    forms = []
+    known, refused = here()
+    for name, runtime in known.items():
         for path in paths:
             usual = name == settings.runtime and path.name != folders.STATIC
             if usual or not meant(STORED[path.name], runtime):
@@ -74,11 +95,9 @@ def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], l
             kind = tolerances.OF_PRECISION[computed(STORED[path.name], runtime)]
             try:
                 forms.append(Form(path, opened, kind, open_runner(path, opened)))
-            except MissingExtraError as error:
-                refused[f"not tried: {first_line(error)}"] = None
             except ModelError as error:
-                refused[f"{fastest.name_of(path.name, name)}: {first_line(error)}"] = None
-    return forms, list(refused)
+                refused.append(f"{fastest.name_of(path.name, name)}: {first_line(error)}")
+    return forms, refused
 
 
 @dataclass(frozen=True)
@@ -118,16 +137,10 @@ class Others:
         return cls(tuple(form for form in opened if form.name in agrees), agrees, tuple(refused))
 
 
-def gains(model: Path, settings: Settings) -> Runtime | None:
+def gains(usual: str) -> Runtime | None:
     """A runtime here, other than the usual one, that multiplies int8 with scales from calibration in whole numbers."""
-    for name, runtime in runtimes(".onnx").items():
-        if name != settings.runtime and meant(STORED[folders.STATIC], runtime):
-            try:
-                open_runner(model, replace(settings, runtime=name))
-            except OnnxfuseError:
-                continue
-            return runtime
-    return None
+    known, _ = here()
+    return next((each for name, each in known.items() if name != usual and meant(STORED[folders.STATIC], each)), None)
 
 
 def static_int8(
@@ -140,7 +153,7 @@ def static_int8(
     """
     if quantized is None or quantized.real is None:
         return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
-    runtime = gains(optimized, usual)
+    runtime = gains(usual.runtime)
     if runtime is None:
         return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
 

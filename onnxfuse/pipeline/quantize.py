@@ -22,7 +22,7 @@ from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.formats import choose_format
 from onnxfuse.quantization.gate import USUAL, USUAL_PART, TradeOff, meet_thresholds, usual
-from onnxfuse.quantization.prepare import Prepared, prepare, require_worth
+from onnxfuse.quantization.prepare import UNCALIBRATED, Prepared, prepare, require_worth
 from onnxfuse.quantization.write import write
 from onnxfuse.runtime import runtimes
 from onnxfuse.targets import PRECISIONS
@@ -81,7 +81,7 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     if plan.thresholds and data is None:
         raise UsageError(f"the thresholds need inputs to be measured on; give --data FILE ({uncalibrated})")
     if plan.scheme.static and calibration is None:
-        raise UsageError(f"static int8 needs calibration data; give --calibration FILE, or leave --static out ({uncalibrated})")
+        raise UsageError(f"{UNCALIBRATED} ({uncalibrated})")
     clock.lap("load")
     batches = None if calibration is None else partial(calibration.batches, plan.batch)
     count = 0 if calibration is None else -(-len(calibration) // calibration.rows(plan.batch))

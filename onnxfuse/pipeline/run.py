@@ -237,6 +237,7 @@ def _made(
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
             static, unstatic = forms.static_int8(exported.model, optimized.path, quantized, session, progress)
+            unstatic += _earlier(plan.out / folders.STATIC) if static is None else ""
             done += [] if static is None else [static]
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real
@@ -265,7 +266,12 @@ def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[
     try:
         return quantize(QuantizeConfig(optimized.path, optimized.path.with_name(out.name)), progress, optimized.model), ""
     except NothingToQuantizeError as error:
-        return None, str(error) + (f"; {out} is of an earlier run" if out.exists() else "")
+        return None, str(error) + _earlier(out)
+
+
+def _earlier(path: Path) -> str:
+    """What to say of a file that was not made, and lies there."""
+    return f"; {path} is of an earlier run" if path.exists() else ""
 
 
 def _compare_all(

@@ -23,6 +23,8 @@ from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.runtime.sessions import compute, infer
 
+UNCALIBRATED = "static int8 needs calibration data; give --calibration FILE, or --dynamic for int8 that needs none"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -72,7 +74,7 @@ def prepare(
         part_norms(model.graph, {linear.node for linear in linears})
     if batches is None:
         if scheme.static:
-            raise UsageError("static int8 needs calibration data; give --calibration FILE, or leave --static out")
+            raise UsageError(UNCALIBRATED)
         progress("rounding weights")
         return Prepared(model, scheme, tuple(linears), {linear.name: _nearest(linear, scheme) for linear in linears})
     seen = observe(model, _widths(linears), batches, hessian=scheme.rounding == "gptq", progress=progress, count=count)

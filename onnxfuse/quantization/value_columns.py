@@ -50,11 +50,9 @@ def value_columns(value: ir.Value, group: list[Linear], linears: list[Linear]) -
     width = len(group[0].matrix())
     if not _read_by_alone(value, {linear.node for linear in group}):
         return None
-    attention = _moved(value, width).producer()
-    if attention is None or not _keeps_columns(attention):
-        return None
-    values = attention.inputs[2]
-    if values is None or [(user, at) for user, at in values.uses()] != [(attention, 2)] or values.is_graph_output():
+    reader, at = _reader(_moved(value, width), width)
+    values = None if reader is None else reader.inputs[at]
+    if values is None or [*values.uses()] != [(reader, at)] or values.is_graph_output():
         return None
     whole, part, parts = _part(values, width)
     source, added = _biased(whole, width * parts)
@@ -66,6 +64,48 @@ def value_columns(value: ir.Value, group: list[Linear], linears: list[Linear]) -
 
 def _read_by_alone(value: ir.Value, nodes: set[ir.Node | None]) -> bool:
     return not value.is_graph_output() and {user for user, _ in value.uses()} == nodes
+
+
+def _reader(value: ir.Value, width: int) -> tuple[ir.Node | None, int]:
+    """The node that reads the values of which ``value`` is means, column by column, and at which input; None where there is none.
+
+    It is attention itself, or in attention as products what parts the values into heads.
+    """
+    attention = value.producer()
+    if attention is None or _keeps_columns(attention):
+        return attention, 2
+    while attention.op_type == "Reshape" and _joins_heads(attention, width) and (before := _only(attention, 0)) is not None:
+        attention = before
+    if (product := _swapped(attention)) is None or product.op_type != "MatMul":
+        return None, 0
+    turned = _only(product, 1)
+    parted = None if turned is None else _swapped(turned)
+    return (parted, 0) if parted is not None and _parts_heads(parted, width) else (None, 0)
+
+
+def _only(node: ir.Node, at: int) -> ir.Node | None:
+    """What makes an input of a node, where nothing else reads it and no other domain has to say what it does."""
+    value = node.inputs[at]
+    before = None if value is None or not _read_by_alone(value, {node}) else value.producer()
+    return None if before is None or before.domain else before
+
+
+def _swapped(node: ir.Node) -> ir.Node | None:
+    """What stands before a Transpose of rows and heads [B,S,N,H] <-> [B,N,S,H]."""
+    swaps = node.op_type == "Transpose" and not node.domain and tuple(node.attributes.get_ints("perm", ())) == (0, 2, 1, 3)
+    return _only(node, 0) if swaps else None
+
+
+def _joins_heads(reshape: ir.Node, width: int) -> bool:
+    """[B,S,N,H] to rows of ``width``."""
+    target = constant(reshape.inputs[1])
+    return not reshape.domain and (_last(reshape) == width or (target is not None and target.tolist() == [0, 0, -1]))
+
+
+def _parts_heads(reshape: ir.Node, width: int) -> bool:
+    """Rows of ``width`` to [B,S,N,H]."""
+    target = constant(reshape.inputs[1]) if reshape.op_type == "Reshape" else None
+    return target is not None and target.size == 4 and int(target[2]) * int(target[3]) == width
 
 
 def _keeps_columns(node: ir.Node) -> bool:

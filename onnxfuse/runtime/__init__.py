@@ -70,6 +70,7 @@ def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa:
     """
     runtime = runtime_of(path, settings.runtime)
     with _blamed(runtime, "open", path):
+        runtime.require()
         run = runtime.open(path, settings)
 
     def checked(feeds: Feeds) -> Outputs:

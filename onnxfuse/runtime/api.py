@@ -49,6 +49,10 @@ class Settings(Config):
         )
 
 
+def anywhere() -> None:
+    """What a runtime that every machine has requires."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One way to run model files.
@@ -56,7 +60,8 @@ class Runtime:
     Args:
         name: as ``--runtime`` takes it.
         label: for people.
-        open: a file as a runner. Raises MissingExtraError, ModelError.
+        open: a file as a runner, where ``require`` did not raise. Raises ModelError.
+        require: quick, and raises MissingExtraError or ModelError where this machine or environment has it not.
         suffixes: of the files that it takes.
         computes: the precision that it computes in, by the one that a file is stored in, where they differ.
         stored: the precision of a file that is not ONNX; for ONNX the graph tells.
@@ -65,6 +70,7 @@ class Runtime:
             (``dynamic``), or by scales from calibration (``static``). The others it computes in float, right and slow.
         static: the format of int8 with scales from calibration that it runs fastest, a name of ``config.FORMATS``.
         target: the target that it runs fastest, a name of ``targets.find``.
+        instead_of: the runtime that it brings in another way, as fast: unasked it is measured only where that one is missing.
     """
 
     name: str
@@ -77,6 +83,8 @@ class Runtime:
     integers: tuple[str, ...] = ("dynamic", "static")
     static: str = "auto"
     target: str = "cpu"
+    require: Callable[[], object] = anywhere
+    instead_of: str = ""
 
     def precision(self, stored: str) -> str:
         """What it computes in when a file is stored in ``stored`` (fp32, fp16, bf16 or int8)."""

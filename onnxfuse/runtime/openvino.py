@@ -32,27 +32,35 @@ def open_runner(path: Path, settings: Settings, precision: str) -> Runner:
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        ModelError: OpenVINO cannot read or run it, or this CPU has no bfloat16.
+        ModelError: OpenVINO cannot read or run it.
     """
     openvino = _openvino()
     require_file(path)
     core = openvino.Core()
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ModelError(f"this CPU has no bfloat16 products, OpenVINO would run {path} in float32; choose the runtime openvino")
-    options = {
+    try:
+        with denormals.as_zero(settings.denormals_as_zero):
+            compiled = core.compile_model(core.read_model(path), "CPU", compile_options(settings, precision))
+            request = compiled.create_infer_request()
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {reason(error)}") from error
+    return _caller(request, settings.denormals_as_zero)
+
+
+def _require_bf16() -> None:
+    """Raises MissingExtraError; ModelError where this CPU has no bfloat16."""
+    if "BF16" not in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ModelError("this CPU has no bfloat16 products, OpenVINO would compute in float32; choose the runtime openvino")
+
+
+def compile_options(settings: Settings, precision: str) -> dict[str, str | int | bool]:
+    """What a model is compiled for the CPU with, one call after another; ``precision`` as of ``open_runner``."""
+    options: dict[str, str | int | bool] = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "CPU_DENORMALS_OPTIMIZATION": settings.denormals_as_zero,
     }
-    if settings.threads:
-        options["INFERENCE_NUM_THREADS"] = settings.threads
-    try:
-        with denormals.as_zero(settings.denormals_as_zero):
-            request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
-    except RuntimeError as error:
-        raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {reason(error)}") from error
-    return _caller(request, settings.denormals_as_zero)
+    return options | ({"INFERENCE_NUM_THREADS": settings.threads} if settings.threads else {})
 
 
 def _openvino() -> Any:
@@ -160,6 +168,7 @@ RUNTIMES = (
         integers=("static",),
         static="qdq-source",
         target="openvino",
+        require=_openvino,
     ),
     Runtime(
         "openvino-bf16",
@@ -172,5 +181,6 @@ RUNTIMES = (
         integers=("static",),
         static="qdq-source",
         target="openvino",
+        require=_require_bf16,
     ),
 )

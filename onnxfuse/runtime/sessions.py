@@ -7,7 +7,8 @@ otherwise. ``compute`` and ``infer`` run a few nodes as they are written, for th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,24 @@ ALONE = Settings(threads=1)
 """For a few nodes on few numbers: threads would take fifty times as long to start as the session to open."""
 
 
-def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True) -> ort.InferenceSession:
+@dataclass(frozen=True)
+class Devices:
+    """What another library computes on (an "execution provider"), and its own options: it is asked first for each node."""
+
+    devices: Sequence[ort.OrtEpDevice]
+    options: Mapping[str, str]
+
+
+def open_session(
+    model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True, on: Devices | None = None
+) -> ort.InferenceSession:
     """Open a model on the CPU, with the operators of the libraries that others bring (``plugins.libraries``).
 
     Args:
         model: a file, or a serialized model.
         settings: threads and the like.
         optimize: False runs the graph as it is written, without the loader's own rewrites.
+        on: devices of another library; what that leaves, ONNX Runtime computes.
 
     Raises:
         ModelError: ONNX Runtime cannot read or run it, or load a library; its own words follow. Or see ``require_harmless``.
@@ -53,7 +65,7 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
     if isinstance(model, Path):
         require_harmless(model)
     try:
-        return _open(source, settings, optimize=optimize)
+        return _open(source, settings, optimize=optimize, on=on)
     except ModelError as error:
         name = "the model" if isinstance(model, bytes) else str(shown(model))
         bring = f"; name the folder that brings it in {plugins.VARIABLE}" if UNKNOWN in str(error) else ""
@@ -61,7 +73,7 @@ def open_session(model: Path | bytes, settings: Settings = PLAIN, *, optimize: b
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}{bring}{save}") from error
 
 
-def _open(source: str | bytes, settings: Settings, *, optimize: bool) -> ort.InferenceSession:
+def _open(source: str | bytes, settings: Settings, *, optimize: bool, on: Devices | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads or default_threads()
     if settings.denormals_as_zero:
@@ -73,11 +85,13 @@ def _open(source: str | bytes, settings: Settings, *, optimize: bool) -> ort.Inf
     options.log_severity_level = QUIET
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with _refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
+    if on is not None:
+        options.add_provider_for_devices(on.devices, dict(on.options))
+    with refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
         for library in plugins.libraries():
             with _naming(library):
                 options.register_custom_ops_library(str(library))
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"] if on is None else None)
 
 
 @contextlib.contextmanager
@@ -90,7 +104,7 @@ def _naming(library: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """Raises ModelError for ONNX Runtime's errors, which have no class in common: its own words, and nothing else."""
     try:
         yield
@@ -113,7 +127,7 @@ def run(session: ort.InferenceSession, feeds: Feeds, path: Path | None = None) -
     wanted = {value.name for value in session.get_inputs()}
     require_inputs(wanted, feeds)
     try:
-        with _refusals():
+        with refusals():
             outputs = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
     except ModelError as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
@@ -149,7 +163,7 @@ def compute(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.
         ModelError: ONNX Runtime cannot run it: its own words, and nothing else.
     """
     session = _open(model.SerializeToString(), ALONE, optimize=False)
-    with _refusals():
+    with refusals():
         return [np.asarray(array) for array in session.run([value.name for value in model.graph.output], dict(feeds))]
 
 

@@ -115,7 +115,7 @@ def test_without_the_runtime_the_usual_form_is_opened(folder, monkeypatch):
 
     known = runtimes()
     monkeypatch.setattr(
-        "onnxfuse.runtime.runtimes", lambda suffix="": known | {"openvino": replace(known["openvino"], open=missing)}
+        "onnxfuse.runtime.runtimes", lambda suffix="": known | {"openvino": replace(known["openvino"], require=missing)}
     )
     model = onnxfuse.load(folder)
     assert (model.path.name, model.settings.runtime) == (folders.QUANTIZED, "ort")
@@ -163,7 +163,7 @@ def test_what_is_not_installed_is_one_line(ran, monkeypatch):
         raise MissingExtraError("running models with OpenVINO", "openvino")
 
     known = runtimes()
-    gone = {name: replace(each, open=missing) if "openvino" in name else each for name, each in known.items()}
+    gone = {name: replace(each, require=missing) if "openvino" in name else each for name, each in known.items()}
     monkeypatch.setattr(
         forms, "runtimes", lambda suffix="": {name: each for name, each in gone.items() if suffix in each.suffixes}
     )
@@ -171,9 +171,25 @@ def test_what_is_not_installed_is_one_line(ran, monkeypatch):
     opened, refused = forms.open_forms([ran.optimize.path, ran.static.path], Settings(threads=1))
     assert [form.name for form in opened] == ["static int8"]
     assert len(refused) == 1 and refused[0].startswith("not tried: running models with OpenVINO needs packages that are not")
-    assert forms.gains(ran.optimize.path, Settings()) is None
+    assert forms.gains("ort") is None
     made, why = forms.static_int8(ran.export.model, ran.optimize.path, ran.quantize, Settings(), lambda *_: None)
     assert made is None and "pip install 'onnxfuse[openvino]'" in why
+
+
+def test_a_runtime_in_another_guise_takes_part_where_the_first_is_missing(monkeypatch):
+    def missing():
+        raise MissingExtraError("running it", "it")
+
+    def known(**absent):
+        first, second = (replace(runtimes()["ort"], name=name, instead_of=of) for name, of in (("a", "b"), ("b", "")))
+        made = {each.name: replace(each, require=missing) if each.name in absent else each for each in (first, second)}
+        monkeypatch.setattr(forms, "runtimes", lambda suffix="": made)
+        found, why = forms.here()
+        return list(found), len(why)
+
+    assert known() == (["b"], 0), "as fast as the other one: not measured"
+    assert known(b=True) == (["a"], 1)
+    assert known(a=True) == (["b"], 0), "nobody misses it"
 
 
 def timing(*milliseconds):

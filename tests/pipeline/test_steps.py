@@ -326,7 +326,7 @@ def test_a_classifier_is_held_to_its_labels_unasked(tmp_path, rows):
         ),
         (
             {"scheme": Scheme(static=True), "calibration": "none"},
-            r"static int8 needs calibration data; .* leave --static out \(as asked\)",
+            r"static int8 needs calibration data; .* or --dynamic for int8 that needs none \(as asked\)",
         ),
     ],
 )

@@ -64,14 +64,14 @@ def test_it_may_be_tuned_for_and_is_named_where_none_is_meant(reference, model, 
     for verb in ("tune", "benchmark"):
         result = cli(verb, model, "--runtime", "refrence")
         assert result.returncode == 2
-        assert "ort, reference" in result.stderr
+        assert ", reference" in result.stderr
     assert "reference" in runtimes(".onnx") and "reference" not in runtimes(".tflite")
 
 
 def test_without_its_file_there_is_none(model, cli):
     result = cli("benchmark", model, "--runtime", "reference")
     assert result.returncode == 2
-    assert "no runtime named 'reference'; choose one of openvino, openvino-bf16, ort" in result.stderr
+    assert "no runtime named 'reference'; choose one of openvino, " in result.stderr and ", reference" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ from tests.conftest import analysis_of, assert_same, fill, ops, parse
 from tests.quantization.test_smooth import activations, smoothed
 
 ATTENTION = "a = Attention<q_num_heads = 4, kv_num_heads = 4>(q, k, v)"
+PRODUCTS = """f = Reshape(q, heads)  q4 = Transpose<perm = [0, 2, 1, 3]>(f)  g = Reshape(k, heads)
+    k4 = Transpose<perm = [0, 2, 3, 1]>(g)  h = Reshape(v, heads)  v4 = Transpose<perm = [0, 2, 1, 3]>(h)  s = MatMul(q4, k4)
+    r = Softmax(s)  m = MatMul(r, v4)  n = Transpose<perm = [0, 2, 1, 3]>(m)  a = Reshape(n, joined)"""
+HEADS = ", int64[4] heads = {0, 0, 4, 32}, int64[3] joined = {0, 0, -1}"
 MERGED = "t = MatMul(x, w)  u = Add(t, c)  q, k, v = Split<axis = -1>(u, widths)"
 SEPARATE = "q = MatMul(x, wq)  k = MatMul(x, wk)  t = MatMul(x, wv)  v = Add(t, d)"
 OUT = "y = MatMul(a, o)"
@@ -34,9 +38,11 @@ def loud(name):
     return {name: seen}
 
 
+@pytest.mark.parametrize("attention", [ATTENTION, PRODUCTS, PRODUCTS.replace("joined", "wide")], ids=["one", "products", "wide"])
 @pytest.mark.parametrize("layers", [(MERGED,), (SEPARATE,)], ids=["merged", "separate"])
-def test_the_factor_goes_into_the_columns_of_the_values(layers):
-    before, after = (model(*layers, ATTENTION, OUT) for _ in range(2))
+def test_the_factor_goes_into_the_columns_of_the_values(layers, attention):
+    constants = HEADS.replace("joined = {0, 0, -1}", "wide = {0, -1, 128}") if "wide" in attention else HEADS
+    before, after = (model(*layers, attention, OUT, constants=constants) for _ in range(2))
     assert len(smoothed(after, 0.5, seen=loud("a"))) == 1
     assert ops(after) == ops(before)
     changed = [name for name, value in before.graph.initializers.items() if name in SHAPES and differs(value, after)]
@@ -142,6 +148,33 @@ STAYS = {
         [MERGED, ATTENTION.replace("a =", "e =") + "  f = Reshape(e, turned)  a = Reshape(f, back)", OUT],
         {"constants": ", int64[3] turned = {0, -1, 64}, int64[3] back = {0, -1, 128}"},
     ),
+}
+
+
+STAYS |= {
+    f"of products, {why}": (
+        [MERGED, PRODUCTS.replace(*change), "p = MatMul(a, o)  y = Add(p, z)" if "z =" in change[1] else OUT],
+        {"constants": f"{HEADS}, int64[4] apart = {{0, 4, -1, 32}}, int64[3] wide = {{0, -1, 128}}"},
+    )
+    for why, change in {
+        "rows of heads are read elsewhere": ("a = ", "z = ReduceSum(n)  a = "),
+        "the product is read elsewhere": ("a = ", "z = ReduceSum(m)  a = "),
+        "the values' heads are read elsewhere": ("a = ", "z = ReduceSum(v4)  a = "),
+        "the values' rows are read elsewhere": ("a = ", "z = ReduceSum(h)  a = "),
+        "heads are bent": ("n = Transpose<perm = [0, 2, 1, 3]>(m)", "e = Tanh(m)  n = Transpose<perm = [0, 2, 1, 3]>(e)"),
+        "values stand on the left": (
+            "m = MatMul(r, v4)",
+            "w4 = Transpose<perm = [0, 1, 3, 2]>(v4)  l = MatMul(w4, r)  m = Transpose<perm = [0, 1, 3, 2]>(l)",
+        ),
+        "heads and rows stay swapped": (
+            "n = Transpose<perm = [0, 2, 1, 3]>(m)  a = Reshape(n, joined)",
+            "a = Reshape(m, wide)",
+        ),
+        "rows are parted into heads as they stand": (
+            "h = Reshape(v, heads)  v4 = Transpose<perm = [0, 2, 1, 3]>(h)",
+            "v4 = Reshape(v, apart)",
+        ),
+    }.items()
 }
 
 

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +18,7 @@ from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.io import onnx_file
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
-from onnxfuse.runtime import Settings, open_runner
+from onnxfuse.runtime import Settings, open_runner, ort_openvino, runtimes
 from onnxfuse.runtime.sessions import open_session
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.expected import expect
@@ -144,7 +146,7 @@ def test_openvino_says_what_it_does_not_know(tmp_path):
 
 
 def test_no_such_runtime(tmp_path):
-    with pytest.raises(UsageError, match=r"no runtime named 'tpu'; choose one of openvino, openvino-bf16, ort$"):
+    with pytest.raises(UsageError, match="no runtime named 'tpu'; choose one of openvino, openvino-bf16, ort, ort-openvino, "):
         open_runner(add(tmp_path), Settings("tpu"))
 
 
@@ -165,3 +167,41 @@ def test_openvino_not_installed(monkeypatch, tmp_path):
     assert importlib.util.find_spec("onnxfuse.runtime.openvino")
     with pytest.raises(MissingExtraError, match=r"onnxfuse\[openvino\]"):
         open_runner(add(tmp_path), Settings("openvino"))
+
+
+@pytest.mark.parametrize("name", ["ort-openvino", "ort-openvino-bf16"])
+def test_openvino_behind_onnx_runtimes_interface(folder, name):
+    """The numbers are OpenVINO's own, also where that is open in the same process; other CPUs than Intel's are refused."""
+    path = folder / "model_optimized.onnx"
+    try:
+        runtimes()[name].require()
+    except ModelError as error:
+        with pytest.raises(ModelError, match=str(error)):
+            open_runner(path, Settings(name))
+        intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+        assert ("no bfloat16 products" if intel else "takes CPUs of Intel alone") in str(error)
+        return
+    beside = open_runner(path, Settings(name.removeprefix("ort-"), 1))(FEEDS)["logits"]
+    usual = open_runner(path, Settings(threads=1))(FEEDS)["logits"]
+    got = open_runner(path, Settings(name, 1, denormals_as_zero=True))(FEEDS)["logits"]
+    loss = 0.05 if "bf16" in name else 1e-5  # eight bits of each number; the order of a sum
+    assert np.abs(got - beside).max() <= loss * np.abs(usual).max()
+    assert ("bf16" in name) == (np.abs(got - usual).max() > 1e-4 * np.abs(usual).max()), "OpenVINO computes it, not ONNX Runtime"
+
+
+def test_the_provider_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
+    ort_openvino._devices.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"onnxfuse\[ort-openvino\]"):
+        open_runner(add(tmp_path), Settings("ort-openvino"))
+
+
+def test_a_provider_that_cannot_be_loaded_is_said_in_one_line(monkeypatch, tmp_path):
+    odd = types.SimpleNamespace(get_library_path=lambda: str(tmp_path / "none.so"))
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", odd)
+    monkeypatch.setattr(ort_openvino, "_listed", lambda: ())
+    monkeypatch.setattr(ort_openvino, "PROVIDER", "another")
+    ort_openvino._devices.cache_clear()
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot load OpenVINO's provider: .*none\.so"):
+        open_runner(add(tmp_path), Settings("ort-openvino"))
+    ort_openvino._devices.cache_clear()
