@@ -30,6 +30,15 @@ class Predictions:
         """One output over all samples [n, ...]; only for outputs without a length."""
         return np.concatenate([outputs[name] for outputs, _ in self.batches])
 
+    def alone(self) -> Predictions | None:
+        """Each sample in a batch of its own, as a model would give it whose rows do not depend on their neighbours.
+
+        None where there is more than logits [B, classes]: outputs of tokens would be shorter.
+        """
+        if any(set(outputs) != {LOGITS} or outputs[LOGITS].ndim != 2 for outputs, _ in self.batches):
+            return None
+        return Predictions(tuple(({LOGITS: row[None]}, None) for row in self.joined(LOGITS)))
+
 
 @dataclass(frozen=True)
 class Quality:

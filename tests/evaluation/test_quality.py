@@ -48,6 +48,29 @@ def test_a_model_keeps_all_of_itself():
     assert found.count == 30
 
 
+def test_each_sample_of_a_batch_alone():
+    def run(feeds):
+        return {"logits": feeds["x"] * 3}
+
+    found, wanted = predict(run, DATA, 8).alone(), predict(run, DATA, 1)
+    assert [len(outputs["logits"]) for outputs, _ in found.batches] == [1] * len(DATA)
+    np.testing.assert_array_equal(found.joined("logits"), wanted.joined("logits"))
+    assert judge(found, wanted, DATA) == judge(wanted, found, DATA) == judge(wanted, wanted, DATA)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        lambda x: {"logits": x[..., None]},
+        lambda x: {"logits": x, "sentence_embedding": x},
+        lambda x: {"last_hidden_state": x},
+        lambda x: {"logits": x[:, 0]},
+    ],
+)
+def test_what_may_have_tokens_is_not_taken_apart(outputs):
+    assert predict(lambda feeds: outputs(feeds["x"]), DATA, 8).alone() is None
+
+
 def test_classes_of_tokens_have_no_accuracy():
     def run(feeds):
         return {"logits": feeds["x"][..., None] * np.array([1.0, -1.0])}

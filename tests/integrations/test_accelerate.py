@@ -278,6 +278,8 @@ def test_another_runtime_in_place_of_a_model(original):
 
 
 def test_bfloat16_in_place_of_a_model(original):
+    with pytest.raises(UsageError, match="runtime 'openvino-bf16' computes in bf16; leave it out, or choose precision 'bf16'"):
+        onnxfuse.accelerate(original, runtime="openvino-bf16")
     with pytest.raises(UsageError, match="runtime 'ort' does not compute in bf16"):
         onnxfuse.accelerate(original, precision="bf16", runtime="ort")
     import openvino
