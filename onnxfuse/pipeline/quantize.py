@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from onnxfuse.quantization.formats import choose_format
 from onnxfuse.quantization.gate import USUAL, USUAL_PART, TradeOff, meet_thresholds, usual
 from onnxfuse.quantization.prepare import UNCALIBRATED, Prepared, prepare, require_worth
 from onnxfuse.quantization.write import write
-from onnxfuse.runtime import runtimes
+from onnxfuse.runtime import Outputs, runtimes
 from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import Real, compare_files
@@ -85,13 +86,15 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     clock.lap("load")
     batches = None if calibration is None else partial(calibration.batches, plan.batch)
     count = 0 if calibration is None else -(-len(calibration) // calibration.rows(plan.batch))
-    prepared = prepare(source.model.clone(), plan.scheme, batches, progress, count)
+    judged = data is not None and bool(plan.thresholds or usual(folders.read_config(plan.source)))
+    answers: list[Outputs] | None = [] if judged and data is calibration else None
+    prepared = prepare(source.model.clone(), plan.scheme, batches, progress, count, answers)
     clock.lap("prepare")
     choice = choose_format(prepared, plan.batch, calibration, progress)
     gate = None
-    if data is not None and (plan.thresholds or usual(folders.read_config(plan.source))):
+    if judged and data is not None:
         progress("comparing with float on the data")
-        gate = _gate(plan, prepared, choice.format, data, progress)
+        gate = _gate(plan, prepared, choice.format, data, answers or (), progress)
         clock.lap("gate")
     kept = () if gate is None else gate.kept
     description = Description.of(prepared, choice, kept, calibration, plan.batch)
@@ -113,12 +116,14 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     return step
 
 
-def _gate(plan: QuantizeConfig, prepared: Prepared, format: str, data: Dataset, progress: Progress) -> TradeOff:
+def _gate(
+    plan: QuantizeConfig, prepared: Prepared, format: str, data: Dataset, answers: Sequence[Outputs], progress: Progress
+) -> TradeOff:
     """What it takes to keep what the plan asks for, or else what a classifier keeps by itself, which no labels are needed for."""
-    if plan.thresholds:
-        return meet_thresholds(prepared, plan.source, format, data, plan.batch, plan.thresholds, progress)
-    data, most = replace(data, labels=None), len(prepared.linears) // USUAL_PART
-    return meet_thresholds(prepared, plan.source, format, data, plan.batch, USUAL, progress, most)
+    wanted, most = plan.thresholds, None
+    if not wanted:
+        wanted, data, most = USUAL, replace(data, labels=None), len(prepared.linears) // USUAL_PART
+    return meet_thresholds(prepared, plan.source, format, data, plan.batch, wanted, progress, most, answers)
 
 
 def _asked(plan: QuantizeConfig) -> dict[str, Any]:

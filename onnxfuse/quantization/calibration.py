@@ -17,7 +17,7 @@ from onnxfuse.io import onnx_file
 from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.rewrite import Op
-from onnxfuse.runtime import Feeds
+from onnxfuse.runtime import Feeds, Outputs
 from onnxfuse.runtime.sessions import open_session, run
 
 BATCHES = 64
@@ -114,12 +114,20 @@ class _Watched:
 
 
 def observe(
-    model: ir.Model, widths: Mapping[str, int], batches: Batches, *, hessian: bool, progress: Progress = silent, count: int = 0
+    model: ir.Model,
+    widths: Mapping[str, int],
+    batches: Batches,
+    *,
+    hessian: bool,
+    progress: Progress = silent,
+    count: int = 0,
+    answers: list[Outputs] | None = None,
 ) -> dict[str, Activations]:
     """Run ``model`` over the calibration batches and summarize the values named in ``widths``, which holds their K.
 
     Args:
         count: about how many batches there are, for ``progress``; 0 where that is not known.
+        answers: receives what the model gives, batch by batch.
 
     Raises:
         ModelError: an activation is not finite, or the model cannot run on the data.
@@ -128,11 +136,13 @@ def observe(
     parts, done = list(_parts(widths, hessian)), 0
     for part in parts:
         watched = {name: _Watched(hessian) for name in part}
-        for outputs in _watch(model, {name: widths[name] for name in part}, batches):
+        for rows, outputs in _watch(model, {name: widths[name] for name in part}, batches):
+            if answers is not None and part is parts[0]:
+                answers.append(outputs)
             share = min(done / (count * len(parts)), 1.0) if count else None
             progress("calibrating", share, f"batch {done + 1}")
             done += 1
-            for name, array in outputs.items():
+            for name, array in rows.items():
                 watched[name].add(array)
         found |= {name: entry.summary() for name, entry in watched.items()}
     for name, activations in found.items():
@@ -146,15 +156,16 @@ def histograms(
 ) -> dict[str, np.ndarray]:
     """Counts in BINS equal bins over each value's range, of the values named in ``widths``."""
     counts = {name: np.zeros(BINS, np.int64) for name in ranges}
-    for outputs in _watch(model, widths, batches):
-        for name, array in outputs.items():
+    for rows, _ in _watch(model, widths, batches):
+        for name, array in rows.items():
             counts[name] += np.histogram(array, BINS, ranges[name])[0]
     return counts
 
 
-def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iterator[dict[str, np.ndarray]]:
-    """The values named in ``widths`` on every batch, each as rows [rows, K]."""
+def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iterator[tuple[dict[str, np.ndarray], Outputs]]:
+    """The values named in ``widths`` on every batch, each as rows [rows, K]; and what the model gives."""
     watching = model.clone()
+    given = [value.name or "" for value in watching.graph.outputs]
     values = {value.name: value for node in watching.graph for value in node.outputs} | {v.name: v for v in watching.graph.inputs}
     shown = {}
     for name, width in widths.items():
@@ -172,7 +183,7 @@ def _watch(model: ir.Model, widths: Mapping[str, int], batches: Batches) -> Iter
         session = open_session(path)
         for feeds in batches():
             outputs = run(session, feeds)
-            yield {name: outputs[rows] for name, rows in shown.items()}
+            yield {name: outputs[rows] for name, rows in shown.items()}, {name: outputs[name] for name in given}
 
 
 def _parts(widths: Mapping[str, int], hessian: bool) -> Iterator[list[str]]:

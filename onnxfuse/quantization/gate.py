@@ -28,7 +28,7 @@ from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.quantization.prepare import Prepared
 from onnxfuse.quantization.write import DYNAMIC, SWITCHES, write
-from onnxfuse.runtime import Feeds, Runner, open_runner
+from onnxfuse.runtime import Feeds, Outputs, Runner, open_runner
 
 RANKED = 64
 """Samples that a linear layer's sensitivity is measured on."""
@@ -190,8 +190,12 @@ def meet_thresholds(
     thresholds: Thresholds,
     progress: Progress = silent,
     most: int | None = None,
+    answers: Sequence[Outputs] = (),
 ) -> TradeOff:
     """Find which linear layers of a prepared model must stay float, judged by ``data`` against the float file ``source``.
+
+    Args:
+        answers: what that gives for ``data``, batch by batch, where it is known.
 
     Raises:
         RequirementError, UsageError: see ``search``.
@@ -199,10 +203,7 @@ def meet_thresholds(
     names = [linear.name for linear in prepared.linears]
     alone = {1} if format == DYNAMIC else set()
     sizes = sorted({data.rows(size) for size in {batch} | alone}, reverse=True)
-    original = open_runner(source)
-    expected = {sizes[0]: predict(original, data, sizes[0])}
-    for size in sizes[1:]:
-        expected[size] = expected[sizes[0]].alone() or predict(original, data, size)
+    expected = _expected(source, data, sizes, answers)
     reference = judge(expected[sizes[0]], expected[sizes[0]], data)
     with scratch() as folder:
 
@@ -230,6 +231,15 @@ def meet_thresholds(
             return trade_off
         files = {candidate.kept: file_of(candidate.kept) for candidate in trade_off.candidates}
         return _timed(trade_off, files, next(data.batches(batch)), progress)
+
+
+def _expected(source: Path, data: Dataset, sizes: Sequence[int], answers: Sequence[Outputs]) -> dict[int, Predictions]:
+    """What the float model gives in batches of each size, the largest first; what is known already is not asked again."""
+    original, known = open_runner(source), iter(answers)
+    expected = {sizes[0]: predict((lambda feeds: next(known)) if answers else original, data, sizes[0])}
+    for size in sizes[1:]:
+        expected[size] = expected[sizes[0]].alone() or predict(original, data, size)
+    return expected
 
 
 def _timed(trade_off: TradeOff, files: Mapping[tuple[str, ...], Path], feeds: Feeds, progress: Progress) -> TradeOff:

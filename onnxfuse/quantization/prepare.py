@@ -20,6 +20,7 @@ from onnxfuse.quantization.smooth import Smoothing, smooth
 from onnxfuse.quantization.sources import SOURCE, part_norms
 from onnxfuse.quantization.weights import Int8Weight
 from onnxfuse.rewrite.passes import Context
+from onnxfuse.runtime import Outputs
 from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.runtime.sessions import compute, infer
 
@@ -54,13 +55,19 @@ def require_worth(model: ir.Model) -> None:
 
 
 def prepare(
-    model: ir.Model, scheme: Scheme, batches: Batches | None = None, progress: Progress = silent, count: int = 0
+    model: ir.Model,
+    scheme: Scheme,
+    batches: Batches | None = None,
+    progress: Progress = silent,
+    count: int = 0,
+    answers: list[Outputs] | None = None,
 ) -> Prepared:
     """Smooth a float model in place, round its weights, and find the scales of its activations.
 
     Args:
         batches: real inputs, given anew at each call; None rounds weights to nearest and smooths nothing.
         count: about how many these are, for ``progress``; 0 where that is not known.
+        answers: receives what the float model gives, batch by batch.
 
     Raises:
         UsageError: a static model without calibration.
@@ -77,7 +84,8 @@ def prepare(
             raise UsageError(UNCALIBRATED)
         progress("rounding weights")
         return Prepared(model, scheme, tuple(linears), {linear.name: _nearest(linear, scheme) for linear in linears})
-    seen = observe(model, _widths(linears), batches, hessian=scheme.rounding == "gptq", progress=progress, count=count)
+    hessian = scheme.rounding == "gptq"
+    seen = observe(model, _widths(linears), batches, hessian=hessian, progress=progress, count=count, answers=answers)
     inputs = {linear.name: seen[linear.input.name or ""] for linear in linears}
     smoothed = _smoothed(model, scheme, linears, seen, progress)
     weights_int8 = {}

@@ -117,7 +117,7 @@ def predicted(weight: np.ndarray, seen: Activations, levels: int, rounding: floa
         scale = scale_of(np.maximum(-seen.batch_low[known], seen.batch_high[known]).max(axis=0), alpha).astype(np.float64)
         low, high = (seen.batch_low[other] / scale).min(axis=1), (seen.batch_high[other] / scale).max(axis=1)
         step = (high.clip(min=0) - low.clip(max=0)) / 255
-        columns = (absolute * scale[:, None]).max(axis=0) / levels
+        columns = (absolute * scale[:, None].astype(np.float32)).max(axis=0).astype(np.float64) / levels
         total += (step**2).mean() * (scale**2 * rows).sum() / 12
         total += rounding * (columns**2).sum() * (seen.square / scale**2).sum() / 12
     return total

@@ -28,8 +28,9 @@ PAIR = 128
 DAMPING = 0.01
 """Added to the Hessian's diagonal, as a part of its mean: GPTQ's own choice."""
 
-BLOCK = 32
-"""Channels rounded between two updates of the rest: few, as what these cost one by one grows with it."""
+PANEL, BLOCK = 256, 32
+"""Channels rounded between two updates of all the rest, and of the rest of the panel: what is lost within a block is taken over
+one channel at a time, which is slow, and each update of all the rest reads the whole matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +71,18 @@ def gptq(weight: np.ndarray, hessian: np.ndarray, noise: float, name: str, *, re
     factor = _inverse_factor(hessian[np.ix_(order, order)], noise)
     left = weight[order].astype(np.float64) / scale  # in steps of the scale; what is lost is taken over by the rows below
     values = np.empty_like(left)
-    for start in range(0, len(left), BLOCK):
-        stop = min(len(left), start + BLOCK)
-        errors = np.empty((stop - start, left.shape[1]))
-        for row in range(start, stop):
-            neighbour = _rounded_neighbour(values, place, order[row]) if reduce_range else None
-            values[row] = np.clip(np.rint(left[row]), *_limits(neighbour))
-            errors[row - start] = (left[row] - values[row]) / factor[row, row]
-            left[row + 1 : stop] -= factor[row, row + 1 : stop, None] * errors[row - start]
-        left[stop:] -= factor[start:stop, stop:].T @ errors
+    errors = np.empty_like(left)
+    for panel in range(0, len(left), PANEL):
+        end = min(len(left), panel + PANEL)
+        for start in range(panel, end, BLOCK):
+            stop = min(end, start + BLOCK)
+            for row in range(start, stop):
+                neighbour = _rounded_neighbour(values, place, order[row]) if reduce_range else None
+                values[row] = np.clip(np.rint(left[row]), *_limits(neighbour))
+                errors[row] = (left[row] - values[row]) / factor[row, row]
+                left[row + 1 : stop] -= factor[row, row + 1 : stop, None] * errors[row]
+            left[stop:end] -= factor[start:stop, stop:end].T @ errors[start:stop]
+        left[end:] -= factor[panel:end, end:].T @ errors[panel:end]
     return Int8Weight(values[place].astype(np.int8), scale)
 
 

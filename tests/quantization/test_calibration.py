@@ -99,6 +99,16 @@ def test_values_are_watched_in_parts_when_their_moments_are_large(monkeypatch):
     np.testing.assert_array_equal(parts["h"].hessian, whole["h"].hessian)
 
 
+@pytest.mark.parametrize("limit", [1 << 30, 300])
+def test_what_the_model_gives_is_kept_once_where_it_is_asked_for(monkeypatch, limit):
+    monkeypatch.setattr(calibration, "HESSIAN_BYTES", limit)
+    given, weight = [], model().graph.initializers["w"].const_value.numpy()
+    observe(model(), {"h": 8, "x": 8}, batches(3), hessian=True, answers=given)
+    assert [list(outputs) for outputs in given] == [["y"]] * 3
+    for outputs, feeds in zip(given, batches(3)(), strict=True):
+        np.testing.assert_allclose(outputs["y"], np.maximum(feeds["x"], 0) @ weight, rtol=1e-4, atol=1e-5)
+
+
 def test_memory_does_not_grow_with_the_samples():
     def peak(count):
         tracemalloc.start()

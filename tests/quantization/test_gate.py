@@ -16,6 +16,7 @@ from onnxfuse.quantization.gate import meet_thresholds, misses, search, sensitiv
 from onnxfuse.quantization.prepare import prepare
 from onnxfuse.quantization.ranges import ActivationScale
 from onnxfuse.quantization.write import SWITCHES
+from onnxfuse.runtime import open_runner
 from tests.conftest import fill, parse
 
 FLOAT = Quality(1.0, 1.0, 0.9, 0.9, 100)
@@ -194,6 +195,23 @@ def test_where_a_scale_is_of_a_whole_batch_each_sample_is_judged_alone_too(chain
     asked.clear()
     meet_thresholds(prepared, source, format, data, 8, Thresholds(min_agreement=0.995), most=0)
     assert asked == [8, 8]
+
+
+def test_what_the_float_model_gives_is_asked_for_once(chain):
+    """Calibration has seen it: other answers make another outcome, and batch by batch they are those of the same samples."""
+    data = Dataset("numbers", {"x": np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)})
+    known = [outputs for outputs, _ in predict(open_runner(chain[1]), data, 8).batches]
+    asked, seen = (
+        meet_thresholds(*chain, "dynamic", data, 8, Thresholds(min_cosine=0.9), answers=answers) for answers in ((), known)
+    )
+    assert asked == seen
+    turned = [{"logits": -outputs["logits"]} for outputs in known]
+    assert (
+        meet_thresholds(*chain, "dynamic", data, 8, Thresholds(min_agreement=0.9), most=0, answers=turned)
+        .candidates[0]
+        .quality.agreement
+        == 0
+    )
 
 
 def test_sensitivity_is_measured_one_at_a_time():
