@@ -172,8 +172,9 @@ def left_out(fusion: Fusion, target: Target) -> bool:
 
 
 def lowerings(target: Target) -> list[Lowering]:
-    """The lowerings that a target chooses."""
-    return [variants[target[thing]] for thing, variants in targets.lowerings().items() if thing in target.chosen]
+    """The lowerings that a target chooses, early ones first."""
+    chosen = [variants[target[thing]] for thing, variants in targets.lowerings().items() if thing in target.chosen]
+    return sorted(chosen, key=lambda each: not each.early)
 
 
 def rule_names() -> list[str]:

@@ -11,10 +11,11 @@ from bench_workloads import FIRST, MINILM, TASKS, TS, TUNED, TUNED_BF16, TUNED_F
 from demo import minilm
 from rich.console import Console
 
+from onnxfuse import targets
 from onnxfuse.config import ExportConfig, OptimizeConfig, QuantizeConfig, Scheme
 from onnxfuse.errors import OnnxfuseError
 from onnxfuse.exporters import open_checkpoint
-from onnxfuse.io import onnx_file
+from onnxfuse.io import atomic, onnx_file
 from onnxfuse.io.quiet import quiet
 from onnxfuse.pipeline import baselines, compare
 from onnxfuse.pipeline.compare import Candidate, Row
@@ -22,6 +23,7 @@ from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import Feeds, Settings, runtimes
+from onnxfuse.targets import Target
 from onnxfuse.verify.inputs import profile_of
 
 ROWS = "rows.npz"
@@ -37,22 +39,24 @@ TRIED = 5
 @dataclass(frozen=True)
 class Form:
     """One of ours: a file, made for a runtime's target and opened in that runtime; ``scheme`` None is float, ``unpad`` as of
-    ``OptimizeConfig``."""
+    ``OptimizeConfig``, and ``separate`` projections of queries, keys and values are not merged."""
 
     name: str
     runtime: str = "ort"
     scheme: Scheme | None = None
     unpad: bool | None = None
+    separate: bool = False
 
     @property
-    def target(self) -> str:
-        return runtimes()[self.runtime].target
+    def target(self) -> Target:
+        known = targets.find(runtimes()[self.runtime].target)
+        return known.choosing(qkv="separate") if self.separate else known
 
     @property
     def file(self) -> str:
         """Where it lies: forms of one file differ in the runtime alone."""
         kind = "float" if self.scheme is None else f"{'static' if self.scheme.static else 'dynamic'}-{self.scheme.smooth}"
-        return f"{self.target}-unpad-{self.unpad}/{kind}.onnx"
+        return f"{self.target.name}{'-separate' * self.separate}-unpad-{self.unpad}/{kind}.onnx"
 
 
 IN_OPENVINO = (("openvino", "OpenVINO"), ("openvino-bf16", "OpenVINO bf16"))
@@ -65,8 +69,13 @@ FORMS = (
     Form("onnxfuse int8 --no-unpad", scheme=Scheme(static=False), unpad=False),
     Form("onnxfuse int8 static in ONNX Runtime", scheme=Scheme(static=True, format="qdq")),
     *(
-        Form(f"onnxfuse int8 static{said} in {label}", runtime, Scheme(static=True, smooth=smooth), unpad)
-        for said, smooth, unpad in (("", "auto", None), (" --smooth off", "off", None), (" --no-unpad", "auto", False))
+        Form(f"onnxfuse int8 static{said} in {label}", runtime, Scheme(static=True, smooth=smooth), unpad, separate)
+        for said, smooth, unpad, separate in (
+            ("", "auto", None, False),
+            (" --smooth off", "off", None, False),
+            (" --no-unpad", "auto", False, False),
+            (" --no-unpad, qkv separate", "auto", False, True),
+        )
         for runtime, label in IN_OPENVINO
     ),
 )
@@ -135,7 +144,9 @@ class Model:
             self.log.print(f"making {form.file}", highlight=False)
             path.parent.mkdir(exist_ok=True)
             if form.scheme is None:
-                optimize(OptimizeConfig(self.source, path, form.target, require=("all",), unpad=form.unpad))
+                target = path.with_suffix(".json")
+                atomic.save_json(form.target.to_json(), target)
+                optimize(OptimizeConfig(self.source, path, str(target), require=("all",), unpad=form.unpad))
             else:
                 plain = self.form(replace(form, scheme=None)).path
                 assert plain is not None

@@ -27,6 +27,9 @@ RUN = (MODEL, IR)
 STATIC = "model_quantized_static.onnx"
 """The int8 model whose activations have scales from calibration, where ``run`` made one beside ``QUANTIZED``."""
 
+FUSED = "model_optimized_other.onnx"
+"""The model fused for another runtime than ONNX Runtime, where ``run`` found that to be the fastest form."""
+
 LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
 
 EXPORTS = Path("onnx")

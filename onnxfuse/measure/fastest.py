@@ -16,8 +16,13 @@ from onnxfuse.runtime import Settings, runtimes
 STEP, KEY = "benchmark", "fastest"
 """Where a folder's record holds it."""
 
-FILES = {folders.OPTIMIZED: "optimized", folders.QUANTIZED: "int8", folders.STATIC: "static int8"}
-"""The files that it may name, and their names for people: a record may come from a stranger."""
+FILES = {
+    folders.OPTIMIZED: "optimized",
+    folders.FUSED: "optimized",
+    folders.QUANTIZED: "int8",
+    folders.STATIC: "static int8",
+}
+"""The files that it may name, and their names for people: a record may come from a stranger. A runtime takes one of each name."""
 
 RULE = (
     "Another form takes the place of the one that load opens elsewhere when its parity passed and the 95 % interval of its "

@@ -76,7 +76,8 @@ def dry_run(plan: ExportConfig, target: str, require: Sequence[str] = ()) -> Pla
     exporter = choose_exporter(plan.exporter, framework)
     opset = choose_opset(exporter, plan.opset)
     model_type, task, beside = _described(plan, framework)
-    models = [each for each in NAMES if each != folders.STATIC or forms.gains(usual)]
+    missing = {folders.FUSED} if forms.gains(usual) else {folders.FUSED, folders.STATIC}  # the first one stays if it wins
+    models = [each for each in NAMES if each not in missing]
     files = {plan.out / each: _there(plan.out, each) for each in (*models, "config.json", *beside, folders.RECORD)}
     label = frameworks()[framework].label
     return Planned(plan.source, label, model_type, task, exporter, opset, name, tuple(require), files)

@@ -13,7 +13,7 @@ from onnxfuse.io.progress import Progress
 from onnxfuse.measure import fastest, machine
 from onnxfuse.measure.benchmark import Timing
 from onnxfuse.measure.fastest import Fastest
-from onnxfuse.pipeline.optimize import write_for
+from onnxfuse.pipeline.optimize import Optimized, write_for
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, runtimes
 from onnxfuse.targets import PRECISIONS
@@ -25,7 +25,12 @@ from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
 from onnxfuse.verify.verdict import Real
 
-STORED: Mapping[str, str] = {folders.OPTIMIZED: "fp32", folders.QUANTIZED: "int8", folders.STATIC: "int8-static"}
+STORED: Mapping[str, str] = {
+    folders.OPTIMIZED: "fp32",
+    folders.FUSED: "fp32",
+    folders.QUANTIZED: "int8",
+    folders.STATIC: "int8-static",
+}
 """The precision of each file, one of ``targets.PRECISIONS``."""
 
 
@@ -87,7 +92,7 @@ def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], l
     forms = []
     known, refused = here()
     for name, runtime in known.items():
-        for path in paths:
+        for path in _float_for(runtime, paths, settings):
             usual = name == settings.runtime and path.name != folders.STATIC
             if usual or not meant(STORED[path.name], runtime):
                 continue
@@ -98,6 +103,12 @@ def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], l
             except ModelError as error:
                 refused.append(f"{fastest.name_of(path.name, name)}: {first_line(error)}")
     return forms, refused
+
+
+def _float_for(runtime: Runtime, paths: Sequence[Path], settings: Settings) -> list[Path]:
+    """The files without the float model that was not fused for this runtime, where there are two."""
+    elsewhere = runtime.target != runtimes(".onnx")[settings.runtime].target and any(path.name == folders.FUSED for path in paths)
+    return [path for path in paths if path.name != (folders.OPTIMIZED if elsewhere else folders.FUSED)]
 
 
 @dataclass(frozen=True)
@@ -143,13 +154,27 @@ def gains(usual: str) -> Runtime | None:
     return next((each for name, each in known.items() if name != usual and meant(STORED[folders.STATIC], each)), None)
 
 
-def static_int8(
-    exported: Opened, optimized: Path, quantized: Quantized | None, usual: Settings, progress: Progress
-) -> tuple[Quantized | None, str]:
-    """The int8 model with scales from calibration, fused for the runtime that gains from it; or None, and why there is none.
+def fuse_elsewhere(exported: Opened, optimized: Optimized, usual: Settings, progress: Progress) -> Opened | None:
+    """The model fused for the runtime here that gains from static int8, written beside ``optimized``; None where there is none,
+    or that one is made for it already."""
+    runtime = gains(usual.runtime)
+    if runtime is None or runtime.target == optimized.target:
+        return None
+    progress(f"fusing for {runtime.target}")
+    return write_for(runtime.target, exported, optimized.path.with_name(folders.FUSED))
+
+
+def drop(path: Path) -> None:
+    """Delete a model that nobody is to find, with its weights."""
+    for each in (path, path.with_name(f"{path.name}.data")):
+        each.unlink(missing_ok=True)
+
+
+def static_int8(source: Opened, quantized: Quantized | None, usual: Settings, progress: Progress) -> tuple[Quantized | None, str]:
+    """The int8 model with scales from calibration, for the runtime that gains from it; or None, and why there is none.
 
     Args:
-        optimized: where the model for the usual runtime lies; this one is written beside it.
+        source: the model fused for that runtime; the int8 model is written beside it.
     """
     if quantized is None or quantized.real is None:
         return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
@@ -160,15 +185,11 @@ def static_int8(
     def tell(text: str, done: float | None = None, step: str = "") -> None:
         progress(f"static int8: {text}", done, step)  # dynamic int8 has the same phases
 
-    source = optimized.with_name(f"for-{runtime.target}.onnx")
-    plan = QuantizeConfig(source, optimized.with_name(folders.STATIC), Scheme(static=True, format=runtime.static))
+    scheme = Scheme(static=True, format=runtime.static)
     try:
-        tell(f"fusing for {runtime.target}")
-        return quantize(plan, tell, write_for(runtime.target, exported, source)), ""
+        return quantize(QuantizeConfig(source.path, source.path.with_name(folders.STATIC), scheme), tell, source), ""
     except ParityError as error:
         return None, first_line(error)
-    finally:
-        source.unlink(missing_ok=True)
 
 
 def choose(others: Others, usual: str, path: Path, settings: Settings, threads: int, timings: Mapping[str, Timing]) -> Fastest:

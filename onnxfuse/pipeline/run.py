@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,20 +11,18 @@ from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
 from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
 from onnxfuse.io import atomic, folders
-from onnxfuse.io.progress import Progress, counted, silent
+from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, fastest
 from onnxfuse.measure.fastest import Fastest
 from onnxfuse.measure.machine import cpu
 from onnxfuse.pipeline import forms
+from onnxfuse.pipeline.check import INT8, compare_all
 from onnxfuse.pipeline.export import Exported, export, guard_of
 from onnxfuse.pipeline.forms import Others
 from onnxfuse.pipeline.optimize import Optimized, optimize, require_countable
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.step import Step, fitted
-from onnxfuse.runtime import Feeds, Runner, Settings
-from onnxfuse.verify import verdict
-from onnxfuse.verify.expected import expect
-from onnxfuse.verify.grid import grid
+from onnxfuse.runtime import Feeds, Settings
 from onnxfuse.verify.opened import Opened, afresh
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import Real
@@ -35,10 +32,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Step)
 
-INT8 = "int8"
-"""The row of the int8 model."""
-
-NAMES = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, folders.STATIC)
+NAMES = (folders.MODEL, folders.OPTIMIZED, folders.FUSED, folders.QUANTIZED, folders.STATIC)
 """The models that it may write."""
 
 
@@ -47,8 +41,9 @@ class Run:
     """The whole chain's outcome: each step, and the measurement of all its models.
 
     ``quantize`` is None where nothing was worth quantizing; ``unquantized`` says why. ``static`` is the int8 model with scales
-    from calibration, for runtimes that gain from it; ``unstatic`` says why there is none. ``others`` are the forms in other
-    runtimes, and ``fastest`` is the one that ``load`` opens here.
+    from calibration, for runtimes that gain from it; ``unstatic`` says why there is none. ``elsewhere`` is the model fused for
+    such a runtime, whose file stays if it is the fastest. ``others`` are the forms in other runtimes, and ``fastest`` is the one
+    that ``load`` opens here.
     """
 
     export: Exported
@@ -61,6 +56,7 @@ class Run:
     unquantized: str
     static: Quantized | None
     unstatic: str
+    elsewhere: Opened | None
     others: Others
     fastest: Fastest
 
@@ -73,6 +69,10 @@ class Run:
     def paths(self) -> dict[str, Path]:
         """The models by the names of their rows."""
         return {name: step.path for name, step in self.steps.items()} | {form.name: form.path for form in self.others.forms}
+
+    def stays(self, path: Path) -> bool:
+        """Whether a file is there at the end."""
+        return path.name != folders.FUSED or self.fastest.file == folders.FUSED
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -90,7 +90,7 @@ class Run:
         timing, seen = self.timings[name], self.parity.get(name)
         return {
             "name": name,
-            "path": str(self.paths[name]) if name in self.paths else None,
+            "path": str(self.paths[name]) if name in self.paths and self.stays(self.paths[name]) else None,
             "parity": None if seen is None else seen.to_json(),
             "latency": timing.to_json(),
             "speed": asdict(benchmark.ratio(self.timings[self.framework], timing)),
@@ -127,7 +127,14 @@ def run_all(
         if measure.threads:
             limit_threads(measure.threads)
         made = _made(plan, source, target, chosen.session, measure, progress, require)
-        return _compared(plan, made, chosen.session, progress, feeds)
+        won = False
+        try:
+            outcome = _compared(plan, made, chosen.session, progress, feeds)
+            won = outcome.stays(plan.out / folders.FUSED)
+        finally:
+            if made.elsewhere is not None and not won:
+                forms.drop(made.elsewhere.path)
+        return outcome
 
 
 def _compared(
@@ -166,10 +173,12 @@ def _compared(
         made.unquantized,
         made.static,
         made.unstatic,
+        made.elsewhere,
         others,
         chosen,
     )
-    kept = f"{', '.join(dict.fromkeys(path.name for path in outcome.paths.values()))} are saved there, what was measured is not"
+    there = dict.fromkeys(path.name for path in outcome.paths.values() if outcome.stays(path))
+    kept = f"{', '.join(there)} are saved there, what was measured is not"
     folders.record(plan.out, "benchmark", measure, _measured(outcome), kept=kept)
     return outcome
 
@@ -195,12 +204,13 @@ class _Made:
     unquantized: str
     static: Quantized | None
     unstatic: str
+    elsewhere: Opened | None
     parity: dict[str, Parity]
 
     @property
     def files(self) -> list[Path]:
         """What can be used in other forms."""
-        return [step.path for step in (self.optimize, self.quantize, self.static) if step is not None]
+        return [each.path for each in (self.optimize, self.elsewhere, self.quantize, self.static) if each is not None]
 
     @property
     def real(self) -> Real | None:
@@ -236,24 +246,28 @@ def _made(
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
-            static, unstatic = forms.static_int8(exported.model, optimized.path, quantized, session, progress)
+            elsewhere = forms.fuse_elsewhere(exported.model, optimized, session, progress)
+            static, unstatic = forms.static_int8(elsewhere or optimized.model, quantized, session, progress)
             unstatic += _earlier(plan.out / folders.STATIC) if static is None else ""
             done += [] if static is None else [static]
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real
-            parity = _compare_all(exported.original, framework, models, real, progress)
+            parity = compare_all(exported.original, framework, models, real, progress)
         except OnnxfuseError as error:
             if not done:
                 raise
+            forms.drop(staged.with_name(folders.FUSED))
             error.args = tuple(atomic.named(str(part)) for part in error.args)
             failed = error
     for step in done:
         step.model.move(plan.out / step.path.name)
     if failed is not None:
         raise failed
+    if elsewhere is not None:
+        elsewhere.move(plan.out / folders.FUSED)
     exported, optimized = _placed(exported, plan.out), _placed(optimized, plan.out)
     quantized, static = (None if step is None else _placed(step, plan.out) for step in (quantized, static))
-    return _Made(measure, exported, optimized, quantized, why, static, unstatic, parity)
+    return _Made(measure, exported, optimized, quantized, why, static, unstatic, elsewhere, parity)
 
 
 def _placed(step: S, folder: Path) -> S:
@@ -272,21 +286,3 @@ def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[
 def _earlier(path: Path) -> str:
     """What to say of a file that was not made, and lies there."""
     return f"; {path} is of an earlier run" if path.exists() else ""
-
-
-def _compare_all(
-    original: Runner, framework: str, models: Mapping[str, Opened], real: Real | None, progress: Progress
-) -> dict[str, Parity]:
-    """Hold the models of a run against what they were exported from. Raises ParityError."""
-    tell = partial(progress, f"comparing all with {framework}")
-    random = expect(original, counted(list(grid(models["ONNX"].inputs)), tell, end=verdict.HALF))
-    known = [] if real is None else expect(original, real.cases)
-    results = {}
-    for name, model in counted(list(models.items()), tell, begin=verdict.HALF):
-        if name == INT8:
-            result = verdict.judge(random, known, model.runner(), "int8", "" if real is None else real.name)
-        else:
-            result = verdict.judge(random, [], model.runner(), "reassociate")
-        there = f"{', '.join(each.path.name for each in models.values())} are in {model.path.parent}"
-        results[name] = result.require(f"{model} differs from {framework}", there)
-    return results

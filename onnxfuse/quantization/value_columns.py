@@ -124,9 +124,12 @@ def _moved(value: ir.Value, width: int) -> ir.Value:
 
 
 def _moves_rows(node: ir.Node, width: int) -> bool:
-    """A Reshape that leaves the last axis as it is, or a Gather of rows from what such a one gives."""
+    """A Reshape that leaves the last axis as it is, a Gather of rows from what such a one gives, or a Slice of tokens."""
     if node.domain:
         return False
+    if node.op_type == "Slice":
+        axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+        return axes is not None and axes.tolist() == [1]
     if node.op_type == "Reshape":
         return _last(node) == width
     table = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None

@@ -91,6 +91,7 @@ class Lowering:
         below: whatever a target chooses, a model of a lower opset than this one is written so: it lacks the operator.
         before: rules that make way for ``rules`` while each linear layer is one of its own, before work moves across layers.
         alone: how ``ablate`` measures it.
+        early: whether its rules are tried before those of other lowerings.
         tuned: whether ``tune`` tries it; not where it is for old opsets, or for comparison.
     """
 
@@ -100,6 +101,7 @@ class Lowering:
     below: int = 0
     before: tuple[Rule, ...] = ()
     alone: Alone = BY_RULE
+    early: bool = False
     tuned: bool = True
 
     def __post_init__(self) -> None:

@@ -72,7 +72,9 @@ def ran(folder: str) -> Run:
     others = Others((form,), {}, ("static int8 in OpenVINO is too far from the original: cosine 0.91, wanted 0.98",))
     fastest = Fastest(folders.OPTIMIZED, "", form.settings, ("avx2",), Ratio(12.345, 10.1, 14.2))
     why = "nothing is worth quantizing"
-    return Run(step["a"], step["b"], None, parities, timings, None, "TensorFlow", why, None, "nothing is int8", others, fastest)
+    return Run(
+        step["a"], step["b"], None, parities, timings, None, "TensorFlow", why, None, "nothing is int8", None, others, fastest
+    )
 
 
 def health() -> Health:

@@ -10,10 +10,10 @@ import pytest
 import onnxfuse
 from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Scheme
-from onnxfuse.errors import MissingExtraError
-from onnxfuse.io import folders
+from onnxfuse.errors import MissingExtraError, ModelError
+from onnxfuse.io import folders, onnx_file
 from onnxfuse.measure import fastest, machine
-from onnxfuse.measure.benchmark import summarize
+from onnxfuse.measure.benchmark import Ratio, summarize
 from onnxfuse.pipeline import card, forms, tune
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
@@ -69,9 +69,49 @@ def test_run_measures_every_form_and_writes_the_fastest_down(ran):
     assert recorded[fastest.KEY]["machine"] == list(machine.kind())
     assert recorded["rows"]["static int8 in OpenVINO"]["file"] == folders.STATIC
     answer = ran.to_json()
+    places = {row["name"]: row["path"] for row in answer["results"]}
+    assert Path(places["static int8 in OpenVINO"]).is_file() and Path(places["optimized"]).is_file()
     assert answer["fastest"]["name"] in {row["name"] for row in answer["results"]}
     loaded = onnxfuse.load(ran.optimize.path.parent)
     assert loaded.path.name == ran.fastest.file and "was measured as the fastest here" in str(loaded)
+
+
+def the_fastest(monkeypatch, name):
+    monkeypatch.setattr(fastest, "choose", lambda timings, usual, others: (name, Ratio(2.0, 1.5, 2.5)))
+
+
+@pytest.mark.parametrize("name", ["optimized in OpenVINO", "static int8 in OpenVINO"])
+def test_float_is_fused_for_each_runtime_and_stays_where_it_wins(checkpoint, tmp_path, monkeypatch, name):
+    the_fastest(monkeypatch, name)
+    plan = ExportConfig(str(checkpoint), tmp_path / "out", exporter="torchscript")
+    made = run_all(plan, "cpu", BenchmarkConfig(2, 8, 1, rounds=1))
+    recorded, place = folders.recorded(plan.out)[fastest.STEP], plan.out / folders.FUSED
+    assert recorded["rows"]["optimized in OpenVINO"]["file"] == folders.FUSED
+    assert recorded["rows"]["optimized"]["file"] == folders.OPTIMIZED
+    told = next(row["path"] for row in made.to_json()["results"] if row["name"] == "optimized in OpenVINO")
+    wins = name == "optimized in OpenVINO"
+    assert (place.is_file(), told) == (wins, str(place) if wins else None)
+    loaded = onnxfuse.load(plan.out)
+    assert (loaded.path.name, loaded.settings.runtime) == (folders.FUSED if wins else folders.STATIC, "openvino")
+    if wins:
+        kinds = {node.op_type for node in onnx_file.load(place).graph}
+        assert "Attention" not in kinds and "Softmax" in kinds, "as its target has it"
+
+
+def test_what_is_fused_for_another_runtime_is_not_left_behind_by_a_failure(checkpoint, tmp_path, monkeypatch):
+    def broken(*_):
+        raise ModelError("it breaks")
+
+    monkeypatch.setattr(forms, "quantize", broken)
+    out = tmp_path / "out"
+    with pytest.raises(ModelError, match="it breaks"):
+        run_all(ExportConfig(str(checkpoint), out, exporter="torchscript"), "cpu", BenchmarkConfig(2, 8, 1, rounds=1))
+    assert (out / folders.QUANTIZED).is_file() and not (out / folders.FUSED).exists()
+
+
+def test_a_model_for_that_runtime_is_not_fused_again(ran):
+    same = replace(ran.optimize, target="openvino")
+    assert forms.fuse_elsewhere(ran.export.model, same, Settings(), lambda *_: None) is None
 
 
 def test_a_card_shows_the_usual_runtimes_rows(ran):
@@ -172,7 +212,8 @@ def test_what_is_not_installed_is_one_line(ran, monkeypatch):
     assert [form.name for form in opened] == ["static int8"]
     assert len(refused) == 1 and refused[0].startswith("not tried: running models with OpenVINO needs packages that are not")
     assert forms.gains("ort") is None
-    made, why = forms.static_int8(ran.export.model, ran.optimize.path, ran.quantize, Settings(), lambda *_: None)
+    assert forms.fuse_elsewhere(ran.export.model, ran.optimize, Settings(), lambda *_: None) is None
+    made, why = forms.static_int8(ran.optimize.model, ran.quantize, Settings(), lambda *_: None)
     assert made is None and "pip install 'onnxfuse[openvino]'" in why
 
 
