@@ -228,7 +228,7 @@ def run_table(outcome: Run, title: str) -> Grid:
     folder = outcome.export.path.parent
     steps = [*outcome.steps.values(), *([] if outcome.static is None else [outcome.static])]
     bytes_of = {step.path: step.size for step in steps}
-    bytes_of |= {} if outcome.elsewhere is None else {outcome.elsewhere.path: outcome.elsewhere.size}
+    bytes_of |= {} if outcome.elsewhere is None else {folder / folders.FUSED: outcome.elsewhere}
     sizes = {name: megabytes(bytes_of[path]) for name, path in outcome.paths.items()}
     agrees = {outcome.framework: "reference"} | {name: parity_text(result) for name, result in outcome.parity.items()}
     fused = fused_text(outcome.optimize.fused, outcome.optimize.expected)

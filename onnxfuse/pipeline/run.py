@@ -41,9 +41,9 @@ class Run:
     """The whole chain's outcome: each step, and the measurement of all its models.
 
     ``quantize`` is None where nothing was worth quantizing; ``unquantized`` says why. ``static`` is the int8 model with scales
-    from calibration, for runtimes that gain from it; ``unstatic`` says why there is none. ``elsewhere`` is the model fused for
-    such a runtime, whose file stays if it is the fastest. ``others`` are the forms in other runtimes, and ``fastest`` is the one
-    that ``load`` opens here.
+    from calibration, for runtimes that gain from it; ``unstatic`` says why there is none. ``elsewhere`` is how many bytes the
+    model fused for such a runtime has, whose file stays if it is the fastest. ``others`` are the forms in other runtimes, and
+    ``fastest`` is the one that ``load`` opens here.
     """
 
     export: Exported
@@ -56,7 +56,7 @@ class Run:
     unquantized: str
     static: Quantized | None
     unstatic: str
-    elsewhere: Opened | None
+    elsewhere: int | None
     others: Others
     fastest: Fastest
 
@@ -173,7 +173,7 @@ def _compared(
         made.unquantized,
         made.static,
         made.unstatic,
-        made.elsewhere,
+        None if made.elsewhere is None else made.elsewhere.size,
         others,
         chosen,
     )

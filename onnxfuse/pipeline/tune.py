@@ -9,6 +9,7 @@ takes part twice: how far it is from itself is the noise. At the end the result 
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,6 +49,8 @@ RULE = (
 )
 
 NOISE = "the same again"
+
+SAME = "the model is the same"
 
 FORM, IN = "form", " in "
 """What is decided first: a precision in a runtime, together, as text with ``IN`` between them."""
@@ -200,6 +203,9 @@ class _Trials:
         for name, target in alternatives.items():
             try:
                 path = self._made(target, folder)
+                if name not in ("so far", NOISE) and _same(target, path, chosen, entries[1].path):
+                    refused.append(Trial(thing, name, refused=SAME))
+                    continue
                 entries.append(
                     Candidate(
                         name,
@@ -214,6 +220,8 @@ class _Trials:
                 if name in ("so far", NOISE):
                     raise
                 refused.append(Trial(thing, name, refused=str(error).replace(str(folder), "")))
+        if len(entries) == 3 and all(trial.refused == SAME for trial in refused):
+            return refused  # nothing is there to measure
         failed: dict[str, str] = {}
         parities = compare.compare_outputs(entries, self.inputs, failed)
         for entry in entries[1:]:
@@ -261,6 +269,11 @@ class _Trials:
         few = self.calibration.first(calibrated.REAL * calibrated.ROWS)
         prepared = prepare(model, replace(scheme, rounding="nearest"), partial(few.batches, calibrated.ROWS))
         return write(prepared, format=format)
+
+
+def _same(target: Target, path: Path, other: Target, place: Path | None) -> bool:
+    """Whether two targets make one file of a model, and open it alike."""
+    return place is not None and target.session == other.session and filecmp.cmp(path, place, shallow=False)
 
 
 def _calibration(plan: TuneConfig, model: ir.Model) -> Dataset | None:

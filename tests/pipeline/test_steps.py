@@ -16,18 +16,18 @@ from onnxfuse.errors import ExportError, NothingToQuantizeError, ParityError, Re
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.exporters import tflite
 from onnxfuse.fusions.unpad import Padding
-from onnxfuse.io import onnx_file
+from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.progress import silent
 from onnxfuse.measure import benchmark
 from onnxfuse.pipeline import forms
-from onnxfuse.pipeline.check import check
+from onnxfuse.pipeline.check import check, compare_all
 from onnxfuse.pipeline.explain import Finding
 from onnxfuse.pipeline.export import Exported, export
 from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.pipeline.optimize import VERIFY, Optimized, _expected, _require, optimize
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.pipeline.retype import retype
-from onnxfuse.pipeline.run import _compare_all, run_all
+from onnxfuse.pipeline.run import run_all
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.gate import TradeOff
 from onnxfuse.rewrite import Trace
@@ -389,7 +389,7 @@ def test_check_compares_on_given_data_else_on_what_int8_was_calibrated_with(prod
 def test_int8_is_held_to_its_own_row_on_its_own_inputs(product, rows):
     step = quantized(product, calibration=str(rows))
     models = {"ONNX": Opened(product), "int8": step.model}
-    results = _compare_all(open_runner(product), "PyTorch", models, step.real, silent)
+    results = compare_all(open_runner(product), "PyTorch", models, step.real, silent)
     assert {name: (result.kind, result.real) for name, result in results.items()} == {
         "ONNX": ("reassociate", ""),
         "int8": ("int8", str(rows)),
@@ -513,10 +513,10 @@ def test_run_tells_of_every_step(stubbed, tmp_path):
     assert answer["quantize"] == outcome.quantize.to_json()
     assert answer["static"] == {"skipped": "static int8 needs inputs to be calibrated with"}
     assert answer["refused"] == []
-    names = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx", "model_optimized.onnx")
+    names = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx", "model_optimized_other.onnx")
     rows = ("ONNX", "optimized", "int8", "optimized in OpenVINO")
     assert outcome.paths == dict(zip(rows, (tmp_path / "out" / name for name in names), strict=True))
-    assert all(path.is_file() for path in outcome.paths.values())
+    assert [path.is_file() for path in outcome.paths.values()] == [True, True, True, outcome.fastest.file == folders.FUSED]
     measured = json.loads((tmp_path / "out" / "onnxfuse.json").read_text())["benchmark"]
     assert set(measured["timings"]) == {"PyTorch", *rows}
     assert measured["fastest"] == json.loads(json.dumps(outcome.fastest.to_json()))

@@ -90,6 +90,16 @@ def test_tune_from_the_command_line(cli, bert_export, tmp_path):
     )
 
 
+def test_what_makes_the_same_model_is_not_measured(bert_export, tmp_path, monkeypatch):
+    """A BERT of any length has no odd number of tokens to begin with."""
+    trying = tune._Trials(plan(bert_export, tmp_path))
+    base = targets.find("cpu")
+    measured = []
+    monkeypatch.setattr(tune.benchmark, "measure", lambda *_, **__: measured.append(1))
+    (found,) = trying.measure("rows", base, {"even": tune.chosen_with(base, "rows", "even")}, tmp_path)
+    assert (found.option, found.refused, measured) == ("even", tune.SAME, [])
+
+
 def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatch):
     measured = []
 

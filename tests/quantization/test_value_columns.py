@@ -54,7 +54,7 @@ def test_the_factor_goes_into_the_columns_of_the_values(layers, attention):
 
 @pytest.mark.parametrize("attention", [ATTENTION, PRODUCTS], ids=["one", "products"])
 def test_tokens_that_are_cut_off_leave_it_free(attention):
-    cut = SEPARATE.replace("v = Add(t, d)", "w = Add(t, d)  v = Slice(w, first, tokens, axis)")
+    cut = SEPARATE.replace("v = Add(t, d)", "e = Add(t, d)  v = Slice(e, first, tokens, axis)")
     constants = HEADS + ", int64[1] first = {0}, int64[1] tokens = {4}, int64[1] axis = {1}"
     lines = (cut.replace("k = MatMul(x, wk)", "j = MatMul(x, wk)  k = Slice(j, first, tokens, axis)"), attention, OUT)
     before, after = (model(*lines, constants=constants) for _ in range(2))

@@ -18,11 +18,10 @@ from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import silent
 from onnxfuse.pipeline import compare, tune
-from onnxfuse.pipeline.check import check
+from onnxfuse.pipeline.check import check, compare_all
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
-from onnxfuse.pipeline.run import _compare_all
 from onnxfuse.rewrite import Lowering, Rule
 from onnxfuse.runtime import Settings, open_runner
 from onnxfuse.verify import parity, verdict
@@ -530,7 +529,7 @@ def test_run_holds_each_model_to_its_own_row(bert_export, tmp_path, name, factor
     config = json.loads((bert_export / "export" / "config.json").read_text())
     models = {other: Opened(path, config=config) for other, path in paths.items()}
     if passes:
-        results = _compare_all(open_runner(source), "PyTorch", models, None, silent)
+        results = compare_all(open_runner(source), "PyTorch", models, None, silent)
         assert results[name].error == pytest.approx(factor - 1, rel=0.2)
     else:
         with pytest.raises(
@@ -538,7 +537,7 @@ def test_run_holds_each_model_to_its_own_row(bert_export, tmp_path, name, factor
             match=rf"{name}\.onnx differs from PyTorch: output 'logits' .*; "
             rf"ONNX\.onnx, optimized\.onnx, int8\.onnx are in {tmp_path}$",
         ):
-            _compare_all(open_runner(source), "PyTorch", models, None, silent)
+            compare_all(open_runner(source), "PyTorch", models, None, silent)
 
 
 def test_export_holds_the_graph_to_rounding(bert_export, tmp_path, monkeypatch):

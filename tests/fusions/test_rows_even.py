@@ -7,8 +7,8 @@ import pytest
 
 from onnxfuse import targets
 from onnxfuse.config import ExportConfig, OptimizeConfig
-from onnxfuse.fusions import even_rows
-from onnxfuse.fusions.even_rows import FEWEST
+from onnxfuse.fusions import rows_even
+from onnxfuse.fusions.rows_even import FEWEST
 from onnxfuse.io import onnx_file
 from onnxfuse.optimizer import lowerings
 from onnxfuse.pipeline.export import export
@@ -43,7 +43,7 @@ def layer(tokens=33, projections=MERGED, attention=ATTENTION, feed_forward=GELU,
 def changed(**options):
     """(before, after, how often the rules fired)."""
     before, after = layer(**options), layer(**options)
-    count = apply(even_rows.RULES, after).to_json()["rules"].get(even_rows.NAME, 0)
+    count = apply(rows_even.RULES, after).to_json()["rules"].get(rows_even.NAME, 0)
     assert_same(before, after, {"B": 2, "S": 33})
     return before, after, count
 
@@ -100,7 +100,7 @@ def test_a_slice_that_takes_something_else_stays():
     constants = "int64[1] from = {1}, int64[1] to = {34}, int64[1] axis = {1}"
     text = f"g (float[B,34,16] x, float[16,16] w) => (float[B,33,16] y) <{constants}> {{ {lines} }}"
     before, after = (fill(parse(text), w=(16, 16)) for _ in range(2))
-    apply(even_rows.RULES, after)
+    apply(rows_even.RULES, after)
     assert_same(before, after, {"B": 2})
     assert after.graph[0].op_type == "Slice" and rows_of(after) == {33}
 
@@ -113,7 +113,7 @@ def test_keys_that_are_read_elsewhere_are_as_before():
 def test_it_goes_before_attention_is_written_as_products():
     chosen = lowerings(targets.find("openvino"))
     assert chosen[0].name == "rows even"
-    assert not any(rule.name == even_rows.NAME for each in lowerings(targets.find("cpu")) for rule in each.rules)
+    assert not any(rule.name == rows_even.NAME for each in lowerings(targets.find("cpu")) for rule in each.rules)
 
 
 @pytest.mark.parametrize("family", ["vit", "clip_vision"])
@@ -129,7 +129,7 @@ def test_image_encoders_for_openvino(family, tmp_path):
         target: optimize(OptimizeConfig(source, tmp_path / f"{target}.onnx", target, require=("all",), verify="each"))
         for target in ("openvino", "cpu")
     }
-    fired = {target: step.trace.to_json()["rules"].get(even_rows.NAME, 0) for target, step in made.items()}
+    fired = {target: step.trace.to_json()["rules"].get(rows_even.NAME, 0) for target, step in made.items()}
     assert fired["openvino"] > 15 and fired["cpu"] == 0
     assert not made["openvino"].trace.rejected and not made["openvino"].trace.unproven
     rows = [node for node in onnx_file.load(made["openvino"].path).graph if node.op_type == "Pad"]
