@@ -15,7 +15,7 @@ from onnxfuse.measure.benchmark import Timing
 from onnxfuse.measure.fastest import Fastest
 from onnxfuse.pipeline.optimize import Optimized, write_for
 from onnxfuse.pipeline.quantize import Quantized, quantize
-from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, runtimes
+from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, require, runtimes
 from onnxfuse.targets import PRECISIONS
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import expect
@@ -73,7 +73,7 @@ def here() -> tuple[dict[str, Runtime], list[str]]:
         if runtime.instead_of in found:
             continue
         try:
-            runtime.require()
+            require(runtime)
         except (MissingExtraError, ModelError) as error:
             if not runtime.instead_of:
                 why[f"not tried: {first_line(error)}"] = None

@@ -25,6 +25,7 @@ __all__ = [
     "matmul_saturates",
     "open_runner",
     "open_session",
+    "require",
     "run",
     "runtime_of",
     "runtimes",
@@ -69,12 +70,12 @@ def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa:
         MissingExtraError, ModelError: the runtime is not installed, or cannot open the file; or, called, cannot run on it.
     """
     runtime = runtime_of(path, settings.runtime)
-    with _blamed(runtime, "open", path):
-        runtime.require()
+    require(runtime)
+    with _blamed(runtime, f"open {path}"):
         run = runtime.open(path, settings)
 
     def checked(feeds: Feeds) -> Outputs:
-        with _blamed(runtime, "run", path):
+        with _blamed(runtime, f"run {path}"):
             outputs = run(feeds)
         if not isinstance(outputs, dict):
             raise ModelError(
@@ -85,12 +86,18 @@ def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa:
     return checked
 
 
+def require(runtime: Runtime) -> None:
+    """Raises MissingExtraError or ModelError where this machine or environment has it not."""
+    with _blamed(runtime, "be used here"):
+        runtime.require()
+
+
 @contextmanager
-def _blamed(runtime: Runtime, doing: str, path: Path) -> Iterator[None]:
+def _blamed(runtime: Runtime, doing: str) -> Iterator[None]:
     """What a runtime raises that is no error of ours names it. Raises ModelError."""
     try:
         yield
     except (OnnxfuseError, OSError):
         raise
     except Exception as error:
-        raise ModelError(f"runtime {runtime.name} cannot {doing} {path}: {type(error).__name__}: {one_line(error)}") from error
+        raise ModelError(f"runtime {runtime.name} cannot {doing}: {type(error).__name__}: {one_line(error)}") from error

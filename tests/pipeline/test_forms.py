@@ -233,6 +233,15 @@ def test_a_runtime_in_another_guise_takes_part_where_the_first_is_missing(monkey
     assert known(a=True) == (["b"], 0), "nobody misses it"
 
 
+def test_a_runtime_that_breaks_is_one_line_too(monkeypatch):
+    def broken():
+        raise RuntimeError("its library\nis of another machine")
+
+    odd = replace(runtimes()["ort"], name="odd", require=broken)
+    monkeypatch.setattr(forms, "runtimes", lambda suffix="": {"odd": odd})
+    assert forms.here() == ({}, ["not tried: runtime odd cannot be used here: RuntimeError: its library is of another machine"])
+
+
 def timing(*milliseconds):
     return summarize([each / 1e3 for each in milliseconds])
 
