@@ -21,7 +21,7 @@ from onnxfuse.pipeline import in_memory
 from onnxfuse.pipeline.arguments import path_of, require_known
 from onnxfuse.pipeline.check import check_runtime
 from onnxfuse.pipeline.run import run_all
-from onnxfuse.runtime import Settings, runtimes
+from onnxfuse.runtime import Settings, require, runtimes
 
 if TYPE_CHECKING:
     from onnxfuse.integrations.module import Accelerated
@@ -109,7 +109,11 @@ def _require_plain(model: Any, fallback: str | None) -> None:
 def runtime_for(
     precision: str, runtime: str | None, fallback: str | None, int8: Mapping[str, Any], progress: Progress
 ) -> str | None:
-    """The runtime that ``accelerate`` opens a model with; None leaves it to the target. Raises UsageError for what it refuses."""
+    """The runtime that ``accelerate`` opens a model with; None leaves it to the target.
+
+    Raises:
+        UsageError: for what it refuses. MissingExtraError, ModelError: the runtime is not to be had here.
+    """
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}: wanted one of {', '.join(PRECISIONS)}")
     if fallback not in (None, ORIGINAL):
@@ -127,6 +131,8 @@ def runtime_for(
         raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
     if precision == "fp32" and computes != "fp32":
         raise UsageError(f"runtime {runtime!r} computes in {computes}; leave it out, or choose precision {computes!r}")
+    if runtime is not None:
+        require(runtimes()[runtime])
     return runtime
 
 

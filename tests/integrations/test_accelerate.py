@@ -4,7 +4,9 @@ import copy
 import json
 import os
 import pickle
+import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,6 +16,7 @@ import transformers
 
 import onnxfuse
 from onnxfuse.errors import ExportError, UsageError
+from onnxfuse.runtime import runtimes
 from tests.families import TEXT
 
 WORDS = [
@@ -275,6 +278,21 @@ def test_another_runtime_in_place_of_a_model(original):
         torch.testing.assert_close(fast(ids(2, 6)).logits, original(ids(2, 6)).logits, atol=1e-5, rtol=1e-5)
     with pytest.raises(UsageError, match="no runtime named 'onyx'; choose one of"):
         onnxfuse.accelerate(original, runtime="onyx")
+
+
+def test_a_runtime_that_is_not_to_be_had_is_told_before_the_work(original, monkeypatch):
+    def missing():
+        raise onnxfuse.MissingExtraError("running it", "it")
+
+    known = runtimes()
+    monkeypatch.setattr(
+        sys.modules["onnxfuse.integrations.accelerate"],
+        "runtimes",
+        lambda: known | {"openvino": replace(known["openvino"], require=missing)},
+    )
+    monkeypatch.setattr("onnxfuse.api.export", lambda *_, **__: pytest.fail("it is exported"))
+    with pytest.raises(onnxfuse.MissingExtraError, match="running it needs packages"):
+        onnxfuse.accelerate(original, runtime="openvino")
 
 
 def test_bfloat16_in_place_of_a_model(original):
