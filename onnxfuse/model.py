@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from onnxfuse import plugins, targets
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError, first_line, reason
+from onnxfuse.evaluation import calibrated
 from onnxfuse.io import door, folders
 from onnxfuse.measure import fastest
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, runtime_of, runtimes
+from onnxfuse.runtime import USUAL, Feeds, Outputs, Runner, Settings, asked, declared, open_runner, require, runtime_of, runtimes
 from onnxfuse.runtime.feeds import Input, feeds_for, inputs_of
 
 if TYPE_CHECKING:
@@ -172,12 +173,13 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
             runtime is installed; else the int8 model when there is one, else the optimized one, else the export. A file in
             OpenVINO's own format runs in OpenVINO.
         threads: instead of the target's; 0 leaves the choice to the runtime.
-        runtime: instead of the target's; a name of ``runtime.runtimes``.
+        runtime: instead of the target's; a name of ``runtime.runtimes``. Of a folder then the first of those models that it
+            multiplies as they are meant (OpenVINO dynamic int8 not).
         target: the folder of its target, where that brings operators. Libraries run as code, so none is opened because a
             model names it: the folder must be given here, or in ``ONNXFUSE_PLUGINS``.
 
     Raises:
-        UsageError: nothing is there, or no such runtime.
+        UsageError: nothing is there, or no such runtime for such a file.
         ModelError, MissingExtraError: the file cannot be opened.
     """
     with nullcontext() if target is None else targets.use(str(target)):
@@ -187,20 +189,22 @@ def load(model: Path | str, *, threads: int | None = None, runtime: str | None =
 def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     known, why = fastest.found(Path(model)) if runtime is None else (None, "")
     if known is not None:
-        path = Path(model) / known.file
-        settings = known.settings if threads is None else replace(known.settings, threads=threads)
-        graph = declared(path)
-        _settings(graph, path)  # its target's operators must be here
         try:
-            return replace(_opened(path, graph, settings), why=why)
-        except MissingExtraError as error:
+            require(asked(known.settings.runtime))
+        except (MissingExtraError, ModelError) as error:
             why = f"{why}, and {first_line(error)}"
+        else:
+            path = Path(model) / known.file
+            settings = known.settings if threads is None else replace(known.settings, threads=threads)
+            graph = declared(path)
+            _settings(graph, path)  # its target's operators must be here
+            return replace(_opened(path, graph, settings), why=why)
     return replace(_usual(model, threads, runtime), why=why)
 
 
 def _usual(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     """What is opened where nothing is known of this kind of machine. Raises as ``load``."""
-    path = folders.source_file(Path(model), *BEST)
+    path = _best_for(Path(model), runtime)
     graph = declared(path)
     settings = _settings(graph, path)
     if runtime is None and settings.runtime not in (known := runtimes()):
@@ -208,9 +212,22 @@ def _usual(model: Path | str, threads: int | None, runtime: str | None) -> Model
             f"{path}: its metadata {METADATA!r} has {settings.runtime!r:.80} as runtime, and there is none of that name; choose "
             f"one with: onnxfuse.load(..., runtime=NAME), of {', '.join(known)}"
         )
-    name = runtime_of(path, runtime or settings.runtime).name
+    its = settings.runtime if settings.runtime in runtimes(path.suffix) else USUAL
+    name = (runtime_of(path, its) if runtime is None else asked(runtime, path)).name
     settings = replace(settings, threads=settings.threads if threads is None else threads, runtime=name)
     return _opened(path, graph, settings)
+
+
+def _best_for(model: Path, runtime: str | None) -> Path:
+    """The file that is opened where none is named: of a folder the best, for a runtime that was asked for of those that it
+    computes as they are meant. Raises UsageError: nothing is there."""
+    first = folders.source_file(model, *BEST)
+    if runtime is None or not model.is_dir():
+        return first
+    known = asked(runtime)
+    names = [name for name in (folders.QUANTIZED, folders.STATIC, *BEST[1:]) if name.endswith(known.suffixes)]
+    there = folders.models_in(model, names)
+    return next((path for path in there if calibrated.scheme(path) in ("", *known.integers)), first)
 
 
 def _reopened(path: Path, settings: Settings) -> Model:

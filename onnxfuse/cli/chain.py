@@ -52,15 +52,15 @@ def run(
     measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
     needs = tuple(require or ())
     if dry_run:
-        _plan(plan, target, needs, as_json=as_json)
+        _plan(plan, target, measure, needs, as_json=as_json)
     else:
         _run(plan, target, measure, needs, junit, as_json=as_json)
 
 
-def _plan(plan: ExportConfig, target: str, require: tuple[str, ...], *, as_json: bool) -> None:
+def _plan(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], *, as_json: bool) -> None:
     from onnxfuse.pipeline.dry_run import dry_run
 
-    planned = dry_run(plan, target, require)
+    planned = dry_run(plan, target, measure, require)
     show(as_json, planned.to_json(), *planned.lines())
 
 

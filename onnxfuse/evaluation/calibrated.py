@@ -28,6 +28,15 @@ REAL, ROWS = 8, 8
 """Calibration batches that a calibrated int8 model is compared on, and the rows of each where its metadata does not tell."""
 
 
+def scheme(path: Path) -> str:
+    """Of an int8 model whether its activations' scales are "dynamic" or "static"; "" of another, or where nothing tells."""
+    try:
+        known = door.parse_json(declared(path).metadata_props.get(METADATA, "{}"), METADATA)
+    except ModelError:
+        return ""
+    return str(known.get("scheme", "")) if isinstance(known, dict) else ""
+
+
 def real_of(data: Dataset, rows: int) -> Real:
     """The first ``REAL`` batches of ``rows`` samples."""
     batches = itertools.islice(data.batches(rows), REAL)

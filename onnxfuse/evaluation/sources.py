@@ -28,6 +28,9 @@ SENTENCES = 512
 DEFAULT_DATA = f"{SENTENCES} sentences of the standard library"
 """What the default calibration data are called."""
 
+ADVICE = "; give --calibration DATA"
+"""The next step where there are none."""
+
 
 def dataset_for(path: Path, source: Path, model: ir.Model | None = None) -> Dataset:
     """The data set in ``path`` for the model in the file ``source``, whose tokenizer reads texts.
@@ -61,9 +64,9 @@ def default_calibration(source: Path, model: ir.Model) -> Dataset:
         UncalibratedError: there is none, or it does not fit the model; the text says why.
     """
     if missing := usual_collator(source, model).missing((IDS, MASK)):
-        raise UncalibratedError(f"sentences do not give its {', '.join(missing)}; give --calibration DATA")
+        raise UncalibratedError(f"sentences do not give its {', '.join(missing)}{ADVICE}")
     if not has_tokenizer(folders.home_of(source)):
-        raise UncalibratedError("no tokenizer lies beside the model; give --calibration DATA")
+        raise UncalibratedError(f"no tokenizer lies beside the model{ADVICE}")
     collator = collator_of(source, model)
     try:
         tokenize = _tokenizer([source], [collator])

@@ -21,7 +21,7 @@ from onnxfuse.pipeline import in_memory
 from onnxfuse.pipeline.arguments import path_of, require_known
 from onnxfuse.pipeline.check import check_runtime
 from onnxfuse.pipeline.run import run_all
-from onnxfuse.runtime import Settings, require, runtimes
+from onnxfuse.runtime import Settings, asked, require, runtimes
 
 if TYPE_CHECKING:
     from onnxfuse.integrations.module import Accelerated
@@ -124,15 +124,13 @@ def runtime_for(
     require_known("quantize", int8, api.QuantizeOptions, progress)
     if int8 and precision != "int8":
         raise UsageError(f"{next(iter(int8))} is an option of int8, and precision is {precision!r}; leave it out, or choose int8")
-    if runtime is not None and runtime not in runtimes():
-        raise UsageError(f"no runtime named {runtime!r}; choose one of {', '.join(runtimes())}")
+    if runtime is not None:
+        require(asked(runtime, Path(folders.MODEL)))
     computes = runtimes()[runtime or Settings().runtime].precision("fp32")
     if precision == "bf16" and computes != "bf16":
         raise UsageError(f"runtime {runtime!r} does not compute in bf16; leave it out for {PRECISIONS[precision]}")
     if precision == "fp32" and computes != "fp32":
         raise UsageError(f"runtime {runtime!r} computes in {computes}; leave it out, or choose precision {computes!r}")
-    if runtime is not None:
-        require(runtimes()[runtime])
     return runtime
 
 

@@ -75,9 +75,12 @@ def choose(timings: Mapping[str, Timing], usual: str, others: Sequence[str]) -> 
 
 def found(folder: Path) -> tuple[Fastest | None, str]:
     """The fastest form of a folder's models here, or None; and what people should know of it: nothing where none was measured."""
-    known = _read(folders.recorded(folder))
-    if known is None:
+    step = folders.recorded(folder).get(STEP)
+    if not isinstance(step, dict) or KEY not in step:
         return None, ""
+    known = _read(step[KEY])
+    if known is None:
+        return None, f"what {folders.RECORD} has as the fastest is not what this onnxfuse writes; onnxfuse run here finds it"
     path = folder / known.file
     if not path.is_file() or folders.fingerprint(path) != known.fingerprint:
         return None, f"{known.name} was measured as the fastest, and {known.file} is not that file any more"
@@ -87,10 +90,8 @@ def found(folder: Path) -> tuple[Fastest | None, str]:
     return known, f"{known.name} was measured as the fastest here"
 
 
-def _read(record: Mapping[str, Any]) -> Fastest | None:
-    """What a record holds; None where it holds none that this onnxfuse could have written."""
-    step = record.get(STEP)
-    content = step.get(KEY) if isinstance(step, dict) else None
+def _read(content: Any) -> Fastest | None:
+    """What a record holds; None where this onnxfuse could not have written it."""
     if not isinstance(content, dict) or content.get("file") not in list(FILES):
         return None
     try:

@@ -22,7 +22,8 @@ from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.baselines import Baseline
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.quantization.linears import integer_node
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner, runtime_of
+from onnxfuse.runtime import USUAL, Feeds, Outputs, Runner, Runtime, Settings, asked, declared, open_runner, runtime_of
+from onnxfuse.runtime import runtimes as known_runtimes
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import Expected, expect
 from onnxfuse.verify.grid import Case
@@ -127,7 +128,10 @@ def compare_models(
         UsageError: they take other rows or tokens than those of the plan.
         OnnxfuseError: one of the files cannot be measured. A baseline that fails is named in the result instead.
     """
-    first = runtime_of(models[0], runtimes[0])
+    for name in runtimes:
+        if name != USUAL:
+            asked(name, *models)
+    first = _takers(models[0], runtimes)[0]
     if first.stored is not None and first.declares is None:
         raise UsageError(
             f"{models[0]} is a {first.label} model; give an ONNX model first, as the reference that tells the inputs"
@@ -137,9 +141,9 @@ def compare_models(
     profile = profile_of(model, config)
     plan = fitted(plan, profile)
     entries = [
-        from_file(path, _label(path, runtime, runtimes), Settings(runtime, plan.threads), models[0])
+        from_file(path, _label(path, runtime.name, runtimes), Settings(runtime.name, plan.threads), models[0])
         for path in models
-        for runtime in dict.fromkeys(runtime_of(path, name).name for name in runtimes)
+        for runtime in _takers(path, runtimes)
     ]
     peaks = {}
     for entry in counted(entries, partial(progress, "measuring memory")):
@@ -214,6 +218,12 @@ def _only(run: Runner, names: tuple[str, ...]) -> Runner:
         return {name: array for name, array in run(feeds).items() if name in names}
 
     return call
+
+
+def _takers(path: Path, names: Sequence[str]) -> list[Runtime]:
+    """Those of the runtimes of these names that take a file, or one that does where none of them takes it."""
+    takes = known_runtimes(path.suffix)
+    return [takes[name] for name in dict.fromkeys(names) if name in takes] or [runtime_of(path, USUAL)]
 
 
 def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:

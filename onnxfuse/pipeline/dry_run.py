@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog, targets
-from onnxfuse.config import ExportConfig
+from onnxfuse.config import BenchmarkConfig, ExportConfig
 from onnxfuse.exporters import choose_exporter, choose_opset, framework_of, frameworks
 from onnxfuse.exporters.description import describe
 from onnxfuse.exporters.pytorch import require_checkpoint
@@ -19,6 +19,8 @@ from onnxfuse.pipeline import forms
 from onnxfuse.pipeline.export import guard_of
 from onnxfuse.pipeline.optimize import require_countable
 from onnxfuse.pipeline.run import NAMES
+from onnxfuse.pipeline.step import fitted
+from onnxfuse.verify.inputs import profile_of_family
 
 LATER = "as the checkpoint says, which is read when the run begins"
 
@@ -61,29 +63,29 @@ class Planned:
         return [*steps, *(f"  {path}: {states[there]}" for path, there in self.files.items()), "nothing was done or written"]
 
 
-def dry_run(plan: ExportConfig, target: str, require: Sequence[str] = ()) -> Planned:
+def dry_run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: Sequence[str] = ()) -> Planned:
     """Plan a run; nothing is loaded, downloaded or written.
 
     Raises:
         OnnxfuseError: what would stop the run before its work: a target, exporter, task or family that does not exist, a broken
-            config.json, a file in the way.
+            config.json, more tokens than it has positions for, a file in the way.
     """
     guard_of(plan, *NAMES)
     with targets.use(target) as chosen:
-        name, usual = chosen.name, chosen.session.runtime
+        gains = forms.gains(chosen)
         require_countable(require)
     framework = framework_of(plan.source, plan.framework)
     exporter = choose_exporter(plan.exporter, framework)
     opset = choose_opset(exporter, plan.opset)
-    model_type, task, beside = _described(plan, framework)
-    missing = {folders.FUSED} if forms.gains(usual) else {folders.FUSED, folders.STATIC}  # the first one stays if it wins
+    model_type, task, beside = _described(plan, framework, measure)
+    missing = {folders.FUSED} if gains else {folders.FUSED, folders.STATIC}  # the first one stays if it wins
     models = [each for each in NAMES if each not in missing]
     files = {plan.out / each: _there(plan.out, each) for each in (*models, "config.json", *beside, folders.RECORD)}
     label = frameworks()[framework].label
-    return Planned(plan.source, label, model_type, task, exporter, opset, name, tuple(require), files)
+    return Planned(plan.source, label, model_type, task, exporter, opset, chosen.name, tuple(require), files)
 
 
-def _described(plan: ExportConfig, framework: str) -> tuple[str | None, str | None, Sequence[str]]:
+def _described(plan: ExportConfig, framework: str, measure: BenchmarkConfig) -> tuple[str | None, str | None, Sequence[str]]:
     """Family, task, and the files beside the model, of what can be read here; else what was asked for."""
     if plan.random_weights:
         family, _ = catalog.checkpoint(plan.source, plan.model_type)
@@ -93,6 +95,8 @@ def _described(plan: ExportConfig, framework: str) -> tuple[str | None, str | No
     if framework != "pt" or not Path(plan.source).is_dir():
         return plan.model_type, plan.task, ()
     found = describe(plan.source, plan.task, plan.model_type)
+    if found.task is not None:
+        fitted(measure, profile_of_family(found.family, found.fields, found.task))
     return found.family.model_type, found.task, (*found.texts, *found.files)
 
 

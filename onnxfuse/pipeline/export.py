@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -52,12 +53,20 @@ class Exported(Step):
         return {"task": self.task, "framework": self.framework, "from": self.origin, "exporter": self.exporter, **precision}
 
 
-def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, *, keep: bool = False) -> Exported:
+def export(
+    plan: ExportConfig,
+    progress: Progress = silent,
+    source: Any = None,
+    *,
+    keep: bool = False,
+    accept: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Exported:
     """Export a checkpoint to ``plan.out/model.onnx`` and compare it with its own framework.
 
     Args:
         source: a ``transformers`` or KerasHub model to export instead of ``plan.source``.
         keep: whether both stay open, and remember what they computed, in the result.
+        accept: raises where a loaded checkpoint is not worth an export.
 
     Raises:
         OnnxfuseError: see ``exporters``; ParityError when the graph does not compute what the framework does.
@@ -72,6 +81,7 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
     opset = choose_opset(exporter, plan.opset)
     clock = Clock()
     checkpoint = load_checkpoint(plan, source, framework, progress)
+    accept(checkpoint)
     clock.lap("load")
     path = plan.out / folders.MODEL
     progress(f"exporting with {exporter}")
@@ -86,19 +96,8 @@ def export(plan: ExportConfig, progress: Progress = silent, source: Any = None, 
         result = parity.compare(expected, model.runner(), "reassociate")
         result.require(f"the export differs from {label}", unwritten(path))
         clock.lap("verify")
-        step = Exported(
-            path,
-            model.size,
-            clock.seconds,
-            result,
-            model,
-            checkpoint.task,
-            framework,
-            str(checkpoint),
-            exporter,
-            checkpoint,
-            original,
-        )
+        came = (checkpoint.task, framework, str(checkpoint), exporter, checkpoint, original)
+        step = Exported(path, model.size, clock.seconds, result, model, *came)
         lay_beside(staged, checkpoint, plan, "export", step, progress)
     model.move(path)
     return step

@@ -15,8 +15,8 @@ from onnxfuse.measure.benchmark import Timing
 from onnxfuse.measure.fastest import Fastest
 from onnxfuse.pipeline.optimize import Optimized, write_for
 from onnxfuse.pipeline.quantize import Quantized, quantize
-from onnxfuse.runtime import Runner, Runtime, Settings, open_runner, require, runtimes
-from onnxfuse.targets import PRECISIONS
+from onnxfuse.runtime import USUAL, Runner, Runtime, Settings, open_runner, require, runtimes
+from onnxfuse.targets import PRECISIONS, Target
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
@@ -25,24 +25,18 @@ from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
 from onnxfuse.verify.verdict import Real
 
-STORED: Mapping[str, str] = {
-    folders.OPTIMIZED: "fp32",
-    folders.FUSED: "fp32",
-    folders.QUANTIZED: "int8",
-    folders.STATIC: "int8-static",
-}
-"""The precision of each file, one of ``targets.PRECISIONS``."""
-
 
 @dataclass(frozen=True)
 class Form:
     """A file opened in a runtime.
 
     Args:
+        stored: the file's precision, one of ``targets.PRECISIONS``.
         kind: a row of ``tolerances.TOLERANCES``: what it is held to.
     """
 
     path: Path
+    stored: str
     settings: Settings
     kind: str
     run: Runner
@@ -82,24 +76,24 @@ def here() -> tuple[dict[str, Runtime], list[str]]:
     return found, list(why)
 
 
-def open_forms(paths: Sequence[Path], settings: Settings) -> tuple[list[Form], list[str]]:
-    """Every form of some files, but those of the usual runtime that the caller has already; and why some cannot be had.
+def open_forms(files: Mapping[Path, str], settings: Settings) -> tuple[list[Form], list[str]]:
+    """Every form of some files, but those that the caller has already in the ``USUAL`` runtime; and why some cannot be had.
 
     Args:
-        paths: files of the names in ``STORED``.
-        settings: of the usual runtime; the others take the same ones.
+        files: the precision of each, by paths with names of ``fastest.FILES``.
+        settings: of the target; every runtime takes the same ones.
     """
     forms = []
     known, refused = here()
     for name, runtime in known.items():
-        for path in _float_for(runtime, paths, settings):
-            usual = name == settings.runtime and path.name != folders.STATIC
-            if usual or not meant(STORED[path.name], runtime):
+        for path in _float_for(runtime, list(files), settings):
+            there = name == USUAL and path.name != folders.STATIC
+            if there or not meant(files[path], runtime):
                 continue
             opened = replace(settings, runtime=name)
-            kind = tolerances.OF_PRECISION[computed(STORED[path.name], runtime)]
+            kind = tolerances.OF_PRECISION[computed(files[path], runtime)]
             try:
-                forms.append(Form(path, opened, kind, open_runner(path, opened)))
+                forms.append(Form(path, files[path], opened, kind, open_runner(path, opened)))
             except ModelError as error:
                 refused.append(f"{fastest.name_of(path.name, name)}: {first_line(error)}")
     return forms, refused
@@ -120,21 +114,21 @@ class Others:
     refused: tuple[str, ...]
 
     @classmethod
-    def of(cls, paths: Sequence[Path], settings: Settings, original: Runner, profile: Profile, real: Real | None) -> Others:
+    def of(cls, files: Mapping[Path, str], settings: Settings, original: Runner, profile: Profile, real: Real | None) -> Others:
         """Open the other forms of some files, and hold them against what these come from.
 
         Args:
-            paths, settings: as of ``open_forms``.
+            files, settings: as of ``open_forms``.
             original: what the files were made from.
             profile: of its inputs.
             real: what int8 was calibrated with.
         """
-        opened, refused = open_forms(paths, settings)
+        opened, refused = open_forms(files, settings)
         random = expect(original, list(grid(profile))) if opened else []
         known = expect(original, real.cases) if opened and real is not None else []
         agrees: dict[str, Parity] = {}
         for form in opened:
-            int8 = STORED[form.path.name] != "fp32" and real is not None
+            int8 = form.stored != "fp32" and real is not None
             name = real.name if int8 and real is not None else ""
             try:
                 found = verdict.judge(random, known if int8 else [], form.run, form.kind, name)
@@ -148,16 +142,18 @@ class Others:
         return cls(tuple(form for form in opened if form.name in agrees), agrees, tuple(refused))
 
 
-def gains(usual: str) -> Runtime | None:
-    """A runtime here, other than the usual one, that multiplies int8 with scales from calibration in whole numbers."""
-    known, _ = here()
-    return next((each for name, each in known.items() if name != usual and meant(STORED[folders.STATIC], each)), None)
+def gains(target: Target) -> Runtime | None:
+    """A runtime here that multiplies int8 in whole numbers only with scales from calibration, where the target's own int8 is not
+    made for it."""
+    own = runtimes(".onnx")[target.session.runtime]
+    made = own.static if PRECISIONS[target["precision"]][1] == "static" else ""
+    return next((each for each in here()[0].values() if "dynamic" not in each.integers and each.static != made), None)
 
 
-def fuse_elsewhere(exported: Opened, optimized: Optimized, usual: Settings, progress: Progress) -> Opened | None:
+def fuse_elsewhere(exported: Opened, optimized: Optimized, target: Target, progress: Progress) -> Opened | None:
     """The model fused for the runtime here that gains from static int8, written beside ``optimized``; None where there is none,
     or that one is made for it already."""
-    runtime = gains(usual.runtime)
+    runtime = gains(target)
     if runtime is None or runtime.target == optimized.target:
         return None
     progress(f"fusing for {runtime.target}")
@@ -170,7 +166,7 @@ def drop(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
-def static_int8(source: Opened, quantized: Quantized | None, usual: Settings, progress: Progress) -> tuple[Quantized | None, str]:
+def static_int8(source: Opened, quantized: Quantized | None, target: Target, progress: Progress) -> tuple[Quantized | None, str]:
     """The int8 model with scales from calibration, for the runtime that gains from it; or None, and why there is none.
 
     Args:
@@ -178,7 +174,9 @@ def static_int8(source: Opened, quantized: Quantized | None, usual: Settings, pr
     """
     if quantized is None or quantized.real is None:
         return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
-    runtime = gains(usual.runtime)
+    runtime = gains(target)
+    if runtime is None and quantized.precision == "int8-static":
+        return None, "int8 is static already"
     if runtime is None:
         return None, "no runtime that gains from static int8 is installed; OpenVINO does: pip install 'onnxfuse[openvino]'"
 
@@ -192,15 +190,20 @@ def static_int8(source: Opened, quantized: Quantized | None, usual: Settings, pr
         return None, first_line(error)
 
 
-def choose(others: Others, usual: str, path: Path, settings: Settings, threads: int, timings: Mapping[str, Timing]) -> Fastest:
+def choose(others: Others, steps: Mapping[str, Path], settings: Settings, threads: int, timings: Mapping[str, Timing]) -> Fastest:
     """The fastest form of those that were measured: what ``load`` opens on machines of this kind.
 
     Args:
-        usual: the row of what it opens elsewhere: ``path``, measured with ``settings``.
+        steps: the files that were measured in the ``USUAL`` runtime, by their rows; the last is the one that ``load`` opens
+            elsewhere, in the target's runtime if it was measured there.
+        settings: what all were measured with, but for the runtime: of the target.
         threads: what it is opened with.
     """
-    name, speed = fastest.choose(timings, usual, [form.name for form in others.forms])
-    places = {usual: (path, settings)} | {form.name: (form.path, form.settings) for form in others.forms}
+    places = {name: (path, replace(settings, runtime=USUAL)) for name, path in steps.items()}
+    places |= {form.name: (form.path, form.settings) for form in others.forms}
+    last = list(steps)[-1]
+    own = fastest.name_of(steps[last].name, settings.runtime)
+    name, speed = fastest.choose(timings, own if own in places else last, list(places))
     chosen, opened = places[name]
     fingerprint = folders.fingerprint(chosen)
     return Fastest(chosen.name, fingerprint, replace(opened, threads=threads), machine.kind(), speed, opened.threads)

@@ -14,7 +14,7 @@ from onnxfuse.config import QuantizeConfig, Scheme
 from onnxfuse.errors import ModelError, UncalibratedError, UsageError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
-from onnxfuse.evaluation.sources import dataset_for, default_calibration
+from onnxfuse.evaluation.sources import ADVICE, dataset_for, default_calibration
 from onnxfuse.io import atomic, door, external, folders, onnx_file
 from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
@@ -53,6 +53,11 @@ class Quantized(Step):
     gate: TradeOff | None = None
     real: Real | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def precision(self) -> str:
+        """One of ``targets.PRECISIONS``."""
+        return next(name for name, (_, scheme) in PRECISIONS.items() if scheme == self.description.scheme)
+
     def details(self) -> dict[str, Any]:
         gate = {} if self.gate is None else {"gate": self.gate.to_json()}
         return {**self.description.to_json(), "uncalibrated": self.uncalibrated, "size_ratio": self.size_ratio, **gate}
@@ -76,13 +81,13 @@ def _quantize(plan: QuantizeConfig, progress: Progress, source: Opened) -> Quant
     guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     require_worth(source.model.clone())
-    plan = replace(plan, scheme=_settled(plan.scheme, source.model))
+    asked, plan = plan.scheme.static, replace(plan, scheme=_settled(plan.scheme, source.model))
     calibration, uncalibrated = _calibration(plan, source.model)
     data = calibration if plan.data is None else dataset_for(plan.data, plan.source, source.model)
     if plan.thresholds and data is None:
-        raise UsageError(f"the thresholds need inputs to be measured on; give --data FILE ({uncalibrated})")
+        raise UsageError(f"the thresholds need inputs to be measured on; give --data FILE ({uncalibrated.removesuffix(ADVICE)})")
     if plan.scheme.static and calibration is None:
-        raise UsageError(f"{UNCALIBRATED} ({uncalibrated})")
+        raise (UsageError if asked else UncalibratedError)(f"{UNCALIBRATED} ({uncalibrated.removesuffix(ADVICE)})")
     clock.lap("load")
     batches = None if calibration is None else partial(calibration.batches, plan.batch)
     count = 0 if calibration is None else -(-len(calibration) // calibration.rows(plan.batch))

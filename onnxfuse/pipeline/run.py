@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
-from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError
+from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError, UncalibratedError
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, fastest
@@ -21,8 +22,9 @@ from onnxfuse.pipeline.export import Exported, export, guard_of
 from onnxfuse.pipeline.forms import Others
 from onnxfuse.pipeline.optimize import Optimized, optimize, require_countable
 from onnxfuse.pipeline.quantize import Quantized, quantize
-from onnxfuse.pipeline.step import Step, fitted
-from onnxfuse.runtime import Feeds, Settings
+from onnxfuse.pipeline.step import Step, fitted, require_measurable
+from onnxfuse.runtime import USUAL, Feeds, Settings, open_runner
+from onnxfuse.targets import Target
 from onnxfuse.verify.opened import Opened, afresh
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import Real
@@ -126,13 +128,12 @@ def run_all(
         require_countable(require)
         if measure.threads:
             limit_threads(measure.threads)
-        made = _made(plan, source, target, chosen.session, measure, progress, require)
-        won = False
+        made = _made(plan, source, target, chosen, measure, progress, require)
+        outcome = None
         try:
             outcome = _compared(plan, made, chosen.session, progress, feeds)
-            won = outcome.stays(plan.out / folders.FUSED)
         finally:
-            if made.elsewhere is not None and not won:
+            if made.elsewhere is not None and (outcome is None or not outcome.stays(made.elsewhere.path)):
                 forms.drop(made.elsewhere.path)
         return outcome
 
@@ -153,15 +154,16 @@ def _compared(
     measured = replace(session, threads=measure.threads)
     others = Others.of(made.files, measured, exported.original, exported.model.inputs, made.real)
     progress("measuring")
-    settings = Settings(threads=measure.threads)
+    ours = {name: step.path for name, step in models.items() if step is not exported}
+    plain = Settings(threads=measure.threads)
     runners = {framework: checkpoint_runner(exported.checkpoint, measure.threads)}
-    runners |= {name: afresh(step.model.runner(settings)) for name, step in models.items()}
+    runners |= {name: afresh(step.model.runner(plain)) for name, step in models.items() if step is exported}
+    runners |= {name: open_runner(path, replace(measured, runtime=USUAL)) for name, path in ours.items()}
     runners |= {form.name: form.run for form in others.forms}
     profile = exported.model.profile
     inputs = feeds(exported.checkpoint) if feeds else [profile.feeds(measure.batch, measure.length, seed=measure.seed)]
     timings = benchmark.measure(runners, inputs, rounds=measure.rounds, progress=progress)
-    usual = list(models)[-1]
-    chosen = forms.choose(others, usual, models[usual].path, measured, session.threads, timings)
+    chosen = forms.choose(others, ours, measured, session.threads, timings)
     outcome = Run(
         exported,
         made.optimize,
@@ -208,9 +210,11 @@ class _Made:
     parity: dict[str, Parity]
 
     @property
-    def files(self) -> list[Path]:
-        """What can be used in other forms."""
-        return [each.path for each in (self.optimize, self.elsewhere, self.quantize, self.static) if each is not None]
+    def files(self) -> dict[Path, str]:
+        """What can be used in other forms, with its precision."""
+        plain = [each.path for each in (self.optimize, self.elsewhere) if each is not None]
+        int8 = {each.path: each.precision for each in (self.quantize, self.static) if each is not None}
+        return dict.fromkeys(plain, "fp32") | int8
 
     @property
     def real(self) -> Real | None:
@@ -222,7 +226,7 @@ def _made(
     plan: ExportConfig,
     source: Any,
     target: str,
-    session: Settings,
+    chosen: Target,
     measure: BenchmarkConfig,
     progress: Progress,
     require: tuple[str, ...],
@@ -238,21 +242,21 @@ def _made(
     failed: OnnxfuseError | None = None
     with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *NAMES)) as staged:
         try:
-            exported = export(replace(plan, out=staged.parent), progress, source, keep=True)
-            done.append(exported)
-            measure, framework = fitted(measure, exported.model.inputs), frameworks()[exported.framework].label
+            staging, accept = replace(plan, out=staged.parent), partial(require_measurable, measure)
+            exported = export(staging, progress, source, keep=True, accept=accept)
+            done, measure = [exported], fitted(measure, exported.model.inputs)
             config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target, require=require)
             optimized = optimize(config, progress, exported.model)
             done.append(optimized)
             quantized, why = _quantized(optimized, plan.out, progress)
             done += [] if quantized is None else [quantized]
-            elsewhere = forms.fuse_elsewhere(exported.model, optimized, session, progress)
-            static, unstatic = forms.static_int8(elsewhere or optimized.model, quantized, session, progress)
+            elsewhere = forms.fuse_elsewhere(exported.model, optimized, chosen, progress)
+            static, unstatic = forms.static_int8(elsewhere or optimized.model, quantized, chosen, progress)
             unstatic += _earlier(plan.out / folders.STATIC) if static is None else ""
             done += [] if static is None else [static]
             models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
             real = None if quantized is None else quantized.real
-            parity = compare_all(exported.original, framework, models, real, progress)
+            parity = compare_all(exported.original, frameworks()[exported.framework].label, models, real, progress)
         except OnnxfuseError as error:
             if not done:
                 raise
@@ -279,7 +283,7 @@ def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[
     out = folder / folders.QUANTIZED
     try:
         return quantize(QuantizeConfig(optimized.path, optimized.path.with_name(out.name)), progress, optimized.model), ""
-    except NothingToQuantizeError as error:
+    except (NothingToQuantizeError, UncalibratedError) as error:
         return None, str(error) + _earlier(out)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxfuse.config import BenchmarkConfig, TuneConfig
 from onnxfuse.io import atomic
+from onnxfuse.verify.inputs import profile_of_family
 from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.profile import Profile
+
+if TYPE_CHECKING:
+    from onnxfuse.exporters import Checkpoint
 
 P = TypeVar("P", BenchmarkConfig, TuneConfig)
 
@@ -73,6 +77,11 @@ def fitted(plan: P, profile: Profile) -> P:
     """The plan with the rows and tokens that a model takes. Raises UsageError: it does not take those of the plan."""
     rows, columns = profile.measured(plan.batch, plan.length)
     return replace(plan, batch=rows, length=columns)
+
+
+def require_measurable(plan: BenchmarkConfig, checkpoint: Checkpoint) -> None:
+    """Raises UsageError: what the checkpoint is exported to will not take the rows or tokens of the plan."""
+    fitted(plan, profile_of_family(checkpoint.family, checkpoint.config, checkpoint.task))
 
 
 def unwritten(path: Path) -> str:

@@ -35,7 +35,7 @@ from onnxfuse.pipeline.step import fitted
 from onnxfuse.pipeline.trials import Known, Trial
 from onnxfuse.quantization.prepare import prepare
 from onnxfuse.quantization.write import DYNAMIC, QDQ, write
-from onnxfuse.runtime import Feeds, Settings, open_runner, runtimes
+from onnxfuse.runtime import Feeds, Settings, open_runner, require, runtimes
 from onnxfuse.runtime.cores import cores
 from onnxfuse.targets import PRECISIONS, Target
 from onnxfuse.verify import verdict
@@ -78,10 +78,15 @@ def tune(plan: TuneConfig, progress: Progress = silent) -> Tuned:
 
 
 def _tune(plan: TuneConfig, base: Target, progress: Progress) -> Tuned:
-    takes = tuple(runtimes(plan.source.suffix))
-    for name, asked, all_ in (("precision", plan.precisions, targets.choices()["precision"]), ("runtime", plan.runtimes, takes)):
+    takes = runtimes(plan.source.suffix)
+    for name, asked, all_ in (
+        ("precision", plan.precisions, targets.choices()["precision"]),
+        ("runtime", plan.runtimes, tuple(takes)),
+    ):
         if unknown := sorted(set(asked) - set(all_)):
             raise UsageError(f"no {name} named {unknown[0]!r}; choose from {', '.join(all_)}")
+    for name in plan.runtimes:
+        require(takes[name])
     model = onnx_file.load(plan.source)
     sources = (Path(plan.target), *inputs_of(plan.source, external.weight_files(model)))
     guard = Replaceable(sources, plan.overwrite, _is_tuned)

@@ -16,11 +16,13 @@ from onnxfuse.runtime.probes import matmul_saturates, slow_factor
 from onnxfuse.runtime.sessions import open_session, run
 
 __all__ = [
+    "USUAL",
     "Feeds",
     "Outputs",
     "Runner",
     "Runtime",
     "Settings",
+    "asked",
     "declared",
     "matmul_saturates",
     "open_runner",
@@ -38,17 +40,36 @@ def runtimes(suffix: str = "") -> dict[str, Runtime]:
     return {name: known for name, known in plugins.find(Runtime, "onnxfuse.runtime").items() if suffix in ("", *known.suffixes)}
 
 
-def runtime_of(path: Path, name: str) -> Runtime:
-    """What a file runs in: the runtime of that name, or where that does not take its kind of file, one that does.
+USUAL = Settings().runtime
+"""The runtime of whoever asks for none."""
+
+
+def asked(name: str, *paths: Path) -> Runtime:
+    """The runtime of that name, for files that a user named.
 
     Raises:
-        UsageError: no runtime of that name.
+        UsageError: there is none, or it takes no file of their kinds.
     """
     known = runtimes()
+    takes = dict[str, Runtime]()
+    for path in paths:
+        takes |= runtimes(path.suffix)
     if name not in known:
-        raise UsageError(f"no runtime named {name!r}; choose one of {', '.join(runtimes(path.suffix) or known)}")
+        raise UsageError(f"no runtime named {name!r}; choose one of {', '.join(takes or known)}")
+    if takes and name not in takes:
+        kinds = " and ".join(known[name].suffixes)
+        raise UsageError(f"runtime {name} takes {kinds} files, and {paths[0]} is none; choose one of {', '.join(takes)}")
+    return known[name]
+
+
+def runtime_of(path: Path, name: str) -> Runtime:
+    """What a file runs in: the runtime of that name; where that is the usual one and does not take such files, one that does.
+
+    Raises:
+        UsageError: as ``asked``.
+    """
     takes = runtimes(path.suffix)
-    return known[name] if name in takes or not takes else next(iter(takes.values()))
+    return next(iter(takes.values())) if name == USUAL and takes and name not in takes else asked(name, path)
 
 
 def declared(path: Path) -> ir.Model:

@@ -64,7 +64,7 @@ def ran(folder: str) -> Run:
     step = {name: SimpleNamespace(path=Path(folder, name), size=1112345678) for name in ("a", "b", "c")}
     counts = {"attention": 24, "gelu": 24, "layer_norm": 49, "qkv": 24}
     step["b"].fused, step["b"].expected = counts, counts
-    form = Form(Path(folder, folders.OPTIMIZED), Settings("openvino-bf16"), "int8", lambda feeds: {})
+    form = Form(Path(folder, folders.OPTIMIZED), "fp32", Settings("openvino-bf16"), "int8", lambda feeds: {})
     step["b"].path = form.path
     models = ("ONNX", "optimized", form.name)
     parities = {name: parity("reassociate", real="") for name in models}

@@ -10,6 +10,7 @@ import pytest
 from onnxfuse.io import hub
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
+from tests.conftest import small_model
 
 
 def files_in(folder: Path) -> dict[str, float]:
@@ -74,6 +75,7 @@ def test_a_hub_id_is_not_looked_up(cli, tmp_path, monkeypatch):
         (["bert-base-cased", "--random-weights", "--target", "abacus"], 2, "no target named 'abacus'"),
         (["bert-base-cased", "--exporter", "magic"], 2, "no exporter named 'magic'"),
         (["empty"], 4, "empty"),
+        (["short", "--length", "65"], 2, "--length 65: the model has positions for 64 tokens; give at most that"),
         (
             ["bert-base-cased", "--random-weights", "--require", "attentoin=2"],
             2,
@@ -84,5 +86,12 @@ def test_a_hub_id_is_not_looked_up(cli, tmp_path, monkeypatch):
 )
 def test_what_would_stop_the_run_stops_it(cli, tmp_path, arguments, code, words):
     (tmp_path / "empty").mkdir()
+    small_model("bert", "AutoModelForSequenceClassification").save_pretrained(tmp_path / "short")
     expect_one_line(cli("run", *arguments, "--dry-run"), code, words)
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "short"]
+
+
+def test_what_cannot_be_measured_is_not_exported(cli, tmp_path):
+    small_model("bert", "AutoModelForSequenceClassification").save_pretrained(tmp_path / "short")
+    expect_one_line(cli("run", "short", "-o", "out", "--length", "65"), 2, "the model has positions for 64 tokens")
+    assert not (tmp_path / "out").exists()

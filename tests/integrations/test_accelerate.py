@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import pickle
-import sys
 import threading
 from dataclasses import replace
 
@@ -276,8 +275,10 @@ def test_another_runtime_in_place_of_a_model(original):
     assert fast.runtime_model.settings.runtime == "openvino"
     with torch.no_grad():
         torch.testing.assert_close(fast(ids(2, 6)).logits, original(ids(2, 6)).logits, atol=1e-5, rtol=1e-5)
-    with pytest.raises(UsageError, match="no runtime named 'onyx'; choose one of"):
+    with pytest.raises(UsageError, match="no runtime named 'onyx'; choose one of openvino, openvino-bf16, ort, ort-openvino"):
         onnxfuse.accelerate(original, runtime="onyx")
+    with pytest.raises(UsageError, match=r"runtime litert takes \.tflite files, and model\.onnx is none; choose one of openvino"):
+        onnxfuse.accelerate(original, runtime="litert")
 
 
 def test_a_runtime_that_is_not_to_be_had_is_told_before_the_work(original, monkeypatch):
@@ -285,27 +286,25 @@ def test_a_runtime_that_is_not_to_be_had_is_told_before_the_work(original, monke
         raise onnxfuse.MissingExtraError("running it", "it")
 
     known = runtimes()
-    monkeypatch.setattr(
-        sys.modules["onnxfuse.integrations.accelerate"],
-        "runtimes",
-        lambda: known | {"openvino": replace(known["openvino"], require=missing)},
-    )
+    gone = known | {"openvino": replace(known["openvino"], require=missing)}
+    monkeypatch.setattr("onnxfuse.runtime.runtimes", lambda suffix="": gone)
     monkeypatch.setattr("onnxfuse.api.export", lambda *_, **__: pytest.fail("it is exported"))
     with pytest.raises(onnxfuse.MissingExtraError, match="running it needs packages"):
         onnxfuse.accelerate(original, runtime="openvino")
 
 
 def test_bfloat16_in_place_of_a_model(original):
-    with pytest.raises(UsageError, match="runtime 'openvino-bf16' computes in bf16; leave it out, or choose precision 'bf16'"):
-        onnxfuse.accelerate(original, runtime="openvino-bf16")
     with pytest.raises(UsageError, match="runtime 'ort' does not compute in bf16"):
         onnxfuse.accelerate(original, precision="bf16", runtime="ort")
     import openvino
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with pytest.raises(onnxfuse.ModelError, match="bfloat16"):
-            onnxfuse.accelerate(original, precision="bf16")
+        for options in ({"precision": "bf16"}, {"runtime": "openvino-bf16"}):
+            with pytest.raises(onnxfuse.ModelError, match="this CPU has no bfloat16 products"):
+                onnxfuse.accelerate(original, **options)
         return
+    with pytest.raises(UsageError, match="runtime 'openvino-bf16' computes in bf16; leave it out, or choose precision 'bf16'"):
+        onnxfuse.accelerate(original, runtime="openvino-bf16")
     fast = onnxfuse.accelerate(original, precision="bf16")
     with torch.no_grad():
         wanted, got = original(ids(2, 6)).logits, fast(ids(2, 6)).logits

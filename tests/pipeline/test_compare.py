@@ -111,6 +111,7 @@ def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
         (("--against", "tensorrt"), "no baseline named tensorrt; choose all, or some of ctranslate2"),
         (("--against", ","), "no baseline named ','"),
         (("--runtime", "tpu"), "no runtime named 'tpu'"),
+        (("--runtime", "ort", "--runtime", "litert"), "runtime litert takes .tflite files, and "),
         (("--plot", "speed.gif"), "wanted a file ending in .svg, .png, .pdf"),
     ],
 )

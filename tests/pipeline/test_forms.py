@@ -76,6 +76,33 @@ def test_run_measures_every_form_and_writes_the_fastest_down(ran):
     assert loaded.path.name == ran.fastest.file and "was measured as the fastest here" in str(loaded)
 
 
+def test_a_target_of_another_runtime_makes_one_int8_model_and_measures_it_there(checkpoint, tmp_path):
+    plan = ExportConfig(str(checkpoint), tmp_path / "out", exporter="torchscript")
+    made = run_all(plan, "openvino", BenchmarkConfig(2, 8, 1, rounds=3))
+    assert made.quantize.precision == "int8-static"
+    assert (made.static, made.elsewhere, made.unstatic) == (None, None, "int8 is static already")
+    assert sorted(path.name for path in plan.out.glob("*.onnx")) == [folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED]
+    assert set(made.timings) >= {"PyTorch", "ONNX", "optimized", "int8", "optimized in OpenVINO", "int8 in OpenVINO"}
+    assert all(made.parity[name].passed for name in made.timings if name != "PyTorch")
+    places = {"optimized": made.optimize.path, "int8": made.quantize.path}
+    many = {name: timing(*[10] * 6) for name in made.timings}
+    chosen = [
+        forms.choose(made.others, places, targets.find("openvino").session, 0, many | faster).name
+        for faster in ({}, {"optimized": timing(*[5] * 6)})
+    ]
+    assert chosen == ["int8 in OpenVINO", "optimized"], "what load opens elsewhere is what the others must beat"
+
+
+def test_without_calibration_data_a_run_for_static_int8_goes_without(tmp_path):
+    small_model("vit", "AutoModelForImageClassification", layers=2).save_pretrained(tmp_path / "vit")
+    plan = ExportConfig(str(tmp_path / "vit"), tmp_path / "out", exporter="torchscript")
+    made = run_all(plan, "openvino", BenchmarkConfig(1, 0, 1, rounds=1))
+    assert made.quantize is None and made.unquantized.startswith(
+        "static int8 needs calibration data; give --calibration DATA, or"
+    )
+    assert made.unquantized.count("--calibration") == 1 and "sentences do not give its pixel_values" in made.unquantized
+
+
 def the_fastest(monkeypatch, name):
     monkeypatch.setattr(fastest, "choose", lambda timings, usual, others: (name, Ratio(2.0, 1.5, 2.5)))
 
@@ -111,7 +138,7 @@ def test_what_is_fused_for_another_runtime_is_not_left_behind_by_a_failure(check
 
 def test_a_model_for_that_runtime_is_not_fused_again(ran):
     same = replace(ran.optimize, target="openvino")
-    assert forms.fuse_elsewhere(ran.export.model, same, Settings(), lambda *_: None) is None
+    assert forms.fuse_elsewhere(ran.export.model, same, targets.find("cpu"), lambda *_: None) is None
 
 
 def test_a_card_shows_the_usual_runtimes_rows(ran):
@@ -131,6 +158,13 @@ def test_the_form_that_the_record_names_is_opened(folder):
     assert onnxfuse.load(folder / folders.OPTIMIZED).path.name == folders.OPTIMIZED
 
 
+def test_a_runtime_that_is_asked_for_gets_the_best_file_that_it_computes_as_it_is_meant(folder):
+    assert onnxfuse.load(folder, runtime="openvino").path.name == folders.STATIC
+    (folder / folders.STATIC).unlink()
+    assert onnxfuse.load(folder, runtime="openvino").path.name == folders.OPTIMIZED, "dynamic int8 is float there, and slow"
+    assert onnxfuse.load(folder / folders.QUANTIZED, runtime="openvino").path.name == folders.QUANTIZED, "as asked"
+
+
 def test_on_another_kind_of_machine_the_usual_form_is_opened(folder, monkeypatch):
     names(folder, folders.STATIC, "openvino")
     monkeypatch.setattr(machine, "flags", lambda: {"avx2"})
@@ -147,11 +181,19 @@ def test_a_file_that_was_made_again_is_not_the_one_that_was_measured(folder):
     assert model.path.name == folders.QUANTIZED and "is not that file any more" in str(model)
 
 
-def test_without_the_runtime_the_usual_form_is_opened(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        (MissingExtraError("running models with OpenVINO", "openvino"), "with OpenVINO needs packages that are not installed"),
+        (ModelError("it takes CPUs of another maker alone"), "and it takes CPUs of another maker alone"),
+    ],
+    ids=["not installed", "another CPU"],
+)
+def test_without_the_runtime_the_usual_form_is_opened(folder, monkeypatch, why, said):
     names(folder, folders.STATIC, "openvino")
 
     def missing(*_):
-        raise MissingExtraError("running models with OpenVINO", "openvino")
+        raise why
 
     known = runtimes()
     monkeypatch.setattr(
@@ -159,7 +201,7 @@ def test_without_the_runtime_the_usual_form_is_opened(folder, monkeypatch):
     )
     model = onnxfuse.load(folder)
     assert (model.path.name, model.settings.runtime) == (folders.QUANTIZED, "ort")
-    assert "and running models with OpenVINO needs packages that are not installed" in str(model)
+    assert said in str(model)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +220,8 @@ def test_without_the_runtime_the_usual_form_is_opened(folder, monkeypatch):
 def test_a_strangers_record_is_passed_over(folder, changes):
     rewrite(folder, **changes)
     model = onnxfuse.load(folder)
-    assert (model.path.name, model.why) == (folders.QUANTIZED, "")
+    assert model.path.name == folders.QUANTIZED
+    assert model.why == "what onnxfuse.json has as the fastest is not what this onnxfuse writes; onnxfuse run here finds it"
 
 
 def test_a_form_that_differs_takes_no_part(ran, monkeypatch):
@@ -192,7 +235,7 @@ def test_a_form_that_differs_takes_no_part(ran, monkeypatch):
     odd = replace(known["openvino"], open=lambda path, settings: wrong(path, settings, "f32"))
     monkeypatch.setattr(forms, "runtimes", lambda suffix="": {"ort": known["ort"], "openvino": odd})
     monkeypatch.setattr("onnxfuse.runtime.runtimes", lambda suffix="": {"ort": known["ort"], "openvino": odd})
-    files = [ran.optimize.path, ran.quantize.path, ran.static.path]
+    files = {ran.optimize.path: "fp32", ran.quantize.path: "int8", ran.static.path: "int8-static"}
     others = forms.Others.of(files, Settings(threads=1), ran.export.original, ran.export.model.inputs, ran.quantize.real)
     assert [form.name for form in others.forms] == ["static int8"]
     assert [line.partition(" is too far from the original: ")[0] for line in others.refused] == list(IN_OPENVINO)
@@ -208,12 +251,13 @@ def test_what_is_not_installed_is_one_line(ran, monkeypatch):
         forms, "runtimes", lambda suffix="": {name: each for name, each in gone.items() if suffix in each.suffixes}
     )
     monkeypatch.setattr("onnxfuse.runtime.runtimes", lambda suffix="": gone)
-    opened, refused = forms.open_forms([ran.optimize.path, ran.static.path], Settings(threads=1))
+    cpu, files = targets.find("cpu"), {ran.optimize.path: "fp32", ran.static.path: "int8-static"}
+    opened, refused = forms.open_forms(files, Settings(threads=1))
     assert [form.name for form in opened] == ["static int8"]
     assert len(refused) == 1 and refused[0].startswith("not tried: running models with OpenVINO needs packages that are not")
-    assert forms.gains("ort") is None
-    assert forms.fuse_elsewhere(ran.export.model, ran.optimize, Settings(), lambda *_: None) is None
-    made, why = forms.static_int8(ran.optimize.model, ran.quantize, Settings(), lambda *_: None)
+    assert forms.gains(cpu) is None
+    assert forms.fuse_elsewhere(ran.export.model, ran.optimize, cpu, lambda *_: None) is None
+    made, why = forms.static_int8(ran.optimize.model, ran.quantize, cpu, lambda *_: None)
     assert made is None and "pip install 'onnxfuse[openvino]'" in why
 
 

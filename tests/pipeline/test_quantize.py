@@ -181,7 +181,7 @@ def test_thresholds_that_cannot_be_met_save_nothing(optimized, data, tmp_path):
 
 
 def test_wrong_data_is_one_line(cli, optimized, data, tmp_path):
-    expect_one_line(cli("quantize", optimized, "--static"), 2, "static int8 needs calibration data; give --calibration FILE")
+    expect_one_line(cli("quantize", optimized, "--static"), 2, "static int8 needs calibration data; give --calibration DATA")
     expect_one_line(cli("quantize", optimized, "--calibration", tmp_path / "none"), 2, "is not there")
     expect_one_line(cli("quantize", optimized, "--min-cosine", 0.9), 2, "give --data FILE")
     np.savez(tmp_path / "wrong.npz", ids=np.ones((3, 4), np.int64))
@@ -294,7 +294,7 @@ def test_a_broken_tokenizer_is_why_a_model_is_not_calibrated(fixed, tmp_path):
         evaluate([source], texts, BenchmarkConfig(batch=8, rounds=1))
     with pytest.raises(UsageError, match=r"give --data FILE \(the tokenizer in"):
         quantize(QuantizeConfig(source, out, thresholds=Thresholds(min_cosine=0.9)))
-    with pytest.raises(UsageError, match=r"give --calibration FILE.*\(the tokenizer in"):
+    with pytest.raises(UsageError, match=r"give --calibration DATA.*\(the tokenizer in"):
         quantize(QuantizeConfig(source, out, Scheme(static=True)))
 
 

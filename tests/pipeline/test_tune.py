@@ -7,12 +7,13 @@ import pytest
 
 from onnxfuse import targets
 from onnxfuse.config import OptimizeConfig, TuneConfig
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.measure.benchmark import Ratio
 from onnxfuse.pipeline import tune
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.trials import Known, Trial
 from onnxfuse.pipeline.tune import NOISE, best
+from onnxfuse.runtime import runtimes
 from tests.cli.test_cli import expect_one_line
 
 
@@ -184,6 +185,19 @@ def test_what_a_runtime_rejects_is_said(bert_export, tmp_path):
     assert "the model has opset 17, target 'cpu' reads up to 10" in refused.refused
     assert refused.speed is None
     assert taken.speed.value > 0
+
+
+def test_a_runtime_that_is_not_to_be_had_is_told_before_the_work(bert_export, tmp_path, monkeypatch):
+    def missing():
+        raise MissingExtraError("running it", "it")
+
+    known = runtimes(".onnx")
+    gone = known | {"openvino": replace(known["openvino"], require=missing)}
+    monkeypatch.setattr(tune, "runtimes", lambda suffix="": gone)
+    told = []
+    with pytest.raises(MissingExtraError, match="running it needs packages"):
+        tune.tune(replace(plan(bert_export, tmp_path), runtimes=("ort", "openvino")), lambda *said: told.append(said))
+    assert not told
 
 
 def test_unknown_runtime(bert_export, tmp_path):

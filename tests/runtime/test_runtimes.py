@@ -150,6 +150,16 @@ def test_no_such_runtime(tmp_path):
         open_runner(add(tmp_path), Settings("tpu"))
 
 
+def test_a_runtime_of_other_files_is_refused(folder, tmp_path):
+    """In whose place another one would run unseen."""
+    refused = r"runtime litert takes \.tflite files, and .* is none; choose one of openvino, openvino-bf16, ort, ort-openvino, "
+    with pytest.raises(UsageError, match=refused):
+        open_runner(add(tmp_path), Settings("litert"))
+    for source in (folder, folder / "model.onnx"):
+        with pytest.raises(UsageError, match=refused):
+            onnxfuse.load(source, runtime="litert")
+
+
 def test_bfloat16_only_where_the_cpu_has_it(folder):
     import openvino
 
