@@ -410,7 +410,7 @@ def stubbed(monkeypatch, product):
         path.write_bytes(product.read_bytes())
         return path, 1, {}, None, Opened(path, keep=True)
 
-    def export(plan, progress, source, keep):
+    def export(plan, progress, source, keep, accept):
         return Exported(*made(plan.out / "model.onnx"), "any", "pt", "PyTorch", "dynamo", checkpoint, open_runner(product))
 
     def quantize(plan, progress, source):
