@@ -114,5 +114,5 @@ def _models_in(model: Path) -> list[Path]:
     """The file itself, or every model of ours in a folder, LiteRT's last."""
     if not model.is_dir():
         return [files.require_file(model)]
-    names = (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED, *folders.LITERT, folders.IR, folders.IR_QUANTIZED)
+    names = (*folders.MADE, *folders.LITERT, folders.IR, folders.IR_QUANTIZED)
     return folders.models_in(model, names) or [folders.source_file(model, *folders.RUN)]

@@ -219,7 +219,7 @@ def made_with() -> str:
 def fastest_text(fastest: Fastest) -> str:
     """The form that is the fastest on this machine, and by how much."""
     if fastest.speed is None:
-        return f"{fastest.name}, the usual one: none is faster by the whole 95 % interval of its speed"
+        return f"{fastest.name}, the usual one: none is faster by its whole 95 % interval, of six rounds at least"
     return f"{fastest.name}, {fastest.speed.value:.2f} times as fast as what is opened elsewhere"
 
 
@@ -239,6 +239,7 @@ def run_table(outcome: Run, title: str) -> Grid:
         f"int8: {int8}",
         *(() if outcome.quantize is None else (f"static int8: {static}",)),
         *outcome.others.refused,
+        *outcome.dropped,
         f"fastest here, which onnxfuse.load opens: {fastest_text(outcome.fastest)}",
         f"made with {made_with()}",
         f"files and record: {folder}/{folders.RECORD}",

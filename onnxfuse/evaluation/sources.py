@@ -28,7 +28,7 @@ SENTENCES = 512
 DEFAULT_DATA = f"{SENTENCES} sentences of the standard library"
 """What the default calibration data are called."""
 
-ADVICE = "; give --calibration DATA"
+ADVICE = "; give --calibration DATA to onnxfuse quantize"
 """The next step where there are none."""
 
 

@@ -30,6 +30,9 @@ STATIC = "model_quantized_static.onnx"
 FUSED = "model_optimized_other.onnx"
 """The model fused for another runtime than ONNX Runtime, where ``run`` found that to be the fastest form."""
 
+MADE = (MODEL, OPTIMIZED, FUSED, QUANTIZED, STATIC)
+"""What the verbs write as ONNX files where nothing else is asked for."""
+
 LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")
 
 EXPORTS = Path("onnx")

@@ -99,4 +99,7 @@ def _read(content: Any) -> Fastest | None:
         kind = tuple(flag for flag in machine.DECISIVE if flag in content["machine"])
     except (KeyError, TypeError, UsageError):
         return None
-    return Fastest(content["file"], content.get("fingerprint", ""), settings, kind) if settings.runtime in runtimes() else None
+    if settings.runtime not in runtimes(Path(content["file"]).suffix):
+        return None
+    found = Fastest(content["file"], content.get("fingerprint", ""), settings, kind)
+    return found if content.get("name") == found.name else None

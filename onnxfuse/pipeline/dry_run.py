@@ -18,7 +18,6 @@ from onnxfuse.io.ours import is_ours
 from onnxfuse.pipeline import forms
 from onnxfuse.pipeline.export import guard_of
 from onnxfuse.pipeline.optimize import require_countable
-from onnxfuse.pipeline.run import NAMES
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.verify.inputs import profile_of_family
 
@@ -33,6 +32,7 @@ class Planned:
         framework: what opens the source, for people.
         model_type, task: None where only the checkpoint tells, and it was not read.
         files: what would be written, each with what is there now: "nothing", "ours" or "others".
+        static: whether the target's int8 has scales from calibration.
     """
 
     source: str
@@ -44,9 +44,10 @@ class Planned:
     target: str
     require: tuple[str, ...]
     files: dict[Path, str]
+    static: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        content = {name: value for name, value in vars(self).items() if name != "files"}
+        content = {name: value for name, value in vars(self).items() if name not in ("files", "static")}
         files = [{"path": str(path), "there": there} for path, there in self.files.items()]
         return {"dry_run": True, **content, "require": list(self.require), "files": files}
 
@@ -60,7 +61,12 @@ class Planned:
             f"compare all with {self.framework}, and measure",
         ]
         states = {"nothing": "new", "ours": "replaces what onnxfuse made", "others": "replaces a file of others (--overwrite)"}
-        return [*steps, *(f"  {path}: {states[there]}" for path, there in self.files.items()), "nothing was done or written"]
+        if_calibrated = {folders.STATIC, *([folders.QUANTIZED] if self.static else [])}
+        files = [
+            f"  {path}: {states[there]}" + (", if inputs to calibrate it with are there" if path.name in if_calibrated else "")
+            for path, there in self.files.items()
+        ]
+        return [*steps, *files, "nothing was done or written"]
 
 
 def dry_run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: Sequence[str] = ()) -> Planned:
@@ -70,7 +76,7 @@ def dry_run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: 
         OnnxfuseError: what would stop the run before its work: a target, exporter, task or family that does not exist, a broken
             config.json, more tokens than it has positions for, a file in the way.
     """
-    guard_of(plan, *NAMES)
+    guard_of(plan, *folders.MADE)
     with targets.use(target) as chosen:
         gains = forms.gains(chosen)
         require_countable(require)
@@ -79,10 +85,11 @@ def dry_run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: 
     opset = choose_opset(exporter, plan.opset)
     model_type, task, beside = _described(plan, framework, measure)
     missing = {folders.FUSED} if gains else {folders.FUSED, folders.STATIC}  # the first one stays if it wins
-    models = [each for each in NAMES if each not in missing]
+    models = [each for each in folders.MADE if each not in missing]
     files = {plan.out / each: _there(plan.out, each) for each in (*models, "config.json", *beside, folders.RECORD)}
     label = frameworks()[framework].label
-    return Planned(plan.source, label, model_type, task, exporter, opset, chosen.name, tuple(require), files)
+    static = targets.PRECISIONS[chosen["precision"]][1] == "static"
+    return Planned(plan.source, label, model_type, task, exporter, opset, chosen.name, tuple(require), files, static)
 
 
 def _described(plan: ExportConfig, framework: str, measure: BenchmarkConfig) -> tuple[str | None, str | None, Sequence[str]]:

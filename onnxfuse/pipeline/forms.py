@@ -173,7 +173,7 @@ def static_int8(source: Opened, quantized: Quantized | None, target: Target, pro
         source: the model fused for that runtime; the int8 model is written beside it.
     """
     if quantized is None or quantized.real is None:
-        return None, "static int8 needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
+        return None, "it needs inputs to be calibrated with" if quantized is not None else "nothing is int8"
     runtime = gains(target)
     if runtime is None and quantized.precision == "int8-static":
         return None, "int8 is static already"
@@ -203,7 +203,8 @@ def choose(others: Others, steps: Mapping[str, Path], settings: Settings, thread
     places |= {form.name: (form.path, form.settings) for form in others.forms}
     last = list(steps)[-1]
     own = fastest.name_of(steps[last].name, settings.runtime)
-    name, speed = fastest.choose(timings, own if own in places else last, list(places))
+    usual = own if own in places else last
+    name, speed = fastest.choose(timings, usual, [each for each in places if each != usual])
     chosen, opened = places[name]
     fingerprint = folders.fingerprint(chosen)
     return Fastest(chosen.name, fingerprint, replace(opened, threads=threads), machine.kind(), speed, opened.threads)

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Step)
 
-NAMES = (folders.MODEL, folders.OPTIMIZED, folders.FUSED, folders.QUANTIZED, folders.STATIC)
-"""The models that it may write."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -75,6 +72,12 @@ class Run:
     def stays(self, path: Path) -> bool:
         """Whether a file is there at the end."""
         return path.name != folders.FUSED or self.fastest.file == folders.FUSED
+
+    @property
+    def dropped(self) -> list[str]:
+        """Of what was measured and is not there, for people."""
+        gone = [form.name for form in self.others.forms if not self.stays(form.path)]
+        return [f"{', '.join(gone)}: of a model fused for that, which is not kept as it is not the fastest"] if gone else []
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -240,7 +243,7 @@ def _made(
 
     done: list[Step] = []
     failed: OnnxfuseError | None = None
-    with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *NAMES)) as staged:
+    with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *folders.MADE)) as staged:
         try:
             staging, accept = replace(plan, out=staged.parent), partial(require_measurable, measure)
             exported = export(staging, progress, source, keep=True, accept=accept)

@@ -24,7 +24,9 @@ from onnxfuse.runtime import Outputs
 from onnxfuse.runtime.probes import matmul_saturates
 from onnxfuse.runtime.sessions import compute, infer
 
-UNCALIBRATED = "static int8 needs calibration data; give --calibration DATA, or --dynamic for int8 that needs none"
+UNCALIBRATED = (
+    "static int8 needs calibration data; give --calibration DATA to onnxfuse quantize, or --dynamic for int8 that needs none"
+)
 
 
 @dataclass(frozen=True)

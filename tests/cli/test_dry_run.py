@@ -55,6 +55,11 @@ def test_it_says_what_a_run_writes(cli, bert_export, tmp_path):
     text = cli("run", source, "-o", "new", "--dry-run", "--require", "all").stdout
     assert "new/model_quantized.onnx: new" in text and "must have fused all" in text
     assert text.splitlines()[-1] == "nothing was done or written"
+    if importlib.util.find_spec("openvino"):
+        assert "model_quantized_static.onnx: new, if inputs to calibrate it with are there" in text
+    static = cli("run", source, "-o", "new", "--dry-run", "--target", "openvino").stdout
+    assert "model_quantized.onnx: new, if inputs to calibrate it with are there" in static
+    assert "model_quantized_static.onnx" not in static
     assert files_in(tmp_path) == before
 
 

@@ -68,7 +68,7 @@ def test_a_mask_that_shuts_out_is_found_out(tmp_path):
     [
         (
             lambda folder: [file.unlink() for file in folder.glob("tokenizer*")],
-            "no tokenizer lies beside the model; give --calibration DATA",
+            "no tokenizer lies beside the model; give --calibration DATA to onnxfuse quantize",
         ),
         (lambda folder: (folder / "tokenizer.json").write_text("text"), "cannot be used: JSONDecodeError"),
         (lambda folder: tokenizer_files(folder, words=80, unk_token="w60"), "input_ids holds 60, and"),
@@ -109,7 +109,7 @@ def test_what_sentences_cannot_give(tmp_path):
         fill(parse("g (float[B,4] x, float[4,4] w) => (float[B,4] y) { y = MatMul(x, w) }"), w=(4, 4)), tmp_path / "model.onnx"
     )
     tokenizer_files(tmp_path)
-    with pytest.raises(UncalibratedError, match="sentences do not give its x; give --calibration DATA"):
+    with pytest.raises(UncalibratedError, match="sentences do not give its x; give --calibration DATA to onnxfuse quantize"):
         calibration(path)
     (tmp_path / "a.txt").write_text("w4\n")
     with pytest.raises(ModelError, match=r"texts do not give the x that .*model.onnx takes"):

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from onnxfuse.cli import judge
 from onnxfuse.config import BenchmarkConfig, OptimizeConfig
 from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.io import folders
 from onnxfuse.pipeline import baselines, compare
 from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.optimize import optimize
@@ -117,6 +119,13 @@ def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
 )
 def test_wrong_usage(cli, bert_export, arguments, words):
     expect_one_line(cli("benchmark", model(bert_export), *arguments), 2, words)
+
+
+def test_a_folder_stands_for_every_model_in_it(tmp_path):
+    for name in (*folders.MADE, *folders.LITERT, "other.onnx"):
+        (tmp_path / name).touch()
+    found = [path.name for path in judge._models_in(tmp_path)]
+    assert found == [*folders.MADE, *folders.LITERT], "the float model that another runtime is fastest with, and static int8 too"
 
 
 def test_pytorch_needs_the_record_of_the_export(bert_export, tmp_path):

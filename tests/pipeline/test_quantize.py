@@ -276,7 +276,10 @@ def test_models_of_fixed_and_of_any_size_are_evaluated_together(cli, fixed, opti
 
 def test_why_a_model_is_not_calibrated(cli, optimized, tmp_path):
     out = tmp_path / "q.onnx"
-    assert quantize(QuantizeConfig(optimized, out)).uncalibrated == "no tokenizer lies beside the model; give --calibration DATA"
+    assert (
+        quantize(QuantizeConfig(optimized, out)).uncalibrated
+        == "no tokenizer lies beside the model; give --calibration DATA to onnxfuse quantize"
+    )
     result = cli("quantize", optimized, "-o", out, "--calibration", "none")
     assert "not calibrated (as asked)" in result.stdout
 

@@ -246,7 +246,7 @@ def test_what_it_was_calibrated_with_is_what_it_is_judged_on(product, rows):
 def test_without_data_and_tokenizer_it_is_not_calibrated_and_says_why(product):
     details = quantized(product).details()
     assert details["calibration"] is None
-    assert details["uncalibrated"] == "sentences do not give its x; give --calibration DATA"
+    assert details["uncalibrated"] == "sentences do not give its x; give --calibration DATA to onnxfuse quantize"
 
 
 def test_what_was_done_to_the_data_is_told(product, monkeypatch):
@@ -511,7 +511,7 @@ def test_run_tells_of_every_step(stubbed, tmp_path):
     outcome = run(tmp_path)
     answer = outcome.to_json()
     assert answer["quantize"] == outcome.quantize.to_json()
-    assert answer["static"] == {"skipped": "static int8 needs inputs to be calibrated with"}
+    assert answer["static"] == {"skipped": "it needs inputs to be calibrated with"}
     assert answer["refused"] == []
     names = ("model.onnx", "model_optimized.onnx", "model_quantized.onnx", "model_optimized_other.onnx")
     rows = ("ONNX", "optimized", "int8", "optimized in OpenVINO")
