@@ -202,15 +202,21 @@ def evaluate(
     models: Source | Sequence[Source],
     data: Source,
     *,
+    split: str = "",
     batch: int = 8,
     threads: int = 0,
     rounds: int = 20,
     progress: Progress = silent,
 ) -> dict[str, evaluating.Evaluated]:
-    """Measure on real samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError."""
+    """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
+
+    Args:
+        data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
+        split: of a data set of the hub.
+    """
     require_callable(progress)
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
-    return evaluating.evaluate(files_of(models), path_of(data, "data"), config, progress)
+    return evaluating.evaluate(files_of(models), path_of(data, "data"), config, progress, split)
 
 
 def benchmark(

@@ -92,19 +92,20 @@ def benchmark(
 def evaluate(
     models: options.Models,
     data: options.Labelled,
+    split: options.Split = "",
     batch: options.Rows = 8,
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
     as_json: options.Json = False,
 ) -> None:
-    """Measure on real samples how good models are (accuracy, F1, closeness to the first), beside how fast."""
+    """Measure on labelled data how good models are (the published figures, closeness to the first), beside how fast."""
     paths = [path for model in models for path in _models_in(model)]
 
     from onnxfuse.cli import tables
     from onnxfuse.pipeline import evaluate as verb
 
     with progress() as tell:
-        results = verb.evaluate(paths, data, BenchmarkConfig(batch, threads=threads, rounds=rounds), tell)
+        results = verb.evaluate(paths, data, BenchmarkConfig(batch, threads=threads, rounds=rounds), tell, split)
     taken = next(iter(results.values())).batch
     title = f"{data}, batches of {taken}, {threads_text(threads)}, {rounds} rounds"
     show(as_json, verb.to_json(results), tables.evaluation_table(results, title))

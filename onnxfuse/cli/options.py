@@ -154,7 +154,15 @@ RealData = Annotated[
     Path | None,
     Option("--data", help="Real inputs to compare on; for int8 those that it was calibrated with, when not given."),
 ]
-Labelled = Annotated[Path, Option("--data", help="Real inputs, and labels: a folder of .npy files, .npz, .csv or .jsonl.")]
+Labelled = Annotated[
+    Path,
+    Option(
+        "--data",
+        help="Labelled samples: .csv, .tsv, .jsonl, .json (SQuAD), .parquet, .conll, a folder of images by class, .npy files, "
+        "or a data set of the hub (glue:mrpc).",
+    ),
+]
+Split = Annotated[str, Option(help="Which split, of a data set of the hub.")]
 
 # Of package
 Layout = Annotated[

@@ -17,6 +17,8 @@ from onnxfuse.pipeline.quantize import Quantized
 from onnxfuse.pipeline.run import Run
 from onnxfuse.pipeline.tune import Tuned
 from onnxfuse.quantization.gate import TradeOff
+from onnxfuse.scoring.judge import Scored
+from onnxfuse.scoring.metrics import Metric
 from onnxfuse.verify.parity import Parity
 
 
@@ -172,27 +174,43 @@ def agreement_text(row: Row) -> str:
 
 
 def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Grid:
-    """One row for each model: accuracy, F1, what it lost of the first one's accuracy, closeness to it, size and latency."""
+    """One row for each model: the figures of its task, closeness to the first model, size and latency; below, whether the first
+    figure's difference from that of the first model says anything."""
     first = next(iter(results.values()))
-    rows = []
+    names = list(first.metrics)
+    rows, notes = [], []
     for name, result in results.items():
-        quality, right = result.quality, ("", "", "")
-        if quality.accuracy is not None and first.quality.accuracy is not None:
-            drop = (first.quality.accuracy - quality.accuracy) * 100
-            right = f"{quality.accuracy:.2%}", f"{quality.f1:.4f}", f"{drop:.2f} points"
         rows.append(
             (
                 name,
-                *right,
-                f"{quality.cosine:.5f}",
-                f"{quality.agreement:.2%}",
+                *(figure_text(result.metrics[each]) for each in names),
+                "" if result.cosine is None else f"{result.cosine:.5f}",
+                "" if result.agreement is None else f"{result.agreement:.2%}",
                 megabytes(result.size),
                 f"{result.timing.p50:.2f}",
                 f"{ratio(first.timing, result.timing).value:.2f}x",
             )
         )
-    headers = ("model", "accuracy", "F1", "drop", "cosine", "agreement", "size", "p50 ms", "speed-up")
-    return Grid(title, headers, rows, (SPEED,))
+        if names and result is not first:
+            notes.append(f"{name}: {difference_text(names[0], result, first)}")
+    interval = (f"behind ±: half of the 95 % interval that {first.count:,} samples leave",) if names else ()
+    headers = ("model", *names, "cosine", "agreement", "size", "p50 ms", "speed-up")
+    return Grid(title, headers, rows, (*interval, *notes, SPEED))
+
+
+def figure_text(metric: Metric) -> str:
+    """A figure of 0 to 1 in hundredths, as papers print it, with half of its interval."""
+    value, half = metric.value * 100, (metric.high - metric.low) * 50
+    return "" if value != value else f"{value:.2f}" + ("" if half != half else f" ± {half:.1f}")
+
+
+def difference_text(name: str, scored: Scored, first: Scored) -> str:
+    """How far a model's figure is from the first model's, and how likely that much is by chance."""
+    points = (scored.metrics[name].value - first.metrics[name].value) * 100
+    if scored.chance is None:
+        return f"{points:+.2f} points of {name}"
+    says = "more than chance" if scored.chance < 0.05 else "no more than chance"
+    return f"{points:+.2f} points of {name}, {says} (McNemar's test: p = {scored.chance:.2g})"
 
 
 def tune_lines(outcome: Tuned) -> list[str]:

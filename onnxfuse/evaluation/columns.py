@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def read_columns(path: Path) -> Columns:
     return readers[path.suffix](path, text)
 
 
+def is_arrays(path: Path) -> bool:
+    """Whether a source is a model's own inputs, as arrays."""
+    return path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npy")))
+
+
 def _folder(path: Path) -> Columns:
     if (path / INFO).exists():
         return _saved(path)
@@ -87,8 +93,20 @@ def _lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]  # not splitlines, which also splits at U+2028 and the like
 
 
-def _texts(_: Path, text: str) -> Columns:
-    return {"text": _lines(text)}
+TAG = re.compile(r"O|[BIES]-\S+")
+
+
+def is_tagged(lines: Iterable[str]) -> bool:
+    """Whether lines of text are words with tags, as CoNLL writes them: a word on a line, its tag last."""
+    fields = [line.split() for line in lines if line.strip() and not line.startswith("-DOCSTART-")]
+    return bool(fields) and all(len(each) >= 2 and TAG.fullmatch(each[-1]) for each in fields)
+
+
+def _texts(path: Path, text: str) -> Columns:
+    lines = _lines(text)
+    if is_tagged(lines[:100]):
+        raise UsageError(f"{path} holds words with tags (CoNLL), wanted a text on each line; write each sentence on one")
+    return {"text": lines}
 
 
 def _table(path: Path, text: str) -> Columns:

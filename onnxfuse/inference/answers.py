@@ -61,10 +61,18 @@ def answer(serving: Serving, question: Any, context: Any, search: Search) -> Any
 
 
 def _found(serving: Serving, question: Any, context: Any, number: str, search: Search) -> list[dict[str, Any]]:
-    """The best answers to one question: those of all windows, the scores of equal ones added."""
+    """The best answers to one question."""
     for name, text in (("question", question), ("context", context)):
         if not require_text(text, name + number).strip():
             raise UsageError(f"{name}{number} is empty; wanted words")
+    found, nothing = candidates(serving, question, context, search)
+    none = {"answer": "", "score": nothing if search.none else 0.0, "start": 0, "end": 0}
+    found += [none] if search.none or not found else []
+    return sorted(found, key=lambda each: -each["score"])[: search.top]
+
+
+def candidates(serving: Serving, question: str, context: str, search: Search) -> tuple[list[dict[str, Any]], float]:
+    """The likeliest answers to a question, those of all windows, the scores of equal ones added; and how likely there is none."""
     tokens = serving.tokens
     length = min(search.window, tokens.longest)
     windows = tokens.windows(question, context, length, min(search.stride, length // 2))
@@ -85,10 +93,7 @@ def _found(serving: Serving, question: Any, context: Any, number: str, search: S
             text = context[begin:stop]
             known = answers.setdefault(text.lower(), {"answer": text, "score": 0.0, "start": begin, "end": stop})
             known["score"] += score
-    found = list(answers.values())
-    none = {"answer": "", "score": float(nothing) if search.none else 0.0, "start": 0, "end": 0}
-    found += [none] if search.none or not found else []
-    return sorted(found, key=lambda each: -each["score"])[: search.top]
+    return list(answers.values()), float(nothing)
 
 
 def _probabilities(can: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -41,22 +41,26 @@ class Serving:
         path: the model's file.
         run: the opened model.
         inputs, outputs: their names.
+        beside: a file in the folder of its config.json and tokenizer, where these lie apart; None where they do not.
+        within: sizes that it is held to, beside others; None for its own.
     """
 
     path: Path
     run: Runner
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    beside: Path | None = None
+    within: Sizes | None = None
 
     @cached_property
     def home(self) -> Path:
         """The folder of config.json and the tokenizer."""
-        return folders.home_of(self.path)
+        return folders.home_of(self.beside or self.path)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json; empty where there is none."""
-        return folders.read_config(self.path)
+        return folders.read_config(self.beside or self.path)
 
     @cached_property
     def sentences(self) -> dict[str, Any]:
@@ -65,13 +69,14 @@ class Serving:
         return files.read_object(door.linked(path, self.home)) if os.path.lexists(path) else {}
 
     @cached_property
-    def _read(self) -> tuple[Collator, Mapping[str, int]]:
-        """What the model takes, and the last size of each output that says one."""
+    def _read(self) -> tuple[Collator, Mapping[str, int], Mapping[str, int]]:
+        """What the model takes, the last size of each output that says one, and the rank of each that says it."""
         graph = declared(self.path)
         known = KNOWN.issuperset(self.inputs)
         collator = usual_collator(self.path, graph) if known else collator_of(self.path, graph, self.run)
         last = {value.name or "": value.shape[-1] for value in graph.graph.outputs if value.shape}
-        return collator, {name: size for name, size in last.items() if isinstance(size, int)}
+        ranks = {value.name or "": len(value.shape) for value in graph.graph.outputs if value.shape is not None}
+        return collator, {name: size for name, size in last.items() if isinstance(size, int)}, ranks
 
     @property
     def collator(self) -> Collator:
@@ -80,12 +85,16 @@ class Serving:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """Those that the model takes."""
-        return self.collator.sizes
+        """Those that the model takes, or is held to."""
+        return self.within or self.collator.sizes
 
     def width(self, output: str) -> int:
         """The last size of an output; 0 where the graph does not say."""
         return self._read[1].get(output, 0)
+
+    def rank(self, output: str) -> int:
+        """How many axes an output has; 0 where the graph does not say."""
+        return self._read[2].get(output, 0)
 
     @property
     def sees(self) -> bool:

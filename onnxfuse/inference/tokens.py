@@ -78,6 +78,11 @@ class Tokens:
         with door.reading(self.folder / FILE, "a tokenizer for these texts"):
             return list(self.cut.encode_batch_fast(list(texts)))
 
+    def of_words(self, texts: Sequence[Sequence[str]]) -> list[Any]:
+        """Each text's tokens, cut, which tell whose of its words they are (``word_ids``). Raises as ``encoded``."""
+        with door.reading(self.folder / FILE, "a tokenizer for these words"):
+            return list(self.cut.encode_batch([list(words) for words in texts], is_pretokenized=True))
+
     def count(self, text: str) -> int:
         """The tokens at the begin of every text that begins with ``text``: those that mark an end are not counted."""
         (made,) = self.encoded([text])

