@@ -28,15 +28,15 @@ from onnxfuse.config import (
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, require_callable, silent
-from onnxfuse.pipeline import baselines, compare, in_memory
 from onnxfuse.pipeline import check as checking
+from onnxfuse.pipeline import compare, in_memory
 from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline import export as exporting
 from onnxfuse.pipeline import optimize as optimizing
 from onnxfuse.pipeline import package as packaging
 from onnxfuse.pipeline import push as pushing
 from onnxfuse.pipeline import quantize as quantizing
-from onnxfuse.pipeline.arguments import files_of, on_file_or_model, path_of, require_known, taken
+from onnxfuse.pipeline.arguments import baselines_of, files_of, on_file_or_model, path_of, require_known, runtimes_of, taken
 from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.runtime import Settings
 from onnxfuse.verify.parity import Parity
@@ -206,17 +206,21 @@ def evaluate(
     batch: int = 8,
     threads: int = 0,
     rounds: int = 20,
+    runtimes: Sequence[str] = ("ort",),
+    against: Sequence[str] = (),
     progress: Progress = silent,
-) -> dict[str, evaluating.Evaluated]:
+) -> evaluating.Evaluation:
     """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
 
     Args:
         data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
         split: of a data set of the hub.
+        runtimes, against: as of ``benchmark``.
     """
     require_callable(progress)
-    config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
-    return evaluating.evaluate(files_of(models), path_of(data, "data"), config, progress, split)
+    config, paths, source = BenchmarkConfig(batch, threads=threads, rounds=rounds), files_of(models), path_of(data, "data")
+    runtimes, others = runtimes_of(runtimes), baselines_of(against)
+    return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
 
 
 def benchmark(
@@ -242,12 +246,8 @@ def benchmark(
         OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
     """
     require_callable(progress)
-    config = BenchmarkConfig(batch, length, threads, rounds, real)
-    runtimes, against = names(runtimes, "runtimes"), names(against, "against")
-    if not runtimes:
-        raise UsageError("no runtimes are given; leave them out for ONNX Runtime")
-    others = baselines.choose(",".join(against)) if against else []
-    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=others, progress=progress)
+    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real), runtimes_of(runtimes)
+    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=baselines_of(against), progress=progress)
 
 
 def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:

@@ -87,7 +87,7 @@ def benchmark(
 
 @options.examples(
     "onnxfuse evaluate onnx/mine --data test.csv",
-    "onnxfuse evaluate float.onnx int8.onnx --data test.jsonl --batch 32",
+    "onnxfuse evaluate onnx/mine --data msr_paraphrase_test.txt.tsv --runtime ort --runtime openvino --against torch",
 )
 def evaluate(
     models: options.Models,
@@ -96,19 +96,25 @@ def evaluate(
     batch: options.Rows = 8,
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
+    runtime: options.Runtimes = None,
+    against: options.Against = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure on labelled data how good models are (the published figures, closeness to the first), beside how fast."""
     paths = [path for model in models for path in _models_in(model)]
 
     from onnxfuse.cli import tables
+    from onnxfuse.pipeline import baselines
     from onnxfuse.pipeline import evaluate as verb
 
+    others = baselines.choose(against) if against else []
+    config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
     with progress() as tell:
-        results = verb.evaluate(paths, data, BenchmarkConfig(batch, threads=threads, rounds=rounds), tell, split)
-    taken = next(iter(results.values())).batch
+        outcome = verb.evaluate(paths, data, config, tell, split, runtimes=tuple(runtime or ("ort",)), against=others)
+    taken = next(iter(outcome.rows.values())).batch
     title = f"{data}, batches of {taken}, {threads_text(threads)}, {rounds} rounds"
-    show(as_json, verb.to_json(results), tables.evaluation_table(results, title))
+    missing = [f"{name} could not take part: {why}" for name, why in outcome.failed.items()]
+    show(as_json, outcome.to_json(), tables.evaluation_table(outcome.rows, title), *missing)
 
 
 def _models_in(model: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnxfuse.config import names
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.progress import require_callable
-from onnxfuse.pipeline import in_memory
+from onnxfuse.pipeline import baselines, in_memory
+from onnxfuse.pipeline.baselines import Baseline
 
 
 def require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
@@ -48,11 +50,24 @@ def files_of(given: Any) -> list[Path]:
     return [folders.source_file(path_of(path), *folders.RUN) for path in several]
 
 
-def on_file_or_model(run: Any, model: Any, output: str | PathLike[str] | None, names: tuple[str, ...], made: str) -> Any:
+def runtimes_of(given: Sequence[str]) -> Sequence[str]:
+    """Names of runtimes. Raises UsageError where there are none."""
+    if not (found := names(given, "runtimes")):
+        raise UsageError("no runtimes are given; leave them out for ONNX Runtime")
+    return found
+
+
+def baselines_of(given: Sequence[str]) -> list[Baseline]:
+    """Other tools by their names. Raises UsageError."""
+    chosen = names(given, "against")
+    return baselines.choose(",".join(chosen)) if chosen else []
+
+
+def on_file_or_model(run: Any, model: Any, output: str | PathLike[str] | None, sought: tuple[str, ...], made: str) -> Any:
     """What ``run`` makes of a file, or of a model in memory."""
     if isinstance(model, str | PathLike):
         out = None if output is None else path_of(output, "output")
-        source = folders.source_file(path_of(model), *names)
+        source = folders.source_file(path_of(model), *sought)
         return run(source, folders.output_file(source, out, made))
     if not isinstance(model, onnx.ModelProto | ir.Model):
         raise UsageError(f"the model is a {type(model).__name__}, wanted a path, an onnx.ModelProto or an onnx_ir.Model")

@@ -128,10 +128,8 @@ def compare_models(
         UsageError: they take other rows or tokens than those of the plan.
         OnnxfuseError: one of the files cannot be measured. A baseline that fails is named in the result instead.
     """
-    for name in runtimes:
-        if name != USUAL:
-            asked(name, *models)
-    first = _takers(models[0], runtimes)[0]
+    require_takers(models, runtimes)
+    first = takers(models[0], runtimes)[0]
     if first.stored is not None and first.declares is None:
         raise UsageError(
             f"{models[0]} is a {first.label} model; give an ONNX model first, as the reference that tells the inputs"
@@ -141,9 +139,9 @@ def compare_models(
     profile = profile_of(model, config)
     plan = fitted(plan, profile)
     entries = [
-        from_file(path, _label(path, runtime.name, runtimes), Settings(runtime.name, plan.threads), models[0])
+        from_file(path, label(path, runtime.name, runtimes), Settings(runtime.name, plan.threads), models[0])
         for path in models
-        for runtime in _takers(path, runtimes)
+        for runtime in takers(path, runtimes)
     ]
     peaks = {}
     for entry in counted(entries, partial(progress, "measuring memory")):
@@ -153,7 +151,7 @@ def compare_models(
             )
     with scratch() as folder:
         context = baselines.Context(models[0], catalog.model_type(model, config, None), folder, plan.threads)
-        others, failed = _baselines(against, context, progress)
+        others, failed = made(against, context, progress)
         entries += others
         profile = understood(profile, entries[0].run)
         inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
@@ -161,18 +159,16 @@ def compare_models(
     return Comparison({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
 
 
-def _baselines(
-    chosen: Sequence[Baseline], context: baselines.Context, progress: Progress
-) -> tuple[list[Candidate], dict[str, str]]:
+def made(chosen: Sequence[Baseline], context: baselines.Context, progress: Progress) -> tuple[list[Candidate], dict[str, str]]:
     """Other tools' ways, and why some of them could not be made."""
-    made, failed = [], {}
+    found, failed = [], {}
     for number, baseline in enumerate(chosen):
         progress(f"making {baseline.name}", number / len(chosen))
         try:
-            made.append(from_baseline(baseline, context))
+            found.append(from_baseline(baseline, context))
         except OnnxfuseError as error:
             failed[baseline.name] = str(error)
-    return made, failed
+    return found, failed
 
 
 def measure(
@@ -220,13 +216,21 @@ def _only(run: Runner, names: tuple[str, ...]) -> Runner:
     return call
 
 
-def _takers(path: Path, names: Sequence[str]) -> list[Runtime]:
+def require_takers(models: Sequence[Path], names: Sequence[str]) -> None:
+    """Raises UsageError: no runtime of one of these names, or it takes none of the files."""
+    for name in names:
+        if name != USUAL:
+            asked(name, *models)
+
+
+def takers(path: Path, names: Sequence[str]) -> list[Runtime]:
     """Those of the runtimes of these names that take a file, or one that does where none of them takes it."""
     takes = known_runtimes(path.suffix)
     return [takes[name] for name in dict.fromkeys(names) if name in takes] or [runtime_of(path, USUAL)]
 
 
-def _label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
+def label(path: Path, runtime: str, runtimes: Sequence[str]) -> str:
+    """A file's row, with its runtime where several are asked for."""
     return str(path) if tuple(runtimes) == ("ort",) or runtime not in runtimes else f"{path} in {runtime}"
 
 

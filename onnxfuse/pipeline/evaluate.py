@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnxfuse import catalog
 from onnxfuse.architecture import IDS, PIXELS
 from onnxfuse.config import BenchmarkConfig
-from onnxfuse.errors import InterruptedWorkError, OnnxfuseError, UsageError
+from onnxfuse.errors import InterruptedWorkError, OnnxfuseError, UsageError, first_line
 from onnxfuse.evaluation.collate import Sizes
 from onnxfuse.evaluation.columns import is_arrays
-from onnxfuse.evaluation.dataset import LABELS, TEXT
+from onnxfuse.evaluation.dataset import TEXT
 from onnxfuse.evaluation.quality import LOGITS, Predictions, judge, predict
 from onnxfuse.evaluation.sources import datasets_for
 from onnxfuse.inference.serving import Serving
 from onnxfuse.io import atomic, door, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
-from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, declared, open_runner
+from onnxfuse.pipeline import baselines, compare
+from onnxfuse.pipeline.baselines import Baseline
+from onnxfuse.runtime import USUAL, Feeds, Outputs, Runner, Settings, declared, open_runner
 from onnxfuse.scoring.judge import Scored, Tally, opened, samples_of, saved, scores, tallied
 from onnxfuse.scoring.metrics import mcnemar, of_classes
 from onnxfuse.scoring.rows import open_source
@@ -48,16 +51,51 @@ class Evaluated(Scored):
     batch: int
 
     @classmethod
-    def of(cls, scored: Scored, timing: benchmark.Timing, path: Path, batch: int) -> Evaluated:
-        return cls(**vars(scored), timing=timing, size=onnx_file.model_bytes(path), batch=batch)
+    def of(cls, scored: Scored, timing: benchmark.Timing, size: int, batch: int) -> Evaluated:
+        return cls(**vars(scored), timing=timing, size=size, batch=batch)
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"latency": self.timing.to_json(), "size": self.size, "batch": self.batch}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out: the models and other tools by name, and why others could not take part."""
+
+    rows: dict[str, Evaluated]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The rows as a list, with the speed against the first."""
+        first = next(iter(self.rows.values()))
+        return {
+            "results": [
+                {"name": name, **result.to_json(), "speed": asdict(benchmark.ratio(first.timing, result.timing))}
+                for name, result in self.rows.items()
+            ],
+            "failed": [{"name": name, "why": why} for name, why in self.failed.items()],
+        }
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to run a model: its file in a runtime, or another tool's, whose ``path`` is None; ``size`` in bytes."""
+
+    run: Runner
+    path: Path | None
+    size: int
+
+
 def evaluate(
-    paths: list[Path], data: Path, plan: BenchmarkConfig, progress: Progress = silent, split: str = ""
-) -> dict[str, Evaluated]:
+    paths: list[Path],
+    data: Path,
+    plan: BenchmarkConfig,
+    progress: Progress = silent,
+    split: str = "",
+    *,
+    runtimes: Sequence[str] = (USUAL,),
+    against: Sequence[Baseline] = (),
+) -> Evaluation:
     """Measure on real samples how good models are, beside the first of them, and how fast, beside each other.
 
     Interrupted on many samples, it goes on where it was when it is called again.
@@ -65,61 +103,97 @@ def evaluate(
     Args:
         data: of any form that ``scoring.rows`` and ``evaluation.columns`` read.
         split: of a data set of the hub.
+        runtimes, against: as of ``compare.compare_models``.
 
     Raises:
-        UsageError, ModelError, MissingExtraError: see these, and ``scoring.task``.
+        UsageError, ModelError, MissingExtraError: see these, and ``scoring.task``. Another tool that fails is named instead.
         InterruptedWorkError: what was done is kept.
     """
-    plan = plan if plan.batch else replace(plan, batch=ROWS)
+    compare.require_takers(paths, runtimes)
+    plan, source = plan if plan.batch else replace(plan, batch=ROWS), _rows_of(data, split)
+    with atomic.scratch() as folder:
+        ways, failed = _ways(paths, runtimes, against, plan, folder, progress)
+        if source is None:
+            return Evaluation(_on_arrays(ways, paths, data, plan, progress, failed), failed)
+        return Evaluation(_on_rows(ways, paths, source, plan, progress, failed), failed)
+
+
+def _rows_of(data: Path, split: str) -> Source | None:
+    """Data of a published form; None for a model's own inputs, and for texts without labels."""
     if is_arrays(data):
-        return _on_arrays(paths, data, plan, progress)
+        return None
     try:
         source = open_source(str(data), split)
     except UsageError:
         if data.suffix == ".txt" and data.is_file():
-            return _on_arrays(paths, data, plan, progress)
+            return None
         raise
-    unlabelled = set(TEXT) & set(source.columns) and not set(LABELS) & set(source.columns) and len(source.columns) == 1
-    if unlabelled or {IDS, PIXELS} & set(source.columns):
-        return _on_arrays(paths, data, plan, progress)
-    return _on_rows(paths, source, plan, progress)
+    unlabelled = len(source.columns) == 1 and set(TEXT) & set(source.columns)
+    return None if unlabelled or {IDS, PIXELS} & set(source.columns) else source
 
 
-def _on_rows(paths: Sequence[Path], source: Source, plan: BenchmarkConfig, progress: Progress) -> dict[str, Evaluated]:
-    """Labelled data of a published form."""
-    alone = {str(path): _serving(path, paths, Settings(threads=plan.threads)) for path in paths}
+def _ways(
+    paths: Sequence[Path],
+    runtimes: Sequence[str],
+    against: Sequence[Baseline],
+    plan: BenchmarkConfig,
+    folder: Path,
+    progress: Progress,
+) -> tuple[dict[str, _Way], dict[str, str]]:
+    """Every file in each runtime that takes it, and other tools' by their names; and why some of these could not be made."""
+    ways = {}
+    for path in paths:
+        for runtime in compare.takers(path, runtimes):
+            run = open_runner(path, Settings(runtime.name, plan.threads))
+            ways[compare.label(path, runtime.name, runtimes)] = _Way(run, path, onnx_file.model_bytes(path))
+    family = catalog.model_type(declared(paths[0]), folders.read_config(paths[0]), None) if against else ""
+    others, failed = compare.made(against, baselines.Context(paths[0], family, folder, plan.threads), progress)
+    return ways | {other.name: _Way(other.run, None, other.stored or 0) for other in others}, failed
+
+
+def _on_rows(
+    ways: dict[str, _Way],
+    paths: Sequence[Path],
+    source: Source,
+    plan: BenchmarkConfig,
+    progress: Progress,
+    failed: dict[str, str],
+) -> dict[str, Evaluated]:
+    """Labelled data of a published form. ``failed`` receives why other tools could not answer."""
+    alone = {name: _serving(way, paths) for name, way in ways.items()}
     sizes = Sizes.common([serving.collator for serving in alone.values()])
     models = {name: replace(serving, within=sizes) for name, serving in alone.items()}
     first = next(iter(models.values()))
-    task = task_of(first)
-    begun = _Begun(paths, source, plan)
+    task, begun = task_of(first), _Begun(ways, paths, source, plan)
     tallies = begun.tallies(list(models))
+    others = {name for name, way in ways.items() if way.path is None}
     try:
-        tallied(models, task, source, plan.batch, progress, tallies)
+        tallied(models, task, source, plan.batch, progress, tallies, failed, others)
     except KeyboardInterrupt as error:
         if begun.keep(tallies):
             raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
         raise
-    samples = samples_of(source, task, first, plan.batch)
-    timed = {}
+    models = {name: serving for name, serving in models.items() if name not in failed}
+    samples, timed = samples_of(source, task, first, plan.batch), {}
     for name, serving in models.items():
         feeds = list[Feeds]()
-        task.answers(_recording(serving, feeds), samples, plan.batch)
+        task.answers(_recording(first if name in others else serving, feeds), samples, plan.batch)
         timed[name] = _on(serving.run, feeds[0])
     timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
     found = scores(models, task, tallies)
     begun.forget()
     rows = sizes.batch or plan.batch
-    return {str(path): Evaluated.of(found[str(path)], timings[str(path)], path, rows) for path in paths}
+    return {name: Evaluated.of(found[name], timings[name], ways[name].size, rows) for name in models}
 
 
-def _serving(path: Path, paths: Sequence[Path], settings: Settings) -> Serving:
+def _serving(way: _Way, paths: Sequence[Path]) -> Serving:
     """A model as it is used; one that does not tell what it takes is used as the first of the others that does."""
+    path = way.path or paths[0]
     like = path if path.suffix == ".onnx" else next((other for other in paths if other.suffix == ".onnx"), path)
     graph = declared(like).graph
     inputs, outputs = (tuple(value.name or "" for value in values) for values in (graph.inputs, graph.outputs))
     home = next((other for other in (like, *paths) if any((folders.home_of(other) / name).is_file() for name in READERS)), like)
-    return Serving(like, open_runner(path, settings), inputs, outputs, home)
+    return Serving(like, way.run, inputs, outputs, home)
 
 
 def _recording(serving: Serving, feeds: list[Feeds]) -> Serving:
@@ -133,8 +207,9 @@ def _recording(serving: Serving, feeds: list[Feeds]) -> Serving:
 class _Begun:
     """What was tallied before an interruption, in a file beside the first model, for the same models, data and versions."""
 
-    def __init__(self, paths: Sequence[Path], source: Source, plan: BenchmarkConfig) -> None:
-        key = [folders.versions(), [(str(path), folders.fingerprint(path)) for path in paths], _stamp(source.name), plan.batch]
+    def __init__(self, ways: Iterable[str], paths: Sequence[Path], source: Source, plan: BenchmarkConfig) -> None:
+        models = [(str(path), folders.fingerprint(path)) for path in paths]
+        key = [folders.versions(), list(ways), models, _stamp(source.name), plan.batch]
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         self.path, self.source = folders.home_of(paths[0]) / f".evaluate-{digest}.npz", source
 
@@ -169,28 +244,38 @@ def _stamp(data: str) -> tuple[str, int, int]:
     return (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (data, 0, 0)
 
 
-def _on_arrays(paths: Sequence[Path], data: Path, plan: BenchmarkConfig, progress: Progress) -> dict[str, Evaluated]:
-    """The models' own inputs, or texts, with or without classes."""
-    sets = dict(zip(map(str, paths), datasets_for(data, paths), strict=True))
-    runners = {str(path): open_runner(path, Settings(threads=plan.threads)) for path in paths}
+def _on_arrays(
+    ways: dict[str, _Way],
+    paths: Sequence[Path],
+    data: Path,
+    plan: BenchmarkConfig,
+    progress: Progress,
+    failed: dict[str, str],
+) -> dict[str, Evaluated]:
+    """The models' own inputs, or texts, with or without classes. ``failed`` as of ``_on_rows``."""
+    sets = dict(zip(ways, datasets_for(data, [way.path or paths[0] for way in ways.values()]), strict=True))
     predictions = {}
-    for number, (name, run) in enumerate(runners.items()):
-        begin, part = number / len(runners), 1 / len(runners)
+    for number, (name, way) in enumerate(ways.items()):
+        begin, part = number / len(ways), 1 / len(ways)
 
         def tell(done: float, step: str, begin: float = begin, part: float = part, text: str = f"predicting with {name}") -> None:
             progress(text, begin + part * done, step)
 
-        predictions[name] = predict(run, sets[name], plan.batch, tell)
-    timed = {name: _on(run, next(sets[name].batches(plan.batch))) for name, run in runners.items()}
+        try:
+            predictions[name] = predict(way.run, sets[name], plan.batch, tell)
+        except OnnxfuseError as error:
+            if way.path is not None:
+                raise
+            failed[name] = first_line(error)
+    timed = {name: _on(ways[name].run, next(sets[name].batches(plan.batch))) for name in predictions}
     timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
-    first = predictions[str(paths[0])]
+    reference, first = next(iter(predictions.items()))
     found = {}
-    for path in paths:
-        name = str(path)
-        quality = judge(predictions[name], first, sets[name])
-        metrics, chance = _figures(predictions[name], first, sets[name].labels)
-        scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, None if name == str(paths[0]) else chance)
-        found[name] = Evaluated.of(scored, timings[name], path, sets[name].rows(plan.batch))
+    for name, given in predictions.items():
+        quality = judge(given, first, sets[name])
+        metrics, chance = _figures(given, first, sets[name].labels)
+        scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, None if name == reference else chance)
+        found[name] = Evaluated.of(scored, timings[name], ways[name].size, sets[name].rows(plan.batch))
     return found
 
 
@@ -206,14 +291,3 @@ def _figures(got: Predictions, first: Predictions, labels: np.ndarray | None) ->
 def _on(run: Runner, feeds: Feeds) -> Runner:
     """A runner for one input of its own: models that call their inputs differently are timed side by side."""
     return lambda _: run(feeds)
-
-
-def to_json(results: Mapping[str, Evaluated]) -> dict[str, Any]:
-    """The results of ``evaluate`` as a list, with the speed against the first."""
-    first = next(iter(results.values()))
-    return {
-        "results": [
-            {"name": name, **result.to_json(), "speed": asdict(benchmark.ratio(first.timing, result.timing))}
-            for name, result in results.items()
-        ]
-    }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from onnxfuse.errors import ModelError
+from onnxfuse.errors import ModelError, OnnxfuseError, first_line
 from onnxfuse.inference.serving import Serving
 from onnxfuse.io.progress import Progress
 from onnxfuse.scoring.metrics import Metric, mcnemar
@@ -54,10 +54,16 @@ class Tally:
         return float(product / (theirs * own) ** 0.5) if theirs and own else None
 
 
+def _require_like(answers: Sequence[Answer], first: Sequence[Answer], name: str) -> None:
+    """Raises ModelError: a model answers with another number of numbers than the first."""
+    for seen, wanted in zip(answers, first, strict=True):
+        if seen.numbers.shape != wanted.numbers.shape:
+            sizes = f"an answer of {seen.numbers.size} numbers, the first model {wanted.numbers.size}"
+            raise ModelError(f"{name} gives {sizes}; compare models of one kind")
+
+
 def _closeness(seen: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """A row's part of ``Tally.close``. Raises ModelError: they differ in size."""
-    if seen.shape != wanted.shape:
-        raise ModelError(f"an answer has {seen.size} numbers, the first model's {wanted.size}; compare models of one kind")
+    """A row's part of ``Tally.close``."""
     product, theirs, own = float(seen @ wanted), float(wanted @ wanted), float(seen @ seen)
     if seen.size == 1:
         return np.array([0, 0, product, theirs, own])
@@ -101,9 +107,19 @@ def _told(value: float) -> float | None:
 
 
 def tallied(
-    models: Mapping[str, Serving], task: Task, source: Source, batch: int, progress: Progress, tallies: Mapping[str, Tally]
+    models: Mapping[str, Serving],
+    task: Task,
+    source: Source,
+    batch: int,
+    progress: Progress,
+    tallies: Mapping[str, Tally],
+    failed: dict[str, str],
+    others: Collection[str] = (),
 ) -> None:
     """Add the answers of all models to what was tallied before; rows that were are not read into models again.
+
+    Args:
+        failed: receives why one of ``others``, which may fail, did; it is then left out.
 
     Raises:
         UsageError: a row is not as the task needs it, or a model cannot read it. ModelError: a model fails on it.
@@ -115,12 +131,19 @@ def tallied(
         samples = [read(row, f"{source.name}, row {number}") for number, row in enumerate(rows, done + 1)]
         said: dict[str, list[Answer]] = {}
         step = _step(done, source, time.monotonic() - begin, done - before)
-        for at, (name, serving) in enumerate(models.items()):
+        for at, (name, serving) in enumerate((name, each) for name, each in models.items() if name not in failed):
             share = (done + len(rows) * at / len(models)) / source.count if source.count else None
             progress(f"answering {source.name}", share, step)
-            said[name] = task.answers(serving, samples, batch)
-        for name, tally in tallies.items():
-            tally.add(said[name], said[first])
+            try:
+                said[name] = task.answers(serving, samples, batch)
+                _require_like(said[name], said[first], name)
+            except OnnxfuseError as error:
+                if name not in others:
+                    raise
+                failed[name] = first_line(error)
+                said.pop(name, None)
+        for name, answers in said.items():
+            tallies[name].add(answers, said[first])
         done += len(samples)
 
 
@@ -136,7 +159,7 @@ def _step(done: int, source: Source, seconds: float, rows: int) -> str:
 def scores(models: Mapping[str, Serving], task: Task, tallies: Mapping[str, Tally]) -> dict[str, Scored]:
     """The figures of what was tallied."""
     first = next(iter(models))
-    kept = {name: np.concatenate(tally.kept) for name, tally in tallies.items()}
+    kept = {name: np.concatenate(tallies[name].kept) for name in models}
     right = {name: task.right(rows) for name, rows in kept.items()} if task.right else {}
     found = {}
     for name, serving in models.items():

@@ -11,7 +11,7 @@ from onnxfuse.pipeline import versions
 from onnxfuse.pipeline.ablation import Result
 from onnxfuse.pipeline.compare import Candidate, Comparison, Row
 from onnxfuse.pipeline.doctor import Health, Speed
-from onnxfuse.pipeline.evaluate import Evaluated
+from onnxfuse.pipeline.evaluate import Evaluated, Evaluation
 from onnxfuse.pipeline.forms import Form, Others
 from onnxfuse.pipeline.run import Run
 from onnxfuse.quantization.gate import Candidate as Kept
@@ -44,12 +44,13 @@ def comparison(names: list[str]) -> Comparison:
     return Comparison(rows, {"openvino-bf16": "this CPU has no bfloat16"}, "batch 128, length 512")
 
 
-def evaluated(names: list[str]) -> dict[str, Evaluated]:
+def evaluated(names: list[str]) -> Evaluation:
     figures = {name: Metric(0.91234, 0.88765, 0.93456) for name in ("accuracy", "f1", "f1_macro", "matthews")}
-    return {
+    rows = {
         name: Evaluated(figures, 0.998765, 0.98765, 800, 0.5 if at else None, timing(0.12345 / (at + 1)), 1112345678, 128)
         for at, name in enumerate(names)
     }
+    return Evaluation(rows, {"torch-compile": "no compiler is there"})
 
 
 def ablated() -> list[Result]:

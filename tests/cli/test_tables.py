@@ -18,8 +18,8 @@ WIDTHS = [60, 80, 100, 160]
 TABLES = {
     "benchmark": lambda: tables.comparison_table(outcomes.comparison(LONG), f"{LONG[0]}, batch 128, 2 threads"),
     "benchmark, short names": lambda: tables.comparison_table(outcomes.comparison(SHORT), "batch 1, length 128"),
-    "evaluate": lambda: tables.evaluation_table(outcomes.evaluated(LONG), f"{outcomes.FOLDER}/test.csv, batches of 8"),
-    "evaluate, short names": lambda: tables.evaluation_table(outcomes.evaluated(SHORT), "test.csv, batches of 8"),
+    "evaluate": lambda: tables.evaluation_table(outcomes.evaluated(LONG).rows, f"{outcomes.FOLDER}/test.csv, batches of 8"),
+    "evaluate, short names": lambda: tables.evaluation_table(outcomes.evaluated(SHORT).rows, "test.csv, batches of 8"),
     "ablate": lambda: tables.ablation_table(outcomes.ablated(), f"{LONG[0]} for target cpu, batch 1, length 128"),
     "quantize": lambda: tables.gate_table(outcomes.trade_off(), 8),
     "doctor": lambda: next(each for each in health_lines(outcomes.health()) if isinstance(each, Grid)),

@@ -107,7 +107,7 @@ def test_calibrated_is_closer_than_plain(optimized, data, tmp_path):
     for name in ("none", str(data)):
         quantize(QuantizeConfig(optimized, tmp_path / "q.onnx", calibration=name))
         quality = evaluate([optimized, tmp_path / "q.onnx"], data, BenchmarkConfig(8, rounds=1))
-        errors[name] = 1 - quality[str(tmp_path / "q.onnx")].cosine
+        errors[name] = 1 - quality.rows[str(tmp_path / "q.onnx")].cosine
     assert errors[str(data)] < errors["none"]
 
 

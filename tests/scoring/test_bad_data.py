@@ -96,7 +96,7 @@ def test_words_with_tags_do_not_calibrate(made, tmp_path):
     with pytest.raises(UsageError, match=r"holds words with tags \(CoNLL\), wanted a text on each line"):
         quantize(QuantizeConfig(folder / "model.onnx", tmp_path / "q.onnx", calibration=str(tmp_path / "words.txt")))
     (tmp_path / "texts.txt").write_text("Vitamin B-12\nis in O\n\nsome of them\n")
-    (found,) = onnxfuse.evaluate(folder / "model.onnx", tmp_path / "texts.txt", rounds=1).values()
+    (found,) = onnxfuse.evaluate(folder / "model.onnx", tmp_path / "texts.txt", rounds=1).rows.values()
     assert (found.count, found.metrics, found.agreement) == (3, {}, 1.0), "texts without labels show closeness alone"
 
 

@@ -63,7 +63,7 @@ def test_an_interrupted_evaluation_goes_on(made, tmp_path, monkeypatch, spoilt):
     path, plan, folder = table(tmp_path / "d.csv", 900), BenchmarkConfig(32, rounds=1), tmp_path
     monkeypatch.setattr(verb, "FEWEST", 256)
     before = set(folder.iterdir())
-    (whole,) = verb.evaluate([folder / "model.onnx"], path, plan).values()
+    (whole,) = verb.evaluate([folder / "model.onnx"], path, plan).rows.values()
     tallied, seen = judge.Tally.add, []
 
     def add(self, answers, first):
@@ -80,7 +80,7 @@ def test_an_interrupted_evaluation_goes_on(made, tmp_path, monkeypatch, spoilt):
         kept.write_bytes(kept.read_bytes()[:100])
     seen.clear()
     monkeypatch.setattr(judge.Tally, "add", lambda *given: seen.append(len(given[1])) or tallied(*given))
-    (again,) = verb.evaluate([folder / "model.onnx"], path, plan).values()
+    (again,) = verb.evaluate([folder / "model.onnx"], path, plan).rows.values()
     assert sum(seen) == (900 if spoilt else 900 - 512)
     assert again.metrics == whole.metrics and np.isclose(again.cosine, whole.cosine) and again.count == 900
     assert set(folder.iterdir()) == before
@@ -90,5 +90,7 @@ def test_other_data_begin_anew(made, tmp_path):
     """What was kept is of the same models, data and batch alone."""
     _, folder = made("bert", "BertForSequenceClassification", ["no", "yes"])
     sources = [verb.open_source(str(table(tmp_path / name, count))) for name, count in (("a.csv", 10), ("b.csv", 10))]
-    paths = {verb._Begun([folder / "model.onnx"], source, BenchmarkConfig(batch)).path for source in sources for batch in (1, 2)}
+    paths = {
+        verb._Begun(["a"], [folder / "model.onnx"], source, BenchmarkConfig(batch)).path for source in sources for batch in (1, 2)
+    }
     assert len(paths) == 4

@@ -50,7 +50,7 @@ def logits_of(source, texts, head="AutoModelForSequenceClassification"):
 
 
 def figures(folder, data, plan=PLAN):
-    (found,) = evaluate([folder / "model.onnx"], data, plan).values()
+    (found,) = evaluate([folder / "model.onnx"], data, plan).rows.values()
     assert found.count > 0
     for metric in found.metrics.values():
         assert np.isnan(metric.low) or metric.low <= metric.value <= metric.high

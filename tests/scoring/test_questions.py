@@ -93,7 +93,9 @@ def judged(answer, right):
 def test_squad(made, asked, tmp_path, version):
     _, folder = made("bert", "BertForQuestionAnswering", 2, pairs=True)
     some = asked if version == 2 else [each for each in asked if each["answers"]]
-    (found,) = evaluate([folder / "model.onnx"], write(tmp_path / "dev.json", some), BenchmarkConfig(batch=8, rounds=1)).values()
+    (found,) = evaluate(
+        [folder / "model.onnx"], write(tmp_path / "dev.json", some), BenchmarkConfig(batch=8, rounds=1)
+    ).rows.values()
     model = onnxfuse.load(folder / "model.onnx")
     questions, contexts = ([each[name] for each in some] for name in ("question", "context"))
     given = model.answer(questions, contexts, length=30, none=version == 2)
@@ -120,7 +122,7 @@ def test_datasets_form_is_the_same(made, asked, tmp_path):
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "dev.parquet")
     plan = BenchmarkConfig(batch=8, rounds=1)
     one, other = (
-        next(iter(evaluate([folder / "model.onnx"], path, plan).values())).metrics
+        next(iter(evaluate([folder / "model.onnx"], path, plan).rows.values())).metrics
         for path in (write(tmp_path / "dev.json", asked), tmp_path / "dev.parquet")
     )
     assert one == other
