@@ -162,7 +162,7 @@ Labelled = Annotated[
         "or a data set of the hub (glue:mrpc).",
     ),
 ]
-Split = Annotated[str, Option(help="Which split, of a data set of the hub.")]
+Split = Annotated[str, Option(help="Which split, of a folder with several or of a data set of the hub.")]
 
 # Of package
 Layout = Annotated[

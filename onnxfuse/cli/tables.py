@@ -178,14 +178,14 @@ def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Grid:
     figure's difference from that of the first model says anything."""
     first = next(iter(results.values()))
     names = list(first.metrics)
+    close = {name: form for name, form in (("cosine", ".5f"), ("agreement", ".2%")) if getattr(first, name) is not None}
     rows, notes = [], []
     for name, result in results.items():
         rows.append(
             (
                 name,
                 *(figure_text(result.metrics[each]) for each in names),
-                "" if result.cosine is None else f"{result.cosine:.5f}",
-                "" if result.agreement is None else f"{result.agreement:.2%}",
+                *(close_text(getattr(result, each), form) for each, form in close.items()),
                 megabytes(result.size),
                 f"{result.timing.p50:.2f}",
                 f"{ratio(first.timing, result.timing).value:.2f}x",
@@ -194,8 +194,12 @@ def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Grid:
         if names and result is not first:
             notes.append(f"{name}: {difference_text(names[0], result, first)}")
     interval = (f"behind ±: half of the 95 % interval that {first.count:,} samples leave",) if names else ()
-    headers = ("model", *names, "cosine", "agreement", "size", "p50 ms", "speed-up")
+    headers = ("model", *names, *close, "size", "p50 ms", "speed-up")
     return Grid(title, headers, rows, (*interval, *notes, SPEED))
+
+
+def close_text(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def figure_text(metric: Metric) -> str:
@@ -210,7 +214,7 @@ def difference_text(name: str, scored: Scored, first: Scored) -> str:
     if scored.chance is None:
         return f"{points:+.2f} points of {name}"
     says = "more than chance" if scored.chance < 0.05 else "no more than chance"
-    return f"{points:+.2f} points of {name}, {says} (McNemar's test: p = {scored.chance:.2g})"
+    return f"{points:+.2f} points of {name}, {says} (McNemar's test of what is right: p = {scored.chance:.2g})"
 
 
 def tune_lines(outcome: Tuned) -> list[str]:

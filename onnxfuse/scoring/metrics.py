@@ -61,11 +61,13 @@ def of_classes(classes: int, labels: np.ndarray, predicted: np.ndarray) -> dict[
         labels, predicted: the class of each sample [n].
     """
     sklearn, _ = libraries()
-    values = {
-        "f1": sklearn.f1_score(labels, predicted, labels=[1], average="micro", zero_division=0.0),
-        "f1_macro": sklearn.f1_score(labels, predicted, average="macro", zero_division=0.0),
-        "matthews": sklearn.matthews_corrcoef(labels, predicted),
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that do not occur
+        values = {
+            "f1": sklearn.f1_score(labels, predicted, labels=[1], average="micro", zero_division=0.0),
+            "f1_macro": sklearn.f1_score(labels, predicted, average="macro", zero_division=0.0),
+            "matthews": sklearn.matthews_corrcoef(labels, predicted),
+        }
     draws = drawn(labels, predicted, RESAMPLED)
     found = {name: _between(value, draws[name]) for name, value in values.items() if name != "f1" or classes == 2}
     return {"accuracy": share(int((labels == predicted).sum()), len(labels)), **found}
@@ -94,9 +96,11 @@ def drawn(labels: np.ndarray, predicted: np.ndarray, times: int) -> dict[str, np
 def of_numbers(wanted: np.ndarray, given: np.ndarray) -> dict[str, Metric]:
     """pearson and spearman of numbers beside the right ones [n]."""
     _, stats = libraries()
+    pearson = spearman = float("nan")  # of a single sample
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants, whose correlation is NaN
-        pearson, spearman = float(stats.pearsonr(wanted, given).statistic), float(stats.spearmanr(wanted, given).statistic)
+        if len(wanted) > 1:
+            pearson, spearman = float(stats.pearsonr(wanted, given).statistic), float(stats.spearmanr(wanted, given).statistic)
     return {"pearson": _correlation(pearson, len(wanted), 1.0), "spearman": _correlation(spearman, len(wanted), 1.06)}
 
 

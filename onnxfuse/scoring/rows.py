@@ -41,13 +41,15 @@ def open_source(data: str, split: str = "") -> Source:
     """The data set in a file or folder, or on the hub (``glue/mrpc``: a name, and what it calls a configuration).
 
     Args:
-        split: which one, of a data set of the hub; its own last one of test and validation where it is not told.
+        split: which one, of a data set of the hub, or of a folder of several; of the hub validation where it is not told.
 
     Raises:
         UsageError: nothing is there, it is empty, or in no form that is read.
         MissingExtraError: reading it needs the ``datasets`` library.
     """
     path = Path(data)
+    if (path / SPLITS).exists() and split:
+        path = path / split
     if path.is_dir():
         found = library.saved(path) if (path / INFO).exists() else _pictures(path)
     elif path.exists() or path.suffix in READERS:
@@ -155,7 +157,7 @@ def _questions(path: Path, articles: Sequence[Any]) -> Iterator[Row]:
 def _words(path: Path) -> Source:
     with door.reading(path, "text", UsageError, SAVE), path.open(encoding="utf-8-sig") as file:
         begin = list(itertools.islice(file, 100))
-    if begin and not is_tagged(begin):
+    if path.suffix == ".txt" and begin and not is_tagged(begin):
         raise UsageError(f"{path} holds texts without labels, wanted words with tags, one a line (CoNLL); {SAVE}")
 
     def rows() -> Iterator[Row]:
@@ -183,7 +185,7 @@ def _words(path: Path) -> Source:
 def _pictures(path: Path) -> Source:
     """A folder of images for each class."""
     if (path / SPLITS).exists():
-        raise UsageError(f"{path} holds splits; give the folder of one")
+        raise UsageError(f"{path} holds splits; give the folder of one, or --split")
     files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in PICTURES)
     if not files:
         raise UsageError(f"{path} holds no images in folders of classes (CLASS/NAME.png), and no data set that is known; {SAVE}")

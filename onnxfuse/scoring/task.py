@@ -91,8 +91,8 @@ class Labels:
         alike = [number for number, name in enumerate(self.names) if name.casefold() == text.casefold()]
         if not whole and len(alike) == 1:
             return alike[0]
-        if text in ("-1", "-"):
-            raise UsageError(f"{where} has no label ({text}), as those that are kept secret; give labelled data")
+        if label is None or text in ("", "-", "-1"):  # kept secret, or no two agreed on one
+            raise UsageError(f"{where} has no label ({text if label is not None else None}); leave such rows out")
         if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.names):
             return int(text)
         shown = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
@@ -116,7 +116,7 @@ def column_of(source: Source, what: str, names: Sequence[str]) -> str:
     found = next((name for name in names if name in source.columns), None)
     if found is None:
         shown = ", ".join(source.columns[:12]) or "nothing"
-        raise UsageError(f"{source.name} has no column of {what} ({', '.join(names)}); it holds {shown}")
+        raise UsageError(f"{source.name} holds {shown}, and no column of {what}; call it {' or '.join(names)}")
     return found
 
 

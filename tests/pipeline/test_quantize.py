@@ -117,7 +117,7 @@ def test_evaluate_shows_accuracy_beside_latency(cli, optimized, data):
     result = cli("evaluate", optimized, copy, "--data", data, "--rounds", 1)
     assert result.returncode == 0, result.stderr
     assert "100.00 ± " in result.stdout
-    assert "+0.00 points of accuracy, no more than chance (McNemar's test: p = 1)" in result.stdout
+    assert "+0.00 points of accuracy, no more than chance (McNemar's test of what is right: p = 1)" in result.stdout
     found = json.loads(cli("evaluate", optimized, "--data", data, "--rounds", 1, "--json").stdout)["results"][0]
     assert (found["count"], found["metrics"]["accuracy"]["value"], found["cosine"]) == (COUNT, 1.0, pytest.approx(1))
     assert found["latency"]["p50"] > 0

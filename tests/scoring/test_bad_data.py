@@ -22,15 +22,16 @@ def text(content):
 FILES = {
     "wrong columns.csv": (
         text("title,stars\na,1\n"),
-        "has no column of texts (sentence1 and sentence2, ",
-        "it holds title, stars",
+        "holds title, stars, and no column of texts; call it sentence1 and sentence2 or ",
     ),
-    "no labels.csv": (text("text,id\na,1\n"), "has no column of labels (label, labels, ", "it holds text, id"),
+    "no labels.csv": (text("text,id\na,1\n"), "holds text, id, and no column of labels; call it label or labels or "),
     "unknown.csv": (text("text,label\na,0\nb,maybe\n"), "row 2 has the label 'maybe', and the model has no, yes"),
     "too many.jsonl": (text('{"text": "a", "label": 2}\n'), "row 1 has the label '2', and the model has no, yes"),
-    "secret.tsv": (text("sentence\tlabel\na\t-1\n"), "row 1 has no label (-1), as those that are kept secret"),
-    "words.conll": (text(CONLL), "has no column of texts", "it holds tokens, tags"),
-    "words.txt": (text(CONLL), "has no column of texts", "it holds tokens, tags"),
+    "secret.tsv": (text("sentence\tlabel\na\t-1\n"), "row 1 has no label (-1); leave such rows out"),
+    "null.jsonl": (text('{"text": "a", "label": null}\n'), "row 1 has no label (None); leave such rows out"),
+    "lacking.conll": (text("EU NNP B-PER\nrejects VBZ\n"), "line 2: 'rejects VBZ' does not end with a tag"),
+    "words.conll": (text(CONLL), "holds tokens, tags, and no column of texts"),
+    "words.txt": (text(CONLL), "holds tokens, tags, and no column of texts"),
     "halved.tsv": (text("sentence\tlabel\na b\n"), "line 2: 1 fields, the first has 2"),
     "binary.csv": (lambda path: path.write_bytes(bytes(range(256)) * 4), "cannot be read as a table"),
     "empty.csv": (text(""), "holds no samples"),
@@ -73,12 +74,23 @@ def test_data_of_another_task(cli, made, tmp_path):
     (tmp_path / "odd.jsonl").write_text('{"tokens": ["a", "b"], "tags": ["O"]}\n')
     _, tagger = made("bert", "BertForTokenClassification", KINDS)
     _, reader = made("bert", "BertForQuestionAnswering", 2, pairs=True)
-    expect_one_line(cli("evaluate", tagger, "--data", tmp_path / "pairs.csv"), 2, "has no column of words (tokens, words)")
+    expect_one_line(
+        cli("evaluate", tagger, "--data", tmp_path / "pairs.csv"),
+        2,
+        "holds text, label, and no column of words; call it tokens or words",
+    )
     expect_one_line(
         cli("evaluate", tagger, "--data", tmp_path / "odd.jsonl"), 2, "row 1 has no list of words with a tag for each"
     )
-    expect_one_line(cli("evaluate", reader, "--data", tmp_path / "pairs.csv"), 2, "has no column of questions (question)")
+    expect_one_line(
+        cli("evaluate", reader, "--data", tmp_path / "pairs.csv"),
+        2,
+        "holds text, label, and no column of questions; call it question",
+    )
     expect_one_line(cli("evaluate", reader, "--data", tmp_path / "squad.json"), 2, "holds no samples")
+    asked = [{"id": "1", "question": "what " * 90, "answers": [{"text": "a", "answer_start": 0}]}]
+    (tmp_path / "long.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "a b", "qas": asked}]}]}))
+    expect_one_line(cli("evaluate", reader, "--data", tmp_path / "long.json"), 2, "row 1: the question has 360 tokens")
 
 
 def test_a_model_without_a_task_that_is_evaluated(cli, made, tmp_path):

@@ -59,6 +59,8 @@ def test_numbers():
     assert found["spearman"].value == pytest.approx(scipy.stats.spearmanr(wanted, given).statistic)
     assert found["spearman"].low < found["spearman"].value < found["spearman"].high
     assert np.isnan(metrics.of_numbers(wanted, np.ones(200))["pearson"].value)
+    assert np.isnan(metrics.of_numbers(wanted[:1], given[:1])["spearman"].value), "one sample"
+    assert metrics.of_classes(2, np.ones(1, int), np.ones(1, int))["accuracy"].value == 1, "and no warning"
 
 
 def test_a_mean():

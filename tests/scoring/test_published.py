@@ -49,8 +49,8 @@ def logits_of(source, texts, head="AutoModelForSequenceClassification"):
     return np.array(found)
 
 
-def figures(folder, data, plan=PLAN):
-    (found,) = evaluate([folder / "model.onnx"], data, plan).rows.values()
+def figures(folder, data, split=""):
+    (found,) = evaluate([folder / "model.onnx"], data, PLAN, split=split).rows.values()
     assert found.count > 0
     for metric in found.metrics.values():
         assert np.isnan(metric.low) or metric.low <= metric.value <= metric.high
@@ -79,7 +79,7 @@ def test_mrpc(made, sentences, pick, tmp_path):
     assert figures(folder, path) == pytest.approx(of_classes(labels, predicted))
 
 
-@pytest.mark.parametrize("written", ["tsv", "csv", "jsonl", "json", "parquet", "arrow", "saved", "cola"])
+@pytest.mark.parametrize("written", ["tsv", "csv", "jsonl", "json", "parquet", "arrow", "saved", "splits", "cola"])
 def test_sst2_in_every_form(made, sentences, pick, tmp_path, written):
     source, folder = made("bert", "BertForSequenceClassification", 2)
     texts = sentences[:ROWS]
@@ -98,11 +98,13 @@ def test_sst2_in_every_form(made, sentences, pick, tmp_path, written):
         table = datasets.Dataset.from_dict({"sentence": texts, "label": labels}, features=features)
         if written == "parquet":
             table.to_parquet(path)
+        elif written == "splits":
+            datasets.DatasetDict(train=table.select([0]), test=table).save_to_disk(path)
         else:
             table.save_to_disk(tmp_path / "saved")
             path = tmp_path / "saved" if written == "saved" else next((tmp_path / "saved").glob("*.arrow"))
     predicted = logits_of(source, texts).argmax(axis=1)
-    assert figures(folder, path) == pytest.approx(of_classes(labels, predicted))
+    assert figures(folder, path, "test" if written == "splits" else "") == pytest.approx(of_classes(labels, predicted))
 
 
 def test_stsb(made, sentences, pick, tmp_path):

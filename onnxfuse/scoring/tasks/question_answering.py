@@ -37,7 +37,10 @@ def answers(serving: Serving, samples: Sequence[Sample], batch: int) -> list[Ans
     found = []
     for sample in samples:
         question, context = sample.asked
-        given, nothing = candidates(serving, question, context, SEARCH)
+        try:
+            given, nothing = candidates(serving, question, context, SEARCH)
+        except UsageError as error:
+            raise UsageError(f"{sample.where}: {error}; leave it out") from error
         best = [(str(each["answer"]), float(each["score"])) for each in given]
         text, score = max(best, key=lambda each: each[1], default=("", 0.0))
         right = sample.right
