@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _loaded(data: str, load: Callable[[Any], Any]) -> Source:
         import datasets
     except ImportError as error:
         raise MissingExtraError(f"reading {data}", "eval") from error
-    with door.reading(data, "a data set", UsageError, SAVE), quiet():
+    with door.reading(data, "a data set", UsageError, SAVE), quiet(), _hushed(datasets):
         found = load(datasets)
         features = found.features or found._resolve_features().features
         kinds = {name: getattr(kind, "feature", kind) for name, kind in features.items()}  # of a list, what it is of
@@ -58,10 +59,21 @@ def _loaded(data: str, load: Callable[[Any], Any]) -> Source:
         known = [part.num_examples for part in (found.info.splits or {}).values()] if found.info.splits else []
 
     def rows() -> Iterator[Row]:
-        with door.reading(data, "a data set", UsageError, SAVE):
+        with door.reading(data, "a data set", UsageError, SAVE), _hushed(datasets):
             yield from found
 
     return Source(data, tuple(features), rows, known[0] if len(known) == 1 and known[0] else None, classes)
+
+
+@contextmanager
+def _hushed(datasets: Any) -> Iterator[None]:
+    """What fails comes as an exception, and is not logged as an error before."""
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(before)
 
 
 LABELLED = ("validation", "validation_matched", "test")
