@@ -214,7 +214,7 @@ def evaluate(
 
     Args:
         data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
-        split: of a data set of the hub.
+        split: of a folder with several, or of a data set of the hub.
         runtimes, against: as of ``benchmark``.
     """
     require_callable(progress)

@@ -204,8 +204,7 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
 
 def _usual(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     """What is opened where nothing is known of this kind of machine. Raises as ``load``."""
-    path = _best_for(Path(model), runtime)
-    graph = declared(path)
+    path, graph = _best_for(Path(model), runtime)
     settings = _settings(graph, path)
     if runtime is None and settings.runtime not in (known := runtimes()):
         raise ModelError(
@@ -218,16 +217,18 @@ def _usual(model: Path | str, threads: int | None, runtime: str | None) -> Model
     return _opened(path, graph, settings)
 
 
-def _best_for(model: Path, runtime: str | None) -> Path:
-    """The file that is opened where none is named: of a folder the best, for a runtime that was asked for of those that it
-    computes as they are meant. Raises UsageError: nothing is there."""
+def _best_for(model: Path, runtime: str | None) -> tuple[Path, ir.Model]:
+    """The file that is opened where none is named, and what it declares: of a folder the best, for a runtime that was asked for
+    of those that it computes as they are meant. Raises UsageError: nothing is there."""
     first = folders.source_file(model, *BEST)
-    if runtime is None or not model.is_dir():
-        return first
-    known = asked(runtime)
-    names = [name for name in (folders.QUANTIZED, folders.STATIC, *BEST[1:]) if name.endswith(known.suffixes)]
-    there = folders.models_in(model, names)
-    return next((path for path in there if calibrated.scheme(path) in ("", *known.integers)), first)
+    if runtime is not None and model.is_dir():
+        known = asked(runtime)
+        names = [name for name in (folders.QUANTIZED, folders.STATIC, *BEST[1:]) if name.endswith(known.suffixes)]
+        for path in folders.models_in(model, names):
+            graph = declared(path)
+            if calibrated.scheme(graph) in ("", *known.integers):
+                return path, graph
+    return first, declared(first)
 
 
 def _reopened(path: Path, settings: Settings) -> Model:

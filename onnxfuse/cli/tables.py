@@ -211,10 +211,10 @@ def figure_text(metric: Metric) -> str:
 def difference_text(name: str, scored: Scored, first: Scored) -> str:
     """How far a model's figure is from the first model's, and how likely that much is by chance."""
     points = (scored.metrics[name].value - first.metrics[name].value) * 100
-    if scored.chance is None:
+    if scored.p_value is None:
         return f"{points:+.2f} points of {name}"
-    says = "more than chance" if scored.chance < 0.05 else "no more than chance"
-    return f"{points:+.2f} points of {name}, {says} (McNemar's test of what is right: p = {scored.chance:.2g})"
+    says = "more than chance" if scored.p_value < 0.05 else "no more than chance"
+    return f"{points:+.2f} points of {name}, {says} (McNemar's test of what is right: p = {scored.p_value:.2g})"
 
 
 def tune_lines(outcome: Tuned) -> list[str]:

@@ -28,10 +28,10 @@ REAL, ROWS = 8, 8
 """Calibration batches that a calibrated int8 model is compared on, and the rows of each where its metadata does not tell."""
 
 
-def scheme(path: Path) -> str:
+def scheme(model: ir.Model) -> str:
     """Of an int8 model whether its activations' scales are "dynamic" or "static"; "" of another, or where nothing tells."""
     try:
-        known = door.parse_json(declared(path).metadata_props.get(METADATA, "{}"), METADATA)
+        known = door.parse_json(model.metadata_props.get(METADATA, "{}"), METADATA)
     except ModelError:
         return ""
     return str(known.get("scheme", "")) if isinstance(known, dict) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def evaluate(
 
     Args:
         data: of any form that ``scoring.rows`` and ``evaluation.columns`` read.
-        split: of a data set of the hub.
+        split: of a folder of several, or of a data set of the hub.
         runtimes, against: as of ``compare.compare_models``.
 
     Raises:
@@ -113,9 +114,8 @@ def evaluate(
     plan, source = plan if plan.batch else replace(plan, batch=ROWS), _rows_of(data, split)
     with atomic.scratch() as folder:
         ways, failed = _ways(paths, runtimes, against, plan, folder, progress)
-        if source is None:
-            return Evaluation(_on_arrays(ways, paths, data, plan, progress, failed), failed)
-        return Evaluation(_on_rows(ways, paths, source, plan, progress, failed), failed)
+        work = _Work(ways, paths, plan, progress, failed)
+        return Evaluation(work.on_arrays(data) if source is None else work.on_rows(source), failed)
 
 
 def _rows_of(data: Path, split: str) -> Source | None:
@@ -151,39 +151,79 @@ def _ways(
     return ways | {other.name: _Way(other.run, None, other.stored or 0) for other in others}, failed
 
 
-def _on_rows(
-    ways: dict[str, _Way],
-    paths: Sequence[Path],
-    source: Source,
-    plan: BenchmarkConfig,
-    progress: Progress,
-    failed: dict[str, str],
-) -> dict[str, Evaluated]:
-    """Labelled data of a published form. ``failed`` receives why other tools could not answer."""
-    alone = {name: _serving(way, paths) for name, way in ways.items()}
-    sizes = Sizes.common([serving.collator for serving in alone.values()])
-    models = {name: replace(serving, within=sizes) for name, serving in alone.items()}
-    first = next(iter(models.values()))
-    task, begun = task_of(first), _Begun(ways, paths, source, plan)
-    tallies = begun.tallies(list(models))
-    others = {name for name, way in ways.items() if way.path is None}
-    try:
-        tallied(models, task, source, plan.batch, progress, tallies, failed, others)
-    except KeyboardInterrupt as error:
-        if begun.keep(tallies):
-            raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
-        raise
-    models = {name: serving for name, serving in models.items() if name not in failed}
-    samples, timed = samples_of(source, task, first, plan.batch), {}
-    for name, serving in models.items():
-        feeds = list[Feeds]()
-        task.answers(_recording(first if name in others else serving, feeds), samples, plan.batch)
-        timed[name] = _on(serving.run, feeds[0])
-    timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
-    found = scores(models, task, tallies)
-    begun.forget()
-    rows = sizes.batch or plan.batch
-    return {name: Evaluated.of(found[name], timings[name], ways[name].size, rows) for name in models}
+@dataclass(frozen=True)
+class _Work:
+    """Several ways beside each other on one data set.
+
+    Args:
+        paths: the files; the first is the reference.
+        failed: receives why another tool could not answer; it is then left out.
+    """
+
+    ways: dict[str, _Way]
+    paths: Sequence[Path]
+    plan: BenchmarkConfig
+    progress: Progress
+    failed: dict[str, str]
+
+    def on_rows(self, source: Source) -> dict[str, Evaluated]:
+        """Labelled data of a published form."""
+        alone = {name: _serving(way, self.paths) for name, way in self.ways.items()}
+        sizes = Sizes.common([serving.collator for serving in alone.values()])
+        models = {name: replace(serving, within=sizes) for name, serving in alone.items()}
+        first = next(iter(models.values()))
+        task, begun = task_of(first), _Begun(self.ways, self.paths, source, self.plan)
+        tallies = begun.tallies(list(models))
+        others = {name for name, way in self.ways.items() if way.path is None}
+        try:
+            tallied(models, task, source, self.plan.batch, self.progress, tallies, self.failed, others)
+        except KeyboardInterrupt as error:
+            if begun.keep(tallies):
+                raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
+            raise
+        models = {name: serving for name, serving in models.items() if name not in self.failed}
+        samples, inputs = samples_of(source, task, first, self.plan.batch), {}
+        for name, serving in models.items():
+            fed = list[Feeds]()
+            task.answers(_recording(first if name in others else serving, fed), samples, self.plan.batch)
+            inputs[name] = fed[0]
+        timings, found = self._timed(inputs), scores(models, task, tallies)
+        begun.forget()
+        rows = sizes.batch or self.plan.batch
+        return {name: Evaluated.of(found[name], timings[name], self.ways[name].size, rows) for name in models}
+
+    def on_arrays(self, data: Path) -> dict[str, Evaluated]:
+        """The models' own inputs, or texts, with or without classes."""
+        sets = dict(zip(self.ways, datasets_for(data, [way.path or self.paths[0] for way in self.ways.values()]), strict=True))
+        predictions = {}
+        for number, (name, way) in enumerate(self.ways.items()):
+            begin, part = number / len(self.ways), 1 / len(self.ways)
+
+            def tell(
+                done: float, step: str, begin: float = begin, part: float = part, text: str = f"predicting with {name}"
+            ) -> None:
+                self.progress(text, begin + part * done, step)
+
+            try:
+                predictions[name] = predict(way.run, sets[name], self.plan.batch, tell)
+            except OnnxfuseError as error:
+                if way.path is not None:
+                    raise
+                self.failed[name] = first_line(error)
+        timings = self._timed({name: next(sets[name].batches(self.plan.batch)) for name in predictions})
+        reference, first = next(iter(predictions.items()))
+        found = {}
+        for name, given in predictions.items():
+            quality = judge(given, first, sets[name])
+            metrics, p_value = _figures(given, first, sets[name].labels)
+            scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, None if name == reference else p_value)
+            found[name] = Evaluated.of(scored, timings[name], self.ways[name].size, sets[name].rows(self.plan.batch))
+        return found
+
+    def _timed(self, inputs: Mapping[str, Feeds]) -> dict[str, benchmark.Timing]:
+        """The ways side by side, each on inputs of its own: models call theirs differently."""
+        calls = {name: partial(lambda run, feeds, _: run(feeds), self.ways[name].run, feeds) for name, feeds in inputs.items()}
+        return benchmark.measure(calls, [{}], rounds=self.plan.rounds, progress=self.progress)
 
 
 def _serving(way: _Way, paths: Sequence[Path]) -> Serving:
@@ -211,7 +251,7 @@ class _Begun:
         models = [(str(path), folders.fingerprint(path)) for path in paths]
         key = [folders.versions(), list(ways), models, _stamp(source.name), plan.batch]
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        self.path, self.source = folders.home_of(paths[0]) / f".evaluate-{digest}.npz", source
+        self.path = folders.home_of(paths[0]) / f".evaluate-{digest}.npz"
 
     def tallies(self, names: Sequence[str]) -> dict[str, Tally]:
         if not self.path.is_file():
@@ -244,41 +284,6 @@ def _stamp(data: str) -> tuple[str, int, int]:
     return (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (data, 0, 0)
 
 
-def _on_arrays(
-    ways: dict[str, _Way],
-    paths: Sequence[Path],
-    data: Path,
-    plan: BenchmarkConfig,
-    progress: Progress,
-    failed: dict[str, str],
-) -> dict[str, Evaluated]:
-    """The models' own inputs, or texts, with or without classes. ``failed`` as of ``_on_rows``."""
-    sets = dict(zip(ways, datasets_for(data, [way.path or paths[0] for way in ways.values()]), strict=True))
-    predictions = {}
-    for number, (name, way) in enumerate(ways.items()):
-        begin, part = number / len(ways), 1 / len(ways)
-
-        def tell(done: float, step: str, begin: float = begin, part: float = part, text: str = f"predicting with {name}") -> None:
-            progress(text, begin + part * done, step)
-
-        try:
-            predictions[name] = predict(way.run, sets[name], plan.batch, tell)
-        except OnnxfuseError as error:
-            if way.path is not None:
-                raise
-            failed[name] = first_line(error)
-    timed = {name: _on(ways[name].run, next(sets[name].batches(plan.batch))) for name in predictions}
-    timings = benchmark.measure(timed, [{}], rounds=plan.rounds, progress=progress)
-    reference, first = next(iter(predictions.items()))
-    found = {}
-    for name, given in predictions.items():
-        quality = judge(given, first, sets[name])
-        metrics, chance = _figures(given, first, sets[name].labels)
-        scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, None if name == reference else chance)
-        found[name] = Evaluated.of(scored, timings[name], ways[name].size, sets[name].rows(plan.batch))
-    return found
-
-
 def _figures(got: Predictions, first: Predictions, labels: np.ndarray | None) -> tuple[dict[str, Any], float | None]:
     """What is said of classes, and McNemar's test beside the first model; nothing where there are none."""
     if labels is None or any(LOGITS not in each or each[LOGITS].ndim != 2 for each in (got.batches[0][0], first.batches[0][0])):
@@ -286,8 +291,3 @@ def _figures(got: Predictions, first: Predictions, labels: np.ndarray | None) ->
     wanted, logits, other = np.asarray(labels).astype(np.int64), got.joined(LOGITS), first.joined(LOGITS)
     right, before = (each.argmax(axis=1) == wanted for each in (logits, other))
     return of_classes(logits.shape[1], wanted, logits.argmax(axis=1)), mcnemar(before, right)
-
-
-def _on(run: Runner, feeds: Feeds) -> Runner:
-    """A runner for one input of its own: models that call their inputs differently are timed side by side."""
-    return lambda _: run(feeds)

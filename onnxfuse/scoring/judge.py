@@ -80,7 +80,7 @@ class Scored:
         cosine: mean cosine of what it decides by with the first model's; None where there is nothing to compare so.
         agreement: the share of samples for which it decides as the first model does.
         count: samples.
-        chance: how likely so different a number of right answers is of a model as good as the first: McNemar's test. None of the
+        p_value: how likely so different a number of right answers is of a model as good as the first: McNemar's test. None of the
             first, and where no answer is right or wrong.
     """
 
@@ -88,7 +88,7 @@ class Scored:
     cosine: float | None
     agreement: float | None
     count: int
-    chance: float | None
+    p_value: float | None
 
     def to_json(self) -> dict[str, Any]:
         """What is not a number is null."""
@@ -98,7 +98,7 @@ class Scored:
             "cosine": self.cosine,
             "agreement": self.agreement,
             "count": self.count,
-            "chance": self.chance,
+            "p_value": self.p_value,
         }
 
 
@@ -164,9 +164,9 @@ def scores(models: Mapping[str, Serving], task: Task, tallies: Mapping[str, Tall
     found = {}
     for name, serving in models.items():
         tally = tallies[name]
-        chance = mcnemar(right[first], right[name]) if right and name != first else None
+        p_value = mcnemar(right[first], right[name]) if right and name != first else None
         agreement = tally.alike / tally.count if task.right else None
-        found[name] = Scored(task.figures(serving, kept[name]), tally.cosine, agreement, tally.count, chance)
+        found[name] = Scored(task.figures(serving, kept[name]), tally.cosine, agreement, tally.count, p_value)
     return found
 
 

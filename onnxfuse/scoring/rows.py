@@ -38,7 +38,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def open_source(data: str, split: str = "") -> Source:
-    """The data set in a file or folder, or on the hub (``glue/mrpc``: a name, and what it calls a configuration).
+    """The data set in a file or folder, or on the hub (``glue:mrpc``: a name, and what it calls a configuration).
 
     Args:
         split: which one, of a data set of the hub, or of a folder of several; of the hub validation where it is not told.
@@ -48,8 +48,8 @@ def open_source(data: str, split: str = "") -> Source:
         MissingExtraError: reading it needs the ``datasets`` library.
     """
     path = Path(data)
-    if (path / SPLITS).exists() and split:
-        path = path / split
+    if split and path.exists():
+        path = _split(path, split)
     if path.is_dir():
         found = library.saved(path) if (path / INFO).exists() else _pictures(path)
     elif path.exists() or path.suffix in READERS:
@@ -63,6 +63,16 @@ def open_source(data: str, split: str = "") -> Source:
     if found.count == 0 or next(iter(found.read()), None) is None:
         raise UsageError(f"{data} holds no samples")
     return found
+
+
+def _split(path: Path, split: str) -> Path:
+    """A folder in one that holds splits. Raises UsageError: there is none of that name, or the data have no splits."""
+    there = sorted(each.parent.name for each in path.glob(f"*/{INFO}")) if (path / SPLITS).exists() else []
+    if split not in there:
+        raise UsageError(
+            f"{path} has no split {split!r}; " + (f"choose one of {', '.join(there)}" if there else "leave --split out")
+        )
+    return path / split
 
 
 # Tables ----------------------------------------------------------------------------------------------------------

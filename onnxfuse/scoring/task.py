@@ -67,7 +67,8 @@ class Labels:
 
     Args:
         names: of each, by its number.
-        stand_for: by whole number, the names that the data's own numbers stand for; empty where they are the model's.
+        stand_for: by whole number, the names that the data's own numbers stand for; empty where they are the model's, or nobody
+            named its classes.
     """
 
     names: tuple[str, ...]
@@ -76,9 +77,10 @@ class Labels:
     @classmethod
     def of(cls, serving: Serving, theirs: Sequence[str] = ()) -> Labels:
         """Of a model; ``theirs``: the names that the data's own numbers stand for."""
-        said = _named(serving)
-        names = tuple(said.get(str(number), f"LABEL_{number}") for number in range(classes_of(serving)))
-        return cls(names, tuple(theirs) if {each.casefold() for each in theirs} <= {each.casefold() for each in names} else ())
+        said, count = _named(serving), classes_of(serving)
+        unnamed = tuple(f"LABEL_{number}" for number in range(count))  # what transformers calls classes that nobody named
+        names = tuple(said.get(str(number), unnamed[number]) for number in range(count))
+        return cls(names, () if names == unnamed else tuple(theirs))
 
     def number(self, label: Any, where: str) -> int:
         """The class that a label means: by its name, else by its number. Raises UsageError: the model has none such."""

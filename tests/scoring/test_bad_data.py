@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 
 import onnxfuse
@@ -99,6 +100,40 @@ def test_a_model_without_a_task_that_is_evaluated(cli, made, tmp_path):
     expect_one_line(
         cli("evaluate", folder, "--data", tmp_path / "pairs.csv"), 2, "was exported for fill-mask; labelled data are for "
     )
+
+
+def test_names_of_the_data_that_the_model_has_not_are_never_taken_by_their_order(cli, made, tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["yes", "never"])})
+    rows = {"text": ["a", "b"], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "d.parquet")
+    _, folder = made("bert", "BertForSequenceClassification", ["no", "yes"])
+    result = cli("evaluate", folder, "--data", tmp_path / "d.parquet")
+    expect_one_line(result, 2, "row 2 has the label 'never', and the model has no, yes")
+
+
+def test_a_split_that_is_not_there(cli, made, tmp_path):
+    _, folder = made("bert", "BertForSequenceClassification", ["no", "yes"])
+    table = datasets.Dataset.from_dict({"text": ["a"], "label": [0]})
+    datasets.DatasetDict(test=table, train=table).save_to_disk(tmp_path / "splits")
+    (tmp_path / "d.csv").write_text("text,label\na,0\n")
+    expect_one_line(cli("evaluate", folder, "--data", tmp_path / "splits"), 2, "holds splits; give the folder of one, or --split")
+    for data, split, said in (
+        ("splits", "dev", "has no split 'dev'; choose one of test, train"),
+        ("d.csv", "test", "has no split 'test'; leave --split out"),
+    ):
+        expect_one_line(cli("evaluate", folder, "--data", tmp_path / data, "--split", split), 2, said)
+
+
+def test_several_numbers_for_a_text_are_not_one(made, tmp_path):
+    """Of which only the first would be judged."""
+    _, folder = made("bert", "BertForSequenceClassification", 3, pairs=True)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": "regression"}))
+    (tmp_path / "d.csv").write_text("sentence1,sentence2,score\na,b,0.5\n")
+    with pytest.raises(UsageError, match="gives 3 numbers for a text"):
+        onnxfuse.evaluate(tmp_path / "model.onnx", tmp_path / "d.csv", rounds=1)
 
 
 def test_words_with_tags_do_not_calibrate(made, tmp_path):

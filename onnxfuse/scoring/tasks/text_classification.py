@@ -62,6 +62,10 @@ def reader(serving: Serving, source: Source) -> Reader:
         raise UsageError(f"{serving.path} gives several labels to a text (multi_label_classification), which is not evaluated")
     columns = texts_of(source)
     if _regression(serving):
+        if (count := classes_of(serving)) > 1:
+            raise UsageError(
+                f"{serving.path} gives {count} numbers for a text (regression), and data have one; it is not evaluated"
+            )
         score = column_of(source, "scores", SCORES)
         return lambda row, where: Sample(where, asked_of(row, columns, where), number_of(row, score, where))
     label = column_of(source, "labels", LABELS)
