@@ -8,6 +8,7 @@ import pytest
 
 import onnxfuse
 from onnxfuse import api, config, errors
+from onnxfuse.io.progress import silent
 from tests.pages import ROOT
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -39,7 +40,7 @@ def keywords(name: str) -> dict[str, str]:
         elif name in OPTIONS:
             taken, configs = OPTIONS[name]
             known = {field.name: field.default for kind in configs for field in fields(kind) if field.default is not MISSING}
-            found |= {key: shown(known.get(key, api.silent)) for key in taken.__annotations__}
+            found |= {key: shown(known.get(key, silent)) for key in taken.__annotations__}
         else:
             found[f"**{each.name}"] = ""
     return found

@@ -18,6 +18,8 @@ from onnxfuse.io.progress import require_callable
 from onnxfuse.pipeline import baselines, in_memory
 from onnxfuse.pipeline.baselines import Baseline
 
+Source = str | PathLike[str]
+
 
 def require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
     """Raises UsageError for an option that a verb does not have, and as ``require_callable``."""

@@ -1,7 +1,7 @@
-"""The verbs as functions, with keyword options and typed results; ``import onnxfuse`` shows them.
+"""The verbs that make models, and what opens one.
 
-Each takes what its command takes, and writes the same files. ``optimize`` and ``quantize`` also take a model in memory
-(``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same kind: what was done stands in its metadata.
+``optimize`` and ``quantize`` also take a model in memory (``onnx.ModelProto`` or ``onnx_ir.Model``), and give one of the same
+kind: what was done stands in its metadata.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import onnx_ir as ir
 
 from onnxfuse import model as models
 from onnxfuse.config import (
-    BenchmarkConfig,
     ExportConfig,
     OptimizeConfig,
     PackageConfig,
@@ -28,21 +27,17 @@ from onnxfuse.config import (
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, require_callable, silent
-from onnxfuse.pipeline import check as checking
-from onnxfuse.pipeline import compare, in_memory
-from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline import export as exporting
+from onnxfuse.pipeline import in_memory
 from onnxfuse.pipeline import optimize as optimizing
 from onnxfuse.pipeline import package as packaging
 from onnxfuse.pipeline import push as pushing
 from onnxfuse.pipeline import quantize as quantizing
-from onnxfuse.pipeline.arguments import baselines_of, files_of, on_file_or_model, path_of, require_known, runtimes_of, taken
+from onnxfuse.pipeline.arguments import Source, on_file_or_model, path_of, require_known, taken
 from onnxfuse.pipeline.export_tflite import export_tflite
 from onnxfuse.runtime import Settings
-from onnxfuse.verify.parity import Parity
 
 M = TypeVar("M", onnx.ModelProto, ir.Model)
-Source = str | PathLike[str]
 
 
 class ExportOptions(TypedDict, total=False):
@@ -196,72 +191,6 @@ def quantize(model: Any, output: Source | None = None, **options: Unpack[Quantiz
         return quantizing.quantize(QuantizeConfig(source, out, scheme, thresholds=thresholds, **given), progress)
 
     return on_file_or_model(run, model, output, (folders.OPTIMIZED, folders.MODEL), folders.QUANTIZED)
-
-
-def evaluate(
-    models: Source | Sequence[Source],
-    data: Source,
-    *,
-    split: str = "",
-    batch: int = 8,
-    threads: int = 0,
-    rounds: int = 20,
-    runtimes: Sequence[str] = ("ort",),
-    against: Sequence[str] = (),
-    progress: Progress = silent,
-) -> evaluating.Evaluation:
-    """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
-
-    Args:
-        data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
-        split: of a folder with several, or of a data set of the hub.
-        runtimes, against: as of ``benchmark``.
-    """
-    require_callable(progress)
-    config, paths, source = BenchmarkConfig(batch, threads=threads, rounds=rounds), files_of(models), path_of(data, "data")
-    runtimes, others = runtimes_of(runtimes), baselines_of(against)
-    return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
-
-
-def benchmark(
-    models: Source | Sequence[Source],
-    *,
-    batch: int = 0,
-    length: int = 0,
-    threads: int = 0,
-    rounds: int = 20,
-    real: float = 1.0,
-    runtimes: Sequence[str] = ("ort",),
-    against: Sequence[str] = (),
-    progress: Progress = silent,
-) -> compare.Comparison:
-    """Time models side by side in one interleaved run, with parity with the first.
-
-    Args:
-        batch, length: rows, and tokens in a row; 0 takes what the model does.
-        real: share of real tokens; the rest is padding.
-        against: other tools, made from the first model: see ``pipeline.baselines``.
-
-    Raises:
-        OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
-    """
-    require_callable(progress)
-    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real), runtimes_of(runtimes)
-    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=baselines_of(against), progress=progress)
-
-
-def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:
-    """Compare two models; the first is the reference. The result says whether they agree: ``passed``, ``require``.
-
-    Args:
-        kind: a row of the tolerances: exact, reassociate (float32), half (float16) or int8.
-        data: real inputs to compare on; of int8 those that it was calibrated with, when not given.
-
-    Raises:
-        OnnxfuseError: they take other inputs or give other outputs, or nothing can be compared.
-    """
-    paths = files_of([first, second])
-    return checking.check(paths[0], paths[1], kind, None if data is None else path_of(data, "data"))
 
 
 def package(

@@ -1,0 +1,79 @@
+"""The verbs that hold models against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxfuse.config import BenchmarkConfig
+from onnxfuse.io.progress import Progress, require_callable, silent
+from onnxfuse.pipeline import check as checking
+from onnxfuse.pipeline import compare
+from onnxfuse.pipeline import evaluate as evaluating
+from onnxfuse.pipeline.arguments import Source, baselines_of, files_of, path_of, runtimes_of
+from onnxfuse.verify.parity import Parity
+
+
+def evaluate(
+    models: Source | Sequence[Source],
+    data: Source,
+    *,
+    split: str = "",
+    batch: int = 8,
+    threads: int = 0,
+    rounds: int = 20,
+    runtimes: Sequence[str] = ("ort",),
+    against: Sequence[str] = (),
+    progress: Progress = silent,
+) -> evaluating.Evaluation:
+    """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
+
+    Args:
+        data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
+        split: of a folder with several, or of a data set of the hub.
+        runtimes, against: as of ``benchmark``.
+    """
+    require_callable(progress)
+    config, paths, source = BenchmarkConfig(batch, threads=threads, rounds=rounds), files_of(models), path_of(data, "data")
+    runtimes, others = runtimes_of(runtimes), baselines_of(against)
+    return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
+
+
+def benchmark(
+    models: Source | Sequence[Source],
+    *,
+    batch: int = 0,
+    length: int = 0,
+    threads: int = 0,
+    rounds: int = 20,
+    real: float = 1.0,
+    runtimes: Sequence[str] = ("ort",),
+    against: Sequence[str] = (),
+    progress: Progress = silent,
+) -> compare.Comparison:
+    """Time models side by side in one interleaved run, with parity with the first.
+
+    Args:
+        batch, length: rows, and tokens in a row; 0 takes what the model does.
+        real: share of real tokens; the rest is padding.
+        against: other tools, made from the first model: see ``pipeline.baselines``.
+
+    Raises:
+        OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
+    """
+    require_callable(progress)
+    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real), runtimes_of(runtimes)
+    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=baselines_of(against), progress=progress)
+
+
+def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:
+    """Compare two models; the first is the reference. The result says whether they agree: ``passed``, ``require``.
+
+    Args:
+        kind: a row of the tolerances: exact, reassociate (float32), half (float16) or int8.
+        data: real inputs to compare on; of int8 those that it was calibrated with, when not given.
+
+    Raises:
+        OnnxfuseError: they take other inputs or give other outputs, or nothing can be compared.
+    """
+    paths = files_of([first, second])
+    return checking.check(paths[0], paths[1], kind, None if data is None else path_of(data, "data"))
