@@ -27,8 +27,8 @@ from onnxfuse.fusions.packing import Packing
 from onnxfuse.fusions.padding_region import Region, find_region
 from onnxfuse.fusions.padding_source import Refused, Rows
 from onnxfuse.rewrite import Analysis, Op, Prover
-from onnxfuse.rewrite.driver import Line
 from onnxfuse.rewrite.graph_proof import compare, observe
+from onnxfuse.rewrite.lines import Line
 from onnxfuse.rewrite.passes import Context, Result
 from onnxfuse.rewrite.proof import Verdict
 from onnxfuse.rewrite.rule import MARK

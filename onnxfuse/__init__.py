@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxfuse.api import benchmark as benchmark
     from onnxfuse.api import check as check
+    from onnxfuse.api import diff as diff
     from onnxfuse.api import evaluate as evaluate
     from onnxfuse.api import export as export
     from onnxfuse.api import load as load
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onnxfuse.api import package as package
     from onnxfuse.api import push as push
     from onnxfuse.api import quantize as quantize
+    from onnxfuse.api import report as report
     from onnxfuse.config import BenchmarkConfig as BenchmarkConfig
     from onnxfuse.config import ExportConfig as ExportConfig
     from onnxfuse.config import OptimizeConfig as OptimizeConfig
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from onnxfuse.model import Model as Model
     from onnxfuse.verify.parity import Parity as Parity
 
-_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "push", "quantize")
+_VERBS = ("benchmark", "check", "diff", "evaluate", "export", "load", "optimize", "package", "push", "quantize", "report")
 _CONFIGS = (
     "BenchmarkConfig",
     "ExportConfig",

@@ -5,6 +5,7 @@ Each takes what its command takes, and writes the same files; a module here for 
 
 from onnxfuse.api.judge import benchmark, check, evaluate
 from onnxfuse.api.make import ExportOptions, OptimizeOptions, QuantizeOptions, export, load, optimize, package, push, quantize
+from onnxfuse.api.study import diff, report
 
 __all__ = [
     "ExportOptions",
@@ -12,6 +13,7 @@ __all__ = [
     "QuantizeOptions",
     "benchmark",
     "check",
+    "diff",
     "evaluate",
     "export",
     "load",
@@ -19,4 +21,5 @@ __all__ = [
     "package",
     "push",
     "quantize",
+    "report",
 ]

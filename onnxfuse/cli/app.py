@@ -27,6 +27,8 @@ VERBS = (
     study.ablate,
     judge.evaluate,
     study.view,
+    study.diff,
+    study.report,
     make.package,
     share.push,
     chain.run,

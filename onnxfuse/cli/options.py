@@ -178,6 +178,16 @@ PackageFolder = Annotated[Path | None, Option("-o", "--output", help="The folder
 # Of run
 DryRun = Annotated[bool, Option("--dry-run", help="Say what would be done and written; nothing is.")]
 
+# Of diff and report
+Before = Annotated[Path, Argument(metavar="A", help="The first model: an .onnx file or a folder.")]
+After = Annotated[
+    Path | None, Argument(metavar="[B]", help="The second; of a folder A its model_optimized.onnx, when not given.")
+]
+Layer = Annotated[str, Option(help="embeddings, head, or a layer's number; the first layer when not given.")]
+Page = Annotated[Path | None, Option("-o", "--output", help="The .html file; beside the model when not given.")]
+ReportFolder = Annotated[Path, Argument(metavar="DIR", help="A folder that run, export or optimize wrote.")]
+ReportData = Annotated[Path | None, Option("--data", help="Labelled samples to measure accuracy on: see evaluate.")]
+
 # Of view
 NoBrowser = Annotated[bool, Option("--no-browser", help="Only print the address.")]
 Port = Annotated[int, Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")]

@@ -1,4 +1,4 @@
-"""The verbs that look into a model: explain, ablate, tune, view.
+"""The verbs that look into a model: explain, ablate, tune, view, diff, report.
 
 What works on models is imported by the verb that needs it, so that --help and wrong usage answer at once.
 """
@@ -149,3 +149,51 @@ def view(
     show(as_json, {"path": str(path), "address": address}, address)
     sys.stdout.flush()
     viewer.wait()
+
+
+@options.examples(
+    "onnxfuse diff onnx/bert-base-cased",
+    "onnxfuse diff model.onnx model_optimized.onnx --layer 3 -o layer3.html",
+)
+def diff(
+    first: options.Before,
+    second: options.After = None,
+    layer: options.Layer = "",
+    output: options.Page = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Draw a layer of two models beside each other, coloured by the rules that made it, into one HTML file."""
+    before, after = folders.pair(first, second)
+
+    from onnxfuse.pipeline import diff as verb
+
+    out = output or after.with_name(verb.NAME)
+    with progress() as tell:
+        found = verb.diff(before, after, out, layer, tell, overwrite=overwrite)
+    counts = [f"{each.rule}: {each.before} nodes before, {each.after} after" for each in found.counts]
+    nodes = f"{found.layer}: {found.before.nodes} nodes before, {found.after.nodes} after"
+    show(as_json, {"page": str(out), **found.to_json()}, nodes, *counts, found.how, f"written: {out}")
+
+
+@options.examples(
+    "onnxfuse report onnx/bert-base-cased",
+    "onnxfuse report onnx/mine --data test.csv -o mine.html",
+)
+def report(
+    folder: options.ReportFolder,
+    data: options.ReportData = None,
+    split: options.Split = "",
+    layer: options.Layer = "",
+    output: options.Page = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write all that is known of a folder's models into one HTML file: what was done, how fast, how good, and drawings."""
+    from onnxfuse.pipeline import report as verb
+
+    out = output or folder / verb.NAME
+    with progress() as tell:
+        found = verb.report(folder, out, data, layer, tell, split=split, overwrite=overwrite)
+    missing = [f"not in it: {each}" for each in found.missing]
+    show(as_json, {"page": str(out), **found.to_json()}, *missing, f"written: {out}")

@@ -102,6 +102,15 @@ def source_file(model: Path | None, *names: str) -> Path:
     raise UsageError(f"{where} no {' and no '.join(names)}; {advice}")
 
 
+def pair(first: Path, second: Path | None) -> tuple[Path, Path]:
+    """Two models to hold against each other; of a folder its export, and what became of it. Raises as ``source_file``."""
+    if second is None:
+        if not first.is_dir():
+            raise UsageError(f"{first} is one file; give the other one too, or a folder that holds {MODEL} and {OPTIMIZED}")
+        return source_file(first, MODEL), source_file(first, OPTIMIZED)
+    return source_file(first, *RUN), source_file(second, *RUN)
+
+
 def _advice(folder: Path) -> str:
     """What to do where a folder holds no file of the names that are wanted."""
     if others := sorted(path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.onnx")):

@@ -21,7 +21,8 @@ from onnxfuse.normalize import contrib_attention, contrib_elementwise, contrib_n
 from onnxfuse.normalize.contrib_site import Parts, Site, Stays
 from onnxfuse.rewrite import Analysis, Op, pattern
 from onnxfuse.rewrite.attributes import plain
-from onnxfuse.rewrite.driver import Line, forget
+from onnxfuse.rewrite.driver import forget
+from onnxfuse.rewrite.lines import Line
 from onnxfuse.rewrite.passes import Context, Result
 
 DOMAIN = "com.microsoft"

@@ -135,6 +135,11 @@ def _hidden(graph: ir.Graph, known: _Known) -> Iterator[Finding]:
             yield Finding(f"inside {node.op_type}", "fusions", False, name, 1, seen, CONSENT, name, "export the model without it")
 
 
+def things_by_layer(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:
+    """The nodes of a graph that show what its layers do, by layer: "embeddings", "layer 0" and so on."""
+    return _layers(graph, _Known({fusion.name: fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator}))
+
+
 def _layers(graph: ir.Graph, known: _Known) -> Iterator[tuple[str, list[ir.Node]]]:
     """The nodes of interest, by layer."""
     things = [node for node in graph if known.shows(node) or known.stands_for(node)]

@@ -194,7 +194,8 @@ def _measured(outcome: Run) -> dict[str, Any]:
         name: {"file": path.name, "fingerprint": folders.fingerprint(path), "parity": outcome.parity[name].brief}
         for name, path in outcome.paths.items()
     }
-    timings = {name: each.to_json() for name, each in outcome.timings.items()}
+    first = outcome.timings[outcome.framework]
+    timings = {name: each.to_json() | {"speed": asdict(benchmark.ratio(first, each))} for name, each in outcome.timings.items()}
     return {"timings": timings, "rows": rows, "cpu": cpu(), fastest.KEY: outcome.fastest.to_json()}
 
 

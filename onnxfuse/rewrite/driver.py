@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxfuse.errors import ModelError, OnnxfuseError, one_line
 from onnxfuse.rewrite import pattern
 from onnxfuse.rewrite.analysis import Analysis
+from onnxfuse.rewrite.lines import Line
 from onnxfuse.rewrite.proof import Prover, Verdict
 from onnxfuse.rewrite.rule import Match, NoMatch, Op, Rule
 
@@ -25,23 +26,6 @@ SWEEPS = 50
 
 OFTEN = 10
 """So are those that fire this often for each node there was: what such a rule builds holds what it looks for."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A node as text: its operator, and the names of what it reads and writes."""
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @classmethod
-    def of(cls, node: ir.Node) -> Line:
-        return cls(
-            node.op_type,
-            tuple(pattern.name_of(value) for value in node.inputs if value is not None),
-            tuple(pattern.name_of(value) for value in node.outputs),
-        )
 
 
 @dataclass(frozen=True)

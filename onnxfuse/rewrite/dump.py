@@ -8,7 +8,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxfuse.errors import UsageError
-from onnxfuse.rewrite.driver import Application, Line
+from onnxfuse.rewrite.driver import Application
+from onnxfuse.rewrite.lines import Line
 
 CHANGES = "changes.txt"
 """The list of what each rewrite changed."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 
+import numpy as np
 import pytest
 import typer
 
@@ -36,6 +37,8 @@ VERBS = {
     "check": lambda at: [("check", at / "run", at / "run" / folders.QUANTIZED, "--kind", "exact", "--junit", at / "c.xml")],
     "benchmark": lambda at: [("benchmark", at / "run", "--plot", at / "b.svg")],
     "ablate": lambda at: [("ablate", at / "run", "--plot", at / "a.svg")],
+    "diff": lambda at: [("diff", at / "run", "-o", at / "d.html")],
+    "report": lambda at: [("report", at / "run", "-o", at / "r.html", "--data", at / "data.npz")],
     "package": lambda at: [("package", at / "run", "--for", name, "-o", at / "packages" / name) for name in layouts.layouts()],
 }
 READERS = {"explain", "evaluate", "doctor", "view", "push"}
@@ -53,6 +56,8 @@ def odd(bert_export, tmp_path, monkeypatch):
     for name in ("config.json", "tokenizer_config.json"):
         path = at / "checkpoint" / name
         path.write_text(json.dumps(json.loads(path.read_text()) | {"_name_or_path": str(at), "name_or_path": str(at)}))
+    ids = np.arange(5, 45).reshape(4, 10)
+    np.savez(at / "data.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
     return at
 
 
@@ -72,7 +77,7 @@ def test_what_verbs_write_holds_no_path_of_this_machine(cli, odd, tmp_path, monk
     assert codes == {verb: [0] for verb in VERBS} | {"optimize": [0, 6], "check": [5], "package": [0] * len(layouts.layouts())}
     written = [path for path in odd.rglob("*") if path.is_file() and odd / "checkpoint" not in path.parents]
     names = {path.relative_to(odd).as_posix() for path in written}
-    assert {"run/onnxfuse.json", "failed.xml", "c.xml", "q.svg", "b.svg", "a.svg", "tuned.json"} <= names
+    assert {"run/onnxfuse.json", "failed.xml", "c.xml", "q.svg", "b.svg", "a.svg", "d.html", "r.html", "tuned.json"} <= names
     assert any(name.startswith("dump/") for name in names)
     marks = [mark.encode() for mark in (ODD, tmp_path.name, json.dumps(str(odd))[1:-1])]
     assert not [path for path in written if any(mark in path.read_bytes() for mark in marks)]

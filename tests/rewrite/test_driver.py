@@ -4,7 +4,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.rewrite import NoMatch, Rule, Trace, rewrite
-from onnxfuse.rewrite.driver import CONSENT, Line, nearest_miss
+from onnxfuse.rewrite.driver import CONSENT, nearest_miss
+from onnxfuse.rewrite.lines import Line
 from tests.conftest import analysis_of, assert_same, ops, parse
 
 
