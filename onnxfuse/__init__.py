@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxfuse.api import load as load
     from onnxfuse.api import optimize as optimize
     from onnxfuse.api import package as package
+    from onnxfuse.api import profile as profile
     from onnxfuse.api import push as push
     from onnxfuse.api import quantize as quantize
     from onnxfuse.config import BenchmarkConfig as BenchmarkConfig
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from onnxfuse.model import Model as Model
     from onnxfuse.verify.parity import Parity as Parity
 
-_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "push", "quantize")
+_VERBS = ("benchmark", "check", "evaluate", "export", "load", "optimize", "package", "profile", "push", "quantize")
 _CONFIGS = (
     "BenchmarkConfig",
     "ExportConfig",
