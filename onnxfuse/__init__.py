@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxfuse.api import load as load
     from onnxfuse.api import optimize as optimize
     from onnxfuse.api import package as package
+    from onnxfuse.api import profile as profile
     from onnxfuse.api import push as push
     from onnxfuse.api import quantize as quantize
     from onnxfuse.api import report as report
@@ -56,7 +57,20 @@ if TYPE_CHECKING:
     from onnxfuse.model import Model as Model
     from onnxfuse.verify.parity import Parity as Parity
 
-_VERBS = ("benchmark", "check", "diff", "evaluate", "export", "load", "optimize", "package", "push", "quantize", "report")
+_VERBS = (
+    "benchmark",
+    "check",
+    "diff",
+    "evaluate",
+    "export",
+    "load",
+    "optimize",
+    "package",
+    "profile",
+    "push",
+    "quantize",
+    "report",
+)
 _CONFIGS = (
     "BenchmarkConfig",
     "ExportConfig",

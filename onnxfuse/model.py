@@ -158,7 +158,7 @@ class Model:
         return _reopened, (self.path.absolute(), self.settings)
 
 
-BEST = (folders.QUANTIZED, folders.OPTIMIZED, folders.MODEL, folders.IR_QUANTIZED, folders.IR)
+BEST = (*folders.OPENED, folders.IR_QUANTIZED, folders.IR)
 """The files of a folder, of which the first that is there is opened."""
 
 METADATA = "onnxfuse"
@@ -197,7 +197,7 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
             path = Path(model) / known.file
             settings = known.settings if threads is None else replace(known.settings, threads=threads)
             graph = declared(path)
-            _settings(graph, path)  # its target's operators must be here
+            settings_of(graph, path)  # its target's operators must be here
             return replace(_opened(path, graph, settings), why=why)
     return replace(_usual(model, threads, runtime), why=why)
 
@@ -205,7 +205,7 @@ def _load(model: Path | str, threads: int | None, runtime: str | None) -> Model:
 def _usual(model: Path | str, threads: int | None, runtime: str | None) -> Model:
     """What is opened where nothing is known of this kind of machine. Raises as ``load``."""
     path, graph = _best_for(Path(model), runtime)
-    settings = _settings(graph, path)
+    settings = settings_of(graph, path)
     if runtime is None and settings.runtime not in (known := runtimes()):
         raise ModelError(
             f"{path}: its metadata {METADATA!r} has {settings.runtime!r:.80} as runtime, and there is none of that name; choose "
@@ -234,7 +234,7 @@ def _best_for(model: Path, runtime: str | None) -> tuple[Path, ir.Model]:
 def _reopened(path: Path, settings: Settings) -> Model:
     """A pickled model. Raises as ``load``: its file must be there, and its target's operators in a folder that is known here."""
     graph = declared(path)
-    _settings(graph, path)
+    settings_of(graph, path)
     return _opened(path, graph, settings)
 
 
@@ -266,8 +266,8 @@ _INHERITED: list[Runner] = []
 """Of a forked child: its parent's runners. Taking one down would wait for threads that are not there."""
 
 
-def _settings(model: ir.Model, path: Path) -> Settings:
-    """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize."""
+def settings_of(model: ir.Model, path: Path) -> Settings:
+    """What the model's target opens it with; target cpu's for a model that onnxfuse did not optimize. Raises ModelError."""
     wrong = f"its metadata {METADATA!r}"
     try:
         known = door.parse_json(model.metadata_props.get(METADATA, "{}"), wrong)

@@ -5,7 +5,7 @@ Each takes what its command takes, and writes the same files; a module here for 
 
 from onnxfuse.api.judge import benchmark, check, evaluate
 from onnxfuse.api.make import ExportOptions, OptimizeOptions, QuantizeOptions, export, load, optimize, package, push, quantize
-from onnxfuse.api.study import diff, report
+from onnxfuse.api.study import diff, profile, report
 
 __all__ = [
     "ExportOptions",
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "optimize",
     "package",
+    "profile",
     "push",
     "quantize",
     "report",

@@ -25,6 +25,7 @@ VERBS = (
     judge.benchmark,
     study.tune,
     study.ablate,
+    study.profile,
     judge.evaluate,
     study.view,
     study.diff,

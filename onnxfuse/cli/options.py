@@ -131,10 +131,14 @@ Retype = Annotated[bool, Option("--retype", help="Bring an int8 model to the fas
 # Of measurements and comparisons
 Threads = Annotated[int, Option(min=0, max=THREADS, help="Threads for every runtime; 0 takes all cores.")]
 TunedThreads = Annotated[int, Option("--threads", min=0, max=THREADS, help="Threads for one call; 0 tunes them too.")]
+ItsThreads = Annotated[
+    int, Option("--threads", min=0, max=THREADS, help="Threads for one call; 0 takes what the model's target says.")
+]
 Batch = Annotated[int | None, Option(min=1, max=BATCH, help="Rows in a batch; 1, or as the model takes, when not given.")]
 Length = Annotated[int | None, Option(min=1, max=LENGTH, help="Tokens in a row; 128, or as the model takes, when not given.")]
 Rows = Annotated[int, Option("--batch", min=1, max=BATCH, help="Rows in a batch.")]
 Rounds = Annotated[int, Option(min=1, max=ROUNDS, help="Timed rounds.")]
+CountedRounds = Annotated[int, Option("--rounds", min=1, max=ROUNDS, help="Calls that count, after some that do not.")]
 RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
 Runtimes = Annotated[
     list[str] | None, Option("--runtime", help="ort, or another, such as openvino or openvino-bf16; repeatable.")
@@ -147,6 +151,7 @@ Against = Annotated[
 ]
 Precisions = Annotated[list[str] | None, Option("--precision", help="fp32, int8 or int8-static: what may be chosen; repeatable.")]
 TunedFile = Annotated[Path | None, Option("-o", "--output", help="The target file; tuned.json beside the model when not given.")]
+Beside = Annotated[Path | None, Option("--against", help="Another folder or .onnx file, profiled side by side.")]
 First = Annotated[Path, Argument(help="The reference: a folder or an .onnx file.")]
 Second = Annotated[Path, Argument(help="The model in question.")]
 Kind = Annotated[str, Option(help="Tolerance: exact, reassociate (float32), half (float16) or int8.")]

@@ -1,4 +1,4 @@
-"""Thresholds with intervals, and curves over a count, as .svg, .png or .pdf."""
+"""Bars with intervals, bars side by side, and curves over a count, as .svg, .png or .pdf."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from onnxfuse.io import atomic
 from onnxfuse.io.ours import Replaceable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from onnxfuse.pipeline.ablation import Result
@@ -113,6 +114,54 @@ def curves(counts: Sequence[int], content: Mapping[str, Sequence[float]], path: 
         panels[0].set_title(title, loc="left")
         panels[-1].set_xlabel(label)
         panels[-1].set_xticks(counts)
+
+
+Shares = Sequence[tuple[float, float] | None]
+"""Of each model in turn a value with its share of the whole; None of one that has none."""
+
+
+def panels(content: Mapping[str, Sequence[tuple[str, Shares]]], path: Path, *, title: str, names: Sequence[str]) -> None:
+    """Draw one panel for each entry of ``content`` below each other: rows from top to bottom, in each a bar for each model.
+
+    Args:
+        content: by what the panel shows, the rows by name.
+        names: of the models, for the legend; empty where there is one. The first panel's longest rows stand on top.
+
+    Raises:
+        As ``bars``.
+    """
+    models = max(len(names), 1)
+    colors = (OURS,) if models == 1 else (OTHERS, OURS)
+    rows = [len(each) for each in content.values()]
+    with _figure(path, height=sum(rows) * (0.12 + 0.19 * models) + 1.8) as figure:
+        from matplotlib.patches import Patch
+
+        figure.suptitle(title, x=0.01, ha="left")
+        axes_of = figure.subplots(len(content), 1, squeeze=False, height_ratios=[each + 1 for each in rows])[:, 0]
+        for axes, (label, each) in zip(axes_of, content.items(), strict=True):
+            _draw_rows(axes, each, colors)
+            axes.set_title(label, loc="left", fontsize="medium")
+        if names:  # rows get shorter downwards: there is room
+            axes_of[0].legend([Patch(color=color) for color in colors], list(names), loc="lower right")
+
+
+def _draw_rows(axes: Axes, rows: Sequence[tuple[str, Shares]], colors: Sequence[str]) -> None:
+    """Rows of bars with their values and shares, the first on top."""
+    thick = 0.8 / len(colors)
+    longest = max((value[0] for _, values in rows for value in values if value is not None), default=0.0) or 1.0
+    for at, color in enumerate(colors):
+        for row, (_, values) in enumerate(rows):
+            place, value = row + (at - (len(colors) - 1) / 2) * thick, values[at]
+            text = "\N{EM DASH}"
+            if value is not None:
+                axes.barh(place, value[0], height=thick * 0.92, color=color)
+                text = f"{value[0]:{'#.3g' if 0 < value[0] < 1000 else '.0f'}}  ({value[1]:.1%})"
+            axes.text((0.0 if value is None else value[0]) + 0.01 * longest, place, text, va="center", fontsize="small")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_xlim(0, 1.25 * longest)
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def comparison(outcome: Comparison, path: Path, title: str) -> None:

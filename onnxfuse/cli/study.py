@@ -1,4 +1,4 @@
-"""The verbs that look into a model: explain, ablate, tune, view, diff, report.
+"""The verbs that look into a model: explain, profile, ablate, tune, view, diff, report.
 
 What works on models is imported by the verb that needs it, so that --help and wrong usage answer at once.
 """
@@ -76,6 +76,39 @@ def ablate(
         "results": [result.to_json() for result in outcome.results],
     }
     show(as_json, found, tables.ablation_table(outcome.results, title))
+
+
+@options.examples(
+    "onnxfuse profile onnx/bert-base-cased --length 128 --plot time.svg",
+    "onnxfuse profile onnx/bert-base-cased/model.onnx --against onnx/bert-base-cased/model_optimized.onnx",
+)
+def profile(
+    model: options.Model = None,
+    against: options.Beside = None,
+    batch: options.Batch = None,
+    length: options.Length = None,
+    real: options.RealShare = 1.0,
+    threads: options.ItsThreads = 0,
+    rounds: options.CountedRounds = 20,
+    plot: options.Plot = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Say where a model's time goes in ONNX Runtime, by operator and by layer; of two models, side by side."""
+    for given in (model, *(() if against is None else (against,))):
+        folders.source_file(given, *folders.OPENED)
+
+    from onnxfuse.cli import plots, profiles
+    from onnxfuse.pipeline import profiling
+
+    if plot is not None:
+        plots.require_place(plot, overwrite=overwrite)
+    with progress() as tell:
+        outcome = profiling.profile(model, against, BenchmarkConfig(batch or 0, length or 0, threads, rounds, real), tell)
+    if plot is not None:
+        profiles.profile_plot(outcome, plot)
+    *models, title = profiles.titles(outcome)
+    show(as_json, outcome.to_json(), *models, *profiles.profile_tables(outcome, title))
 
 
 @options.examples(

@@ -21,6 +21,9 @@ MODEL, OPTIMIZED, QUANTIZED, RECORD = "model.onnx", "model_optimized.onnx", "mod
 IR, IR_QUANTIZED = "openvino_model.xml", "openvino_model_quantized.xml"
 """In OpenVINO's own format, as optimum-intel and the hub call them."""
 
+OPENED = (QUANTIZED, OPTIMIZED, MODEL)
+"""Of a folder's ONNX files, the first that is there is opened."""
+
 RUN = (MODEL, IR)
 """What stands for a folder where a model is run and nothing made of it."""
 

@@ -6,6 +6,7 @@ against each other by the names of what they write.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,7 @@ from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.model import METADATA
 from onnxfuse.optimizer import fuse
-from onnxfuse.pipeline.layers import EMBEDDINGS, by_layer, in_order
+from onnxfuse.pipeline.layers import AFTER, BEFORE, homes
 from onnxfuse.rewrite.analysis import Analysis, Dim
 from onnxfuse.rewrite.lines import Line, sizes
 from onnxfuse.runtime.sessions import infer
@@ -145,7 +146,7 @@ def compare(first: Path, second: Path, layer: str = "") -> Difference:
     before, after = (_Side.of(path) for path in (first, second))
     found, how = _origins(before, after, first, second)
     before.follow(after, found)
-    layers = in_order(after.layers.values())
+    layers = _in_order(after.layers.values())
     name = _chosen(layer, layers, second)
     left, right = before.lines(name), after.lines(name)
     there = {output for line in after.all for output in line.outputs}
@@ -167,10 +168,18 @@ def compare(first: Path, second: Path, layer: str = "") -> Difference:
     )
 
 
+def _in_order(layers: Iterable[str]) -> list[str]:
+    """Names of layers, once, in the model's order."""
+    place = {BEFORE: -1, AFTER: math.inf}
+    return sorted(
+        set(layers), key=lambda name: place.get(name, float(name.rpartition(" ")[2]) if name[-1].isdigit() else math.inf)
+    )
+
+
 def _chosen(layer: str, layers: list[str], path: Path) -> str:
     wanted = f"layer {layer}" if layer.isdigit() else layer
     if not wanted:
-        return next((name for name in layers if name.startswith("layer ")), layers[0] if layers else EMBEDDINGS)
+        return next((name for name in layers if name.startswith("layer ")), layers[0] if layers else BEFORE)
     if wanted not in layers:
         raise UsageError(f"{path} has no {wanted!r}; choose one of {', '.join(name.removeprefix('layer ') for name in layers)}")
     return wanted
@@ -192,7 +201,7 @@ class _Side:
         require_harmless(path)
         with blaming(path):
             catalog.architecture(catalog.model_type(model, config, None)).name_inputs(model)
-            layers = {_written(node): layer for node, layer in by_layer(model.graph).items()}
+            layers = {_written(node): layer for node, layer in homes(model.graph).items()}
             return cls(model, config, [Line.of(node) for node in model.graph], _shapes(model), layers)
 
     def follow(self, after: _Side, found: Origins | None) -> None:

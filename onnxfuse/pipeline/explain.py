@@ -1,14 +1,12 @@
 """Say of each layer what was fused, and where the nearest match stopped for what was not.
 
-A layer begins at its attention. A norm that only the projections of the next attention read belongs to that one (ViT's first
-norm); what comes before the first layer is the embeddings. What is not fused is found by the operators that its fusion names as
-anchors.
+``layers`` says where a layer begins. What is not fused is found by the operators that its fusion names as anchors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ from onnxfuse.catalog import model_type
 from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.normalize.contrib import STAYS
-from onnxfuse.optimizer import canonical, fuse, left_out, ordered, select, stands_for
-from onnxfuse.rewrite import Analysis, Fusion, Rule
+from onnxfuse.optimizer import canonical, fuse, left_out, select
+from onnxfuse.pipeline.layers import ATTENTION, Known, counted_things, layers
+from onnxfuse.rewrite import Analysis, Rule
 from onnxfuse.rewrite.driver import CONSENT, nearest_miss
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.rewrite.pattern import Miss
@@ -29,9 +28,6 @@ from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.runtime.trial import require_harmless
 from onnxfuse.targets import Target
 from onnxfuse.verify.opened import blaming
-
-LEADS, LAYER = "layer_norm", "attention"
-"""The fusions of what may stand before a layer's attention and belong to it, and of attention."""
 
 REACH = 12
 """How many nodes after its anchor the last node of a fusion may be: a norm has 6, attention 3, Gelu 4; exporters add some."""
@@ -78,29 +74,6 @@ class Finding:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """The fusions of things to count, by the operator that they make and by the anchors of what was not made."""
-
-    fusions: Mapping[str, Fusion]
-
-    def of(self, operator: str) -> list[Fusion]:
-        """The fusions that make an operator; those that ask more of it come last."""
-        made = [fusion for fusion in self.fusions.values() if fusion.operator == operator]
-        return sorted(made, key=lambda fusion: fusion.condition is not None)
-
-    def at(self, anchor: str) -> list[Fusion]:
-        """The fusions that an operator would have been part of."""
-        return [fusion for fusion in self.fusions.values() if anchor in fusion.anchors]
-
-    def shows(self, node: ir.Node) -> bool:
-        """Whether a node is of a thing, or a sign of one that was not made."""
-        return not node.domain and bool(self.of(node.op_type) or self.at(node.op_type))
-
-    def stands_for(self, node: ir.Node) -> Fusion | None:
-        return stands_for(node, self.fusions.values())
-
-
 def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Finding]:
     """Fuse ``model`` in place, up to standard operators, and say what became of each layer.
 
@@ -113,17 +86,17 @@ def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Fi
     context = Context(compute, infer)
     canonical(model, target, select(target, frozenset(), frozenset()), context)
     analysis = context.analysis(model)
-    counted = {fusion.name: fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator}
-    known = _Known({name: fusion for name, fusion in counted.items() if not left_out(fusion, target)})
-    things = [name for name in things if name in known.fusions or name not in counted]
+    every = counted_things()
+    known = Known({name: fusion for name, fusion in every.items() if not left_out(fusion, target)})
+    things = [name for name in things if name in known.fusions or name not in every]
     findings: list[Finding] = []
-    for layer, nodes in _layers(model.graph, known):
+    for layer, nodes in layers(model.graph, known):
         here = [finding for node in nodes for finding in _findings(layer, node, known, analysis)]
         findings += [*_once(here), *_absent(layer, here, things, known)]
     return [*findings, *_hidden(model.graph, known)]
 
 
-def _hidden(graph: ir.Graph, known: _Known) -> Iterator[Finding]:
+def _hidden(graph: ir.Graph, known: Known) -> Iterator[Finding]:
     """Operators with bodies that hold what would be fused outside of them."""
     for node in graph:
         bodies = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
@@ -135,35 +108,6 @@ def _hidden(graph: ir.Graph, known: _Known) -> Iterator[Finding]:
             yield Finding(f"inside {node.op_type}", "fusions", False, name, 1, seen, CONSENT, name, "export the model without it")
 
 
-def things_by_layer(graph: ir.Graph) -> Iterator[tuple[str, list[ir.Node]]]:
-    """The nodes of a graph that show what its layers do, by layer: "embeddings", "layer 0" and so on."""
-    return _layers(graph, _Known({fusion.name: fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator}))
-
-
-def _layers(graph: ir.Graph, known: _Known) -> Iterator[tuple[str, list[ir.Node]]]:
-    """The nodes of interest, by layer."""
-    things = [node for node in graph if known.shows(node) or known.stands_for(node)]
-    layers: list[list[ir.Node]] = [[]]
-    for at, node in enumerate(things):
-        led = len(layers) > 1 and len(layers[-1]) == 1 and _leads(layers[-1][0], known)
-        leads = at + 1 < len(things) and _attends(things[at + 1], known) and _leads(node, known)
-        if leads or (_attends(node, known) and not led):
-            layers.append([])
-        layers[-1].append(node)
-    for number, nodes in enumerate(layers):
-        yield f"layer {number - 1}" if number else "embeddings", nodes
-
-
-def _attends(node: ir.Node, known: _Known) -> bool:
-    attention = known.fusions[LAYER]
-    return known.stands_for(node) is attention or node.op_type == attention.operator or node.op_type in attention.anchors
-
-
-def _leads(norm: ir.Node, known: _Known) -> bool:
-    """Whether a norm is there for projections alone, and no residual reads it."""
-    return known.fusions[LEADS].made(norm) and {user.op_type for user, _ in norm.outputs[0].uses()} == {"MatMul"}
-
-
 def _once(findings: list[Finding]) -> list[Finding]:
     """Without what was found twice from two anchors of one thing (a norm has two means)."""
     kept: dict[Any, Finding] = {}
@@ -172,7 +116,7 @@ def _once(findings: list[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _findings(layer: str, node: ir.Node, known: _Known, analysis: Analysis) -> Iterator[Finding]:
+def _findings(layer: str, node: ir.Node, known: Known, analysis: Analysis) -> Iterator[Finding]:
     name = node.outputs[0].name or ""
     if (fusion := known.stands_for(node)) is not None:
         own = f"{node.domain}.{node.op_type}"
@@ -191,7 +135,7 @@ def _findings(layer: str, node: ir.Node, known: _Known, analysis: Analysis) -> I
             yield Finding(layer, fusion.name, False, name, 1, what, CONSENT, where, MEANT)
             continue
         near = _nearest(fusion.rules, _downstream(node), node, analysis)
-        if fusion.name == LAYER or (near is not None and near[1] and near[0].matched > 1):
+        if fusion.name == ATTENTION or (near is not None and near[1] and near[0].matched > 1):
             yield _missed(layer, fusion.name, name, near)
 
 
@@ -233,7 +177,7 @@ def _missed(layer: str, fusion: str, at: str, near: tuple[Miss, bool] | None) ->
     return Finding(layer, fusion, False, at, miss.matched, miss.seen, miss.wanted, miss.where, advice)
 
 
-def _absent(layer: str, here: list[Finding], things: Collection[str], known: _Known) -> Iterator[Finding]:
+def _absent(layer: str, here: list[Finding], things: Collection[str], known: Known) -> Iterator[Finding]:
     """What every layer is expected to have, and this one does not show at all."""
     if layer == "embeddings":
         return

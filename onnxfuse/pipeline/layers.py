@@ -1,65 +1,203 @@
-"""Which layer each node of a model belongs to: what ``explain`` looks for by what it is, the others by their neighbours."""
+"""Where the layers of an encoder begin and end in a graph, fused or not, in normal form or as a runtime wrote it.
+
+A layer begins at its attention. A norm that only the projections of the next attention read belongs to that one (ViT's first
+norm); what comes before the first layer is the embeddings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxfuse.pipeline.explain import things_by_layer
+from onnxfuse import catalog
+from onnxfuse.optimizer import ordered, stands_for
+from onnxfuse.rewrite import Fusion
 
-EMBEDDINGS, HEAD = "embeddings", "head"
+NORM, ATTENTION = "layer_norm", "attention"
+"""The fusions of what may stand before a layer's attention and belong to it, and of attention."""
+
+BEFORE, AFTER, OTHER = "embeddings", "head", "other"
+"""What stands before the first layer, behind the last one, and where no layer can be told."""
+
+NUMBERED = re.compile(r"(?:^|[./_])(?:layers?|blocks?|h)[./_](\d+)(?=[./_]|$)")
+"""In a name of a checkpoint's module, the number of its layer."""
+
+SIZES = ("Shape", "Size")
+"""Operators that read no numbers: exporters have them where a tensor is at hand, and use what they tell much later."""
+
+REACH = 4
+"""How many nodes after a softmax the product with the values may be: roundings, a guard against rows without keys."""
 
 
-def by_layer(graph: ir.Graph) -> dict[ir.Node, str]:
-    """The layer of every node of a graph, in the graph's order: "embeddings", "layer 0", ..., "head".
+@dataclass(frozen=True)
+class Known:
+    """The fusions of things to count, by the operator that they make and by the anchors of what was not made."""
 
-    A node between two layers belongs to the later one, as projections in front of attention do; what adds two values that
-    change, a residual, to the earlier one. What several layers read and no layer made (a mask) belongs to what is before
-    all of them. Behind the last thing of the last layer there is the head.
+    fusions: Mapping[str, Fusion]
+
+    def of(self, operator: str) -> list[Fusion]:
+        """The fusions that make an operator; those that ask more of it come last."""
+        made = [fusion for fusion in self.fusions.values() if fusion.operator == operator]
+        return sorted(made, key=lambda fusion: fusion.condition is not None)
+
+    def at(self, anchor: str) -> list[Fusion]:
+        """The fusions that an operator would have been part of."""
+        return [fusion for fusion in self.fusions.values() if anchor in fusion.anchors]
+
+    def shows(self, node: ir.Node) -> bool:
+        """Whether a node is of a thing, or a sign of one that was not made."""
+        return not node.domain and bool(self.of(node.op_type) or self.at(node.op_type))
+
+    def stands_for(self, node: ir.Node) -> Fusion | None:
+        return stands_for(node, self.fusions.values())
+
+    def attends(self, node: ir.Node) -> bool:
+        """Whether a node is attention, or the sign of one that was not fused."""
+        attention = self.fusions[ATTENTION]
+        return self.stands_for(node) is attention or node.op_type == attention.operator or node.op_type in attention.anchors
+
+    def leads(self, norm: ir.Node) -> bool:
+        """Whether a norm is there for projections alone, and no residual reads it."""
+        return self.fusions[NORM].made(norm) and {user.op_type for user, _ in norm.outputs[0].uses()} == {"MatMul"}
+
+
+def counted_things() -> dict[str, Fusion]:
+    """The fusions of what is counted, in order, by name."""
+    return {fusion.name: fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator}
+
+
+def layers(graph: ir.Graph, known: Known) -> Iterator[tuple[str, list[ir.Node]]]:
+    """The nodes of interest, by layer."""
+    things = [node for node in graph if known.shows(node) or known.stands_for(node)]
+    found: list[list[ir.Node]] = [[]]
+    for at, node in enumerate(things):
+        led = len(found) > 1 and len(found[-1]) == 1 and known.leads(found[-1][0])
+        leads = at + 1 < len(things) and known.attends(things[at + 1]) and known.leads(node)
+        if leads or (known.attends(node) and not led):
+            found.append([])
+        found[-1].append(node)
+    for number, nodes in enumerate(found):
+        yield named(number - 1), nodes
+
+
+def named(number: int) -> str:
+    """A layer by its number; -1 is what comes before the first."""
+    return BEFORE if number < 0 else f"layer {number}"
+
+
+def homes(graph: ir.Graph) -> dict[ir.Node, str]:
+    """The layer of every node of a graph, which may hold what no rule knows: also the embeddings, and the head.
+
+    What every way to the outputs leads through one attention is of its layer: its projections, the norm before these. What comes
+    after an attention is of its layer up to the next one. The head is what follows the last layer's counterpart of the end of
+    the layer before, and what nothing else reads; of one layer alone it is not told apart.
+    Without any attention, names of modules tell, in the names of nodes, values or weights; where these do not, the layer is
+    "other".
     """
-    groups = list(things_by_layer(graph))
-    known = {node: number for number, (_, nodes) in enumerate(groups) for node in nodes}
-    nodes, last = list(graph), len(groups) - 1
-    lowest = dict[ir.Node, int]()
-    for node in nodes:
-        before = [lowest[maker] for maker in _makers(node) if maker in lowest]
-        lowest[node] = known.get(node, max(before, default=0))
-    highest = dict[ir.Node, int]()
-    for node in reversed(nodes):
-        after = [highest[user] for value in node.outputs for user, _ in value.uses() if user in highest]
-        apart = lowest[node] == 0 and len(set(after)) > 1
-        highest[node] = known.get(node, 0 if apart else min(after, default=last))
-    found, behind = dict[ir.Node, str](), _behind(nodes, known, last) if last else set()
-    for node in nodes:
-        residual = node.op_type in ("Add", "Sum") and len(_makers(node)) > 1
-        number = known.get(node, lowest[node] if residual else highest[node])
-        found[node] = HEAD if node in behind else groups[number][0]
-    return found
+    known = Known(counted_things())
+    softmaxes = [node for node in graph if node.op_type.endswith("Softmax")]  # those in integers, too
+    attending = {node for node in graph if known.attends(node)} - {*softmaxes} | {_weighing(node) for node in softmaxes}
+    marks = [node for node in graph if node in attending]
+    if not marks:
+        return {node: _by_name(node) for node in graph}
+    sources = {node: [*_sources(node)] for node in graph}
+    behind, towards = _behind(sources, marks), _towards(sources, marks)
+    level = {node: at if at >= 0 else behind[node] - 1 for node, at in towards.items()}
+    for node in graph:  # nothing is of an earlier layer than what it reads
+        level[node] = max([level[node], *(level[source] for source in sources[node])])
+    count = len(marks)
+    before = [node for node in graph if level[node] == behind[node] - 1 == count - 2 and towards[node] < 0]
+    level |= dict.fromkeys(_rest(before, [node for node in graph if behind[node] == count]), count)
+    read = {source for each in sources.values() for source in each}
+    elsewhere = {node: any(value.is_graph_output() for value in node.outputs) for node in graph}
+    for node in reversed(graph):
+        if behind[node] < count and node in read and not elsewhere[node]:
+            level[node] = count
+        for source in sources[node]:
+            elsewhere[source] |= level[node] < count
+    return {node: AFTER if level[node] == count else named(level[node]) for node in graph}
 
 
-def in_order(layers: Iterable[str]) -> list[str]:
-    """Names of layers, once, as the model has them: "embeddings", "layer 0", ..., "head"."""
+def _weighing(softmax: ir.Node) -> ir.Node | None:
+    """The product of what a softmax gives with the values, where attention ends; None of a classifier's softmax."""
+    values = list(softmax.outputs)
+    for _ in range(REACH):
+        users = [user for value in values for user, _ in value.uses()]
+        for user in users:
+            if _is_linear(user) and all(value is None or value.producer() is not None for value in user.inputs[:2]):
+                return user
+        values = [value for user in users if not _is_linear(user) for value in user.outputs]
+    return None
 
-    def place(name: str) -> tuple[int, int]:
-        return (0, 0) if name == EMBEDDINGS else (2, 0) if name == HEAD else (1, int(name.rpartition(" ")[2]))
 
-    return sorted(set(layers), key=place)
-
-
-def _makers(node: ir.Node) -> list[ir.Node]:
-    return [maker for value in node.inputs if value is not None and (maker := value.producer()) is not None]
+def _is_linear(node: ir.Node) -> bool:
+    return any(word in node.op_type for word in ("MatMul", "Gemm", "Einsum"))
 
 
-def _behind(nodes: list[ir.Node], known: dict[ir.Node, int], last: int) -> set[ir.Node]:
-    """What reads nothing of the last layer's things but their end, and comes before none of them."""
-    things = {node for node, number in known.items() if number == last}
-    before = set(things)
-    for node in reversed(nodes):
-        if any(user in before for value in node.outputs for user, _ in value.uses()):
-            before.add(node)
-    after = set(things)
-    for node in nodes:
-        if any(maker in after for maker in _makers(node)):
-            after.add(node)
-    return {node for node in nodes if node in after and node not in before}
+def _sources(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes of the same graph that a node reads, also from inside its bodies."""
+    bodies = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
+    inside = [value for body in bodies for each in body.all_nodes() for value in each.inputs]
+    for value in (*node.inputs, *inside):
+        source = None if value is None else value.producer()
+        if source is not None and source.graph is node.graph:
+            yield source
+
+
+Sources = Mapping[ir.Node, Sequence[ir.Node]]
+"""Of each node of a graph, in their order, the nodes that it reads."""
+
+
+def _behind(sources: Sources, marks: Sequence[ir.Node]) -> dict[ir.Node, int]:
+    """Of each node, how many of ``marks`` come before it, by the last one that it depends on."""
+    passed = {mark: at + 1 for at, mark in enumerate(marks)}
+    behind: dict[ir.Node, int] = {}
+    for node in sources:
+        behind[node] = max((passed.get(source, behind[source]) for source in sources[node]), default=0)
+    return behind
+
+
+def _towards(sources: Sources, marks: Sequence[ir.Node]) -> dict[ir.Node, int]:
+    """Of each node, the number of the mark that every way from it to the outputs meets first; -1 where there is none. Who reads
+    sizes alone is on no way."""
+    met: dict[ir.Node, set[int]] = {node: set() for node in sources}
+    towards = {mark: at for at, mark in enumerate(marks)}
+    for node in reversed([*sources]):
+        if node not in towards:
+            met[node] |= {-1} if any(value.is_graph_output() for value in node.outputs) else set()
+            towards[node] = met[node].pop() if len(met[node]) == 1 else -1
+        if node.op_type not in SIZES:
+            for source in sources[node]:
+                met[source].add(towards[node])
+    return towards
+
+
+def _kind(node: ir.Node) -> str:
+    """What tells the parts of a layer apart, whatever precision they are in."""
+    return "linear" if _is_linear(node) else NORM if "LayerNormalization" in node.op_type else ""
+
+
+def _rest(before: Sequence[ir.Node], last: Sequence[ir.Node]) -> Sequence[ir.Node]:
+    """Of what follows the last attention, what comes behind its layer, which ends as the one before does; else none."""
+    kinds = [kind for kind in map(_kind, before) if kind]
+    steps = [at for at, node in enumerate(last) if _kind(node)][: len(kinds)]
+    if not kinds or [_kind(last[at]) for at in steps] != kinds:
+        return ()
+    ends = max(at for at, node in enumerate(before) if _kind(node)) + 1
+    left, at = Counter(node.op_type for node in before[ends:]), steps[-1] + 1
+    while at < len(last) and left[last[at].op_type]:
+        left[last[at].op_type] -= 1
+        at += 1
+    return last[at:]
+
+
+def _by_name(node: ir.Node) -> str:
+    weights = [value.name for value in node.inputs if value is not None and value.is_initializer()]
+    for name in (node.name, *(value.name for value in node.outputs), *weights):
+        if found := NUMBERED.search(name or ""):
+            return named(int(found[1]))
+    return OTHER

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -47,8 +48,19 @@ class Devices:
     options: Mapping[str, str]
 
 
+Session: TypeAlias = ort.InferenceSession
+
+GRAPH, WEIGHTS, TRACE = "graph.onnx", "graph.data", "trace"
+"""In the folder of a traced session: the graph that it runs, that graph's weights, and how the name of its trace begins."""
+
+
 def open_session(
-    model: Path | bytes, settings: Settings = PLAIN, *, optimize: bool = True, on: Devices | None = None
+    model: Path | bytes,
+    settings: Settings = PLAIN,
+    *,
+    optimize: bool = True,
+    on: Devices | None = None,
+    trace: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a model on the CPU, with the operators of the libraries that others bring (``plugins.libraries``).
 
@@ -57,6 +69,8 @@ def open_session(
         settings: threads and the like.
         optimize: False runs the graph as it is written, without the loader's own rewrites.
         on: devices of another library; what that leaves, ONNX Runtime computes.
+        trace: a folder for the graph as ONNX Runtime runs it (``GRAPH``), and for what each kernel took (``TRACE``), once the
+            session's ``end_profiling`` is called.
 
     Raises:
         ModelError: ONNX Runtime cannot read or run it, or load a library; its own words follow. Or see ``require_harmless``.
@@ -65,7 +79,7 @@ def open_session(
     if isinstance(model, Path):
         require_harmless(model)
     try:
-        return _open(source, settings, optimize=optimize, on=on)
+        return _open(source, settings, optimize=optimize, on=on, trace=trace)
     except ModelError as error:
         name = "the model" if isinstance(model, bytes) else str(shown(model))
         bring = f"; name the folder that brings it in {plugins.VARIABLE}" if UNKNOWN in str(error) else ""
@@ -73,8 +87,15 @@ def open_session(
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}{bring}{save}") from error
 
 
-def _open(source: str | bytes, settings: Settings, *, optimize: bool, on: Devices | None = None) -> ort.InferenceSession:
+def _open(
+    source: str | bytes, settings: Settings, *, optimize: bool, on: Devices | None = None, trace: Path | None = None
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace / TRACE)
+        options.optimized_model_filepath = str(trace / GRAPH)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     options.intra_op_num_threads = settings.threads or default_threads()
     if settings.denormals_as_zero:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")

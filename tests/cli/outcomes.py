@@ -13,6 +13,7 @@ from onnxfuse.pipeline.compare import Candidate, Comparison, Row
 from onnxfuse.pipeline.doctor import Health, Speed
 from onnxfuse.pipeline.evaluate import Evaluated, Evaluation
 from onnxfuse.pipeline.forms import Form, Others
+from onnxfuse.pipeline.profiling import Part, Profiled, Profiling
 from onnxfuse.pipeline.run import Run
 from onnxfuse.quantization.gate import Candidate as Kept
 from onnxfuse.quantization.gate import TradeOff
@@ -56,6 +57,15 @@ def evaluated(names: list[str]) -> Evaluation:
 def ablated() -> list[Result]:
     names = ("none", "normal form", "attention-on-heads-decomposed alone", "all but skip-layer-normalization, bias, gelu", "all")
     return [Result(name, 12345, 1234, 1.2e-6, timing(0.12345), Ratio(1.234, 1.111, 1.345)) for name in names]
+
+
+def profiled(names: list[str]) -> Profiling:
+    """Of two models, one with an operator that the other lacks."""
+    long, small = Part("com.microsoft.DynamicQuantizeMatMul", 1234, 1234.5, 0.9), Part("Softmax", 24, 100.0, 0.0729)
+    first = (long, small, Part("Cast", 1, 0.5, 0.0004), Part("Add", 1, 0.4, 0.0003))
+    layers = tuple(Part(name, 333, 400.0, 0.25) for name in ("embeddings", "layer 0", "layer 1", "head"))
+    models = [Profiled(Path(name), Settings(), first[at:], layers[at:], 12.3) for at, name in enumerate(names[:2])]
+    return Profiling(tuple(models), "batch 128, length 512", 20)
 
 
 def trade_off() -> TradeOff:

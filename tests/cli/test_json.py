@@ -9,7 +9,7 @@ from onnxfuse import targets
 from onnxfuse.cli import console
 from onnxfuse.cli.app import app
 from onnxfuse.errors import ParityError
-from onnxfuse.pipeline import ablation, compare, doctor, evaluate, package, retype, tune, view
+from onnxfuse.pipeline import ablation, compare, doctor, evaluate, package, profiling, retype, tune, view
 from onnxfuse.pipeline.retype import Retyped
 from tests.cli import documented, outcomes
 
@@ -19,6 +19,7 @@ MADE = {
     "benchmark": (compare, "compare_models", outcomes.comparison(outcomes.SHORT), ()),
     "evaluate": (evaluate, "evaluate", outcomes.evaluated(outcomes.SHORT), ("--data", "d.csv")),
     "ablate": (ablation, "ablate", ablation.Ablation(outcomes.ablated(), "batch 1"), ()),
+    "profile": (profiling, "profile", outcomes.profiled(outcomes.SHORT), ("--against", "model.onnx")),
     "tune": (tune, "tune", tune.Tuned(targets.find("cpu"), ()), ()),
     "doctor": (doctor, "examine", outcomes.health(), ()),
     "view": (view, "serve", "http://localhost:8080", ()),

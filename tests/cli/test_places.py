@@ -39,6 +39,7 @@ VERBS = {
     "ablate": lambda at: [("ablate", at / "run", "--plot", at / "a.svg")],
     "diff": lambda at: [("diff", at / "run", "-o", at / "d.html")],
     "report": lambda at: [("report", at / "run", "-o", at / "r.html", "--data", at / "data.npz")],
+    "profile": lambda at: [("profile", at / "run", "--against", at / "run" / folders.MODEL, "--plot", at / "p.svg", *SHORT)],
     "package": lambda at: [("package", at / "run", "--for", name, "-o", at / "packages" / name) for name in layouts.layouts()],
 }
 READERS = {"explain", "evaluate", "doctor", "view", "push"}
@@ -77,7 +78,8 @@ def test_what_verbs_write_holds_no_path_of_this_machine(cli, odd, tmp_path, monk
     assert codes == {verb: [0] for verb in VERBS} | {"optimize": [0, 6], "check": [5], "package": [0] * len(layouts.layouts())}
     written = [path for path in odd.rglob("*") if path.is_file() and odd / "checkpoint" not in path.parents]
     names = {path.relative_to(odd).as_posix() for path in written}
-    assert {"run/onnxfuse.json", "failed.xml", "c.xml", "q.svg", "b.svg", "a.svg", "d.html", "r.html", "tuned.json"} <= names
+    pages = {"d.html", "r.html", "q.svg", "b.svg", "a.svg", "p.svg"}
+    assert pages | {"run/onnxfuse.json", "failed.xml", "c.xml", "tuned.json"} <= names
     assert any(name.startswith("dump/") for name in names)
     marks = [mark.encode() for mark in (ODD, tmp_path.name, json.dumps(str(odd))[1:-1])]
     assert not [path for path in written if any(mark in path.read_bytes() for mark in marks)]

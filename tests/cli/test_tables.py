@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from onnxfuse.cli import console, tables
+from onnxfuse.cli import console, profiles, tables
 from onnxfuse.cli.app import VERBS
 from onnxfuse.cli.grid import Grid
 from onnxfuse.cli.health import health_lines
@@ -21,6 +21,8 @@ TABLES = {
     "evaluate": lambda: tables.evaluation_table(outcomes.evaluated(LONG).rows, f"{outcomes.FOLDER}/test.csv, batches of 8"),
     "evaluate, short names": lambda: tables.evaluation_table(outcomes.evaluated(SHORT).rows, "test.csv, batches of 8"),
     "ablate": lambda: tables.ablation_table(outcomes.ablated(), f"{LONG[0]} for target cpu, batch 1, length 128"),
+    "profile": lambda: profiles.profile_tables(outcomes.profiled(SHORT), "batch 128, length 512, 2 threads, 20 rounds")[0],
+    "profile, by layer": lambda: profiles.profile_tables(outcomes.profiled(LONG), "batch 128")[1],
     "quantize": lambda: tables.gate_table(outcomes.trade_off(), 8),
     "doctor": lambda: next(each for each in health_lines(outcomes.health()) if isinstance(each, Grid)),
     "run": lambda: tables.run_table(outcomes.ran(outcomes.FOLDER), f"{outcomes.FOLDER}, batch 1, length 128"),
