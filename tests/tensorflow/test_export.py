@@ -297,3 +297,14 @@ def test_a_model_that_moved_still_runs(checkpoints, tmp_path):
     assert (checkpoint.family.model_type, checkpoint.task) == ("vit", "image-classification")
     step = export(ExportConfig(str(tmp_path / "alone"), tmp_path / "out"))
     assert step.parity.passed
+
+
+def test_tensorflow_and_litert_are_rows_beside_our_models(checkpoints, tmp_path):
+    exported = export(ExportConfig(str(checkpoints / "bert"), tmp_path))
+    lite = onnxfuse.export(checkpoints / "bert", tmp_path, format="tflite", overwrite=True)
+    found = onnxfuse.benchmark([exported.path, lite.path], against=["tensorflow"], batch=1, length=16, rounds=1)
+    assert list(found.rows) == [str(exported.path), str(lite.path), "tensorflow"] and not found.failed
+    for row in list(found.rows.values())[1:]:
+        assert row.parity.passed and row.timing.p50 > 0 and row.size > 0
+    weights, file = found.rows["tensorflow"].size, found.rows[str(exported.path)].size
+    assert 0.9 < weights / file < 1, "the file has nodes, too, which are little beside such small weights"

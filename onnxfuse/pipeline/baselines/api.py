@@ -121,16 +121,17 @@ def from_file(make: Callable[[Context, Path], None], name: str) -> Callable[[Con
     return lambda context: context.session(context.made(name, make))
 
 
-def checkpoint_of(model: Path) -> Checkpoint:
+def checkpoint_of(model: Path, framework: str = "pt") -> Checkpoint:
     """The checkpoint that ``onnxfuse export`` made a model from, by the record beside it. Raises UsageError, ExportError."""
-    from onnxfuse.exporters import open_checkpoint
+    from onnxfuse.exporters import frameworks, open_checkpoint
 
     export = folders.recorded(model.parent).get("export", {})
     plan = export.get("plan")
-    if plan is None or export.get("framework") != "pt":
+    if plan is None or export.get("framework") != framework:
+        label = frameworks()[framework].label
         raise UsageError(
-            f"{model.with_name(folders.RECORD)} does not say which PyTorch checkpoint {model.name} came from; "
-            "PyTorch can be measured beside what onnxfuse export wrote from it"
+            f"{model.with_name(folders.RECORD)} does not say which {label} checkpoint {model.name} came from; "
+            f"{label} can be measured beside what onnxfuse export wrote from it"
         )
     return open_checkpoint(
         places.found(plan["source"], model.parent),
@@ -138,7 +139,7 @@ def checkpoint_of(model: Path) -> Checkpoint:
         model_type=plan["model_type"],
         random_weights=plan["random_weights"],
         seed=plan["seed"],
-        framework="pt",
+        framework=framework,
         outputs=tuple(plan.get("outputs", ())),
     )
 
