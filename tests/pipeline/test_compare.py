@@ -43,6 +43,7 @@ def test_files_runtimes_and_peers(bert_export, tmp_path):
 def test_every_peer_takes_part_or_says_why(bert_export):
     outcome = compare.compare_models([model(bert_export)], PLAN, against=baselines.choose("all"))
     refusals = {
+        "ibert": "takes the weights of RoBERTa, and",
         "openvino-bf16": "no bfloat16 products",
         "openvino-int8-bf16": "no bfloat16 products",
         "sentence-transformers": "gives a sentence_embedding, and this model logits",
