@@ -21,6 +21,7 @@ def evaluate(
     batch: int = 8,
     threads: int = 0,
     rounds: int = 20,
+    seconds: float = 0.0,
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
     progress: Progress = silent,
@@ -30,10 +31,11 @@ def evaluate(
     Args:
         data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
         split: of a folder with several, or of a data set of the hub.
-        runtimes, against: as of ``benchmark``.
+        seconds, runtimes, against: as of ``benchmark``.
     """
     require_callable(progress)
-    config, paths, source = BenchmarkConfig(batch, threads=threads, rounds=rounds), files_of(models), path_of(data, "data")
+    config = BenchmarkConfig(batch, threads=threads, rounds=rounds, seconds=seconds)
+    paths, source = files_of(models), path_of(data, "data")
     runtimes, others = runtimes_of(runtimes), baselines_of(against)
     return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
 
@@ -45,6 +47,7 @@ def benchmark(
     length: int = 0,
     threads: int = 0,
     rounds: int = 20,
+    seconds: float = 0.0,
     real: float = 1.0,
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
@@ -54,6 +57,7 @@ def benchmark(
 
     Args:
         batch, length: rows, and tokens in a row; 0 takes what the model does.
+        seconds: run time for each, warm-up not counted, instead of rounds where it is not 0.
         real: share of real tokens; the rest is padding.
         against: other tools, made from the first model: see ``pipeline.baselines``.
 
@@ -61,7 +65,7 @@ def benchmark(
         OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
     """
     require_callable(progress)
-    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real), runtimes_of(runtimes)
+    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real, seconds=seconds), runtimes_of(runtimes)
     return compare.compare_models(files_of(models), config, runtimes=runtimes, against=baselines_of(against), progress=progress)
 
 

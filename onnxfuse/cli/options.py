@@ -6,11 +6,11 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from typer import Argument, Exit, Option, echo
 
-from onnxfuse.config import BATCH, LENGTH, ROUNDS, THREADS, ExportConfig
+from onnxfuse.config import BATCH, LENGTH, ROUNDS, SECONDS, THREADS, ExportConfig
 from onnxfuse.errors import UsageError
 from onnxfuse.io import hub
 
@@ -135,6 +135,11 @@ Batch = Annotated[int | None, Option(min=1, max=BATCH, help="Rows in a batch; 1,
 Length = Annotated[int | None, Option(min=1, max=LENGTH, help="Tokens in a row; 128, or as the model takes, when not given.")]
 Rows = Annotated[int, Option("--batch", min=1, max=BATCH, help="Rows in a batch.")]
 Rounds = Annotated[int, Option(min=1, max=ROUNDS, help="Timed rounds.")]
+OrRounds = Annotated[int | None, Option("--rounds", min=1, max=ROUNDS, help="Timed rounds; 20 without --seconds.")]
+Seconds = Annotated[
+    float | None,
+    Option(min=0.1, max=SECONDS, help="Run time for each model instead of rounds; a tenth of it more warms up."),
+]
 RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
 Runtimes = Annotated[
     list[str] | None, Option("--runtime", help="ort, or another, such as openvino or openvino-bf16; repeatable.")
@@ -194,6 +199,13 @@ def require_source(plan: ExportConfig) -> None:
     plain = plan.framework is None and plan.exporter is None and not plan.random_weights
     if plain and importlib.util.find_spec("huggingface_hub") is not None:
         hub.require_there(plan.source)
+
+
+def pace(rounds: int | None, seconds: float | None) -> dict[str, Any]:
+    """How long is measured, as fields of ``BenchmarkConfig``. Raises UsageError where both are given."""
+    if rounds is not None and seconds is not None:
+        raise UsageError(f"--rounds {rounds} and --seconds {seconds:g} both say how long to measure; give one of them")
+    return {"rounds": rounds or 20, "seconds": seconds or 0.0}
 
 
 def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005") -> float:

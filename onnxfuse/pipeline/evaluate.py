@@ -223,7 +223,7 @@ class _Work:
     def _timed(self, inputs: Mapping[str, Feeds]) -> dict[str, benchmark.Timing]:
         """The ways side by side, each on inputs of its own: models call theirs differently."""
         calls = {name: partial(lambda run, feeds, _: run(feeds), self.ways[name].run, feeds) for name, feeds in inputs.items()}
-        return benchmark.measure(calls, [{}], rounds=self.plan.rounds, progress=self.progress)
+        return benchmark.measure(calls, [{}], rounds=self.plan.rounds, seconds=self.plan.seconds, progress=self.progress)
 
 
 def _serving(way: _Way, paths: Sequence[Path]) -> Serving:
