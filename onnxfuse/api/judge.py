@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfuse.config import BenchmarkConfig
+from onnxfuse.errors import UsageError
 from onnxfuse.io.progress import Progress, require_callable, silent
 from onnxfuse.pipeline import check as checking
-from onnxfuse.pipeline import compare
+from onnxfuse.pipeline import compare, evaluate_rewrites
 from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline.arguments import Source, baselines_of, files_of, path_of, runtimes_of
 from onnxfuse.verify.parity import Parity
@@ -24,6 +25,8 @@ def evaluate(
     seconds: float = 0.0,
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
+    ablate: bool = False,
+    target: str = "cpu",
     progress: Progress = silent,
 ) -> evaluating.Evaluation:
     """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
@@ -32,10 +35,15 @@ def evaluate(
         data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
         split: of a folder with several, or of a data set of the hub.
         seconds, runtimes, against: as of ``benchmark``.
+        ablate: of one model, its rewrites for ``target`` in place of other models: none, each alone, and all.
     """
     require_callable(progress)
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds, seconds=seconds)
     paths, source = files_of(models), path_of(data, "data")
+    if ablate:
+        if len(paths) > 1 or against or tuple(runtimes) != ("ort",):
+            raise UsageError("ablate judges one model in ONNX Runtime; leave out other models, runtimes and against")
+        return evaluate_rewrites.evaluate_rewrites(paths[0], source, config, target, progress, split)
     runtimes, others = runtimes_of(runtimes), baselines_of(against)
     return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
 

@@ -89,6 +89,8 @@ TargetName = Annotated[
         help="cpu, openvino, standard (opset 17 to 20), ort-contrib (com.microsoft), a file of tune's, or a target's folder.",
     ),
 ]
+Ablate = Annotated[bool, Option("--ablate", help="Of one model: no rewrite, each alone, and all, in place of other models.")]
+AblatedTarget = Annotated[str | None, Option("--target", help="Of --ablate: whose rewrites, as of optimize; cpu when not given.")]
 Only = Annotated[list[str] | None, Option(help="Use this rule or pass alone, after the normal form; repeatable.")]
 Without = Annotated[list[str] | None, Option(help="Leave this rule or pass out; repeatable.")]
 Require = Annotated[list[str] | None, Option(help="all, or NAME=NUMBER; fail when not fused so.")]
