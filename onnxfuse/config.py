@@ -237,8 +237,8 @@ class PackageConfig(Config):
     overwrite: bool = False
 
 
-THREADS = 1024
-"""More than any machine that this runs on has cores: each takes memory, and starting a million takes minutes."""
+THREADS, SECONDS = 1024, 86_400.0
+"""More than any machine that this runs on has cores (each takes memory), and the longest run time of a model: a day."""
 
 MEASURED: Bounds = {
     "batch": (0, BATCH),
@@ -254,10 +254,11 @@ MEASURED: Bounds = {
 class BenchmarkConfig(Config):
     """Shapes, threads and rounds of a measurement; ``threads`` 0 takes all cores, ``real`` is the share of real tokens.
 
-    ``batch`` and ``length``: 0 takes what the model does: 1, and 128 or what it has positions for.
+    ``batch`` and ``length``: 0 takes what the model does: 1, and 128 or what it has positions for. ``seconds``: for each model,
+    instead of rounds; 0 leaves it at these.
     """
 
-    within: ClassVar[Bounds] = MEASURED
+    within: ClassVar[Bounds] = {**MEASURED, "seconds": (0, SECONDS)}
 
     batch: int = 0
     length: int = 0
@@ -265,6 +266,7 @@ class BenchmarkConfig(Config):
     rounds: int = 20
     real: float = 1.0
     seed: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

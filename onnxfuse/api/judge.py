@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfuse.config import BenchmarkConfig
+from onnxfuse.errors import UsageError
 from onnxfuse.io.progress import Progress, require_callable, silent
 from onnxfuse.pipeline import check as checking
-from onnxfuse.pipeline import compare
+from onnxfuse.pipeline import compare, evaluate_rewrites
 from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline.arguments import Source, baselines_of, files_of, path_of, runtimes_of
 from onnxfuse.verify.parity import Parity
@@ -21,8 +22,11 @@ def evaluate(
     batch: int = 8,
     threads: int = 0,
     rounds: int = 20,
+    seconds: float = 0.0,
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
+    ablate: bool = False,
+    target: str = "cpu",
     progress: Progress = silent,
 ) -> evaluating.Evaluation:
     """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
@@ -30,10 +34,16 @@ def evaluate(
     Args:
         data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
         split: of a folder with several, or of a data set of the hub.
-        runtimes, against: as of ``benchmark``.
+        seconds, runtimes, against: as of ``benchmark``.
+        ablate: of one model, its rewrites for ``target`` in place of other models: none, each alone, and all.
     """
     require_callable(progress)
-    config, paths, source = BenchmarkConfig(batch, threads=threads, rounds=rounds), files_of(models), path_of(data, "data")
+    config = BenchmarkConfig(batch, threads=threads, rounds=rounds, seconds=seconds)
+    paths, source = files_of(models), path_of(data, "data")
+    if ablate:
+        if len(paths) > 1 or against or tuple(runtimes) != ("ort",):
+            raise UsageError("ablate judges one model in ONNX Runtime; leave out other models, runtimes and against")
+        return evaluate_rewrites.evaluate_rewrites(paths[0], source, config, target, progress, split)
     runtimes, others = runtimes_of(runtimes), baselines_of(against)
     return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
 
@@ -45,6 +55,7 @@ def benchmark(
     length: int = 0,
     threads: int = 0,
     rounds: int = 20,
+    seconds: float = 0.0,
     real: float = 1.0,
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
@@ -54,6 +65,7 @@ def benchmark(
 
     Args:
         batch, length: rows, and tokens in a row; 0 takes what the model does.
+        seconds: run time for each, warm-up not counted, instead of rounds where it is not 0.
         real: share of real tokens; the rest is padding.
         against: other tools, made from the first model: see ``pipeline.baselines``.
 
@@ -61,7 +73,7 @@ def benchmark(
         OnnxfuseError: a model cannot be measured. Another tool that fails is named in the result instead.
     """
     require_callable(progress)
-    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real), runtimes_of(runtimes)
+    config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real, seconds=seconds), runtimes_of(runtimes)
     return compare.compare_models(files_of(models), config, runtimes=runtimes, against=baselines_of(against), progress=progress)
 
 

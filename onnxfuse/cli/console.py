@@ -20,6 +20,7 @@ from onnxfuse.io import folders
 from onnxfuse.io.progress import Lines, Progress, silent
 
 if TYPE_CHECKING:
+    from onnxfuse.config import BenchmarkConfig
     from onnxfuse.pipeline.step import Step
 
 WIDTH = 160
@@ -115,6 +116,11 @@ def step_lines(step: Step, *parts: str) -> list[str]:
         f"  parity: {tables.parity_text(step.parity)}",
         f"  {times}",
     ]
+
+
+def pace_text(plan: BenchmarkConfig) -> str:
+    """How long is measured, for titles."""
+    return f"{plan.seconds:g} seconds each" if plan.seconds else f"{plan.rounds} rounds"
 
 
 def threads_text(threads: int) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxfuse.cli import ci, options
-from onnxfuse.cli.console import error_json, progress, show, threads_text
+from onnxfuse.cli.console import error_json, pace_text, progress, show, threads_text
 from onnxfuse.config import BenchmarkConfig
-from onnxfuse.errors import ParityError
+from onnxfuse.errors import ParityError, UsageError
 from onnxfuse.io import files, folders
 
 
@@ -58,7 +58,8 @@ def benchmark(
     batch: options.Batch = None,
     length: options.Length = None,
     threads: options.Threads = 0,
-    rounds: options.Rounds = 20,
+    rounds: options.OrRounds = None,
+    seconds: options.Seconds = None,
     real: options.RealShare = 1.0,
     runtime: options.Runtimes = None,
     against: options.Against = None,
@@ -67,6 +68,7 @@ def benchmark(
     as_json: options.Json = False,
 ) -> None:
     """Time models side by side, with other tools' if asked, in one interleaved run; parity is with the first."""
+    plan = BenchmarkConfig(batch or 0, length or 0, threads, real=real, **options.pace(rounds, seconds))
     paths = [path for model in models for path in _models_in(model)]
 
     from onnxfuse.cli import plots, tables
@@ -76,9 +78,8 @@ def benchmark(
     if plot is not None:
         plots.require_place(plot, overwrite=overwrite)
     with progress() as tell:
-        plan = BenchmarkConfig(batch or 0, length or 0, threads, rounds, real)
         outcome = compare.compare_models(paths, plan, runtimes=tuple(runtime or ("ort",)), against=others, progress=tell)
-    title = f"{outcome.shape}, {threads_text(threads)}, {rounds} rounds"
+    title = f"{outcome.shape}, {threads_text(threads)}, {pace_text(plan)}"
     if plot is not None:
         plots.comparison(outcome, plot, title)
     missing = [f"{name} could not take part: {why}" for name, why in outcome.failed.items()]
@@ -87,6 +88,7 @@ def benchmark(
 
 @options.examples(
     "onnxfuse evaluate onnx/mine --data test.csv",
+    "onnxfuse evaluate onnx/reader --data dev-v2.0.json --ablate",
     "onnxfuse evaluate onnx/mine --data msr_paraphrase_test.txt.tsv --runtime ort --runtime openvino --against torch",
 )
 def evaluate(
@@ -95,26 +97,46 @@ def evaluate(
     split: options.Split = "",
     batch: options.Rows = 8,
     threads: options.Threads = 0,
-    rounds: options.Rounds = 20,
+    rounds: options.OrRounds = None,
+    seconds: options.Seconds = None,
     runtime: options.Runtimes = None,
     against: options.Against = None,
+    ablate: options.Ablate = False,
+    target: options.AblatedTarget = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure on labelled data how good models are (the published figures, closeness to the first), beside how fast."""
-    paths = [path for model in models for path in _models_in(model)]
+    config = BenchmarkConfig(batch, threads=threads, **options.pace(rounds, seconds))
+    alone = _alone(models, ablate, target, runtime or against)
+    paths = [alone] if alone else [path for model in models for path in _models_in(model)]
 
     from onnxfuse.cli import tables
-    from onnxfuse.pipeline import baselines
+    from onnxfuse.pipeline import baselines, evaluate_rewrites
     from onnxfuse.pipeline import evaluate as verb
 
     others = baselines.choose(against) if against else []
-    config = BenchmarkConfig(batch, threads=threads, rounds=rounds)
     with progress() as tell:
-        outcome = verb.evaluate(paths, data, config, tell, split, runtimes=tuple(runtime or ("ort",)), against=others)
+        if alone:
+            outcome = evaluate_rewrites.evaluate_rewrites(alone, data, config, target or "cpu", tell, split)
+        else:
+            outcome = verb.evaluate(paths, data, config, tell, split, runtimes=tuple(runtime or ("ort",)), against=others)
     taken = next(iter(outcome.rows.values())).batch
-    title = f"{data}, batches of {taken}, {threads_text(threads)}, {rounds} rounds"
+    what = f"{alone} for target {target or 'cpu'}, " if alone else ""
+    title = f"{what}{data}, batches of {taken}, {threads_text(threads)}, {pace_text(config)}"
     missing = [f"{name} could not take part: {why}" for name, why in outcome.failed.items()]
     show(as_json, outcome.to_json(), tables.evaluation_table(outcome.rows, title), *missing)
+
+
+def _alone(models: list[Path], ablate: bool, target: str | None, others: object) -> Path | None:
+    """The model whose rewrites are judged; None where that is not asked for. Raises UsageError for what does not go with it."""
+    if not ablate:
+        if target is not None:
+            raise UsageError(f"--target {target} says whose rewrites --ablate judges; add that, or leave it out")
+        return None
+    if len(models) > 1 or others:
+        what = f"{len(models)} models are given" if len(models) > 1 else "--runtime and --against are given"
+        raise UsageError(f"--ablate judges one model with and without rewrites in ONNX Runtime, and {what}; leave them out")
+    return folders.source_file(models[0], folders.MODEL)
 
 
 def _models_in(model: Path) -> list[Path]:

@@ -6,11 +6,11 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from typer import Argument, Exit, Option, echo
 
-from onnxfuse.config import BATCH, LENGTH, ROUNDS, THREADS, ExportConfig
+from onnxfuse.config import BATCH, LENGTH, ROUNDS, SECONDS, THREADS, ExportConfig
 from onnxfuse.errors import UsageError
 from onnxfuse.io import hub
 
@@ -89,6 +89,8 @@ TargetName = Annotated[
         help="cpu, openvino, standard (opset 17 to 20), ort-contrib (com.microsoft), a file of tune's, or a target's folder.",
     ),
 ]
+Ablate = Annotated[bool, Option("--ablate", help="Of one model: no rewrite, each alone, and all, in place of other models.")]
+AblatedTarget = Annotated[str | None, Option("--target", help="Of --ablate: whose rewrites, as of optimize; cpu when not given.")]
 Only = Annotated[list[str] | None, Option(help="Use this rule or pass alone, after the normal form; repeatable.")]
 Without = Annotated[list[str] | None, Option(help="Leave this rule or pass out; repeatable.")]
 Require = Annotated[list[str] | None, Option(help="all, or NAME=NUMBER; fail when not fused so.")]
@@ -139,6 +141,11 @@ Length = Annotated[int | None, Option(min=1, max=LENGTH, help="Tokens in a row; 
 Rows = Annotated[int, Option("--batch", min=1, max=BATCH, help="Rows in a batch.")]
 Rounds = Annotated[int, Option(min=1, max=ROUNDS, help="Timed rounds.")]
 CountedRounds = Annotated[int, Option("--rounds", min=1, max=ROUNDS, help="Calls that count, after some that do not.")]
+OrRounds = Annotated[int | None, Option("--rounds", min=1, max=ROUNDS, help="Timed rounds; 20 without --seconds.")]
+Seconds = Annotated[
+    float | None,
+    Option(min=0.1, max=SECONDS, help="Run time for each model instead of rounds; a tenth of it more warms up."),
+]
 RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
 Runtimes = Annotated[
     list[str] | None, Option("--runtime", help="ort, or another, such as openvino or openvino-bf16; repeatable.")
@@ -209,6 +216,13 @@ def require_source(plan: ExportConfig) -> None:
     plain = plan.framework is None and plan.exporter is None and not plan.random_weights
     if plain and importlib.util.find_spec("huggingface_hub") is not None:
         hub.require_there(plan.source)
+
+
+def pace(rounds: int | None, seconds: float | None) -> dict[str, Any]:
+    """How long is measured, as fields of ``BenchmarkConfig``. Raises UsageError where both are given."""
+    if rounds is not None and seconds is not None:
+        raise UsageError(f"--rounds {rounds} and --seconds {seconds:g} both say how long to measure; give one of them")
+    return {"rounds": rounds or 20, "seconds": seconds or 0.0}
 
 
 def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005") -> float:

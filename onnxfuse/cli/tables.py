@@ -60,6 +60,8 @@ def int8_text(step: Quantized) -> str:
 SPEED = "speed-up: the median over rounds of the first row's call by the one beside it; the ratio of the p50s may differ a little"
 """What a column of ``ratio`` holds."""
 
+SAMPLES = "samples/s: of all samples, with what reads them into the model and its answers off it; p50: of the first batch alone"
+
 SPEED_ALONE = "speed-up: beside the original, measured anew with each row; the p50s of different rows are of different times"
 
 
@@ -178,24 +180,30 @@ def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Grid:
     figure's difference from that of the first model says anything."""
     first = next(iter(results.values()))
     names = list(first.metrics)
+    made = first.rewrites is not None
     close = {name: form for name, form in (("cosine", ".5f"), ("agreement", ".2%")) if getattr(first, name) is not None}
     rows, notes = [], []
     for name, result in results.items():
         rows.append(
             (
                 name,
+                *((str(result.rewrites),) if made else ()),
                 *(figure_text(result.metrics[each]) for each in names),
                 *(close_text(getattr(result, each), form) for each, form in close.items()),
                 megabytes(result.size),
+                f"{result.count / result.seconds:.1f}",
                 f"{result.timing.p50:.2f}",
-                f"{ratio(first.timing, result.timing).value:.2f}x",
+                f"{result.speed(first).value:.2f}x",
             )
         )
-        if names and result is not first:
+        if names and result is not first and not (made and result.metrics == first.metrics):
             notes.append(f"{name}: {difference_text(names[0], result, first)}")
     interval = (f"behind ±: half of the 95 % interval that {first.count:,} samples leave",) if names else ()
-    headers = ("model", *names, *close, "size", "p50 ms", "speed-up")
-    return Grid(title, headers, rows, (*interval, *notes, SPEED))
+    if made and names and len(notes) < len(rows) - 1:
+        notes.append(f"{'the others' if notes else 'all'}: the figures of {next(iter(results))}, to the last sample")
+    headers = ("rewrites", "made") if made else ("model",)
+    headers = (*headers, *names, *close, "size", "samples/s", "p50 ms", "speed-up")
+    return Grid(title, headers, rows, (*interval, *notes, SAMPLES, SPEED_ALONE if made else SPEED))
 
 
 def close_text(value: float | None, form: str) -> str:

@@ -2,14 +2,14 @@
 
 A round visits the candidates in order and the next one in reverse (ABBA), on the same input. A visit first calls the candidate
 untimed, until the runtime before it has put its spinning threads to sleep, then times one call. Loading is excluded, the
-first rounds warm up and do not count. Only ratios from one run mean anything.
+first rounds warm up and do not count. Rounds are so many, or what there is time for. Only ratios from one run mean anything.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ from onnxfuse.runtime import Feeds, Runner
 
 WARM_UP = 3
 """Rounds that do not count: first calls allocate memory and wake threads."""
+
+WARM_SHARE = 0.1
+"""Of a run time in seconds, what rounds before it take that do not count."""
 
 SETTLE = 0.02
 """Seconds of untimed calls before a timed one: runtimes keep idle threads spinning for some milliseconds after a call."""
@@ -55,7 +58,12 @@ class Ratio:
 
 
 def measure(
-    runners: Mapping[str, Runner], inputs: Sequence[Feeds], *, rounds: int, progress: Progress = silent
+    runners: Mapping[str, Runner],
+    inputs: Sequence[Feeds],
+    *,
+    rounds: int,
+    seconds: float = 0.0,
+    progress: Progress = silent,
 ) -> dict[str, Timing]:
     """Time every runner on every input, interleaved.
 
@@ -63,23 +71,45 @@ def measure(
         runners: candidates by name.
         inputs: one timed call for each, in every round.
         rounds: timed rounds, after ``WARM_UP`` untimed ones.
+        seconds: instead of rounds, unless 0: for each runner, so that all rounds take this times their number. Rounds of
+            ``WARM_SHARE`` of it go before and do not count; there is one of either kind at least, and the last is finished.
 
     Returns:
         The timing of each runner, over all inputs and rounds.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    taken: dict[str, list[float]] = {name: [] for name in runners}
     order = list(runners)
-    for number in range(WARM_UP + rounds):
-        progress("measuring", number / (WARM_UP + rounds), f"round {number + 1} of {WARM_UP + rounds}")
+    for counts in _for_seconds(seconds * len(runners), progress) if seconds else _for_rounds(rounds, progress):
         for feeds in inputs:
             for name in order:
                 _settle(runners[name], feeds)
                 start = time.perf_counter()
                 runners[name](feeds)
-                if number >= WARM_UP:
-                    seconds[name].append(time.perf_counter() - start)
+                if counts:
+                    taken[name].append(time.perf_counter() - start)
             order.reverse()
-    return {name: summarize(values) for name, values in seconds.items()}
+    return {name: summarize(values) for name, values in taken.items()}
+
+
+def _for_rounds(rounds: int, progress: Progress) -> Iterator[bool]:
+    """For each round, whether it counts."""
+    for number in range(WARM_UP + rounds):
+        progress("measuring", number / (WARM_UP + rounds), f"round {number + 1} of {WARM_UP + rounds}")
+        yield number >= WARM_UP
+
+
+def _for_seconds(seconds: float, progress: Progress) -> Iterator[bool]:
+    """The same, of as many rounds as begin within a time."""
+    begin, warm = time.perf_counter(), seconds * WARM_SHARE
+    for counts, span in ((False, warm), (True, seconds)):
+        start = now = time.perf_counter()
+        while True:
+            done = now - begin
+            progress("measuring", min(done / (seconds + warm), 1.0), f"second {done:.0f} of {seconds + warm:.0f}")
+            yield counts
+            now = time.perf_counter()
+            if now - start >= span:
+                break
 
 
 def _settle(run: Runner, feeds: Feeds) -> None:

@@ -108,8 +108,8 @@ def units(target: Target) -> Iterator[Unit]:
             yield from (Unit(name, frozenset({name})) for name in sorted(rules))
 
 
-def variants(target: Target) -> Iterator[Variant]:
-    """None, the normal form, each rewrite alone, all but each, all."""
+def variants(target: Target, *, all_but: bool = True) -> Iterator[Variant]:
+    """None, the normal form, each rewrite alone, all but each (if asked for), all."""
     measured = list(units(target))
     yield Variant("none", target, original=True)
     rules = frozenset(rule for unit in measured if unit.chosen for rule in unit.rules)
@@ -117,9 +117,21 @@ def variants(target: Target) -> Iterator[Variant]:
     for unit in measured:
         yield Variant(f"{unit.name} alone", target.choosing(**unit.alone.target), only=unit.rules | unit.alone.needs)
     steps = [Unit(name, frozenset({name})) for name in (*normal_measured(), UNPAD)]
-    for unit in (*(unit for unit in measured if unit.chosen), *steps):
+    for unit in (*(unit for unit in measured if unit.chosen), *steps) if all_but else ():
         yield Variant(f"all but {unit.name}", target, without=unit.rules)
     yield Variant("all", target)
+
+
+def made(source: Path, variant: Variant, path: Path) -> tuple[ir.Model, Path, int]:
+    """The model with a choice of rewrites, its file (``path``, or the original itself), and how many were made."""
+    model = onnx_file.load(source)
+    family = catalog.architecture(catalog.model_type(model, folders.read_config(source), None))
+    family.name_inputs(model)
+    if variant.original:
+        return model, source, 0
+    rewrites = len(fuse(model, variant.target, only=variant.only, without=variant.without).trace.applications)
+    onnx_file.save(model, path)
+    return model, path, rewrites
 
 
 def ablate(source: Path, target_name: str, plan: BenchmarkConfig, progress: Progress = silent) -> Ablation:
@@ -136,7 +148,6 @@ def _ablate(source: Path, target: Target, plan: BenchmarkConfig, progress: Progr
     config = folders.read_config(source)
     profile = profile_of(onnx_file.load(source), config)
     plan = fitted(plan, profile)
-    family = catalog.architecture(catalog.model_type(onnx_file.load(source), config, None))
     expected = expect(open_runner(source), verdict.grid_of(source, config))
     feeds = [profile.feeds(plan.batch, plan.length, seed=plan.seed)]
     results = []
@@ -144,14 +155,7 @@ def _ablate(source: Path, target: Target, plan: BenchmarkConfig, progress: Progr
     with scratch() as folder:
         for number, variant in enumerate(chosen):
             progress("measuring rewrites", number / len(chosen), variant.name)
-            model = onnx_file.load(source)
-            family.name_inputs(model)
-            rewrites = 0
-            path = source
-            if not variant.original:
-                rewrites = len(fuse(model, variant.target, only=variant.only, without=variant.without).trace.applications)
-                path = folder / "variant.onnx"
-                onnx_file.save(model, path)
+            model, path, rewrites = made(source, variant, folder / "variant.onnx")
             results.append(_measure(variant, model, path, source, rewrites, expected, feeds, plan))
     return Ablation(results, shape_text(plan))
 

@@ -155,7 +155,7 @@ def compare_models(
         entries += others
         profile = understood(profile, entries[0].run)
         inputs = [profile.feeds(plan.batch, plan.length, seed=plan.seed + seed, real=plan.real) for seed in range(COMPARED)]
-        rows = measure(entries, inputs, plan.rounds, failed, progress)
+        rows = measure(entries, inputs, plan.rounds, failed, progress, seconds=plan.seconds)
     return Comparison({name: replace(row, peak_memory=peaks.get(name)) for name, row in rows.items()}, failed, shape_text(plan))
 
 
@@ -172,16 +172,24 @@ def made(chosen: Sequence[Baseline], context: baselines.Context, progress: Progr
 
 
 def measure(
-    entries: Sequence[Candidate], inputs: Sequence[Feeds], rounds: int, failed: dict[str, str], progress: Progress = silent
+    entries: Sequence[Candidate],
+    inputs: Sequence[Feeds],
+    rounds: int,
+    failed: dict[str, str],
+    progress: Progress = silent,
+    *,
+    seconds: float = 0.0,
 ) -> dict[str, Row]:
     """Compare candidates with the first on all ``inputs`` and time them on the first of these.
 
     Args:
+        rounds, seconds: as of ``benchmark.measure``.
         failed: receives why a candidate could not run; it is then left out.
     """
     agrees = compare_outputs(entries, inputs, failed, partial(progress, "comparing outputs"))
     running = [entry for entry in entries if entry.name not in failed]
-    timings = benchmark.measure({entry.name: entry.run for entry in running}, inputs[:1], rounds=rounds, progress=progress)
+    runners = {entry.name: entry.run for entry in running}
+    timings = benchmark.measure(runners, inputs[:1], rounds=rounds, seconds=seconds, progress=progress)
     return {entry.name: Row(entry, timings[entry.name], agrees.get(entry.name)) for entry in running}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,14 @@ from onnxfuse.evaluation.dataset import TEXT
 from onnxfuse.evaluation.quality import LOGITS, Predictions, judge, predict
 from onnxfuse.evaluation.sources import datasets_for
 from onnxfuse.inference.serving import Serving
-from onnxfuse.io import atomic, door, folders, onnx_file
+from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.pipeline import baselines, compare
 from onnxfuse.pipeline.baselines import Baseline
+from onnxfuse.pipeline.begun import Begun
 from onnxfuse.runtime import USUAL, Feeds, Outputs, Runner, Settings, declared, open_runner
-from onnxfuse.scoring.judge import Scored, Tally, opened, samples_of, saved, scores, tallied
+from onnxfuse.scoring.judge import Scored, samples_of, scores, tallied
 from onnxfuse.scoring.metrics import mcnemar, of_classes
 from onnxfuse.scoring.rows import open_source
 from onnxfuse.scoring.source import Source
@@ -39,24 +40,33 @@ ROWS = 8
 READERS = ("tokenizer.json", "preprocessor_config.json")
 """What reads texts or images, beside one of the models."""
 
-FEWEST = 4096
-"""Samples from which an interrupted evaluation is kept: fewer take seconds."""
-
 
 @dataclass(frozen=True)
 class Evaluated(Scored):
-    """One model: how good it is on a data set, its latency on the set's first batch, its size in bytes, and a batch's rows."""
+    """One model: how good it is on a data set, its latency on the set's first batch, its size in bytes, and a batch's rows.
+
+    Args:
+        rewrites: how many were made, of a choice of rewrites.
+        beside: the speed against the first where both were timed in a run of their own; None where all were in one.
+    """
 
     timing: benchmark.Timing
     size: int
     batch: int
+    rewrites: int | None = None
+    beside: benchmark.Ratio | None = None
 
     @classmethod
     def of(cls, scored: Scored, timing: benchmark.Timing, size: int, batch: int) -> Evaluated:
         return cls(**vars(scored), timing=timing, size=size, batch=batch)
 
+    def speed(self, first: Evaluated) -> benchmark.Ratio:
+        """How many times as fast as the first."""
+        return self.beside or benchmark.ratio(first.timing, self.timing)
+
     def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"latency": self.timing.to_json(), "size": self.size, "batch": self.batch}
+        made = {} if self.rewrites is None else {"rewrites": self.rewrites}
+        return super().to_json() | {"latency": self.timing.to_json(), "size": self.size, "batch": self.batch} | made
 
 
 @dataclass(frozen=True)
@@ -71,20 +81,30 @@ class Evaluation:
         first = next(iter(self.rows.values()))
         return {
             "results": [
-                {"name": name, **result.to_json(), "speed": asdict(benchmark.ratio(first.timing, result.timing))}
-                for name, result in self.rows.items()
+                {"name": name, **result.to_json(), "speed": asdict(result.speed(first))} for name, result in self.rows.items()
             ],
             "failed": [{"name": name, "why": why} for name, why in self.failed.items()],
         }
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way to run a model: its file in a runtime, or another tool's, whose ``path`` is None; ``size`` in bytes."""
+class Way:
+    """One way to run a model.
+
+    Args:
+        path: its file; None of another tool's, and of a rewritten model.
+        size: in bytes.
+        known: what answers the data in its place: it remembers the answers. Latency is that of ``run``.
+    """
 
     run: Runner
     path: Path | None
     size: int
+    known: Runner | None = None
+
+    @property
+    def answers(self) -> Runner:
+        return self.known or self.run
 
 
 def evaluate(
@@ -111,14 +131,13 @@ def evaluate(
         InterruptedWorkError: what was done is kept.
     """
     compare.require_takers(paths, runtimes)
-    plan, source = plan if plan.batch else replace(plan, batch=ROWS), _rows_of(data, split)
+    plan, source = plan if plan.batch else replace(plan, batch=ROWS), rows_of(data, split)
     with atomic.scratch() as folder:
         ways, failed = _ways(paths, runtimes, against, plan, folder, progress)
-        work = _Work(ways, paths, plan, progress, failed)
-        return Evaluation(work.on_arrays(data) if source is None else work.on_rows(source), failed)
+        return Evaluation(Work(ways, paths, plan, progress, failed).on(data, source), failed)
 
 
-def _rows_of(data: Path, split: str) -> Source | None:
+def rows_of(data: Path, split: str) -> Source | None:
     """Data of a published form; None for a model's own inputs, and for texts without labels."""
     if is_arrays(data):
         return None
@@ -139,32 +158,38 @@ def _ways(
     plan: BenchmarkConfig,
     folder: Path,
     progress: Progress,
-) -> tuple[dict[str, _Way], dict[str, str]]:
+) -> tuple[dict[str, Way], dict[str, str]]:
     """Every file in each runtime that takes it, and other tools' by their names; and why some of these could not be made."""
     ways = {}
     for path in paths:
         for runtime in compare.takers(path, runtimes):
             run = open_runner(path, Settings(runtime.name, plan.threads))
-            ways[compare.label(path, runtime.name, runtimes)] = _Way(run, path, onnx_file.model_bytes(path))
+            ways[compare.label(path, runtime.name, runtimes)] = Way(run, path, onnx_file.model_bytes(path))
     family = catalog.model_type(declared(paths[0]), folders.read_config(paths[0]), None) if against else ""
     others, failed = compare.made(against, baselines.Context(paths[0], family, folder, plan.threads), progress)
-    return ways | {other.name: _Way(other.run, None, other.stored or 0) for other in others}, failed
+    return ways | {other.name: Way(other.run, None, other.stored or 0) for other in others}, failed
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """Several ways beside each other on one data set.
 
     Args:
         paths: the files; the first is the reference.
         failed: receives why another tool could not answer; it is then left out.
+        resumes: whether an interrupted one is kept.
     """
 
-    ways: dict[str, _Way]
+    ways: dict[str, Way]
     paths: Sequence[Path]
     plan: BenchmarkConfig
     progress: Progress
     failed: dict[str, str]
+    resumes: bool = True
+
+    def on(self, data: Path, source: Source | None) -> dict[str, Evaluated]:
+        """``source``: what ``rows_of`` gives of the data."""
+        return self.on_arrays(data) if source is None else self.on_rows(source)
 
     def on_rows(self, source: Source) -> dict[str, Evaluated]:
         """Labelled data of a published form."""
@@ -172,13 +197,13 @@ class _Work:
         sizes = Sizes.common([serving.collator for serving in alone.values()])
         models = {name: replace(serving, within=sizes) for name, serving in alone.items()}
         first = next(iter(models.values()))
-        task, begun = task_of(first), _Begun(self.ways, self.paths, source, self.plan)
+        task, begun = task_of(first), Begun(self.ways, self.paths, source, self.plan)
         tallies = begun.tallies(list(models))
         others = {name for name, way in self.ways.items() if way.path is None}
         try:
             tallied(models, task, source, self.plan.batch, self.progress, tallies, self.failed, others)
         except KeyboardInterrupt as error:
-            if begun.keep(tallies):
+            if self.resumes and begun.keep(tallies):
                 raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
             raise
         models = {name: serving for name, serving in models.items() if name not in self.failed}
@@ -195,7 +220,7 @@ class _Work:
     def on_arrays(self, data: Path) -> dict[str, Evaluated]:
         """The models' own inputs, or texts, with or without classes."""
         sets = dict(zip(self.ways, datasets_for(data, [way.path or self.paths[0] for way in self.ways.values()]), strict=True))
-        predictions = {}
+        predictions, seconds = {}, {}
         for number, (name, way) in enumerate(self.ways.items()):
             begin, part = number / len(self.ways), 1 / len(self.ways)
 
@@ -204,36 +229,39 @@ class _Work:
             ) -> None:
                 self.progress(text, begin + part * done, step)
 
+            start = time.monotonic()
             try:
-                predictions[name] = predict(way.run, sets[name], self.plan.batch, tell)
+                predictions[name] = predict(way.answers, sets[name], self.plan.batch, tell)
             except OnnxfuseError as error:
                 if way.path is not None:
                     raise
                 self.failed[name] = first_line(error)
+            seconds[name] = time.monotonic() - start
         timings = self._timed({name: next(sets[name].batches(self.plan.batch)) for name in predictions})
         reference, first = next(iter(predictions.items()))
         found = {}
         for name, given in predictions.items():
             quality = judge(given, first, sets[name])
             metrics, p_value = _figures(given, first, sets[name].labels)
-            scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, None if name == reference else p_value)
+            chance = None if name == reference else p_value
+            scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, chance, seconds[name])
             found[name] = Evaluated.of(scored, timings[name], self.ways[name].size, sets[name].rows(self.plan.batch))
         return found
 
     def _timed(self, inputs: Mapping[str, Feeds]) -> dict[str, benchmark.Timing]:
         """The ways side by side, each on inputs of its own: models call theirs differently."""
         calls = {name: partial(lambda run, feeds, _: run(feeds), self.ways[name].run, feeds) for name, feeds in inputs.items()}
-        return benchmark.measure(calls, [{}], rounds=self.plan.rounds, progress=self.progress)
+        return benchmark.measure(calls, [{}], rounds=self.plan.rounds, seconds=self.plan.seconds, progress=self.progress)
 
 
-def _serving(way: _Way, paths: Sequence[Path]) -> Serving:
+def _serving(way: Way, paths: Sequence[Path]) -> Serving:
     """A model as it is used; one that does not tell what it takes is used as the first of the others that does."""
     path = way.path or paths[0]
     like = path if path.suffix == ".onnx" else next((other for other in paths if other.suffix == ".onnx"), path)
     graph = declared(like).graph
     inputs, outputs = (tuple(value.name or "" for value in values) for values in (graph.inputs, graph.outputs))
     home = next((other for other in (like, *paths) if any((folders.home_of(other) / name).is_file() for name in READERS)), like)
-    return Serving(like, way.run, inputs, outputs, home)
+    return Serving(like, way.answers, inputs, outputs, home)
 
 
 def _recording(serving: Serving, feeds: list[Feeds]) -> Serving:
@@ -242,46 +270,6 @@ def _recording(serving: Serving, feeds: list[Feeds]) -> Serving:
         return serving.run(given)
 
     return replace(serving, run=run)
-
-
-class _Begun:
-    """What was tallied before an interruption, in a file beside the first model, for the same models, data and versions."""
-
-    def __init__(self, ways: Iterable[str], paths: Sequence[Path], source: Source, plan: BenchmarkConfig) -> None:
-        models = [(str(path), folders.fingerprint(path)) for path in paths]
-        key = [folders.versions(), list(ways), models, _stamp(source.name), plan.batch]
-        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        self.path = folders.home_of(paths[0]) / f".evaluate-{digest}.npz"
-
-    def tallies(self, names: Sequence[str]) -> dict[str, Tally]:
-        if not self.path.is_file():
-            return opened(names, {})
-        try:
-            with door.reading(self.path, "what was evaluated", UsageError), self.path.open("rb") as file:
-                found = opened(names, np.load(file, allow_pickle=False))
-        except UsageError:
-            return opened(names, {})
-        return found if len({tally.count for tally in found.values()}) == 1 else opened(names, {})
-
-    def keep(self, tallies: Mapping[str, Tally]) -> bool:
-        """Whether it could be kept, and was worth it."""
-        if min(tally.count for tally in tallies.values()) < FEWEST:
-            return False
-        try:
-            with atomic.replacing(self.path) as staged, staged.open("wb") as file:
-                np.savez(file, allow_pickle=False, **saved(tallies))
-        except OnnxfuseError:
-            return False
-        return True
-
-    def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def _stamp(data: str) -> tuple[str, int, int]:
-    """A file's place, size and time; of what is none, its name."""
-    path = Path(data)
-    return (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (data, 0, 0)
 
 
 def _figures(got: Predictions, first: Predictions, labels: np.ndarray | None) -> tuple[dict[str, Any], float | None]:

@@ -29,11 +29,13 @@ class Tally:
         close: the sum of the cosines with the first model's answers, and of how many; of answers of one number each instead their
             products with the first's, its squares, and their own.
         alike: how many decisions are the first's.
+        seconds: that answering took.
     """
 
     kept: list[np.ndarray] = field(default_factory=list)
     close: np.ndarray = field(default_factory=lambda: np.zeros(5))
     alike: int = 0
+    seconds: float = 0.0
 
     @property
     def count(self) -> int:
@@ -82,6 +84,7 @@ class Scored:
         count: samples.
         p_value: how likely so different a number of right answers is of a model as good as the first: McNemar's test. None of the
             first, and where no answer is right or wrong.
+        seconds: that it took to answer all, texts and images read into it and its answers read off included.
     """
 
     metrics: Mapping[str, Metric]
@@ -89,6 +92,7 @@ class Scored:
     agreement: float | None
     count: int
     p_value: float | None
+    seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """What is not a number is null."""
@@ -99,6 +103,7 @@ class Scored:
             "agreement": self.agreement,
             "count": self.count,
             "p_value": self.p_value,
+            "seconds": self.seconds,
         }
 
 
@@ -134,8 +139,10 @@ def tallied(
         for at, (name, serving) in enumerate((name, each) for name, each in models.items() if name not in failed):
             share = (done + len(rows) * at / len(models)) / source.count if source.count else None
             progress(f"answering {source.name}", share, step)
+            start = time.monotonic()
             try:
                 said[name] = task.answers(serving, samples, batch)
+                tallies[name].seconds += time.monotonic() - start
                 _require_like(said[name], said[first], name)
             except OnnxfuseError as error:
                 if name not in others:
@@ -166,7 +173,7 @@ def scores(models: Mapping[str, Serving], task: Task, tallies: Mapping[str, Tall
         tally = tallies[name]
         p_value = mcnemar(right[first], right[name]) if right and name != first else None
         agreement = tally.alike / tally.count if task.right else None
-        found[name] = Scored(task.figures(serving, kept[name]), tally.cosine, agreement, tally.count, p_value)
+        found[name] = Scored(task.figures(serving, kept[name]), tally.cosine, agreement, tally.count, p_value, tally.seconds)
     return found
 
 
@@ -182,7 +189,7 @@ def saved(tallies: Mapping[str, Tally]) -> dict[str, np.ndarray]:
     return {
         f"{what} {at}": array
         for at, tally in enumerate(tallies.values())
-        for what, array in (("kept", np.concatenate(tally.kept)), ("close", np.append(tally.close, tally.alike)))
+        for what, array in (("kept", np.concatenate(tally.kept)), ("close", np.append(tally.close, (tally.alike, tally.seconds))))
         if tally.kept
     }
 
@@ -192,5 +199,8 @@ def opened(names: Sequence[str], arrays: Mapping[str, Any]) -> dict[str, Tally]:
     found = {}
     for at, name in enumerate(names):
         kept, close = arrays.get(f"kept {at}"), arrays.get(f"close {at}")
-        found[name] = Tally() if kept is None or close is None else Tally([kept], close[:5], int(close[5]))
+        if kept is None or close is None or close.shape != (7,):
+            found[name] = Tally()
+        else:
+            found[name] = Tally([kept], close[:5], int(close[5]), float(close[6]))
     return found

@@ -48,7 +48,7 @@ def comparison(names: list[str]) -> Comparison:
 def evaluated(names: list[str]) -> Evaluation:
     figures = {name: Metric(0.91234, 0.88765, 0.93456) for name in ("accuracy", "f1", "f1_macro", "matthews")}
     rows = {
-        name: Evaluated(figures, 0.998765, 0.98765, 800, 0.5 if at else None, timing(0.12345 / (at + 1)), 1112345678, 128)
+        name: Evaluated(figures, 0.998765, 0.98765, 800, 0.5 if at else None, 12.5, timing(0.12345 / (at + 1)), 1112345678, 128)
         for at, name in enumerate(names)
     }
     return Evaluation(rows, {"torch-compile": "no compiler is there"})

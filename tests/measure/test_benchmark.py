@@ -48,6 +48,27 @@ def test_rounds_are_interleaved_and_warm_up_does_not_count(monkeypatch, clock):
         assert (timings[name].samples, timings[name].p50) == (2, wanted)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "warm", "timed"),
+    [(1.0, 3, 21), (0.1, 1, 3), (0.001, 1, 1)],  # a round takes 0.0975 s of the 2 * seconds that two runners have
+)
+def test_a_run_time_in_seconds_with_a_tenth_of_it_to_warm_up(monkeypatch, clock, seconds, warm, timed):
+    monkeypatch.setattr(benchmark, "SETTLE", 0.02)
+    calls: list[float] = []
+    told = []
+    timings = benchmark.measure(
+        {"a": clock.runner(0.0125, calls), "b": clock.runner(0.03)},
+        [{}],
+        rounds=7,
+        seconds=seconds,
+        progress=lambda *said: told.append(said),
+    )
+    assert calls == [0.0125] * 3 * (warm + timed), "each round calls it for 0.02 s untimed, then once"
+    assert [timing.samples for timing in timings.values()] == [timed, timed]
+    assert len(told) == warm + timed and all(0 <= done <= 1 for _, done, _ in told)
+    assert told[0][2] == f"second 0 of {2.2 * seconds:.0f}"
+
+
 def test_a_slower_runner_is_slower(clock):
     timings = benchmark.measure({"fast": clock.runner(0.005), "slow": clock.runner(0.05)}, [{}], rounds=5)
     ratio = benchmark.ratio(timings["slow"], timings["fast"])

@@ -69,6 +69,8 @@ def test_ctranslate2_with_the_checkpoints_own_head(family, head, plan, tmp_path)
     [
         ("ctranslate2", "vit", "runs encoders of tokens, and .* takes pixel_values"),
         ("ctranslate2-int8", "electra", "failed: No conversion is registered"),
+        ("ibert", "bert", "^I-BERT takes the weights of RoBERTa, and BertForSequenceClassification is of family bert$"),
+        ("ibert", "xlm-roberta", "is of family xlm-roberta"),
         ("sentence-transformers", "bert", "gives a sentence_embedding, and this model logits"),
         ("sentence-transformers-onnx", "bert", "installs with transformers 4 alone"),
     ],
@@ -107,6 +109,63 @@ def test_a_tool_that_is_not_installed(name, package, bert_export, monkeypatch, t
     context = Context(bert_export / "export" / "model.onnx", "bert", tmp_path)
     with pytest.raises(MissingExtraError, match=rf"measuring against {name} needs packages .* 'onnxfuse\[baselines\]'"):
         baselines.known()[name].open(context)
+
+
+@pytest.mark.parametrize("name", ["torch-traced", "torch-frozen"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2", "modernbert", "vit"])
+def test_torchscript_takes_other_sizes_than_it_was_traced_with(name, family, tmp_path):
+    context = context_of(tiny(family), tmp_path)
+    profile = profile_of_family(context.checkpoint.family, context.checkpoint.config, context.checkpoint.task)
+    wanted, got = (baselines.known()[each].open(context) for each in ("torch", name))
+    for batch, length in ((1, 5), (3, 9), (5, 12)):
+        feeds = profile.feeds(batch, length, seed=batch, mask="right")
+        for _ in range(2):  # it is compiled at the second call
+            for output, array in wanted.run(feeds).items():
+                np.testing.assert_allclose(got.run(feeds)[output], array, rtol=0, atol=1e-5)
+    assert got.size == wanted.size
+
+
+def test_torchscript_is_what_runs(tmp_path, monkeypatch):
+    import torch
+
+    context = context_of(tiny("bert"), tmp_path)
+    done, freeze = [], torch.jit.freeze
+    monkeypatch.setattr(torch.jit, "freeze", lambda module: done.append(type(module)) or freeze(module))
+    baselines.known()["torch-traced"].open(context)
+    assert not done
+    baselines.known()["torch-frozen"].open(context)
+    assert done == [torch.jit.TopLevelTracedModule]
+
+
+@pytest.mark.parametrize(
+    "head", ["RobertaModel", "RobertaForSequenceClassification", "RobertaForQuestionAnswering", "RobertaForMaskedLM"]
+)
+def test_ibert_with_robertas_weights(head, tmp_path):
+    context = context_of(tiny("roberta", head), tmp_path)
+    feeds = feeds_of(context)
+    before = context.checkpoint.module.state_dict()
+    wanted, got = (baselines.known()[name].open(context).run(feeds) for name in ("torch", "ibert"))
+    assert set(got) == set(wanted)
+    for name, array in wanted.items():
+        keep = feeds["attention_mask"].astype(bool) if array.shape[:2] == feeds["attention_mask"].shape else slice(None)
+        assert NEAR["int8"] < cosine(array[keep], got[name][keep]), name
+        assert np.abs(array[keep] - got[name][keep]).max() > 1e-5, "8 bits are not float32"
+    assert all((weight == before[name]).all() for name, weight in context.checkpoint.module.state_dict().items())
+
+
+def test_ibert_takes_robertas_very_weights(tmp_path):
+    from onnxfuse.pipeline.baselines import ibert
+
+    model = tiny("roberta")
+    loaded = dict(ibert._loaded(model).named_parameters())
+    assert {ibert._renamed(name) for name, _ in model.named_parameters()} == set(loaded), "none too few, none too many"
+    assert all((loaded[ibert._renamed(name)] == weight).all() for name, weight in model.named_parameters())
+    model.roberta.more = model.roberta.embeddings.LayerNorm
+    with pytest.raises(ModelError, match=r"^IBertFor\w+ and RobertaFor\w+ differ in ibert\.more\.weight, ibert\.more\.bias$"):
+        ibert._loaded(model)
+    del model.roberta.more, model.roberta.encoder.layer[1].output.dense.weight
+    with pytest.raises(ModelError, match=r"differ in ibert\.encoder\.layer\.1\.output\.dense\.weight$"):
+        ibert._loaded(model)
 
 
 def test_what_goes_wrong_in_a_tool_is_one_line_of_ours(tmp_path):

@@ -43,6 +43,7 @@ def test_files_runtimes_and_peers(bert_export, tmp_path):
 def test_every_peer_takes_part_or_says_why(bert_export):
     outcome = compare.compare_models([model(bert_export)], PLAN, against=baselines.choose("all"))
     refusals = {
+        "ibert": "takes the weights of RoBERTa, and",
         "openvino-bf16": "no bfloat16 products",
         "openvino-int8-bf16": "no bfloat16 products",
         "sentence-transformers": "gives a sentence_embedding, and this model logits",
@@ -115,11 +116,23 @@ def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
         (("--against", ","), "no baseline named ','"),
         (("--runtime", "tpu"), "no runtime named 'tpu'"),
         (("--runtime", "ort", "--runtime", "litert"), "runtime litert takes .tflite files, and "),
+        (("--rounds", 5, "--seconds", 2), "--rounds 5 and --seconds 2 both say how long to measure; give one of them"),
+        (("--seconds", 0), "--seconds"),
         (("--plot", "speed.gif"), "wanted a file ending in .svg, .png, .pdf"),
     ],
 )
 def test_wrong_usage(cli, bert_export, arguments, words):
     expect_one_line(cli("benchmark", model(bert_export), *arguments), 2, words)
+
+
+def test_seconds_instead_of_rounds(cli, bert_export):
+    short, long = (
+        cli("benchmark", model(bert_export), "--length", 8, "--threads", 1, "--seconds", seconds, *form)
+        for seconds, form in ((0.1, ()), (1, ("--json",)))
+    )
+    assert "batch 1, length 8, 1 threads, 0.1 seconds each" in short.stdout
+    (result,) = json.loads(long.stdout)["results"]
+    assert result["latency"]["samples"] > 40, "of a model that takes milliseconds"
 
 
 def test_a_folder_stands_for_every_model_in_it(tmp_path):

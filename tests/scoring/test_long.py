@@ -9,6 +9,7 @@ import pytest
 
 from onnxfuse.config import BenchmarkConfig
 from onnxfuse.errors import InterruptedWorkError
+from onnxfuse.pipeline import begun
 from onnxfuse.pipeline import evaluate as verb
 from onnxfuse.scoring import judge
 
@@ -61,7 +62,7 @@ def test_an_interrupted_evaluation_goes_on(made, tmp_path, monkeypatch, spoilt):
     for file in source.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     path, plan, folder = table(tmp_path / "d.csv", 900), BenchmarkConfig(32, rounds=1), tmp_path
-    monkeypatch.setattr(verb, "FEWEST", 256)
+    monkeypatch.setattr(begun, "FEWEST", 256)
     before = set(folder.iterdir())
     (whole,) = verb.evaluate([folder / "model.onnx"], path, plan).rows.values()
     tallied, seen = judge.Tally.add, []
@@ -91,6 +92,6 @@ def test_other_data_begin_anew(made, tmp_path):
     _, folder = made("bert", "BertForSequenceClassification", ["no", "yes"])
     sources = [verb.open_source(str(table(tmp_path / name, count))) for name, count in (("a.csv", 10), ("b.csv", 10))]
     paths = {
-        verb._Begun(["a"], [folder / "model.onnx"], source, BenchmarkConfig(batch)).path for source in sources for batch in (1, 2)
+        begun.Begun(["a"], [folder / "model.onnx"], source, BenchmarkConfig(batch)).path for source in sources for batch in (1, 2)
     }
     assert len(paths) == 4

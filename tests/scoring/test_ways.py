@@ -53,6 +53,14 @@ def test_every_runtime_and_tool_is_a_row(made, table):
     assert [row["name"] for row in answer["results"]] == names and answer["results"][0]["speed"]["value"] == 1
 
 
+def test_seconds_are_for_each_row(made, table):
+    _, folder = made("bert", "BertForSequenceClassification", ["no", "yes"])
+    plan = BenchmarkConfig(batch=8, rounds=1, seconds=0.5)
+    rows = evaluate([folder / "model.onnx"], table, plan, against=baselines.choose("ort")).rows
+    first, second = (row.timing.samples for row in rows.values())
+    assert first == second > 5
+
+
 @pytest.mark.parametrize("after", [0, 3])
 @pytest.mark.parametrize("arrays", [False, True])
 def test_a_tool_that_fails_is_named(made, table, tmp_path, after, arrays):
