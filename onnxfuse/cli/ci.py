@@ -43,7 +43,7 @@ def report(verb: str, path: Path | None, *, overwrite: bool, sources: Sequence[P
         return
     from onnxfuse.io.ours import Replaceable  # it reads models' metadata, and this is imported for --help
 
-    guard = Replaceable(tuple(sources), overwrite, is_report)
+    guard = Replaceable(tuple(sources), overwrite, is_report, "--junit")
     guard.require(path)
     try:
         yield found

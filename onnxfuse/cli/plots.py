@@ -51,7 +51,7 @@ def require_format(path: Path) -> None:
 def require_place(path: Path, *, overwrite: bool) -> None:
     """``require_format``, and a place that is free, or holds a plot of ours. Raises UsageError."""
     require_format(path)
-    Replaceable(overwrite=overwrite, ours=is_plot).require(path)
+    Replaceable(overwrite=overwrite, ours=is_plot, option="--plot").require(path)
 
 
 def is_plot(path: Path) -> bool:

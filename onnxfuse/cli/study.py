@@ -184,6 +184,10 @@ def view(
     viewer.wait()
 
 
+def nodes_text(count: int) -> str:
+    return f"{count} node{'' if count == 1 else 's'}"
+
+
 @options.examples(
     "onnxfuse diff onnx/bert-base-cased",
     "onnxfuse diff model.onnx model_optimized.onnx --layer 3 -o layer3.html",
@@ -204,8 +208,8 @@ def diff(
     out = output or after.with_name(verb.NAME)
     with progress() as tell:
         found = verb.diff(before, after, out, layer, tell, overwrite=overwrite)
-    counts = [f"{each.rule}: {each.before} nodes before, {each.after} after" for each in found.counts]
-    nodes = f"{found.layer}: {found.before.nodes} nodes before, {found.after.nodes} after"
+    counts = [f"{each.rule}: {nodes_text(each.before)} before, {each.after} after" for each in found.counts]
+    nodes = f"{found.layer}: {nodes_text(found.before.nodes)} before, {found.after.nodes} after"
     show(as_json, {"page": str(out), **found.to_json()}, nodes, *counts, found.how, f"written: {out}")
 
 

@@ -109,6 +109,7 @@ def pair(first: Path, second: Path | None) -> tuple[Path, Path]:
     """Two models to hold against each other; of a folder its export, and what became of it. Raises as ``source_file``."""
     if second is None:
         if not first.is_dir():
+            files.require_file(first)
             raise UsageError(f"{first} is one file; give the other one too, or a folder that holds {MODEL} and {OPTIMIZED}")
         return source_file(first, MODEL), source_file(first, OPTIMIZED)
     return source_file(first, *RUN), source_file(second, *RUN)

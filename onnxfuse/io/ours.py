@@ -19,12 +19,14 @@ class Replaceable:
     Args:
         sources: what the run reads; never replaced.
         overwrite: whether files of others may go too.
+        option: what names the place on the command line.
         ours: what tells, instead of ``is_ours``, that a file is one of onnxfuse's.
     """
 
     sources: tuple[Path, ...] = ()
     overwrite: bool = False
     ours: Callable[[Path], bool] | None = None
+    option: str = "--output"
 
     def __call__(self, home: Path, name: str) -> None:
         """Raises UsageError: the file ``name`` in ``home`` must stay."""
@@ -39,7 +41,7 @@ class Replaceable:
             return
         seen = "there" if place.exists() else "a link to what is not there"
         raise UsageError(
-            f"{place} is {seen}, and onnxfuse did not make it; choose another place with --output, or add --overwrite"
+            f"{place} is {seen}, and onnxfuse did not make it; choose another place with {self.option}, or add --overwrite"
         )
 
     def require(self, *paths: Path) -> None:

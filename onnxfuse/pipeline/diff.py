@@ -9,30 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
-from onnxfuse import catalog, targets
 from onnxfuse.drawing import pages
-from onnxfuse.drawing.origins import Origins, origins
 from onnxfuse.drawing.picture import Picture, picture
-from onnxfuse.errors import OnnxfuseError, UsageError
-from onnxfuse.fusions.unpad import NAME as UNPAD
-from onnxfuse.io import atomic, door, folders, onnx_file, places
+from onnxfuse.errors import UsageError
+from onnxfuse.io import atomic, places
 from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.model import METADATA
-from onnxfuse.optimizer import fuse
-from onnxfuse.pipeline.layers import AFTER, BEFORE, homes
-from onnxfuse.rewrite.analysis import Analysis, Dim
-from onnxfuse.rewrite.lines import Line, sizes
-from onnxfuse.runtime.sessions import infer
-from onnxfuse.runtime.trial import require_harmless
-from onnxfuse.verify.opened import blaming
+from onnxfuse.pipeline.layers import AFTER, BEFORE
+from onnxfuse.pipeline.sides import Side, made_by
+from onnxfuse.rewrite.lines import Line
 
 HERE = "only here"
 """What stands in a rule's place where no rules are known."""
@@ -85,10 +75,8 @@ class Difference:
 
     def drawings(self) -> list[Any]:
         """Both pictures as SVG, for a page. Raises MissingExtraError."""
-        return [
-            pages.marked(pages.svg(part, self.rules, f"{self.slug}-{name}"))
-            for name, part in (("before", self.before), ("after", self.after))
-        ]
+        parts = (("before", self.before), ("after", self.after))
+        return [pages.marked(pages.svg(part, self.rules, f"{self.slug}-{name}")) for name, part in parts]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -118,15 +106,23 @@ def diff(
         MissingExtraError: jinja2 or pygraphviz is not installed.
     """
     guard = Replaceable((first, second), overwrite, is_page)
-    guard.require(out)
+    require_place(out, guard)
     progress(f"reading {first} and {second}")
     found = compare(first, second, layer)
     progress("drawing")
-    title = f"{found.layer} of {first.name} and {second.name}"
+    told = _told(first, second)
+    title = f"{found.layer} of {told[0]} and {told[1]}"
     names = {name: places.way(path, out.parent) for name, path in (("first", first), ("second", second))}
     content = {"title": title, "difference": found, "drawings": found.drawings(), "classes": pages.classes(found.rules)}
     atomic.save_text(pages.page("diff.html", **content, **names), out, guard)
     return found
+
+
+def require_place(out: Path, guard: Replaceable) -> None:
+    """To be asked before the work. Raises UsageError: ``out`` is no .html file, or is taken."""
+    if out.suffix not in (".html", ".htm"):
+        raise UsageError(f"--output {out}: wanted a file ending in .html")
+    guard.require(out)
 
 
 def is_page(path: Path) -> bool:
@@ -143,29 +139,39 @@ def compare(first: Path, second: Path, layer: str = "") -> Difference:
     Raises:
         UsageError: there is no such layer. ModelError: a model is broken.
     """
-    before, after = (_Side.of(path) for path in (first, second))
-    found, how = _origins(before, after, first, second)
+    before, after = (Side.of(path) for path in (first, second))
+    found, how = made_by(before, after, first, second)
     before.follow(after, found)
     layers = _in_order(after.layers.values())
     name = _chosen(layer, layers, second)
     left, right = before.lines(name), after.lines(name)
-    there = {output for line in after.all for output in line.outputs}
-    here = {output for line in before.all for output in line.outputs}
     if found is None:
-        taken = {output: HERE for line in left for output in line.outputs if output not in there}
-        made = {output: HERE for line in right for output in line.outputs if output not in here}
+        taken, made = _only(left, after.all, HERE), _only(right, before.all, HERE)
     else:
-        gone = {output: pages.GONE for line in left for output in line.outputs if output not in there}
-        taken, made = gone | found.taken, found.made
+        taken, made = _only(left, after.all, pages.GONE) | found.taken, found.made
+    told = _told(first, second)
     return Difference(
         first,
         second,
         name,
         layers,
         how,
-        picture(f"before: {first.name}", left, before.shapes, taken, before.shown(left)),
-        picture(f"after: {second.name}", right, after.shapes, made, after.shown(right)),
+        picture(f"before: {told[0]}", left, before.shapes, taken, before.shown(left)),
+        picture(f"after: {told[1]}", right, after.shapes, made, after.shown(right)),
     )
+
+
+def _only(part: Iterable[Line], other: Iterable[Line], said: str) -> dict[str, str]:
+    """What is said of nodes whose like the other graph has not: one that computes the same and is called the same."""
+    there = {(line.op, line.outputs, line.attributes) for line in other}
+    return {name: said for line in part if (line.op, line.outputs, line.attributes) not in there for name in line.outputs}
+
+
+def _told(first: Path, second: Path) -> tuple[str, str]:
+    """The names of two files, with their folders where they are called the same."""
+    if first.name != second.name:
+        return first.name, second.name
+    return f"{first.resolve().parent.name}/{first.name}", f"{second.resolve().parent.name}/{second.name}"
 
 
 def _in_order(layers: Iterable[str]) -> list[str]:
@@ -177,105 +183,9 @@ def _in_order(layers: Iterable[str]) -> list[str]:
 
 
 def _chosen(layer: str, layers: list[str], path: Path) -> str:
-    wanted = f"layer {layer}" if layer.isdigit() else layer
+    wanted = f"layer {layer}" if layer.isdigit() else layer.casefold()
     if not wanted:
         return next((name for name in layers if name.startswith("layer ")), layers[0] if layers else BEFORE)
     if wanted not in layers:
         raise UsageError(f"{path} has no {wanted!r}; choose one of {', '.join(name.removeprefix('layer ') for name in layers)}")
     return wanted
-
-
-@dataclass
-class _Side:
-    """A model: its nodes as text, the shapes of its values as text, and the layer of each node by what it writes."""
-
-    model: ir.Model
-    config: Mapping[str, Any]
-    all: list[Line]
-    shapes: dict[str, str]
-    layers: dict[str, str]
-
-    @classmethod
-    def of(cls, path: Path) -> _Side:
-        model, config = onnx_file.load(path), folders.read_config(path)
-        require_harmless(path)
-        with blaming(path):
-            catalog.architecture(catalog.model_type(model, config, None)).name_inputs(model)
-            layers = {_written(node): layer for node, layer in homes(model.graph).items()}
-            return cls(model, config, [Line.of(node) for node in model.graph], _shapes(model), layers)
-
-    def follow(self, after: _Side, found: Origins | None) -> None:
-        """Put nodes into the layers of what they became."""
-        for name in self.layers:
-            became = (found.became.get(name, name) if found is not None else name) or name
-            self.layers[name] = after.layers.get(became, self.layers[name])
-
-    def lines(self, layer: str) -> list[Line]:
-        return [line for line in self.all if self.layers.get(line.outputs[0] if line.outputs else "") == layer]
-
-    def shown(self, part: list[Line]) -> list[str]:
-        """What a part writes for others."""
-        inside = {id(line) for line in part}
-        read = {name for line in self.all if id(line) not in inside for name in line.inputs}
-        read |= {value.name or "" for value in self.model.graph.outputs}
-        return [name for line in part for name in line.outputs if name in read]
-
-
-def _written(node: ir.Node) -> str:
-    return node.outputs[0].name or "" if node.outputs else ""
-
-
-def _shapes(model: ir.Model) -> dict[str, str]:
-    """What is known of each value's sizes, by name: numbers, names of sizes, "?" for what nothing tells."""
-    analysis = Analysis(model.opset_imports, infer)
-    analysis.scan(model.graph)
-    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-    return {value.name or "": _shape(shape) for value in values if (shape := analysis.shape(value)) is not None}
-
-
-SHORT = (("batch", "B"), ("seq", "S"))
-"""What names of sizes begin with, and the letter of ``style``'s vocabulary that is drawn."""
-
-
-def _shape(shape: Iterable[Dim]) -> str:
-    return sizes(tuple(_size(dim) for dim in shape))
-
-
-def _size(dim: Dim) -> str:
-    if any("?" in name for name in dim.symbols):
-        return "?"
-    names = [next((letter for begin, letter in SHORT if name.lower().startswith(begin)), name) for name in dim.symbols]
-    return "·".join(([str(dim.coef)] if dim.coef != 1 or not names else []) + names)
-
-
-def _origins(before: _Side, after: _Side, first: Path, second: Path) -> tuple[Origins | None, str]:
-    """What the rules did, where they make the second model of the first, and that in words."""
-    names = {_written(node) for node in after.model.graph}
-    for choice in _choices(after.model, second):
-        model = onnx_file.load(first)
-        catalog.architecture(catalog.model_type(model, before.config, None)).name_inputs(model)
-        target = choice.pop("target")
-        try:
-            with targets.use(target) as chosen:
-                chosen = chosen.choosing(padding="removed") if choice.get("zeros") else chosen
-                trace = fuse(model, chosen, **choice).trace
-        except OnnxfuseError:
-            continue
-        if {_written(node) for node in model.graph} == names:
-            return origins(
-                trace.applications
-            ), f"the rules for target {Path(target).name}, applied again, make {second.name} of {first.name}"
-    return None, f"rules alone do not make {second.name} of {first.name}, so coloured is what only one of them has"
-
-
-def _choices(model: ir.Model, path: Path) -> Iterator[dict[str, Any]]:
-    """How a model may have been optimized: as its folder's record says, or for the target in its metadata."""
-    note = door.parse_json(model.metadata_props.get(METADATA, "{}"), METADATA)
-    name = note.get("target") if isinstance(note, dict) else None
-    step = folders.recorded(path.parent).get("optimize", {})
-    plan = step.get("plan", {}) if isinstance(step, dict) and step.get("path") == path.name else {}
-    if plan:
-        without = frozenset(plan["without"]) | ({UNPAD} if plan["unpad"] is False else set())
-        yield {"target": plan["target"], "only": frozenset(plan["only"]), "without": without, "zeros": plan["unpad"] is True}
-    if isinstance(name, str):
-        yield {"target": name}

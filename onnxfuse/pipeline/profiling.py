@@ -192,6 +192,8 @@ def _traced(openings: Sequence[_Opening], plan: BenchmarkConfig, progress: Progr
         with scratch() as folder:
             models = [Traced(each.path, each.settings, _new(folder / str(at))) for at, each in enumerate(openings)]
             graphs = graphs or [model.graph for model in models]
+            if empty := [str(each.path) for each, graph in zip(openings, graphs, strict=True) if not len(graph)]:
+                raise UsageError(f"{empty[0]} runs no node: its outputs are inputs or constants, and take no time to profile")
             fit = EVENTS // (len(models) * max(len(model.graph) for model in models))
             counted = _rounds(models, feeds, min(plan.rounds - done, max(1, fit)), (done, plan.rounds), progress)
             calls = [[*before, *new] for before, new in zip(calls, counted, strict=True)]

@@ -64,6 +64,7 @@ class Report:
 
     Args:
         measured: what was measured on, for people.
+        choice: by which rule ``load`` opens one of the forms.
         evaluation: on the data that were given; None where none were.
     """
 
@@ -79,6 +80,7 @@ class Report:
     findings: list[Finding]
     padding: str
     latencies: list[Latency]
+    choice: str
     data: str
     evaluation: Evaluation | None
     differences: list[Difference] = field(repr=False)
@@ -127,8 +129,10 @@ def report(
         seen = "is a file" if folder.exists() else "is not there"
         raise UsageError(f"{folder} {seen}, wanted a folder that run, export or optimize wrote")
     out = folder / NAME if out is None else out
+    if split and data is None:
+        raise UsageError(f"--split {split} is of labelled data; give them with --data, or leave it out")
     guard = Replaceable(overwrite=overwrite, ours=diff.is_page)
-    guard.require(out)
+    diff.require_place(out, guard)
     found = gather(folder, data, layer, split, progress)
     progress("drawing")
     drawings = [each.drawings() for each in found.differences]
@@ -146,7 +150,9 @@ def report(
 
 def gather(folder: Path, data: Path | None, layer: str, split: str, progress: Progress = silent) -> Report:
     """What the page says. Raises as ``report``."""
-    record = folders.recorded(folder)
+    where, record = folder / folders.RECORD, folders.recorded(folder)
+    if where.is_file() and not record:
+        raise ModelError(f"{where} holds no JSON object; make it anew with: onnxfuse run")
     if not any(step in record for step in MADE):
         raise UsageError(
             f"{folder} has no {folders.RECORD} that says what onnxfuse made; give a folder of run, export or optimize"
@@ -154,11 +160,15 @@ def gather(folder: Path, data: Path | None, layer: str, split: str, progress: Pr
     try:
         told = _told(folder, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        where = folder / folders.RECORD
-        raise ModelError(
-            f"{where} is not as onnxfuse writes it ({type(error).__name__}: {error}); make it anew with: onnxfuse run"
-        ) from error
+        raise ModelError(f"{where} is not as onnxfuse writes it; make it anew with: onnxfuse run") from error
     missing, findings, padding = list[str](), list[Finding](), ""
+    evaluation = None
+    models = folders.models_in(folder, folders.MADE)
+    if data is not None:
+        found = evaluate(models, data, BenchmarkConfig(8), progress, split)
+        evaluation = replace(found, rows={Path(name).name: row for name, row in found.rows.items()})
+    elif not told["task"] or told["task"] != "feature-extraction":
+        missing.append("accuracy: give labelled samples with --data")
     source = folder / folders.MODEL
     if source.is_file():
         progress("asking why not")
@@ -168,13 +178,6 @@ def gather(folder: Path, data: Path | None, layer: str, split: str, progress: Pr
         except OnnxfuseError as error:
             missing.append(places.told(f"why something is not fused: {first_line(error)}", source))
     differences = [*_differences(folder, layer, missing, progress)]
-    evaluation = None
-    models = folders.models_in(folder, folders.MADE)
-    if data is not None:
-        found = evaluate(models, data, BenchmarkConfig(8), progress, split)
-        evaluation = replace(found, rows={Path(name).name: row for name, row in found.rows.items()})
-    elif not told["task"] or told["task"] != "feature-extraction":
-        missing.append("accuracy: give labelled samples with --data")
     if not told["latencies"]:
         missing.append("latency: onnxfuse run measures it, or onnxfuse benchmark")
     return Report(
@@ -215,6 +218,7 @@ def _told(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "rules": [(name, int(count)) for name, count in trace.get("rules", {}).items()],
         "proof": [*_proof(trace)],
         "latencies": [*_latencies(folder, measured)],
+        "choice": str(measured.get("fastest", {}).get("rule", "")),
         "commands": commands(folder, record),
     }
 

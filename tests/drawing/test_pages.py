@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import onnxfuse
 from onnxfuse.drawing import pages
 from onnxfuse.drawing.picture import picture
 from onnxfuse.errors import MissingExtraError
+from onnxfuse.pipeline import diff
 from onnxfuse.pipeline import report as reporting
 from onnxfuse.rewrite.lines import Line
 from tests.drawing import browser
@@ -58,9 +60,18 @@ def test_what_a_diff_says(folder):
 
 def test_models_that_rules_do_not_make_of_each_other(folder, tmp_path):
     found = onnxfuse.diff(folder / "model_optimized.onnx", folder / "model_quantized.onnx", tmp_path / "d.html", layer="1")
-    assert "rules alone do not make model_quantized.onnx" in found.how
+    assert "model_quantized.onnx is not what onnxfuse's rules make" in found.how
     assert {each.rule for each in found.counts} == {"only here"}
     assert "MatMulInteger" in {row.op for box in found.after.boxes if box.rule for row in box.rows}
+    before = {(row.op, box.rule) for box in found.before.boxes for row in box.rows}
+    assert ("MatMul", "only here") in before, "int8 writes the value of that name by another operator"
+    assert ("MatMul", "") not in before and ("LayerNormalization", "") in before
+
+
+def test_a_model_beside_itself(folder, tmp_path):
+    found = onnxfuse.diff(folder / "model.onnx", folder / "model.onnx", tmp_path / "d.html", layer="EMBEDDINGS")
+    assert found.how == "both are the same graph" and found.counts == [] and found.layer == "embeddings"
+    assert f"before: {folder.name}/model.onnx" == found.before.title
 
 
 def test_zooming_by_buttons_and_keys(folder, tmp_path):
@@ -175,7 +186,13 @@ def test_the_commands_repeat_what_was_done(folder, cli, tmp_path):
         (("report", "small/model.onnx"), 2, "is a file, wanted a folder"),
         (("report", "gone"), 2, "is not there, wanted a folder"),
         (("report", "empty"), 2, "has no onnxfuse.json that says what onnxfuse made"),
-        (("report", "odd"), 3, "is not as onnxfuse writes it"),
+        (("report", "odd"), 3, "is not as onnxfuse writes it; make it anew with: onnxfuse run"),
+        (("report", "cut"), 3, "onnxfuse.json holds no JSON object; make it anew with: onnxfuse run"),
+        (("report", "small", "--split", "test"), 2, "--split test is of labelled data; give them with --data"),
+        (("report", "small", "--data", "gone.csv"), 2, "gone.csv"),
+        (("report", "small", "-o", "page.txt"), 2, "page.txt: wanted a file ending in .html"),
+        (("diff", "small", "-o", "page.svg"), 2, "page.svg: wanted a file ending in .html"),
+        (("diff", "nowhere"), 2, "nowhere is not there"),
         (("report", "small", "-o", "notes.html"), 2, "notes.html is there, and onnxfuse did not make it"),
     ],
 )
@@ -184,11 +201,34 @@ def test_what_cannot_be(folder, cli, tmp_path, arguments, code, said):
     (tmp_path / "notes.html").write_text("mine")
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd").mkdir()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "onnxfuse.json").write_text('{"export":')
     (tmp_path / "odd" / "onnxfuse.json").write_text('{"export": {"path": 3}}')
     result = cli(*arguments)
     assert result.returncode == code
     assert said in result.stderr.splitlines()[-1] and result.stderr.count("onnxfuse: ") == 1
     assert (tmp_path / "notes.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("widths", "beside"), [((2, 2), True), ((2, 5), False)])
+def test_drawings_stand_beside_each_other_where_both_fit(tmp_path, widths, beside):
+    """Else each has the page's whole width: at 1400 pixels nothing of a layer is cut off at the side."""
+    titles = ("before", "after")
+    parts = [
+        picture(
+            title, [Line("Relu", ("x",), (f"y{at}",)) for at in range(width)], shapes={f"y{at}": "B" * 20 for at in range(width)}
+        )
+        for title, width in zip(titles, widths, strict=True)
+    ]
+    difference = diff.Difference(Path("a.onnx"), Path("b.onnx"), "layer 0", ["layer 0"], "", *parts)
+    content = {"title": "t", "difference": difference, "drawings": difference.drawings(), "classes": pages.classes([])}
+    (tmp_path / "d.html").write_text(pages.page("diff.html", **content, first="a.onnx", second="b.onnx"))
+    with browser.opened(tmp_path / "d.html") as page:
+        left, right = (page.locator("figure").nth(at).bounding_box() for at in (0, 1))
+        assert (left["y"] == right["y"]) == beside
+        for at in (0, 1):
+            pane = page.locator(".pane").nth(at)
+            assert pane.evaluate("(each) => each.scrollWidth <= each.clientWidth")
 
 
 def test_names_of_a_stranger_are_text(tmp_path):

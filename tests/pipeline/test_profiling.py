@@ -339,3 +339,11 @@ def test_what_cannot_be_profiled_is_told_in_one_line(cli, folder, tmp_path):
     expect_one_line(cli("profile", folder, "--length", 65), 2, "the model has positions for 64 tokens")
     expect_one_line(cli("profile", folder / "fixed.onnx", "--batch", 3), 2, "the model takes 2 alone")
     assert (tmp_path / "mine.svg").read_text() == "mine"
+
+
+def test_a_model_that_runs_no_node(cli, tmp_path):
+    onnx.save(
+        onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 21]> g (float[N] x) => (float[N] x) { }'),
+        tmp_path / "m.onnx",
+    )
+    expect_one_line(cli("profile", tmp_path / "m.onnx"), 2, "runs no node: its outputs are inputs or constants")

@@ -2,6 +2,7 @@ for (const figure of document.querySelectorAll("figure.zoom")) {
   const pane = figure.querySelector(".pane"), svg = pane.querySelector("svg"), told = figure.querySelector("output");
   const width = svg.width.baseVal.value;
   let scale = 1;
+  figure.style.flex = `0 0 ${figure.getBoundingClientRect().width}px`;
   const zoom = (wanted) => {
     const before = scale;
     scale = Math.min(4, Math.max(0.1, wanted));
