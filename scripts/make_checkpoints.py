@@ -10,12 +10,14 @@ docs-filler   the same with a head for masked words
 Each folder under OUT is a checkpoint as transformers saves it, with a tokenizer where it reads texts, its test set in test/ and
 training inputs in calibration/: one .npy file for each input, and what is right in labels.npy (of spans start_positions.npy and
 end_positions.npy, of tokens tags.npy, -100 where nothing is asked). The texts of the test set lie beside it: test/texts.txt, of
-the reader test/squad.json as SQuAD 1.1 writes it, of the tagger test/words.conll.
+docs-bert with their labels in test/texts.csv, of the reader test/squad.json as SQuAD 1.1 has it, of the tagger test/words.conll.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 import time
@@ -34,10 +36,12 @@ from onnxfuse.evaluation.sentences import docstring_sentences, sentences_by_modu
 
 sys.path.insert(0, str(Path(__file__).parent))
 from demo import minilm
-from readings import TAGS, conll, readings, sentences_with_entities, span_labels, token_labels
+from readings import TAGS, Reading, conll, readings, sentences_with_entities, span_labels, token_labels
 from training import Arrays, Samples, Trained, fit
 
 SEED, CALIBRATION = 0, 1000
+MADE = "trained.txt"
+"""The last file of a checkpoint that is whole: how good it is."""
 
 
 def tokenized(texts: list[str], length: int) -> Arrays:
@@ -49,6 +53,13 @@ def tokenized(texts: list[str], length: int) -> Arrays:
 def chosen(encoded: Any, index: Any) -> Arrays:
     """Some rows of a model's inputs."""
     return {name: encoded[name][index].astype(np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def labelled(texts: Iterable[str], labels: Iterable[str]) -> str:
+    """A table of text and label, as data sets are published."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("text", "label"), *zip(texts, labels, strict=True)])
+    return table.getvalue()
 
 
 def lines(texts: Iterable[str]) -> str:
@@ -90,14 +101,27 @@ def docs(log: Console, fewest: int = 140, most: int = 250) -> Trained:
         minilm(), num_labels=len(names), id2label=dict(enumerate(names)), label2id={name: at for at, name in enumerate(names)}
     )
     fit(model, train, epochs=3, batch=32, rate=1e-4, log=log)
-    return Trained(model, train, test, {"texts.txt": lines(texts[at] for at in order[1])}, minilm())
+    tested = [texts[at] for at in order[1]]
+    table = labelled(tested, [names[at] for at in classes[order[1]]])
+    return Trained(model, train, test, {"texts.txt": lines(tested), "texts.csv": table}, minilm())
 
 
-def reader(log: Console, count: int = 1400, tests: int = 500) -> Trained:
-    """MiniLM, tuned to find answers."""
-    asked = readings(count + tests)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
-    encoded = tokenizer(
+def reader(log: Console, count: int = 5000, tests: int = 500, each: int = 3) -> Trained:
+    """MiniLM, tuned to find answers: ``each`` questions about a context teach more than the same one seen again."""
+    test, kept = _asked(asked := readings(), tests)
+    begin = int(kept[-1]) + 3  # of contexts without a sentence of the test's
+    more = readings(each)[begin * each :]
+    train, _ = _asked([more[at] for at in np.random.default_rng(SEED).permutation(len(more))[:count]])
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(minilm())
+    fit(model, train, epochs=1, batch=8, rate=2e-4, log=log)
+    entries = [asked[at].squad(int(at)) for at in kept]
+    squad = {"version": "1.1", "data": [{"title": "the standard library", "paragraphs": entries}]}
+    return Trained(model, train, test, {"squad.json": json.dumps(squad, indent=1)}, minilm())
+
+
+def _asked(asked: list[Reading], most: int | None = None) -> tuple[Samples, np.ndarray]:
+    """Questions as MiniLM takes them, without those whose answer was cut off, and the places of those that are left."""
+    encoded = transformers.AutoTokenizer.from_pretrained(minilm())(
         *([getattr(each, name) for each in asked] for name in ("question", "context")),
         padding=True,
         truncation="only_second",
@@ -105,16 +129,8 @@ def reader(log: Console, count: int = 1400, tests: int = 500) -> Trained:
         return_tensors="np",
     )
     starts, ends = span_labels(encoded, asked).T
-    kept = np.flatnonzero((starts > 0) & (ends > 0))  # an answer that was cut off is none
-    train, test = (
-        Samples(chosen(encoded, index), {"start_positions": starts[index], "end_positions": ends[index]})
-        for index in (kept[tests:], kept[:tests])
-    )
-    model = transformers.AutoModelForQuestionAnswering.from_pretrained(minilm())
-    fit(model, train, epochs=2, batch=16, rate=2e-4, log=log)
-    entries = [asked[at].squad(int(at)) for at in kept[:tests]]
-    squad = {"version": "1.1", "data": [{"title": "the standard library", "paragraphs": entries}]}
-    return Trained(model, train, test, {"squad.json": json.dumps(squad, indent=1)}, minilm())
+    kept = np.flatnonzero((starts > 0) & (ends > 0))[:most]
+    return Samples(chosen(encoded, kept), {"start_positions": starts[kept], "end_positions": ends[kept]}), kept
 
 
 def tagger(log: Console, count: int = 1400, tests: int = 600) -> Trained:
@@ -177,9 +193,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--only", choices=list(MODELS), action="append", help="this one alone; may be given several times")
+    parser.add_argument("--keep", action="store_true", help="leave alone what is trained already")
     arguments = parser.parse_args()
     log = Console(stderr=True)
     for name in arguments.only or MODELS:
+        if arguments.keep and (arguments.output / name / MADE).is_file():
+            continue
         start = time.perf_counter()
         torch.manual_seed(SEED)
         log.print(f"training {name}")
@@ -189,6 +208,7 @@ def main() -> int:
         if name == "docs-bert":
             add_outliers(trained.model)
             trained.save(arguments.output / f"{name}-outliers", CALIBRATION)
+        (arguments.output / name / MADE).write_text(f"{said}\n", encoding="utf-8")
         sys.stdout.write(f"{name}: {said} on {len(trained.test)} test samples, {time.perf_counter() - start:.0f} s\n")
     return 0
 

@@ -39,10 +39,11 @@ class Reading:
         return {"context": self.context, "qas": [asked]}
 
 
-def readings(count: int) -> list[Reading]:
+def readings(each: int = 1) -> list[Reading]:
     """Contexts of what three neighbours of a module do; asked is what one does, or which one does that.
 
-    Those of a module stand together, so that the first and the last have no sentence in common.
+    Those of a module stand together, so that the first and the last have no sentence in common: a sentence is in three contexts
+    behind one another. ``each``: questions about a context, which stand together, its sentences mixed anew for each.
     """
     pick, found = random.Random(SEED), []
     by_module: dict[str, list[tuple[str, str]]] = {}
@@ -53,10 +54,10 @@ def readings(count: int) -> list[Reading]:
     pick.shuffle(modules)
     for entries in map(by_module.__getitem__, modules):
         for at in range(len(entries) - 2):
-            some = pick.sample(entries[at : at + 3], 3)
+            some = entries[at : at + 3]
             if len({name for name, _ in some}) == 3:
-                found.append(_reading(some, pick))
-    return found[:count]
+                found += [_reading(pick.sample(some, 3), pick) for _ in range(each)]
+    return found
 
 
 def _reading(some: Sequence[tuple[str, str]], pick: random.Random) -> Reading:

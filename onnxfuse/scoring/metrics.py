@@ -48,9 +48,10 @@ def share(hits: int, count: int) -> Metric:
 
 
 def mean(values: np.ndarray) -> Metric:
-    """The mean of a number that each sample has [n], with the normal interval."""
+    """The mean of a number from 0 to 1 that each sample has [n], with the normal interval between these."""
     value, half = float(values.mean()), Z * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return Metric(value, value - half, value + half)
+    low, high = np.clip((value - half, value + half), 0.0, 1.0).tolist()
+    return Metric(value, low, high)
 
 
 def of_classes(classes: int, labels: np.ndarray, predicted: np.ndarray) -> dict[str, Metric]:

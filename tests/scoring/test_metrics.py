@@ -115,3 +115,9 @@ def test_figures_of_entities():
         }
     )
     assert all(each.low < each.value < each.high for each in found.values())
+
+
+def test_an_interval_ends_where_the_figure_must():
+    found = metrics.mean(np.array([1.0, 1.0, 0.7]))
+    assert found.high == 1.0 and 0 < found.low < found.value < 1
+    assert metrics.mean(np.array([0.0, 0.0, 0.3])).low == 0.0
