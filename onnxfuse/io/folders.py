@@ -112,7 +112,7 @@ def pair(first: Path, second: Path | None) -> tuple[Path, Path]:
             files.require_file(first)
             raise UsageError(f"{first} is one file; give the other one too, or a folder that holds {MODEL} and {OPTIMIZED}")
         return source_file(first, MODEL), source_file(first, OPTIMIZED)
-    return source_file(first, *RUN), source_file(second, *RUN)
+    return source_file(first, MODEL), source_file(second, MODEL)
 
 
 def _advice(folder: Path) -> str:

@@ -30,6 +30,8 @@ MODELS = {
     "explain": ("explain", "MODEL"),
     "tune": ("tune", "MODEL", "--rounds", "1", "--length", "8", "--threads", "1"),
     "ablate": ("ablate", "MODEL", "--rounds", "1", "--length", "8"),
+    "diff": ("diff", "MODEL", "encoder", "-o", "d.html"),
+    "profile": ("profile", "MODEL", "--rounds", "1", "--length", "8"),
     "package": ("package", "MODEL", "--for", "optimum", "-o", "made"),
 }
 """Verbs that make or look into a model, by name."""
@@ -45,6 +47,7 @@ RUNS = {
 OTHERS = {
     "export": (("export", "MODEL", "-o", "made"), "give the folder that save_pretrained wrote|save the model again with"),
     "run": (("run", "MODEL", "-o", "made"), "give the folder that save_pretrained wrote|save the model again with"),
+    "report": (("report", "MODEL"), "that says what onnxfuse made"),
     "push": (("push", "MODEL", "me/model"), "no package in the hub's layout|offline"),
 }
 """Verbs that take something else, and what they say of a model."""
