@@ -68,8 +68,7 @@ class Bench:
         )
         if done.returncode:
             raise SystemExit(f"exit code {done.returncode}: {told}\n{done.stdout.decode()}")
-        told_from_there = done.stdout.decode().replace(f"{self.folder.resolve()}/", "")  # the page names no place of this machine
-        return dict(json.loads(told_from_there))
+        return dict(json.loads(done.stdout.decode().replace(f"{self.folder.resolve()}/", "")))
 
     @property
     def pace(self) -> tuple[str, str]:

@@ -23,25 +23,22 @@ def classes(rules: Sequence[str]) -> dict[str, str]:
     return {"": "plain", GONE: "gone"} | {rule: f"r{at % COLOURS}" for at, rule in enumerate(coloured)}
 
 
-def svg(picture: Picture, rules: Sequence[str], name: str, *, alone: bool = False) -> str:
-    """A picture as SVG.
+def svg(drawing: layout.Drawing, rules: Sequence[str], name: str) -> Any:
+    """A drawing as SVG, for a page to take as it is.
 
     Args:
         rules: all that get a colour, in its order: pictures beside each other share it.
         name: unlike that of any other drawing of the page.
-        alone: whether it is a file of its own, which brings its style.
 
     Raises:
-        MissingExtraError: jinja2 or pygraphviz is not installed.
+        MissingExtraError: jinja2 is not installed.
     """
-    drawing = layout.lay_out(picture)
-    return str(
+    return _marked(
         _template("graph.svg").render(
             drawing=drawing,
             classes=classes(rules),
             id=name,
-            label=f"{picture.title}: {picture.nodes} nodes",
-            style=_marked(_source("graph.css")) if alone else "",
+            label=f"{drawing.picture.title}: {drawing.picture.nodes} nodes",
             end_text=layout.end_text,
             pad=layout.PAD,
             line=layout.LINE,
@@ -51,10 +48,10 @@ def svg(picture: Picture, rules: Sequence[str], name: str, *, alone: bool = Fals
 
 
 def beside(before: Picture, after: Picture, name: str) -> str:
-    """Two pictures beside each other as one SVG file. Raises as ``svg``."""
+    """Two pictures beside each other as one SVG file. Raises MissingExtraError."""
     rules = list(dict.fromkeys([*after.rules, *before.rules]))
     drawings = [layout.lay_out(each) for each in (before, after)]
-    parts = [marked(svg(each, rules, f"{name}-{at}")) for at, each in enumerate((before, after))]
+    parts = [svg(each, rules, f"{name}-{at}") for at, each in enumerate(drawings)]
     style = _marked(_source("graph.css"))
     return str(_template("pair.svg").render(drawings=drawings, parts=parts, style=style, name=name))
 
@@ -65,13 +62,8 @@ def page(template: str, **content: Any) -> str:
     return str(_template(template).render(**content, **style, script=_marked(_source("zoom.js"))))
 
 
-def marked(text: str) -> Any:
-    """Text that is SVG or HTML of ours, for a page to take as it is. Raises MissingExtraError."""
-    _environment()
-    return _marked(text)
-
-
 def _marked(text: str) -> Any:
+    """Text that is SVG, CSS or HTML of ours, which is not escaped."""
     from markupsafe import Markup
 
     return Markup(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,6 @@ def _options(config: type, plan: Mapping[str, Any]) -> list[str]:
         default = (
             each.default if each.default is not MISSING else each.default_factory() if callable(each.default_factory) else None
         )
-        assert not is_dataclass(default)
         if value == (sorted(default) if isinstance(default, frozenset | tuple) else default):
             continue
         found += _option(each.name, value)

@@ -1,7 +1,7 @@
 """One layer of a model before and after: which rule took each node, and which one made what stands there now.
 
 Where the second model is what the rules make of the first, they are applied again and their trace tells; else nodes are held
-against each other by the names of what they write.
+against each other by their operator, their attributes and the names of what they write.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse.drawing import pages
+from onnxfuse.drawing.layout import lay_out
 from onnxfuse.drawing.picture import Picture, picture
 from onnxfuse.errors import UsageError
 from onnxfuse.io import atomic, places
@@ -62,10 +63,7 @@ class Difference:
 
     @property
     def counts(self) -> list[Count]:
-        taken, made = (Counter({rule: 0}) for rule in ("", ""))
-        for counter, part in ((taken, self.before), (made, self.after)):
-            for box in part.boxes:
-                counter[box.rule] += len(box.rows)
+        taken, made = (Counter(box.rule for box in part.boxes for _ in box.rows) for part in (self.before, self.after))
         return [Count(rule, taken[rule], made[rule]) for rule in self.rules]
 
     @property
@@ -76,7 +74,7 @@ class Difference:
     def drawings(self) -> list[Any]:
         """Both pictures as SVG, for a page. Raises MissingExtraError."""
         parts = (("before", self.before), ("after", self.after))
-        return [pages.marked(pages.svg(part, self.rules, f"{self.slug}-{name}")) for name, part in parts]
+        return [pages.svg(lay_out(part), self.rules, f"{self.slug}-{name}") for name, part in parts]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -167,14 +167,15 @@ def gather(folder: Path, data: Path | None, layer: str, split: str, progress: Pr
     if data is not None:
         found = evaluate(models, data, BenchmarkConfig(8), progress, split)
         evaluation = replace(found, rows={Path(name).name: row for name, row in found.rows.items()})
-    elif not told["task"] or told["task"] != "feature-extraction":
+    elif told["task"] != "feature-extraction":
         missing.append("accuracy: give labelled samples with --data")
     source = folder / folders.MODEL
     if source.is_file():
         progress("asking why not")
         target = record.get("optimize", {}).get("plan", {}).get("target", "cpu")
         try:
-            findings, padding = explain_file(source, target), str(padding_of(source, target))
+            findings = explain_file(source, target)
+            padding = record.get("optimize", {}).get("padding") or str(padding_of(source, target))
         except OnnxfuseError as error:
             missing.append(places.told(f"why something is not fused: {first_line(error)}", source))
     differences = [*_differences(folder, layer, missing, progress)]
@@ -217,7 +218,7 @@ def _told(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "fused": fused,
         "rules": [(name, int(count)) for name, count in trace.get("rules", {}).items()],
         "proof": [*_proof(trace)],
-        "latencies": [*_latencies(folder, measured)],
+        "latencies": [*_latencies(measured)],
         "choice": str(measured.get("fastest", {}).get("rule", "")),
         "commands": commands(folder, record),
     }
@@ -259,7 +260,7 @@ def _proof(trace: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name} did not come to an end, and was stopped" for name in trace.get("endless", ()))
 
 
-def _latencies(folder: Path, measured: Mapping[str, Any]) -> Iterator[Latency]:
+def _latencies(measured: Mapping[str, Any]) -> Iterator[Latency]:
     timings, rows = measured.get("timings", {}), measured.get("rows", {})
     fastest = measured.get("fastest", {}).get("name", "")
     for name, each in timings.items():

@@ -101,9 +101,8 @@ def made_by(before: Side, after: Side, first: Path, second: Path) -> tuple[Origi
         except OnnxfuseError:
             continue
         if {_written(node) for node in model.graph} == names:
-            return origins(
-                trace.applications
-            ), f"the rules for target {Path(target).name}, applied again, make {second.name} of {first.name}"
+            how = f"the rules for target {Path(target).name}, applied again, make {second.name} of {first.name}"
+            return origins(trace.applications), how
     if before.all == after.all:
         return None, "both are the same graph"
     return None, f"{second.name} is not what onnxfuse's rules make of {first.name}: coloured is what only one of them has"

@@ -10,6 +10,7 @@ import pytest
 
 import onnxfuse
 from onnxfuse.drawing import pages
+from onnxfuse.drawing.layout import lay_out
 from onnxfuse.drawing.picture import picture
 from onnxfuse.errors import MissingExtraError
 from onnxfuse.pipeline import diff
@@ -234,7 +235,7 @@ def test_drawings_stand_beside_each_other_where_both_fit(tmp_path, widths, besid
 def test_names_of_a_stranger_are_text(tmp_path):
     name = "</svg><script>alert(1)</script>\u202e"
     drawn = picture("a", [Line("Relu", (name,), ("y",))], shown=["y"])
-    text = pages.svg(drawn, [], "a", alone=True)
+    text = pages.beside(drawn, drawn, "a")
     assert "<script>" not in text and "\u202e" not in text and "&lt;script&gt;" in text
 
 
@@ -243,4 +244,4 @@ def test_without_the_extra(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
     with pytest.raises(MissingExtraError, match=re.escape("onnxfuse[report]")):
-        pages.svg(picture("a", [Line("Relu", ("x",), ("y",))]), [], "a")
+        lay_out(picture("a", [Line("Relu", ("x",), ("y",))]))

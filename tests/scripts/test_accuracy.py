@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -96,7 +97,7 @@ def test_the_page_has_a_place_for_each_part(monkeypatch, tmp_path):
     text = (tmp_path / "page.md").read_text()
     for part in ("rewrites docs-reader", "modes docs-bert", "runtimes docs-bert", "runtimes digits-vit"):
         assert text.count(part) == 1
-    assert "{" not in text and "onnxruntime 1." in text and "threads, with torch " in text
+    assert "{" not in text and "onnxruntime 1." in text and "threads, with\ntorch " in text
 
 
 def test_a_command_that_fails_ends_it_in_its_own_words(tmp_path):
@@ -104,6 +105,14 @@ def test_a_command_that_fails_ends_it_in_its_own_words(tmp_path):
 
     with pytest.raises(SystemExit, match=r"exit code 2: onnxfuse optimize nowhere\.onnx\n(.|\n)*nowhere\.onnx is not there"):
         script.Bench(tmp_path, 1.0, Console(stderr=True)).ran("onnxfuse optimize nowhere.onnx")
+
+
+def test_the_folder_is_not_told(tmp_path, monkeypatch):
+    answer = json.dumps({"why": f"{tmp_path.resolve()}/docs-bert is none"})
+    monkeypatch.setattr(script.subprocess, "run", lambda *given, **named: SimpleNamespace(returncode=0, stdout=answer.encode()))
+    from rich.console import Console
+
+    assert script.Bench(tmp_path, 1.0, Console(stderr=True)).ran("onnxfuse evaluate") == {"why": "docs-bert is none"}
 
 
 def test_more_questions_about_the_same_contexts():
