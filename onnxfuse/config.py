@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -85,9 +85,10 @@ def _range(low: float, high: float) -> str:
 
 
 def names(given: Any, option: str) -> tuple[str, ...]:
-    """An option that is a list of names. Raises UsageError for one text."""
-    if isinstance(given, str):
-        raise UsageError(f"{option} is the text {given!r}, wanted a list of names: [{given!r}]")
+    """An option that is a list of names. Raises UsageError for anything else, one text included."""
+    if not isinstance(given, Collection) or isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        seen, like = (f"the text {given!r}", given.split(",")) if isinstance(given, str) else (f"{given!r:.80}", ["NAME"])
+        raise UsageError(f"{option} is {seen}, wanted a list of names: {[name.strip() for name in like]}")
     return tuple(given)
 
 

@@ -154,6 +154,17 @@ def test_a_model_trains_on_after_its_export(tmp_path):
         (lambda: onnxfuse.evaluate(onnx.ModelProto(), "data"), "the model is a ModelProto, wanted a path"),
         (lambda: onnxfuse.benchmark("out", rounds=0), "rounds is 0, wanted 1 to 1000000"),
         (lambda: onnxfuse.benchmark("out", runtimes="ort"), r"runtimes is the text 'ort', wanted a list of names: \['ort'\]"),
+        (
+            lambda: onnxfuse.benchmark("out", against="torch,ibert"),
+            r"against is the text 'torch,ibert', wanted a list of names: \['torch', 'ibert'\]",
+        ),
+        (lambda: onnxfuse.benchmark("out", against=5), r"against is 5, wanted a list of names: \['NAME'\]"),
+        (lambda: onnxfuse.benchmark("out", against=[5]), r"against is \[5\], wanted a list of names: .*"),
+        (lambda: onnxfuse.evaluate("out", "data", ablate="no"), "ablate is 'no', wanted True or False"),
+        (
+            lambda: onnxfuse.evaluate("out", "data", target="cpu"),
+            "target 'cpu' says whose rewrites ablate judges; add ablate=True, or leave it out",
+        ),
         (lambda: onnxfuse.benchmark("out", runtimes=[]), "no runtimes are given; leave them out for ONNX Runtime"),
         (lambda: onnxfuse.benchmark("out", progress=None), "progress is a NoneType, wanted a function: see onnxfuse.io.progress"),
         (lambda: onnxfuse.export("bert", "out", progress=1), "progress is a int, wanted a function: see onnxfuse.io.progress"),

@@ -26,7 +26,7 @@ def evaluate(
     runtimes: Sequence[str] = ("ort",),
     against: Sequence[str] = (),
     ablate: bool = False,
-    target: str = "cpu",
+    target: str | None = None,
     progress: Progress = silent,
 ) -> evaluating.Evaluation:
     """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
@@ -35,15 +35,20 @@ def evaluate(
         data: a file or folder of a published form, or a data set of the hub (``glue:mrpc``): see ``scoring.rows``.
         split: of a folder with several, or of a data set of the hub.
         seconds, runtimes, against: as of ``benchmark``.
-        ablate: of one model, its rewrites for ``target`` in place of other models: none, each alone, and all.
+        ablate: of one model, in place of other models its rewrites: none, each alone, and all.
+        target: with it, whose rewrites; cpu where none is given.
     """
     require_callable(progress)
     config = BenchmarkConfig(batch, threads=threads, rounds=rounds, seconds=seconds)
+    if not isinstance(ablate, bool):
+        raise UsageError(f"ablate is {ablate!r:.40}, wanted True or False")
+    if target is not None and not ablate:
+        raise UsageError(f"target {target!r:.80} says whose rewrites ablate judges; add ablate=True, or leave it out")
     paths, source = files_of(models), path_of(data, "data")
     if ablate:
         if len(paths) > 1 or against or tuple(runtimes) != ("ort",):
             raise UsageError("ablate judges one model in ONNX Runtime; leave out other models, runtimes and against")
-        return evaluate_rewrites.evaluate_rewrites(paths[0], source, config, target, progress, split)
+        return evaluate_rewrites.evaluate_rewrites(paths[0], source, config, target or "cpu", progress, split)
     runtimes, others = runtimes_of(runtimes), baselines_of(against)
     return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
 
@@ -74,7 +79,8 @@ def benchmark(
     """
     require_callable(progress)
     config, runtimes = BenchmarkConfig(batch, length, threads, rounds, real, seconds=seconds), runtimes_of(runtimes)
-    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=baselines_of(against), progress=progress)
+    others = baselines_of(against)
+    return compare.compare_models(files_of(models), config, runtimes=runtimes, against=others, progress=progress)
 
 
 def check(first: Source, second: Source, *, kind: str = "reassociate", data: Source | None = None) -> Parity:

@@ -107,7 +107,8 @@ def evaluate(
 ) -> None:
     """Measure on labelled data how good models are (the published figures, closeness to the first), beside how fast."""
     config = BenchmarkConfig(batch, threads=threads, **options.pace(rounds, seconds))
-    alone = _alone(models, ablate, target, runtime or against)
+    given = {"--runtime": runtime, "--against": against}
+    alone = _alone(models, ablate, target, [name for name, value in given.items() if value])
     paths = [alone] if alone else [path for model in models for path in _models_in(model)]
 
     from onnxfuse.cli import tables
@@ -127,15 +128,15 @@ def evaluate(
     show(as_json, outcome.to_json(), tables.evaluation_table(outcome.rows, title), *missing)
 
 
-def _alone(models: list[Path], ablate: bool, target: str | None, others: object) -> Path | None:
+def _alone(models: list[Path], ablate: bool, target: str | None, others: list[str]) -> Path | None:
     """The model whose rewrites are judged; None where that is not asked for. Raises UsageError for what does not go with it."""
     if not ablate:
         if target is not None:
             raise UsageError(f"--target {target} says whose rewrites --ablate judges; add that, or leave it out")
         return None
     if len(models) > 1 or others:
-        what = f"{len(models)} models are given" if len(models) > 1 else "--runtime and --against are given"
-        raise UsageError(f"--ablate judges one model with and without rewrites in ONNX Runtime, and {what}; leave them out")
+        what = f"{len(models)} models are given" if len(models) > 1 else f"{' and '.join(others)} would add others"
+        raise UsageError(f"--ablate judges one model with and without rewrites in ONNX Runtime, and {what}; leave that out")
     return folders.source_file(models[0], folders.MODEL)
 
 

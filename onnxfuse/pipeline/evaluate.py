@@ -37,6 +37,8 @@ from onnxfuse.scoring.tasks import task_of
 ROWS = 8
 """Of a batch where none are asked for."""
 
+GO_ON = "interrupted; run the same command to go on where it was"
+
 READERS = ("tokenizer.json", "preprocessor_config.json")
 """What reads texts or images, beside one of the models."""
 
@@ -177,7 +179,8 @@ class Work:
     Args:
         paths: the files; the first is the reference.
         failed: receives why another tool could not answer; it is then left out.
-        resumes: whether an interrupted one is kept.
+        about: what else the answers depend on, of one that an interrupted one goes on with.
+        held: receives what was kept of the answers, for whoever forgets it; None forgets it once they are judged.
     """
 
     ways: dict[str, Way]
@@ -185,7 +188,8 @@ class Work:
     plan: BenchmarkConfig
     progress: Progress
     failed: dict[str, str]
-    resumes: bool = True
+    about: str = ""
+    held: list[Begun] | None = None
 
     def on(self, data: Path, source: Source | None) -> dict[str, Evaluated]:
         """``source``: what ``rows_of`` gives of the data."""
@@ -197,15 +201,17 @@ class Work:
         sizes = Sizes.common([serving.collator for serving in alone.values()])
         models = {name: replace(serving, within=sizes) for name, serving in alone.items()}
         first = next(iter(models.values()))
-        task, begun = task_of(first), Begun(self.ways, self.paths, source, self.plan)
+        task, begun = task_of(first), Begun([*self.ways, self.about], self.paths, source, self.plan)
         tallies = begun.tallies(list(models))
         others = {name for name, way in self.ways.items() if way.path is None}
         try:
             tallied(models, task, source, self.plan.batch, self.progress, tallies, self.failed, others)
         except KeyboardInterrupt as error:
-            if self.resumes and begun.keep(tallies):
-                raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
+            if begun.keep(tallies):
+                raise InterruptedWorkError(GO_ON) from error
             raise
+        if self.held is not None and begun.keep(tallies):
+            self.held.append(begun)
         models = {name: serving for name, serving in models.items() if name not in self.failed}
         samples, inputs = samples_of(source, task, first, self.plan.batch), {}
         for name, serving in models.items():
@@ -213,7 +219,8 @@ class Work:
             task.answers(_recording(first if name in others else serving, fed), samples, self.plan.batch)
             inputs[name] = fed[0]
         timings, found = self._timed(inputs), scores(models, task, tallies)
-        begun.forget()
+        if self.held is None:
+            begun.forget()
         rows = sizes.batch or self.plan.batch
         return {name: Evaluated.of(found[name], timings[name], self.ways[name].size, rows) for name in models}
 

@@ -2,7 +2,7 @@
 
 Each choice is judged on all samples and timed beside the original, whose own latency is that beside the last, which is all.
 One is open at a time, so that memory does not grow with their number; what the original answers, which each is held against, is
-kept in files meanwhile.
+kept in files meanwhile. Interrupted on many samples, it goes on with the choice where it was when it is called again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import numpy as np
 
 from onnxfuse import targets
 from onnxfuse.config import BenchmarkConfig
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import InterruptedWorkError, UsageError
 from onnxfuse.io import atomic, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.pipeline import ablation
-from onnxfuse.pipeline.evaluate import ROWS, Evaluated, Evaluation, Way, Work, rows_of
+from onnxfuse.pipeline.begun import Begun
+from onnxfuse.pipeline.evaluate import GO_ON, ROWS, Evaluated, Evaluation, Way, Work, rows_of
 from onnxfuse.runtime import Feeds, Outputs, Runner, Settings, open_runner
+from onnxfuse.scoring.source import Source
+from onnxfuse.targets import Target
 from onnxfuse.verify.opened import blaming
 
 
@@ -32,34 +35,58 @@ def evaluate_rewrites(
 
     Raises:
         UsageError, ModelError, MissingExtraError: as ``evaluate`` and ``ablate``.
+        InterruptedWorkError: what was done is kept.
     """
     if path.suffix != ".onnx":
         raise UsageError(f"{path} is no ONNX model, and rewrites are of these alone; give the .onnx file that it was made from")
     plan = plan if plan.batch else replace(plan, batch=ROWS)
-    with targets.use(target_name) as target, blaming(path), atomic.scratch() as folder:
-        chosen, source = list(ablation.variants(target, all_but=False)), rows_of(data, split)
-        first = Way(open_runner(path, Settings(threads=plan.threads)), path, onnx_file.model_bytes(path))
-        known, rows, failed = remembered(first.run, folder), dict[str, Evaluated](), dict[str, str]()
-        for number, variant in enumerate(chosen):
-            tell = partial(_tell, progress, number / len(chosen), variant.name)
-            tell("fusing")
-            _, file, rewrites = ablation.made(path, variant, folder / "variant.onnx")
-            ways = {variant.name: first}
-            if not variant.original:
-                run = open_runner(file, Settings(threads=plan.threads))
-                none = next(iter(rows))
-                ways = {none: replace(first, known=known), variant.name: Way(run, None, onnx_file.model_bytes(file))}
-            found = Work(ways, [path], plan, tell, failed, resumes=False).on(data, source)
-            if variant.name in found:
-                none, original = next(iter(found.items()))
-                rows[variant.name] = replace(found[variant.name], rewrites=rewrites, beside=found[variant.name].speed(original))
-                rows[none] = replace(rows[none], timing=original.timing)  # two that take turns are slower than one alone
-        return Evaluation(rows, failed)
+    held = list[Begun]()
+    try:
+        with targets.use(target_name) as target, blaming(path), atomic.scratch() as folder:
+            found = _each(path, rows_of(data, split), data, plan, target, folder, held, progress)
+    except KeyboardInterrupt as error:
+        if held:
+            raise InterruptedWorkError(GO_ON) from error
+        raise
+    for begun in held:
+        begun.forget()
+    return found
+
+
+def _each(
+    path: Path,
+    source: Source | None,
+    data: Path,
+    plan: BenchmarkConfig,
+    target: Target,
+    folder: Path,
+    held: list[Begun],
+    progress: Progress,
+) -> Evaluation:
+    """One choice after another. ``held``: as of ``Work``."""
+    chosen = list(ablation.variants(target, all_but=False))
+    first = Way(open_runner(path, Settings(threads=plan.threads)), path, onnx_file.model_bytes(path))
+    known, rows, failed = remembered(first.run, folder), dict[str, Evaluated](), dict[str, str]()
+    for number, variant in enumerate(chosen):
+        tell = partial(_tell, progress, number / len(chosen), variant.name)
+        tell("fusing")
+        _, file, rewrites = ablation.made(path, variant, folder / "variant.onnx")
+        ways = {variant.name: first}
+        if not variant.original:
+            run = open_runner(file, Settings(threads=plan.threads))
+            none = next(iter(rows))
+            ways = {none: replace(first, known=known), variant.name: Way(run, None, onnx_file.model_bytes(file))}
+        found = Work(ways, [path], plan, tell, failed, repr(target), held).on(data, source)
+        if variant.name in found:
+            none, original = next(iter(found.items()))
+            rows[variant.name] = replace(found[variant.name], rewrites=rewrites, beside=found[variant.name].speed(original))
+            rows[none] = replace(rows[none], timing=original.timing)  # two that take turns are slower than one alone
+    return Evaluation(rows, failed)
 
 
 def _tell(progress: Progress, share: float, variant: str, text: str, done: float | None = None, step: str = "") -> None:
     """A choice's own progress, as a step of all."""
-    progress("judging rewrites", share, f"{variant}: {text}, {step}" if step else f"{variant}: {text}")
+    progress(f"judging {variant}", share, f"{text}, {step}" if step else text)
 
 
 def remembered(run: Runner, folder: Path) -> Runner:

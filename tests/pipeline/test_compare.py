@@ -112,7 +112,8 @@ def test_benchmark_against_from_the_command_line(cli, bert_export, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--against", "tensorrt"), "no baseline named tensorrt; choose all, or some of ctranslate2"),
+        (("--against", "tensorrt"), "no baseline named tensorrt; choose all alone, or some of ctranslate2"),
+        (("--against", "all,tensorrt"), "no baseline named tensorrt; choose all alone, or some of ctranslate2"),
         (("--against", ","), "no baseline named ','"),
         (("--runtime", "tpu"), "no runtime named 'tpu'"),
         (("--runtime", "ort", "--runtime", "litert"), "runtime litert takes .tflite files, and "),

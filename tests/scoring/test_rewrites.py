@@ -1,6 +1,7 @@
 """One model with each choice of its rewrites on the same data: a row each, and the figures are those of evaluate."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx_ir
@@ -8,10 +9,11 @@ import pytest
 
 import onnxfuse
 from onnxfuse.config import BenchmarkConfig
-from onnxfuse.errors import UsageError
+from onnxfuse.errors import InterruptedWorkError, UsageError
 from onnxfuse.io import onnx_file
-from onnxfuse.pipeline import ablation, evaluate_rewrites
+from onnxfuse.pipeline import ablation, begun, evaluate_rewrites
 from onnxfuse.pipeline.evaluate import evaluate
+from onnxfuse.scoring import judge
 from onnxfuse.targets import find
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
@@ -110,6 +112,36 @@ def test_each_input_is_run_once(tmp_path):
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("stop", [2, 7])
+def test_an_interrupted_one_goes_on_where_it_was(reader, squad, tmp_path, monkeypatch, stop):
+    """In the midst of a choice, and between two: what was answered of all is not asked again."""
+    for file in reader.parent.iterdir():
+        shutil.copyfile(file, tmp_path / file.name)
+    path, before = tmp_path / "model.onnx", set(tmp_path.iterdir())
+    monkeypatch.setattr(begun, "FEWEST", 8)
+    monkeypatch.setattr(judge, "CHUNK", 8)
+    whole = evaluate_rewrites.evaluate_rewrites(path, squad, PLAN)
+    tallied, seen = judge.Tally.add, []
+
+    def add(self, answers, first):
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+        seen.append(len(answers))
+        tallied(self, answers, first)
+
+    monkeypatch.setattr(judge.Tally, "add", add)
+    with pytest.raises(InterruptedWorkError, match="run the same command to go on where it was"):
+        evaluate_rewrites.evaluate_rewrites(path, squad, PLAN)
+    assert set(tmp_path.iterdir()) > before
+    done, stop = len(seen), -1
+    seen.clear()
+    again = evaluate_rewrites.evaluate_rewrites(path, squad, PLAN)
+    each = len(whole.rows) * 3 + (len(whole.rows) - 1) * 3
+    assert each - done <= len(seen) <= each - done + 1  # of a choice of two ways, one may have answered once more
+    assert {name: row.metrics for name, row in again.rows.items()} == {name: row.metrics for name, row in whole.rows.items()}
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_table(cli, reader, squad):
     result = cli("evaluate", reader.parent, "--data", squad, "--ablate", "--target", "standard", "--rounds", 1)
     assert result.returncode == 0, result.stderr
@@ -122,8 +154,8 @@ def test_table(cli, reader, squad):
     ("arguments", "said"),
     [
         (("b.onnx", "--ablate"), "--ablate judges one model with and without rewrites in ONNX Runtime, and 2 models are given"),
-        (("--ablate", "--runtime", "openvino"), "and --runtime and --against are given; leave them out"),
-        (("--ablate", "--against", "torch"), "and --runtime and --against are given; leave them out"),
+        (("--ablate", "--runtime", "openvino"), "and --runtime would add others; leave that out"),
+        (("--ablate", "--against", "torch"), "and --against would add others; leave that out"),
         (("--target", "cpu"), "--target cpu says whose rewrites --ablate judges; add that, or leave it out"),
         (("--ablate", "--target", "tpu"), "tpu"),
     ],

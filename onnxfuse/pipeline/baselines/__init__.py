@@ -22,9 +22,8 @@ def choose(names: str) -> list[Baseline]:
     """The baselines of a comma-separated list, each once, or all of them. Raises UsageError."""
     found = known()
     chosen = list(found) if names == "all" else list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    unknown = [name for name in chosen if name not in found]
+    unknown = [name for name in chosen if name not in {*found, "all"}] or [name for name in chosen if name not in found]
     if unknown or not chosen:
-        raise UsageError(
-            f"--against {names}: no baseline named {', '.join(unknown) or repr(names)}; choose all, or some of {', '.join(found)}"
-        )
+        wrong = ", ".join(unknown) or repr(names)
+        raise UsageError(f"--against {names}: no baseline named {wrong}; choose all alone, or some of {', '.join(found)}")
     return [found[name] for name in chosen]
