@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from onnxfuse.api import evaluate as evaluate
     from onnxfuse.api import export as export
     from onnxfuse.api import load as load
+    from onnxfuse.api import map as map
     from onnxfuse.api import optimize as optimize
     from onnxfuse.api import package as package
     from onnxfuse.api import profile as profile
     from onnxfuse.api import push as push
     from onnxfuse.api import quantize as quantize
     from onnxfuse.api import report as report
+    from onnxfuse.bulk.job import MapConfig as MapConfig
     from onnxfuse.config import BenchmarkConfig as BenchmarkConfig
     from onnxfuse.config import ExportConfig as ExportConfig
     from onnxfuse.config import OptimizeConfig as OptimizeConfig
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from onnxfuse.config import Scheme as Scheme
     from onnxfuse.config import Thresholds as Thresholds
     from onnxfuse.config import TuneConfig as TuneConfig
+    from onnxfuse.errors import BadRowsError as BadRowsError
     from onnxfuse.errors import ExportError as ExportError
     from onnxfuse.errors import InterruptedWorkError as InterruptedWorkError
     from onnxfuse.errors import MissingExtraError as MissingExtraError
@@ -64,6 +67,7 @@ _VERBS = (
     "evaluate",
     "export",
     "load",
+    "map",
     "optimize",
     "package",
     "profile",
@@ -82,6 +86,7 @@ _CONFIGS = (
     "TuneConfig",
 )
 _ERRORS = (
+    "BadRowsError",
     "ExportError",
     "InterruptedWorkError",
     "MissingExtraError",
@@ -104,11 +109,12 @@ _MODULES = {
     **dict.fromkeys(_SENTENCES, "integrations.sentences"),
     **dict.fromkeys(_CONFIGS, "config"),
     **dict.fromkeys(_ERRORS, "errors"),
+    "MapConfig": "bulk.job",
     "Model": "model",
     "Parity": "verify.parity",
 }
 
-__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_BLOCKS, *_SENTENCES, *_CONFIGS, *_ERRORS, "Model", "Parity"]
+__all__ = [*_VERBS, *_MODULES_OF_TORCH, *_BLOCKS, *_SENTENCES, *_CONFIGS, *_ERRORS, "MapConfig", "Model", "Parity"]
 
 
 def __getattr__(name: str) -> Any:

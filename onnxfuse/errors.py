@@ -97,6 +97,12 @@ class StorageError(OnnxfuseError):
     exit_code = 8
 
 
+class BadRowsError(OnnxfuseError):
+    """More rows of a data set are bad than may be; the answers to all others are written."""
+
+    exit_code = 9
+
+
 TERMINATED = 143
 """Exit code after SIGTERM, which ends a run as Ctrl-C does (128 + SIGTERM)."""
 

@@ -5,6 +5,7 @@ Each takes what its command takes, and writes the same files; a module here for 
 
 from onnxfuse.api.judge import benchmark, check, evaluate
 from onnxfuse.api.make import ExportOptions, OptimizeOptions, QuantizeOptions, export, load, optimize, package, push, quantize
+from onnxfuse.api.scale import map
 from onnxfuse.api.study import diff, profile, report
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "map",
     "optimize",
     "package",
     "profile",

@@ -1,7 +1,7 @@
 """The command line: its verbs, and how it ends.
 
 Exit codes: 0 done, 2 usage, 3 unsafe or broken model, 4 export, 5 parity, 6 requirement not met, 7 missing extra, 8 reading or
-writing, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+writing, 9 bad rows, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from onnxfuse.cli import chain, ci, console, health, judge, make, options, share, study
+from onnxfuse.cli import chain, ci, console, health, judge, make, options, scale, share, study
 from onnxfuse.errors import INTERRUPTED, TERMINATED, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.io import atomic, signals
 
@@ -30,6 +30,7 @@ VERBS = (
     study.view,
     study.diff,
     study.report,
+    scale.map,
     make.package,
     share.push,
     chain.run,

@@ -187,6 +187,31 @@ Private = Annotated[bool, Option("--private", help="A new repository is its owne
 OverwriteThere = Annotated[bool, Option("--overwrite", help="Replace files too in a repository that onnxfuse did not fill.")]
 PackageFolder = Annotated[Path | None, Option("-o", "--output", help="The folder; packages/NAME-LIBRARY when not given.")]
 
+# Of map
+Mapping = Annotated[Path, Argument(metavar="MODEL", help="The model: a folder or a file, opened as onnxfuse.load does.")]
+Input = Annotated[
+    str,
+    Option(
+        "--input", help="The rows: a .parquet, .jsonl, .csv, .tsv or .txt file, a folder of these or of images, or a pattern."
+    ),
+]
+Parts = Annotated[Path, Option("-o", "--output", help="The folder of the parts: a new one, or one that was begun so.")]
+Columns = Annotated[
+    list[str] | None, Option("--column", help="The column of the texts; repeatable for pairs. text when not given.")
+]
+IdColumn = Annotated[str, Option("--id", help="The column that tells rows apart; their numbers when not given.")]
+Keep = Annotated[list[str] | None, Option("--keep", help="Write this column beside the answers; repeatable.")]
+BatchTokens = Annotated[int, Option(min=1, help="Tokens of a batch at most, padding included.")]
+PartRows = Annotated[int, Option(min=1, help="Rows of a part.")]
+MapRuntime = Annotated[
+    str | None, Option("--runtime", help="ort, openvino or another; as the model's target says when not given.")
+]
+PromptName = Annotated[str | None, Option(help="Of a sentence model: which prompt stands in front of texts; its default's.")]
+MaxBad = Annotated[str, Option(help="Rows that may be bad: a number, or a share such as 1%. More end with exit code 9.")]
+EngineName = Annotated[str, Option("--engine", help="local: this process; ray: a machine or cluster.")]
+Address = Annotated[str, Option(help="Of ray: the running cluster's; a cluster of this machine when not given.")]
+Actors = Annotated[int, Option(min=0, help="Of ray: sessions, each of --threads; as many as there is room for when not given.")]
+
 # Of run
 DryRun = Annotated[bool, Option("--dry-run", help="Say what would be done and written; nothing is.")]
 
@@ -234,6 +259,13 @@ def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005")
     if not 0 <= number <= 1:
         raise UsageError(f"{option} {text}: wanted {wanted}")
     return number
+
+
+def number_or_share(text: str, option: str) -> int | float:
+    """A whole number, or a share as people write it. Raises UsageError."""
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    return share(text, option, "how many, or a share such as 1%")
 
 
 def names(text: str | None, option: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.inference.serving import LOGITS, Serving, require_text, several, several_images, softmax
 from onnxfuse.inference.tokens import Text
+from onnxfuse.runtime import Outputs
 
 TASKS = ("text-classification", "image-classification", "next-sentence-prediction")
 
@@ -38,12 +39,18 @@ def classify(serving: Serving, inputs: Any, top: int | None, batch: int) -> list
         given, single = several(inputs, (str, tuple), "a text or a pair of texts")
         texts = [_text(text, f"text {number}") for number, text in enumerate(given, 1)]
         parts = ((places, outputs) for places, _, outputs in serving.of_texts(texts, batch))
-    found: list[Any] = [None] * len(given)
+    found = gathered(serving, parts, len(given), top)
+    return found[0] if single else found
+
+
+def gathered(serving: Serving, parts: Iterable[tuple[list[int], Outputs]], count: int, top: int | None) -> list[Any]:
+    """The labels of what ran in any order, best first: see ``Serving.of_texts``."""
+    found: list[Any] = [None] * count
     for places, outputs in parts:
         for place, row in zip(places, _scores(serving, outputs[LOGITS]), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             found[place] = [{"label": _label(serving, int(at)), "score": float(row[at])} for at in best]
-    return found[0] if single else found
+    return found
 
 
 def _text(given: Any, name: str) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnxfuse.architecture import OUTPUTS
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.inference.serving import SENTENCES as FILE
 from onnxfuse.inference.serving import Serving, require_text, several, several_images
+from onnxfuse.runtime import Outputs
 
 TASKS = ("sentence-similarity",)
 (OUTPUT,) = OUTPUTS[TASKS[0]]
@@ -23,20 +25,26 @@ def encode(serving: Serving, inputs: Any, prompt_name: str | None, prompt: str |
         parts = serving.of_images(given, batch)
     else:
         given, single = several(inputs, (str,), "a text")
-        front = _prompt(serving, prompt_name, prompt)
+        front = prompt_of(serving, prompt_name, prompt)
         texts = [front + require_text(text, f"text {number}") for number, text in enumerate(given, 1)]
         length = serving.tokens.count(front) if front else 0
         parts = ((places, outputs) for places, _, outputs in serving.of_texts(texts, batch, length))
-    found = np.zeros((len(given), serving.width(OUTPUT)), np.float32)
-    for number, (places, outputs) in enumerate(parts):
-        vectors = outputs[OUTPUT]
-        if number == 0:
-            found = np.zeros((len(given), *vectors.shape[1:]), np.float32)
-        found[places] = vectors
+    found = gathered(serving, parts, len(given))
     return found[0] if single else found
 
 
-def _prompt(serving: Serving, name: str | None, prompt: str | None) -> str:
+def gathered(serving: Serving, parts: Iterable[tuple[list[int], Outputs]], count: int) -> np.ndarray:
+    """The embeddings [count,D] of what ran in any order: see ``Serving.of_texts``."""
+    found = np.zeros((count, serving.width(OUTPUT)), np.float32)
+    for number, (places, outputs) in enumerate(parts):
+        vectors = outputs[OUTPUT]
+        if number == 0:
+            found = np.zeros((count, *vectors.shape[1:]), np.float32)
+        found[places] = vectors
+    return found
+
+
+def prompt_of(serving: Serving, name: str | None, prompt: str | None) -> str:
     """What stands in front of every text. Raises UsageError, ModelError."""
     if prompt is not None:
         if name is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,10 @@ BLOCK = 4096
 """Texts that are held as tokens at a time."""
 
 
+Calls = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""What gives the answers of a function to several arguments, as ``map``."""
+
+
 @dataclass(frozen=True)
 class Serving:
     """An opened model with its folder. Threads may share it: what it reads, it reads once or twice, and never changes.
@@ -43,6 +47,9 @@ class Serving:
         inputs, outputs: their names.
         beside: a file in the folder of its config.json and tokenizer, where these lie apart; None where they do not.
         within: sizes that it is held to, beside others; None for its own.
+        budget: tokens of a batch, its padding included, at most; 0 bounds its rows alone.
+        front: what stands in front of every text that is embedded, where it is known beforehand.
+        calls: makes the calls of several batches: one after another, or some at a time, with the answers in their order.
     """
 
     path: Path
@@ -51,6 +58,9 @@ class Serving:
     outputs: tuple[str, ...]
     beside: Path | None = None
     within: Sizes | None = None
+    budget: int = 0
+    calls: Calls = map
+    front: str = ""
 
     @cached_property
     def home(self) -> Path:
@@ -146,20 +156,37 @@ class Serving:
 
     def of_tokens(self, made: Sequence[Any], batch: int, prompt: int = 0) -> Iterator[tuple[list[int], Rows, Outputs]]:
         """The same for texts that are encoded already, those of like length together."""
-        collator, sizes = self.collator, self.sizes
-        for places in _batches([len(each.ids) for each in made], sizes.batch or _whole(batch), sizes.even):
-            rows = self.tokens.rows([made[place] for place in places], collator.pad, None if sizes.even else sizes.length)
+        collator, sizes, tokens = self.collator, self.sizes, self.tokens
+
+        def call(places: list[int]) -> tuple[list[int], Rows, Outputs]:
+            rows = tokens.rows([made[place] for place in places], collator.pad, None if sizes.even else sizes.length)
             rows = Rows({**rows.columns, PROMPT: np.full(len(places), prompt)}, rows.keep)
             collator.require(rows.columns, f"the tokenizer in {self.home}", ModelError)
-            yield places, rows, self._ran(rows, len(places))
+            return places, rows, self._ran(rows, len(places))
+
+        lengths = [len(each.ids) for each in made]
+        yield from self.calls(call, _batches(lengths, sizes.batch or _whole(batch), sizes.even, self.budget))
 
     def of_images(self, images: Sequence[Any], batch: int) -> Iterator[tuple[list[int], Outputs]]:
         """Run on images: places of theirs, and the outputs for these. Raises as ``of_texts``."""
-        size = self.sizes.batch or _whole(batch)
-        for start in range(0, len(images), size):
+        size, made = self.sizes.batch or _whole(batch), self.images
+
+        def call(start: int) -> tuple[list[int], Outputs]:
             places = list(range(start, min(start + size, len(images))))
-            pixels = np.stack([self.images.pixels(images[place], place + 1) for place in places])
-            yield places, self._ran(Rows({PIXELS: pixels}, None), len(places))
+            pixels = np.stack([made.pixels(images[place], place + 1) for place in places])
+            return places, self._ran(Rows({PIXELS: pixels}, None), len(places))
+
+        yield from self.calls(call, range(0, len(images), size))
+
+    def of_pixels(self, pixels: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], Outputs]]:
+        """The same for images that are arrays already, as ``images.pixels`` makes them."""
+        size = self.sizes.batch or _whole(batch)
+
+        def call(start: int) -> tuple[list[int], Outputs]:
+            places = list(range(start, min(start + size, len(pixels))))
+            return places, self._ran(Rows({PIXELS: np.stack([pixels[place] for place in places])}, None), len(places))
+
+        yield from self.calls(call, range(0, len(pixels), size))
 
     def _ran(self, rows: Rows, count: int) -> Outputs:
         """The outputs for the first ``count`` rows."""
@@ -174,11 +201,12 @@ def _whole(batch: int) -> int:
     return batch
 
 
-def _batches(lengths: Sequence[int], size: int, even: bool) -> Iterator[list[int]]:
-    """Places of up to ``size`` rows, long ones first; ``even``: all of one length."""
+def _batches(lengths: Sequence[int], size: int, even: bool, budget: int = 0) -> Iterator[list[int]]:
+    """Places of up to ``size`` rows, long ones first; ``even``: all of one length; ``budget``: see ``Serving``."""
     chosen: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if len(chosen) == size or (even and chosen and lengths[place] != lengths[chosen[0]]):
+        full = len(chosen) == size or (budget and chosen and (len(chosen) + 1) * lengths[chosen[0]] > budget)
+        if full or (even and chosen and lengths[place] != lengths[chosen[0]]):
             yield chosen
             chosen = []
         chosen.append(place)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from onnxfuse import api, catalog
 from onnxfuse.architecture import ALL
+from onnxfuse.choice import BEST
 from onnxfuse.config import BenchmarkConfig, ExportConfig
 from onnxfuse.errors import ExportError, MissingExtraError, UsageError, one_line
 from onnxfuse.exporters.description import class_task
 from onnxfuse.exporters.tasks import auto_classes, class_for, task_of
 from onnxfuse.io import atomic, folders
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.model import BEST
 from onnxfuse.pipeline import in_memory
 from onnxfuse.pipeline.arguments import path_of, require_known
 from onnxfuse.pipeline.check import check_runtime

@@ -11,11 +11,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from onnxfuse.choice import BEST
 from onnxfuse.errors import MissingExtraError, OnnxfuseError, UsageError
 from onnxfuse.integrations.accelerate import accelerate, load_torch, runtime_for
 from onnxfuse.io import folders
 from onnxfuse.io.progress import silent
-from onnxfuse.model import BEST
 
 OPTIONS: Mapping[str, Any] = {
     "task": None,

@@ -20,10 +20,11 @@ import transformers
 from transformers.utils.generic import ModelOutput
 
 from onnxfuse.architecture import IDS, MASK, PROMPT, TYPES
+from onnxfuse.choice import BEST
 from onnxfuse.errors import ExportError, UsageError, first_line
 from onnxfuse.integrations.accelerate import SHOWN
 from onnxfuse.io import folders
-from onnxfuse.model import BEST, Model
+from onnxfuse.model import Model
 
 ABSENT: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     MASK: np.ones_like,

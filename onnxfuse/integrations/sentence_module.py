@@ -16,10 +16,10 @@ from transformers.utils.generic import ModelOutput
 
 from onnxfuse import api
 from onnxfuse.architecture import IDS, OUTPUTS, PIXELS, PROMPT
+from onnxfuse.choice import BEST
 from onnxfuse.errors import UsageError
 from onnxfuse.integrations.module import Accelerated, Interface
 from onnxfuse.io import folders
-from onnxfuse.model import BEST
 from onnxfuse.runtime import declared
 
 (EMBEDDING,), (LOGITS,) = OUTPUTS["sentence-similarity"], OUTPUTS["text-classification"]

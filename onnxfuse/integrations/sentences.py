@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxfuse.architecture import OUTPUTS
+from onnxfuse.choice import BEST
 from onnxfuse.errors import MissingExtraError, ModelError, UsageError
 from onnxfuse.exporters.home import Home
 from onnxfuse.exporters.module_readers import PROMPTS, read_config
 from onnxfuse.io import folders
-from onnxfuse.model import BEST
 from onnxfuse.pipeline.arguments import path_of
 from onnxfuse.runtime import declared
 

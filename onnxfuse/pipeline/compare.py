@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxfuse import catalog
+from onnxfuse.choice import METADATA
 from onnxfuse.config import BenchmarkConfig, shape_text
 from onnxfuse.errors import OnnxfuseError, UsageError, first_line
 from onnxfuse.evaluation import calibrated
@@ -17,7 +18,6 @@ from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, Share, counted, silent, untold
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Timing
-from onnxfuse.model import METADATA
 from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.baselines import Baseline
 from onnxfuse.pipeline.step import fitted

@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxfuse import catalog, targets
+from onnxfuse.choice import METADATA
 from onnxfuse.config import OptimizeConfig
 from onnxfuse.errors import RequirementError, UsageError
 from onnxfuse.fusions.unpad import NAME as UNPAD
@@ -19,7 +20,6 @@ from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import atomic, external, folders, onnx_file
 from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, Share, silent
-from onnxfuse.model import METADATA
 from onnxfuse.optimizer import Fused, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.step import Clock, Step, unwritten

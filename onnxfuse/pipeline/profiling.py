@@ -18,13 +18,13 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxfuse.choice import settings_of
 from onnxfuse.config import BenchmarkConfig, shape_text
 from onnxfuse.errors import UsageError
 from onnxfuse.io import folders
 from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, fastest
-from onnxfuse.model import settings_of
 from onnxfuse.pipeline.layers import AFTER, BEFORE, OTHER, homes
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.runtime import USUAL, Feeds, Settings, declared, open_runner

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxfuse.choice import METADATA
 from onnxfuse.config import QuantizeConfig, Scheme
 from onnxfuse.errors import ModelError, UncalibratedError, UsageError
 from onnxfuse.evaluation import calibrated
@@ -18,7 +19,6 @@ from onnxfuse.evaluation.sources import ADVICE, dataset_for, default_calibration
 from onnxfuse.io import atomic, door, external, folders, onnx_file
 from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.model import METADATA
 from onnxfuse.pipeline.step import Clock, Step, unwritten
 from onnxfuse.quantization.description import Description
 from onnxfuse.quantization.formats import choose_format

@@ -10,11 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxfuse import catalog, targets
+from onnxfuse.choice import METADATA
 from onnxfuse.drawing.origins import Origins, origins
 from onnxfuse.errors import OnnxfuseError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.io import door, folders, onnx_file
-from onnxfuse.model import METADATA
 from onnxfuse.optimizer import fuse
 from onnxfuse.pipeline.layers import homes
 from onnxfuse.rewrite.analysis import Analysis, Dim

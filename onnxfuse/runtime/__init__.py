@@ -83,8 +83,11 @@ def declared(path: Path) -> ir.Model:
     return (known or [onnx_file.load])[0](path)
 
 
-def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa: B008 - frozen
+def open_runner(path: Path, settings: Settings = Settings(), calls: int = 1) -> Runner:  # noqa: B008 - frozen
     """A model file as a function from feeds to outputs, in the runtime of the settings or in the one that takes such a file.
+
+    Args:
+        calls: how many are made at a time, by threads. More than 1 is for runtimes that have ``many``.
 
     Raises:
         UsageError: no runtime of that name.
@@ -93,7 +96,7 @@ def open_runner(path: Path, settings: Settings = Settings()) -> Runner:  # noqa:
     runtime = runtime_of(path, settings.runtime)
     require(runtime)
     with _blamed(runtime, f"open {path}"):
-        run = runtime.open(path, settings)
+        run = runtime.many(path, settings, calls) if calls > 1 and runtime.many else runtime.open(path, settings)
 
     def checked(feeds: Feeds) -> Outputs:
         with _blamed(runtime, f"run {path}"):

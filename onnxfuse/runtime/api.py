@@ -70,6 +70,8 @@ class Runtime:
             (``dynamic``), or by scales from calibration (``static``). The others it computes in float, right and slow.
         static: the format of int8 with scales from calibration that it runs fastest, a name of ``config.FORMATS``.
         target: the target that it runs fastest, a name of ``targets.find``.
+        many: a file as a runner of which so many calls are made at a time, each computed by one thread alone, so that no answer
+            depends on their number; None where it has no such.
         instead_of: the runtime that it brings in another way, as fast: unasked it is measured only where that one is missing.
     """
 
@@ -84,6 +86,7 @@ class Runtime:
     static: str = "auto"
     target: str = "cpu"
     require: Callable[[], object] = anywhere
+    many: Callable[[Path, Settings, int], Runner] | None = None
     instead_of: str = ""
 
     def precision(self, stored: str) -> str:

@@ -9,7 +9,9 @@ Source: OpenVINO's Python API (Core.read_model, compile_model) and its CPU prope
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,34 @@ def open_runner(path: Path, settings: Settings, precision: str) -> Runner:
         MissingExtraError: OpenVINO is not installed.
         ModelError: OpenVINO cannot read or run it.
     """
+    request = _compiled(path, settings, compile_options(settings, precision)).create_infer_request()
+    return _caller(request, settings.denormals_as_zero)
+
+
+def open_many(path: Path, settings: Settings, calls: int, precision: str) -> Runner:
+    """The same for many calls at a time, each of which a thread of OpenVINO's computes. Raises as ``open_runner``."""
+    options = compile_options(replace(settings, threads=calls), precision) | {"NUM_STREAMS": calls}
+    compiled, own = _compiled(path, settings, options), threading.local()
+
+    def call(feeds: Feeds) -> Outputs:
+        if not hasattr(own, "call"):
+            own.call = _caller(compiled.create_infer_request(), settings.denormals_as_zero)
+        outputs: Outputs = own.call(feeds)
+        return outputs
+
+    return call
+
+
+def _compiled(path: Path, settings: Settings, options: dict[str, str | int | bool]) -> Any:
+    """A model that OpenVINO has compiled. Raises MissingExtraError, ModelError."""
     openvino = _openvino()
     require_file(path)
     core = openvino.Core()
     try:
         with denormals.as_zero(settings.denormals_as_zero):
-            compiled = core.compile_model(core.read_model(path), "CPU", compile_options(settings, precision))
-            request = compiled.create_infer_request()
+            return core.compile_model(core.read_model(path), "CPU", options)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO {openvino.__version__.split('-')[0]} cannot open {shown(path)}: {reason(error)}") from error
-    return _caller(request, settings.denormals_as_zero)
 
 
 def _require_bf16() -> None:
@@ -169,6 +189,7 @@ RUNTIMES = (
         static="qdq-source",
         target="openvino",
         require=_openvino,
+        many=partial(open_many, precision="f32"),
     ),
     Runtime(
         "openvino-bf16",
@@ -182,5 +203,6 @@ RUNTIMES = (
         static="qdq-source",
         target="openvino",
         require=_require_bf16,
+        many=partial(open_many, precision="bf16"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from onnxfuse.io.atomic import shown
@@ -28,4 +29,9 @@ def runner_of(session: Session, path: Path, settings: Settings) -> Runner:
     return call
 
 
-ORT = Runtime("ort", "ONNX Runtime", open_runner)
+def open_many(path: Path, settings: Settings, calls: int) -> Runner:
+    """The same for many calls at a time: each is computed in the thread that makes it. Raises ModelError."""
+    return open_runner(path, replace(settings, threads=1))
+
+
+ORT = Runtime("ort", "ONNX Runtime", open_runner, many=open_many)

@@ -1,0 +1,244 @@
+"""Rows as files hold them, from any place in these on: what cannot be read is a row that says why, and the next is read.
+
+Read are .csv and .tsv, .jsonl, .txt (a text a line), .parquet, and images, a row each.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.io import door
+
+TEXT = "text"
+"""The column of files that have no names of columns."""
+
+PATH = "path"
+"""The column of images: where they lie."""
+
+LINE = 16 << 20
+"""Bytes of a line, or of a quoted field over several, that are read: what is longer is a row that cannot be."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+Values = Mapping[str, Any]
+
+Read = tuple[int, Values, str]
+"""Where the next row begins, this one's values by column, and why it cannot be read ("" where it can)."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files of one kind are read.
+
+    Args:
+        columns: of a file, by name. Raises UsageError for a file that is not of this kind.
+        rows: those of a file from a place on, which is 0 for its begin; of the columns that are named, or more.
+        extent: what the last place of a file is.
+        types: of columns as pyarrow knows them, where the file tells; others are texts.
+        counted: whether places are the numbers of rows.
+    """
+
+    columns: Callable[[Path], tuple[str, ...]]
+    rows: Callable[[Path, int, Sequence[str]], Iterator[Read]]
+    extent: Callable[[Path], int] = lambda path: path.stat().st_size
+    types: Callable[[Path], Mapping[str, Any]] = lambda path: {}
+    counted: bool = False
+
+
+# Lines -----------------------------------------------------------------------------------------------------------
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Where the next line begins, and this one with its end; None for one that is longer than ``LINE``."""
+    while line := file.readline(LINE + 1):
+        whole = len(line) <= LINE or line.endswith(b"\n")
+        while not line.endswith(b"\n") and (more := file.readline(LINE)):
+            line, whole = more, False
+        yield file.tell(), line if whole else None
+
+
+TOO_LONG = f"a line of more than {LINE >> 20} MiB"
+
+
+def _begun(path: Path, at: int) -> BinaryIO:
+    """A file from a place on, behind its byte order mark."""
+    file = path.open("rb")
+    file.seek(at)
+    if at == 0 and file.read(3) != b"\xef\xbb\xbf":
+        file.seek(0)
+    return file
+
+
+def _text(line: bytes) -> tuple[str, str]:
+    """A line's text, and why it is none."""
+    try:
+        return line.decode().rstrip("\r\n"), ""
+    except UnicodeDecodeError as error:
+        return "", f"is not UTF-8 (byte {error.start + 1} of its line)"
+
+
+def _texts(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
+    with _begun(path, at) as file:
+        for after, line in _lines(file):
+            text, wrong = _text(line) if line is not None else ("", TOO_LONG)
+            yield after, {TEXT: text}, wrong
+
+
+def _objects(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
+    with _begun(path, at) as file:
+        for after, line in _lines(file):
+            if line is not None and not line.strip():
+                continue
+            yield after, *_object(line)
+
+
+def _object(line: bytes | None) -> tuple[Values, str]:
+    if line is None:
+        return {}, TOO_LONG
+    text, wrong = _text(line)
+    if wrong:
+        return {}, wrong
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}, "is not JSON"
+    return (value, "") if isinstance(value, dict) else ({}, f"is a JSON {type(value).__name__}, wanted an object")
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    """Those of the first line that is an object."""
+    return next((tuple(values) for _, values, wrong in _objects(path, 0, ()) if not wrong), ())
+
+
+# Tables ----------------------------------------------------------------------------------------------------------
+
+
+def _table(delimiter: str, quoting: Any) -> Format:
+    def records(path: Path, at: int) -> Iterator[tuple[int, list[str], str]]:
+        """The fields of each record, and where the next begins. A record that cannot be split ends with its line."""
+        csv.field_size_limit(max(LINE, csv.field_size_limit()))
+        with _begun(path, at) as file:
+            place = [at]
+            reader = csv.reader(_told(file, place), delimiter=delimiter, quoting=quoting)
+            while True:
+                try:
+                    fields = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    yield place[0], [], f"cannot be split into columns ({error})"
+                else:
+                    yield place[0], fields, ""
+
+    def columns(path: Path) -> tuple[str, ...]:
+        names = next((tuple(fields) for _, fields, _ in records(path, 0) if fields), ())
+        if len(set(names)) < len(names):
+            raise UsageError(f"{path} has two columns of one name; correct its first line")
+        return names
+
+    def rows(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
+        names, headed = columns(path), at > 0
+        for after, fields, wrong in records(path, at):
+            if not wrong and not fields:
+                continue
+            if not headed:  # the line of names
+                headed = True
+                continue
+            if not wrong and len(fields) != len(names):
+                wrong = f"has {len(fields)} columns, the first line {len(names)}"
+            elif any("\udc80" <= letter <= "\udcff" for field in fields for letter in field):
+                wrong = "is not UTF-8"
+            yield after, dict(zip(names, fields, strict=False)), wrong
+
+    return Format(columns, rows)
+
+
+def _told(file: BinaryIO, place: list[int]) -> Iterator[str]:
+    """Lines as texts; ``place`` receives where each ends. A byte that is no UTF-8 is half a character."""
+    for after, line in _lines(file):
+        place[0] = after
+        yield "" if line is None else line.decode(errors="surrogateescape")
+
+
+# Parquet ---------------------------------------------------------------------------------------------------------
+
+BATCH = 1024
+"""Rows that are read at a time."""
+
+
+def _parquet(path: Path) -> Any:
+    """Raises MissingExtraError, UsageError."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError(f"reading {path}", "map") from error
+    with door.reading(path, "a .parquet file", UsageError, "write it again"):
+        return parquet.ParquetFile(path)
+
+
+def _named(path: Path) -> tuple[str, ...]:
+    with _parquet(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
+def _kinds(path: Path) -> Mapping[str, Any]:
+    with _parquet(path) as file:
+        return {field.name: field.type for field in file.schema_arrow}
+
+
+def _count(path: Path) -> int:
+    with _parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def _records(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
+    with _parquet(path) as file:
+        start, groups = 0, list[int]()
+        for number in range(file.metadata.num_row_groups):
+            size = file.metadata.row_group(number).num_rows
+            if start + size <= at:
+                start += size
+            else:
+                groups.append(number)
+        place = start
+        with door.reading(path, "a .parquet file", UsageError, "write it again"):
+            for batch in file.iter_batches(BATCH, row_groups=groups, columns=list(dict.fromkeys(wanted)), use_threads=False):
+                skipped = min(max(0, at - place), batch.num_rows)
+                place += skipped
+                for row in range(skipped, batch.num_rows):
+                    place += 1
+                    yield place, *_values(batch, row)
+
+
+def _values(batch: Any, row: int) -> tuple[Values, str]:
+    try:
+        return {name: batch.column(at)[row].as_py() for at, name in enumerate(batch.schema.names)}, ""
+    except UnicodeDecodeError:
+        return {}, "is not UTF-8"
+
+
+# Images ----------------------------------------------------------------------------------------------------------
+
+
+def _picture(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
+    if at == 0:
+        yield 1, {PATH: str(path)}, ""
+
+
+IMAGE = Format(lambda path: (PATH,), _picture, lambda path: 1, counted=True)
+
+FORMATS: Mapping[str, Format] = {
+    ".csv": _table(",", csv.QUOTE_MINIMAL),
+    ".tsv": _table("\t", csv.QUOTE_NONE),
+    ".jsonl": Format(_keys, _objects),
+    ".txt": Format(lambda path: (TEXT,), _texts),
+    ".parquet": Format(_named, _records, _count, _kinds, counted=True),
+    **dict.fromkeys(PICTURES, IMAGE),
+}
+"""By the ending of a file's name, in small letters."""

@@ -1,0 +1,233 @@
+"""Run a model on any number of rows, each exactly once: in parts that are whole or not there, and that are made once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxfuse.bulk import engines, parts
+from onnxfuse.bulk.data import Data, Part, Place, open_data
+from onnxfuse.bulk.facts import job_of
+from onnxfuse.bulk.job import Job, MapConfig
+from onnxfuse.bulk.parts import KEPT, Done
+from onnxfuse.errors import BadRowsError, InterruptedWorkError, UsageError
+from onnxfuse.io import files, locks
+from onnxfuse.io.progress import Progress, silent
+
+RECORD = "_onnxfuse.json"
+"""Beside the parts: what decides the result, and at the end how many rows it has."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What came out; usable as the folder's path.
+
+    Args:
+        rows, bad: rows with an answer, and those in the side files; ``before``: of them those that an earlier run made.
+        parts: how many.
+        tokens: real ones, of this run.
+        seconds: of this run, and ``tokenizing`` of reading and tokenizing in it, which goes on beside the model.
+        bad_files: the side files.
+    """
+
+    path: Path
+    rows: int
+    bad: int
+    before: int
+    parts: int
+    tokens: int
+    seconds: float
+    tokenizing: float
+    bad_files: tuple[Path, ...] = ()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def made(self) -> int:
+        """Rows of this run."""
+        return self.rows + self.bad - self.before
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "rows": self.rows,
+            "bad": self.bad,
+            "before": self.before,
+            "parts": self.parts,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "tokenizing": self.tokenizing,
+            "bad_files": [str(path) for path in self.bad_files],
+        }
+
+    def require(self, max_bad: int | float) -> Mapped:
+        """Itself. Raises BadRowsError: more rows are bad than ``max_bad``, a number or a share of all."""
+        limit = max_bad * (self.rows + self.bad) if isinstance(max_bad, float) else max_bad
+        if self.bad > limit:
+            first = parts.first_bad(self.bad_files[0])
+            raise BadRowsError(
+                f"{self.bad} of {self.rows + self.bad} rows are bad, at most {max_bad} may be (row {first.row} {first.reason}); "
+                f"all others are in {self.path}: see {self.bad_files[0]}, or allow them with --max-bad"
+            )
+        return self
+
+
+def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
+    """Run a model on all rows of a data set and write the answers, in parts of ``plan.part_rows``, into ``plan.out``.
+
+    Killed anywhere and called again, it goes on; the result is that of one run, byte for byte. What is there of a finished run is
+    left as it is.
+
+    Raises:
+        UsageError: data, columns, engine or place are wrong, or ``plan.out`` was begun with something else.
+        ModelError, MissingExtraError, StorageError: the parts that are done are kept.
+        InterruptedWorkError: so are they.
+    """
+    engine, data = engines.engine(plan.engine), open_data(plan.data)
+    parts.library()
+    progress(f"opening {plan.source}")
+    job = job_of(plan, data)
+    engine.require(job)
+    with _place(job):
+        known, told = parts.found(job), _Told(data, progress)
+        before = list(known.values())
+        for done in before:
+            told(done.part, 0, 0, done.part.end)
+        told.begin()
+        try:
+            made = list(engine.run(job, remaining(data, plan.part_rows, known), told))
+        except KeyboardInterrupt as error:
+            raise InterruptedWorkError(f"interrupted; {KEPT}: {plan.out}") from error
+        return _finished(job, before, made, time.monotonic() - told.start)
+
+
+def remaining(data: Data, size: int, known: Mapping[int, Done]) -> Iterator[Part]:
+    """The parts that are not there."""
+    place = Place(0, 0, 0)
+    for number in itertools.count():
+        done = known.get(number)
+        part = done.part if done else next(data.parts(size, place, number), None)
+        if part is None:
+            return
+        if done is None:
+            yield part
+        place = part.end
+
+
+def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) -> Mapped:
+    everything = sorted((*before, *made), key=lambda done: done.part.number)
+    rows, bad = sum(done.written for done in everything), sum(done.bad for done in everything)
+    if not rows + bad:
+        raise UsageError(f"{job.data.name} holds no rows")
+    _write_record(job, {"rows": rows, "bad": bad, "parts": len(everything)})
+    return Mapped(
+        job.plan.out,
+        rows,
+        bad,
+        sum(done.part.rows for done in before),
+        len(everything),
+        sum(done.tokens for done in made),
+        seconds,
+        sum(done.tokenizing for done in made),
+        tuple(job.plan.out / parts.BAD.format(done.part.number) for done in everything if done.bad),
+    )
+
+
+# Where it goes ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _place(job: Job) -> Iterator[None]:
+    """The folder of the parts, which nobody else writes into meanwhile. Raises UsageError, StorageError."""
+    out = job.plan.out
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, and the parts go into a folder; choose another name with --output")
+    if out.is_dir() and (out.samefile(job.data.root) or any(path.parent.samefile(out) for path in job.data.files)):
+        raise UsageError(f"{out} is where the input lies; choose another folder with --output")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = locks.take(out)
+    except OSError as error:
+        raise parts.unwritable(out, error) from error
+    if lock is None:
+        raise UsageError(f"{out} is in use by another run of onnxfuse; wait until it has ended")
+    try:
+        _require_same(job)
+        parts.remove_unfinished(out)
+        if not (out / RECORD).exists():
+            _write_record(job, None)
+        yield
+    finally:
+        lock.release()
+
+
+def _require_same(job: Job) -> None:
+    """Raises UsageError: the folder holds something else, or was begun with something else."""
+    out = job.plan.out
+    if not (out / RECORD).is_file():
+        if other := next((path.name for path in sorted(out.iterdir()) if not path.name.startswith(parts.UNFINISHED)), None):
+            raise UsageError(f"{out} holds {other}, and no {RECORD} of map; choose a new folder with --output")
+        return
+    known = files.read_object(out / RECORD).get("facts")
+    known = known if isinstance(known, dict) else {}
+    for name, fact in job.facts.items():
+        if known.get(name) != fact:
+            raise UsageError(
+                f"{out} was begun with {_told_apart(name, known.get(name), fact)}; choose a new folder with --output"
+            )
+
+
+def _told_apart(name: str, old: Any, new: Any) -> str:
+    """What two facts differ in, for people."""
+    if name == "input":
+        return "other input: names, sizes or times of its files have changed"
+    if isinstance(old, dict) and isinstance(new, dict):
+        part = next(key for key in {**new, **old} if old.get(key) != new.get(key))
+        if name == "model":
+            return f"another model: {part} is not the same"
+        return f"{part} {old.get(part)}, and this is {new.get(part)}"
+    shown = name.replace("_", " ")
+    return f"{shown} {_text(old)}, and this is {_text(new)}"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value) or "none"
+
+
+def _write_record(job: Job, done: Mapping[str, Any] | None) -> None:
+    text = json.dumps({"facts": job.facts, "done": done}, indent=2, ensure_ascii=False)
+    parts.save(text + "\n", job.plan.out / RECORD)
+
+
+# What is said meanwhile ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Told:
+    """Says how far a run is: of each part how many rows and tokens are done, and where the next row begins."""
+
+    data: Data
+    progress: Progress
+    start: float = 0.0
+    first: float = 0.0
+    seen: dict[int, tuple[int, int, float]] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        self.start, self.first = time.monotonic(), sum(share for _, _, share in self.seen.values())
+
+    def __call__(self, part: Part, rows: int, tokens: int, end: Place) -> None:
+        self.seen[part.number] = rows, tokens, self.data.share(end) - self.data.share(part.begin)
+        if not self.start:
+            return
+        rows, tokens, share = (sum(each) for each in zip(*self.seen.values(), strict=True))
+        seconds = time.monotonic() - self.start
+        left = seconds * (1 - share) / (share - self.first) if share > self.first else 0.0
+        speed = f"{rows / seconds:,.0f} rows a second" + (f", {tokens / seconds:,.0f} tokens a second" if tokens else "")
+        self.progress("mapping", min(share, 1.0), f"{rows:,} rows, {speed}, {left:,.0f} s left")
