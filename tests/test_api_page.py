@@ -16,7 +16,8 @@ SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | 
 ROWS = {row[0]: row for row in (re.findall(r"(?<=\| ).*?(?= \|)", line) for line in PAGE.splitlines() if line.startswith("| `"))}
 
 FUNCTIONS = [name for name in onnxfuse.__all__ if inspect.isfunction(getattr(onnxfuse, name))]
-CONFIGS = [name for name in onnxfuse.__all__ if getattr(onnxfuse, name).__module__ == config.__name__]
+KINDS = {name: each for name in onnxfuse.__all__ if inspect.isclass(each := getattr(onnxfuse, name))}
+CONFIGS = [name for name, each in KINDS.items() if issubclass(each, config.Config)]
 ERRORS = [name for name in onnxfuse.__all__ if getattr(onnxfuse, name).__module__ == errors.__name__]
 OPTIONS = {
     "export": (api.ExportOptions, (config.ExportConfig,)),

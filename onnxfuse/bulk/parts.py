@@ -122,9 +122,15 @@ class Writer:
         self.job, self.part, self.schema = job, part, schema
         self.written = self.bad = self.tokens = 0
         self._places = [folder / f"{UNFINISHED}{uuid.uuid4().hex}-{name}" for name in names]
-        texts = [field.name for field in schema if str(field.type) in ("string", "large_string")]
-        self._table = library().parquet.ParquetWriter(self._places[0], schema, compression="zstd", use_dictionary=texts)
-        self._bad = self._places[1].open("w", encoding="utf-8")
+        self._files = contextlib.ExitStack()
+        self._table: Any = None
+
+    def open(self) -> None:
+        """Raises OSError."""
+        texts = [field.name for field in self.schema if str(field.type) in ("string", "large_string")]
+        stream = self._files.enter_context(self._places[0].open("wb"))
+        self._table = library().parquet.ParquetWriter(stream, self.schema, compression="zstd", use_dictionary=texts)
+        self._bad = self._files.enter_context(self._places[1].open("w", encoding="utf-8"))
 
     def add(self, columns: Columns, rows: Mapping[str, Sequence[Any]], tokens: int) -> None:
         """Rows with their answers. ``rows``: their ids and what is kept of them, by column."""
@@ -153,7 +159,7 @@ class Writer:
         }
         self._table.add_key_value_metadata({KEY.decode(): json.dumps(said)})
         self._table.close()
-        self._bad.close()
+        self._files.close()
         out, number = self.job.plan.out, self.part.number
         if self.bad:
             _place(self._places[1], out / BAD.format(number))
@@ -161,10 +167,11 @@ class Writer:
 
     def close(self) -> None:
         """Removes what has not taken its place."""
-        with contextlib.suppress(OSError, library().ArrowException):
-            self._table.close()
+        with contextlib.suppress(OSError, ValueError, library().ArrowException):
+            if self._table is not None:
+                self._table.close()
         with contextlib.suppress(OSError):
-            self._bad.close()
+            self._files.close()
         for path in self._places:
             path.unlink(missing_ok=True)
 
@@ -195,16 +202,16 @@ def _sync(path: Path) -> None:
 @contextlib.contextmanager
 def writing(job: Job, part: Part, schema: Any) -> Iterator[Writer]:
     """A writer, whose files take their places when the block ends well, and vanish when it does not. Raises StorageError."""
-    writer, names = None, (NAME.format(part.number), BAD.format(part.number))
+    names = (NAME.format(part.number), BAD.format(part.number))
+    writer = Writer(job, part, schema, job.plan.out, names)
     try:
-        writer = Writer(job, part, schema, job.plan.out, names)
+        writer.open()
         yield writer
         writer.finish()
     except OSError as error:
         raise unwritable(job.plan.out / names[0], error) from error
     finally:
-        if writer is not None:
-            writer.close()
+        writer.close()
 
 
 def save(text: str, path: Path) -> None:

@@ -105,6 +105,7 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
             made = list(engine.run(job, remaining(data, plan.part_rows, known), told))
         except KeyboardInterrupt as error:
             raise InterruptedWorkError(f"interrupted; {KEPT}: {plan.out}") from error
+        parts.remove_unfinished(plan.out)  # of actors that were killed meanwhile
         return _finished(job, before, made, time.monotonic() - told.start)
 
 
@@ -198,7 +199,7 @@ def _told_apart(name: str, old: Any, new: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value) or "none"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value or "none")
 
 
 def _write_record(job: Job, done: Mapping[str, Any] | None) -> None:

@@ -47,6 +47,8 @@ FOR = {
     "baselines": "benchmark --against",
     "eval": "--data and --calibration of saved data sets",
     "text": "encode, answer, classify and fill of onnxfuse.load in Python, without torch",
+    "map": "map",
+    "ray": "--engine ray of map",
     "sentences": "onnxfuse.sentence_transformer in Python",
 }
 """What each extra is for."""

@@ -40,6 +40,10 @@ VERBS = {
     "diff": lambda at: [("diff", at / "run", "-o", at / "d.html")],
     "report": lambda at: [("report", at / "run", "-o", at / "r.html", "--data", at / "data.npz")],
     "profile": lambda at: [("profile", at / "run", "--against", at / "run" / folders.MODEL, "--plot", at / "p.svg", *SHORT)],
+    "map": lambda at: [
+        ("export", at / "checkpoint", "-o", at / "encoder", "--task", "sentence-similarity", "--exporter", "torchscript"),
+        ("map", at / "encoder", "--input", at / "rows.txt", "-o", at / "mapped"),
+    ],
     "package": lambda at: [("package", at / "run", "--for", name, "-o", at / "packages" / name) for name in layouts.layouts()],
 }
 READERS = {"explain", "evaluate", "doctor", "view", "push"}
@@ -58,6 +62,7 @@ def odd(bert_export, tmp_path, monkeypatch):
         path = at / "checkpoint" / name
         path.write_text(json.dumps(json.loads(path.read_text()) | {"_name_or_path": str(at), "name_or_path": str(at)}))
     ids = np.arange(5, 45).reshape(4, 10)
+    (at / "rows.txt").write_text("a first text\nand another\n")
     np.savez(at / "data.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
     return at
 
@@ -75,7 +80,12 @@ def test_what_verbs_write_holds_no_path_of_this_machine(cli, odd, tmp_path, monk
     for verb, commands in VERBS.items():
         for command in commands(odd):
             codes.setdefault(verb, []).append(cli(*command, at=odd.parent).returncode)
-    assert codes == {verb: [0] for verb in VERBS} | {"optimize": [0, 6], "check": [5], "package": [0] * len(layouts.layouts())}
+    assert codes == {verb: [0] for verb in VERBS} | {
+        "optimize": [0, 6],
+        "check": [5],
+        "map": [0, 0],
+        "package": [0] * len(layouts.layouts()),
+    }
     written = [path for path in odd.rglob("*") if path.is_file() and odd / "checkpoint" not in path.parents]
     names = {path.relative_to(odd).as_posix() for path in written}
     pages = {"d.html", "r.html", "q.svg", "b.svg", "a.svg", "p.svg"}

@@ -28,7 +28,7 @@ TABLES = {
     "run": lambda: tables.run_table(outcomes.ran(outcomes.FOLDER), f"{outcomes.FOLDER}, batch 1, length 128"),
 }
 
-LINES = {"export", "optimize", "explain", "check", "tune", "view", "diff", "report", "package", "push"}
+LINES = {"export", "optimize", "explain", "check", "tune", "view", "diff", "report", "map", "package", "push"}
 """Verbs whose results are lines, which no width breaks."""
 
 

@@ -48,6 +48,7 @@ OTHERS = {
     "export": (("export", "MODEL", "-o", "made"), "give the folder that save_pretrained wrote|save the model again with"),
     "run": (("run", "MODEL", "-o", "made"), "give the folder that save_pretrained wrote|save the model again with"),
     "report": (("report", "MODEL"), "that says what onnxfuse made"),
+    "map": (("map", "MODEL", "--input", "data.jsonl", "-o", "made"), "map is for question-answering"),
     "push": (("push", "MODEL", "me/model"), "no package in the hub's layout|offline"),
 }
 """Verbs that take something else, and what they say of a model."""

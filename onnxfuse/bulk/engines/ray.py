@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,6 +30,9 @@ from onnxfuse.bulk.work import Tell, Worker
 from onnxfuse.errors import MissingExtraError, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.io.quiet import silent
 from onnxfuse.runtime.cores import cores
+
+PATIENCE = 10.0
+"""Seconds that a cluster has to answer a connection."""
 
 BLOCKS = 10_000
 """Into so many pieces the list of parts goes at most."""
@@ -130,6 +134,7 @@ def _cluster(ray: Any, address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _require_reachable(address)
     own = {} if address or os.environ.get("RAY_ADDRESS") else {"num_cpus": cores(), "include_dashboard": False}
     try:
         ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
@@ -139,6 +144,17 @@ def _cluster(ray: Any, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Raises UsageError where nobody listens: Ray would wait for minutes, and then end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--address {address}: no cluster of Ray can be reached ({one_line(error, 120)})") from error
 
 
 def _room(ray: Any, job: Job) -> tuple[int, int]:

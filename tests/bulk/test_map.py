@@ -1,0 +1,404 @@
+"""The answers of map are those of load, each row's once; a run that was stopped goes on, and what cannot be answered says why."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import onnxfuse
+from onnxfuse.bulk import parts, work
+from onnxfuse.errors import BadRowsError, InterruptedWorkError, StorageError, UsageError
+from tests.bulk.conftest import TEXTS
+from tests.cli import documented
+from tests.cli.test_cli import expect_one_line
+
+SMALL = {"part_rows": 70, "batch_tokens": 200}
+
+
+def table(folder):
+    return pq.read_table(folder)
+
+
+def vectors(folder):
+    return np.stack(table(folder)["embedding"].to_numpy(zero_copy_only=False))
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def bad(folder):
+    return [json.loads(line) for path in sorted(folder.glob("_bad-*")) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("prompt", [None, "query"])
+@pytest.mark.parametrize("runtime", [None, "openvino"])
+def test_embeddings_are_those_of_encode(encoder, lines, tmp_path, prompt, runtime):
+    made = onnxfuse.map(encoder[1], lines, tmp_path / "out", prompt_name=prompt, runtime=runtime, threads=2, **SMALL)
+    wanted = onnxfuse.load(encoder[1], runtime=runtime).encode(TEXTS, prompt_name=prompt)
+    assert table(made)["id"].to_pylist() == list(range(300))
+    assert np.abs(vectors(made) - wanted).max() < 1e-5  # other batches: rounding
+    assert (made.rows, made.bad, made.before, made.parts) == (300, 0, 0, 5)
+    tokens = onnxfuse.load(encoder[1])._serving.tokens
+    assert made.tokens == sum(
+        len(each.ids) for each in tokens.encoded([("find this: " if prompt else "") + text for text in TEXTS])
+    )
+    assert made.seconds >= made.tokenizing > 0
+
+
+def test_the_columns_that_are_asked_for(encoder, lines, tmp_path):
+    made = onnxfuse.map(encoder[1], lines, tmp_path / "a", columns=["key"], id="key", keep=["more", "text"], **SMALL)
+    found = table(made)
+    assert found.schema.names == ["id", "more", "text", "embedding"]
+    assert found["id"].to_pylist() == [f"k{at}" for at in range(300)] and found["text"].to_pylist() == TEXTS
+    assert found["more"].to_pylist() == [str(at) for at in range(300)]  # of JSON as texts
+    typed = pa.table({"text": pa.array(TEXTS, pa.large_string()), "n": range(300), "on": pa.array(range(300), pa.date32())})
+    pq.write_table(typed, tmp_path / "rows.parquet")
+    found = table(onnxfuse.map(encoder[1], tmp_path / "rows.parquet", tmp_path / "b", id="n", keep=["on", "text"], **SMALL))
+    assert found["on"].type == pa.date32() and found["on"].to_pylist() == typed["on"].to_pylist()
+    assert found["id"].type == pa.int64() and found["text"].to_pylist() == TEXTS
+    assert np.abs(vectors(tmp_path / "b") - onnxfuse.load(encoder[1]).encode(TEXTS)).max() < 1e-5
+
+
+def test_labels_of_texts_and_of_pairs(made, lines, tmp_path):
+    folder = made("bert", "BertForSequenceClassification", id2label={0: "good", 1: "bad", 2: "so so"})[1]
+    model = onnxfuse.load(folder)
+    for name, columns, given in (
+        ("one", (), TEXTS),
+        ("two", ("text", "key"), [(text, f"k{at}") for at, text in enumerate(TEXTS)]),
+    ):
+        found = table(onnxfuse.map(folder, lines, tmp_path / name, columns=columns, **SMALL))
+        wanted = [labels[0] for labels in model.classify(given)]
+        assert found["label"].to_pylist() == [each["label"] for each in wanted] and len(set(found["score"].to_pylist())) > 100
+        assert found["score"].to_pylist() == pytest.approx([each["score"] for each in wanted], abs=1e-5)
+
+
+def test_answers_to_questions(made, tmp_path):
+    folder = made("bert", "BertForQuestionAnswering")[1]
+    rows = [{"question": TEXTS[at][:30], "context": " ".join(TEXTS[at : at + 3])} for at in range(12)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = table(onnxfuse.map(folder, tmp_path / "q.jsonl", tmp_path / "out", part_rows=5)).to_pylist()
+    model = onnxfuse.load(folder)
+    for row, got in zip(rows, found, strict=True):
+        wanted = model.answer(row["question"], row["context"])
+        assert {**wanted, "score": pytest.approx(wanted["score"], abs=1e-5)} == {name: got[name] for name in wanted}
+
+
+def test_images_and_those_that_are_broken(made, tmp_path):
+    folder, photos, pick = (
+        made("vit", "ViTForImageClassification", num_labels=5)[1],
+        tmp_path / "photos",
+        np.random.default_rng(0),
+    )
+    photos.mkdir()
+    for at in range(20):
+        Image.fromarray(pick.integers(0, 255, (40, 50, 3), np.uint8)).save(photos / f"{at:02}.png")
+    (photos / "07.png").write_bytes((photos / "07.png").read_bytes()[:500])
+    (photos / "11.png").write_bytes(b"")
+    with pytest.raises(BadRowsError, match=r"2 of 20 rows are bad, at most 0 may be \(row 7 cannot be read as an image"):
+        onnxfuse.map(folder, photos, tmp_path / "out", part_rows=8, keep=["path"])
+    found = table(tmp_path / "out")
+    whole = [at for at in range(20) if at not in (7, 11)]
+    assert found["id"].to_pylist() == whole and found["path"].to_pylist() == [f"{at:02}.png" for at in whole]
+    wanted = onnxfuse.load(folder).classify([photos / f"{at:02}.png" for at in whole])
+    assert found["label"].to_pylist() == [labels[0]["label"] for labels in wanted]
+    assert [row["row"] for row in bad(tmp_path / "out")] == [7, 11]
+
+
+BAD = [
+    ('{"text": null}', "is null"),
+    ('{"other": "x"}', "has no text"),
+    ('{"text": ""}', "is empty"),
+    ('{"text": " \\n"}', "is empty"),
+    ('{"text": 5}', "is int, wanted a text"),
+    ('{"text": ["a"]}', "is list, wanted a text"),
+    ('{"text": "\\ud800"}', "holds half a character (a lone surrogate)"),
+    (json.dumps({"text": "a " * 500_000}), "has 1000000 characters, at most 262144 are read"),
+    ("{", "is not JSON"),
+    ("[]", "is a JSON list, wanted an object"),
+]
+
+
+@pytest.mark.parametrize(("limit", "code"), [("0", 9), ("9", 9), ("10", 0), ("9.9%", 9), ("10%", 0)])
+def test_bad_rows_are_in_the_side_file_and_max_bad_decides(encoder, cli, tmp_path, limit, code):
+    """Ten of a hundred rows."""
+    lines = [json.dumps({"text": text}) for text in TEXTS[:90]]
+    for at, (line, _) in enumerate(BAD):
+        lines.insert(at * 10, line)
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    result = cli("map", encoder[1], "--input", "rows.jsonl", "-o", "out", "--part-rows", "32", "--max-bad", limit, "--json")
+    assert result.returncode == code, result.stderr
+    answer = json.loads(result.stdout)
+    documented.require("map", answer)
+    assert (answer["rows"], answer["bad"], answer["parts"], len(answer["bad_files"])) == (90, 10, 4, 4)
+    if code:
+        expect_one_line(result, 9, "10 of 100 rows are bad, at most", "(row 0 is null)", "_bad-000000.jsonl")
+    assert bad(tmp_path / "out") == [{"row": 10 * at, "id": 10 * at, "reason": reason} for at, (_, reason) in enumerate(BAD)]
+    assert table(tmp_path / "out")["id"].to_pylist() == [at for at in range(100) if at % 10]
+
+
+def test_all_rows_bad_is_a_part_of_none(encoder, tmp_path):
+    (tmp_path / "rows.txt").write_text("\n\n \n")
+    with pytest.raises(BadRowsError, match="3 of 3 rows are bad"):
+        onnxfuse.map(encoder[1], tmp_path / "rows.txt", tmp_path / "out")
+    assert table(tmp_path / "out").num_rows == 0 and len(bad(tmp_path / "out")) == 3
+    assert onnxfuse.map(encoder[1], tmp_path / "rows.txt", tmp_path / "out", max_bad=1.0).rows == 0
+
+
+# Exactly once ----------------------------------------------------------------------------------------------------
+
+
+def test_threads_and_runs_do_not_change_a_byte(encoder, lines, tmp_path):
+    for name, threads in (("one", 1), ("two", 2), ("three", 3)):
+        onnxfuse.map(encoder[1], lines, tmp_path / name, threads=threads, **SMALL)
+    assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "three")
+
+
+def test_a_finished_run_is_left_as_it_is(encoder, lines, tmp_path):
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    again = onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+    assert (again.rows, again.before, again.made, again.parts) == (300, 300, 0, 5)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")} == before
+
+
+@pytest.mark.parametrize("lost", [(0,), (2, 3), (4,), (0, 1, 2, 3, 4)])
+def test_parts_that_are_not_there_are_made_again(encoder, lines, tmp_path, lost):
+    lines.write_text(lines.read_text() + '{"text": null}\n')
+    made = onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=1, **SMALL)
+    whole = files(tmp_path / "out")
+    for number in lost:
+        (tmp_path / "out" / parts.NAME.format(number)).unlink()
+    again = onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=1, **SMALL)
+    assert files(tmp_path / "out") == whole
+    assert (again.rows, again.bad, again.made) == (made.rows, 1, 301 - again.before)
+    assert again.before == sum(21 if number == 4 else 70 for number in range(5) if number not in lost)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "side", "other"])
+def test_what_is_no_part_of_this_job_is_made_again(encoder, lines, tmp_path, spoil):
+    lines.write_text('{"text": null}\n' + lines.read_text())
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=1, **SMALL)
+    whole, first = files(tmp_path / "out"), tmp_path / "out" / parts.NAME.format(0)
+    if spoil == "cut":
+        first.write_bytes(first.read_bytes()[:1000])
+    elif spoil == "side":
+        (tmp_path / "out" / parts.BAD.format(0)).unlink()
+    else:
+        shutil.copyfile(tmp_path / "out" / parts.NAME.format(1), first)
+    (tmp_path / "out" / f"{parts.UNFINISHED}x-part-000001.parquet").write_text("left over")
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=1, **SMALL)
+    assert files(tmp_path / "out") == whole
+
+
+def test_ctrl_c_keeps_what_is_done(encoder, lines, tmp_path, monkeypatch):
+    onnxfuse.map(encoder[1], lines, tmp_path / "whole", **SMALL)
+    made, count = work.Worker.part, []
+
+    def part(self, *given):
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return made(self, *given)
+
+    monkeypatch.setattr(work.Worker, "part", part)
+    with pytest.raises(InterruptedWorkError, match="the parts that are done are kept, and the same command goes on"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+    again = onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+    assert again.before == 140 and files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_killed_at_any_moment_it_goes_on(encoder, lines, tmp_path):
+    """kill -9 at five moments of one job, which is then finished: the same bytes, no row twice and none lost."""
+    lines.write_text("".join(json.dumps({"text": f"{text} {at}"}) + "\n" for at in range(20) for text in TEXTS) + '{"text": 1}\n')
+    command = ["map", str(encoder[1]), "--input", str(lines), "--part-rows", "500", "--max-bad", "1", "-o"]
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "onnxfuse", *command, tmp_path / "whole"], check=True, capture_output=True)
+    took, pick, killed = time.monotonic() - start, random.Random(0), 0
+    for _ in range(5):
+        run = subprocess.Popen([sys.executable, "-m", "onnxfuse", *command, tmp_path / "out"], stderr=subprocess.DEVNULL)
+        time.sleep(took * pick.uniform(0.5, 0.9))
+        if run.poll() is None:
+            run.send_signal(signal.SIGKILL)
+            killed += 1
+        run.wait()
+    subprocess.run([sys.executable, "-m", "onnxfuse", *command, tmp_path / "out"], check=True, capture_output=True)
+    assert killed and files(tmp_path / "out") == files(tmp_path / "whole")
+    assert table(tmp_path / "out")["id"].to_pylist() == list(range(6000))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_tokens": 100}, "was begun with batch tokens 200, and this is 100"),
+        ({"part_rows": 71}, "was begun with part rows 70, and this is 71"),
+        ({"keep": ["key"]}, "was begun with keep none, and this is key"),
+        ({"id": "key"}, "was begun with id none, and this is key"),
+        ({"columns": ["key"]}, "was begun with columns text, and this is key"),
+        ({"prompt_name": "query"}, "was begun with prompt name none, and this is query"),
+        ({"runtime": "openvino"}, "was begun with settings ort, 1 threads"),
+    ],
+)
+def test_another_option_is_refused(encoder, lines, tmp_path, change, said):
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+    before = files(tmp_path / "out")
+    with pytest.raises(UsageError) as caught:
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL | change)
+    assert said in str(caught.value) and "choose a new folder with --output" in str(caught.value)
+    assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("what", ["input", "more input", "weights", "tokenizer"])
+def test_another_input_or_model_is_refused(encoder, lines, tmp_path, what):
+    model = shutil.copytree(encoder[1], tmp_path / "model")
+    onnxfuse.map(model, tmp_path / "rows*.jsonl", tmp_path / "out", **SMALL)
+    said = "was begun with other input: names, sizes or times of its files have changed"
+    if what == "input":
+        lines.write_text(lines.read_text().replace("0", "1", 1))
+    elif what == "more input":
+        shutil.copyfile(lines, tmp_path / "rows2.jsonl")
+    else:
+        name = "model_optimized.onnx" if what == "weights" else "tokenizer.json"
+        content = bytearray((model / name).read_bytes())
+        place = content.rindex(b"]") if what == "tokenizer" else len(content) // 2
+        content[place : place + 1] = b" ]" if what == "tokenizer" else bytes([content[place] ^ 1])
+        (model / name).write_bytes(content)
+        said = f"was begun with another model: {name} is not the same"
+    with pytest.raises(UsageError, match=said):
+        onnxfuse.map(model, tmp_path / "rows*.jsonl", tmp_path / "out", **SMALL)
+
+
+# Places ----------------------------------------------------------------------------------------------------------
+
+
+def test_folders_of_others_are_left_alone(encoder, lines, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"out holds thesis\.txt, and no _onnxfuse\.json of map; choose a new folder"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"is a file, and the parts go into a folder"):
+        onnxfuse.map(encoder[1], lines, lines)
+    with pytest.raises(UsageError, match=r"is where the input lies"):
+        onnxfuse.map(encoder[1], lines, tmp_path)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "x" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_runs_in_one_folder(encoder, lines, tmp_path):
+    (tmp_path / "out").mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys,pathlib,time; from onnxfuse.io import locks; l = locks.take(pathlib.Path(sys.argv[1]))\n"
+         "print('held', flush=True); time.sleep(60)", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="is in use by another run of onnxfuse; wait until it has ended"):
+            onnxfuse.map(encoder[1], lines, tmp_path / "out")
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_full_disk_keeps_the_parts_that_are_done(encoder, lines, tmp_path):
+    """A file system of 40 KiB; the parts have 10 KB each."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        with pytest.raises(StorageError) as caught:
+            onnxfuse.map(encoder[1], lines, disk / "out", **SMALL)
+        assert "No space left on device; make room or choose another folder; the parts that are done are kept" in str(
+            caught.value
+        )
+        left = sorted(path.name for path in (disk / "out").iterdir())
+        assert left[0] == "_onnxfuse.json" and 1 <= len(left[1:]) < 5 and all(name.startswith("part-") for name in left[1:])
+        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+        again = onnxfuse.map(encoder[1], lines, disk / "out", **SMALL)
+        assert again.before == 70 * len(left[1:]) and again.rows == 300
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_place_that_cannot_be_written(encoder, lines, tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*out: Read-only file system; make room or choose another folder"):
+            onnxfuse.map(encoder[1], lines, place / "out")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+# What does not go ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"columns": ["nope"]}, "has no column 'nope'; choose with --column among text, key, more"),
+        ({"id": "nope"}, "has no column 'nope'; choose with --id among text"),
+        ({"keep": ["nope"]}, "has no column 'nope'; choose with --keep among text"),
+        ({"keep": ["key", "key"]}, "--keep key: the result has a column of that name already"),
+        ({"columns": ["text", "key"]}, "takes 1 different ones"),
+        ({"engine": "spark"}, "no engine named 'spark'; choose one of local, ray"),
+        ({"actors": 2}, "--actors 2 is of --engine ray"),
+        ({"address": "here"}, "--address here is of --engine ray"),
+        ({"part_rows": 0}, "part_rows is 0, wanted 1 to"),
+        ({"batch_tokens": "4"}, "batch_tokens is '4', wanted a whole number"),
+        ({"max_bad": 1.5}, "max_bad is 1.5, wanted how many rows may be bad, or a share"),
+        ({"max_bad": -1}, "max_bad is -1"),
+        ({"columns": "text"}, "columns is the text 'text', wanted a list of names"),
+        ({"prompt_name": "nope"}, "there is no prompt named 'nope'"),
+        ({"runtime": "nope"}, "no runtime named 'nope'"),
+    ],
+)
+def test_wrong_options_are_one_line_and_leave_nothing(encoder, lines, tmp_path, given, said):
+    with pytest.raises(UsageError) as caught:
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", **given)
+    assert said in str(caught.value)
+    assert not list((tmp_path / "out").glob("*part-*"))
+
+
+def test_models_that_are_for_something_else(made, encoder, lines, tmp_path):
+    vit = made("vit", "ViTForImageClassification", num_labels=5)[1]
+    with pytest.raises(UsageError, match=r"takes images, and .* holds none; give it images"):
+        onnxfuse.map(vit, lines, tmp_path / "out")
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"takes texts, and .* holds images; give it texts"):
+        onnxfuse.map(encoder[1], tmp_path / "a.png", tmp_path / "out")
+    masked = made("bert", "BertForMaskedLM")[1]
+    with pytest.raises(UsageError, match=r"was exported for fill-mask; map is for .*: export it with --task"):
+        onnxfuse.map(masked, lines, tmp_path / "out")
+    (tmp_path / "none.jsonl").write_text("\n")
+    with pytest.raises(UsageError, match=r"no column 'text'|holds no rows"):
+        onnxfuse.map(encoder[1], tmp_path / "none.jsonl", tmp_path / "out")
+    (tmp_path / "two.csv").write_text("a,b\nx,y\n")
+    with pytest.raises(UsageError, match=r"two\.csv has no column 'text'; choose with --column among a, b"):
+        onnxfuse.map(encoder[1], tmp_path / "two.csv", tmp_path / "out")
+
+
+def test_progress_and_what_is_printed(encoder, lines, cli, tmp_path):
+    told = []
+    onnxfuse.map(encoder[1], lines, tmp_path / "a", progress=lambda *given: told.append(given), **SMALL)
+    steps = [given for given in told if given[0] == "mapping"]
+    assert [round(given[1], 2) for given in steps] == sorted(round(given[1], 2) for given in steps) and steps[-1][1] == 1
+    assert steps[-1][2].startswith("300 rows, ") and "rows a second" in steps[0][2] and steps[-1][2].endswith(" 0 s left")
+    result = cli("map", encoder[1], "--input", lines, "-o", "out", "--part-rows", "100")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("out: 300 rows in 3 parts\n") and "reading and tokenizing beside it took" in result.stdout
+    again = cli("map", encoder[1], "--input", lines, "-o", "out", "--part-rows", "100")
+    assert again.stdout == "out: 300 rows in 3 parts\n  300 of them were there\n"
+    assert os.listdir(tmp_path / "out")

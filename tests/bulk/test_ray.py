@@ -1,0 +1,138 @@
+"""Ray makes the parts that this process makes, also when actors, nodes and the driver are killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import onnxfuse
+from onnxfuse.bulk import parts
+from onnxfuse.errors import ModelError, UsageError
+from tests.bulk.conftest import TEXTS
+from tests.bulk.test_map import bad, files
+from tests.cli.test_cli import expect_one_line
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+ROWS = 40 * len(TEXTS)
+OPTIONS = {"part_rows": 500, "batch_tokens": 200, "max_bad": 1}
+COMMAND = ("--part-rows", "500", "--batch-tokens", "200", "--max-bad", "1", "--engine", "ray", "--actors", "2", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """12,000 texts, and a row that is none."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{text} {at}"}) + "\n" for at in range(40) for text in TEXTS) + '{"text": 1}\n')
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(encoder, many, tmp_path_factory):
+    """What this process makes of them."""
+    folder = tmp_path_factory.mktemp("local") / "out"
+    onnxfuse.map(encoder[1], many, folder, **OPTIONS)
+    return files(folder)
+
+
+@pytest.fixture
+def cluster():
+    """Two nodes on this machine, of one core each, and a head of none: its address, and a way to add a node."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.nodes = [made.add_node(num_cpus=1), made.add_node(num_cpus=1)]
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def command(encoder, many, out, *more):
+    return [sys.executable, "-m", "onnxfuse", "map", str(encoder[1]), "--input", str(many), "-o", str(out), *COMMAND, *more]
+
+
+def waiting_for(out, count):
+    """Until so many parts are there."""
+    until = time.monotonic() + 120
+    while len(list(out.glob("part-*"))) < count:
+        assert time.monotonic() < until, "no part came"
+        time.sleep(0.05)
+
+
+def test_one_machine_without_a_cluster(encoder, many, whole, tmp_path):
+    run = subprocess.run(command(encoder, many, tmp_path / "out"), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(f"{tmp_path / 'out'}: {ROWS:,} rows in 25 parts\n")
+    assert files(tmp_path / "out") == whole and [row["row"] for row in bad(tmp_path / "out")] == [ROWS]
+    assert all(line.startswith("  ") for line in run.stderr.splitlines()), run.stderr  # progress, and nothing of Ray's
+
+
+def test_two_nodes_of_which_one_is_killed(encoder, many, whole, cluster, tmp_path):
+    """The second node dies after some parts, another comes: nothing is lost."""
+    run = subprocess.Popen(command(encoder, many, tmp_path / "out", "--address", cluster.address), stderr=subprocess.PIPE)
+    waiting_for(tmp_path / "out", 3)
+    cluster.remove_node(cluster.nodes[1], allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 0, said.decode()
+    assert files(tmp_path / "out") == whole
+
+
+def actors():
+    """The processes of actors on this machine."""
+    found = subprocess.run(["pgrep", "-f", "ray::.*MapWorker|ray::.*MapBatches"], capture_output=True, text=True).stdout
+    return [int(number) for number in found.split()]
+
+
+def test_actors_and_the_driver_are_killed(encoder, many, whole, cluster, tmp_path):
+    """An actor twice, then the driver; the same command goes on."""
+    line, pick = command(encoder, many, tmp_path / "out", "--address", cluster.address), random.Random(0)
+    run = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    for count in (2, 6):
+        waiting_for(tmp_path / "out", count)
+        living = actors()
+        assert living
+        os.kill(pick.choice(living), signal.SIGKILL)
+    waiting_for(tmp_path / "out", 10)
+    run.kill()
+    run.wait()
+    there = len(list((tmp_path / "out").glob("part-*")))
+    assert 10 <= there < 25
+    again = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "of them were there" in again.stdout and files(tmp_path / "out") == whole
+
+
+def test_errors_of_actors_are_one_line(encoder, many, tmp_path):
+    broken = tmp_path / "model"
+    broken.mkdir()
+    for path in encoder[1].iterdir():
+        if path.is_file():
+            (broken / path.name).write_bytes(path.read_bytes())
+    (broken / "tokenizer.json").write_text("{}")
+    run = subprocess.run(command((None, broken), many, tmp_path / "out"), capture_output=True, text=True)
+    expect_one_line(run, ModelError.exit_code, "tokenizer.json cannot be read as a tokenizer")
+    assert not list((tmp_path / "out").glob("part-*")) and not list((tmp_path / "out").glob(f"{parts.UNFINISHED}*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--actors", "2000"), "2000 actors of 1 threads are asked for, and nodes of"),
+        (("--address", "127.0.0.1:1"), "--address 127.0.0.1:1: no cluster of Ray can be reached"),
+    ],
+)
+def test_a_cluster_that_is_not_there_or_too_small(encoder, many, tmp_path, given, said):
+    run = subprocess.run(command(encoder, many, tmp_path / "out", *given), capture_output=True, text=True)
+    expect_one_line(run, UsageError.exit_code, said)
+
+
+def test_a_finished_job_needs_no_cluster(encoder, many, tmp_path):
+    onnxfuse.map(encoder[1], many, tmp_path / "out", **OPTIONS)
+    again = onnxfuse.map(encoder[1], many, tmp_path / "out", engine="ray", address="127.0.0.1:1", **OPTIONS)
+    assert again.made == 0 and again.rows == ROWS and not ray.is_initialized()

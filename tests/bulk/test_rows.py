@@ -1,0 +1,156 @@
+"""Every kind of file gives the same rows, from any place on, and a row that cannot be read is one that says why."""
+
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from onnxfuse.bulk import rows as reading
+from onnxfuse.bulk.data import Place, open_data
+from onnxfuse.errors import UsageError
+
+TEXTS = ["one", "zwei é", "a, b", "drei 😀", "五", "six"]
+
+
+def jsonl(path):
+    path.write_text("\n\n".join(json.dumps({"text": text, "n": at}) for at, text in enumerate(TEXTS)) + "\n")
+
+
+def txt(path):
+    path.write_text("\n".join(TEXTS))  # no end of the last line
+
+
+def csv(path):
+    path.write_bytes(
+        b"\xef\xbb\xbf\n"
+        + "".join(f'"{text}",{at}\r\n' for at, text in enumerate(["text", *TEXTS])).encode().replace(b",0", b",n", 1)
+    )
+
+
+def tsv(path):
+    path.write_text("".join(f"{text}\t{at}\n" for at, text in enumerate(["text", *TEXTS])).replace("\t0", "\tn", 1))
+
+
+def parquet(path):
+    pq.write_table(pa.table({"text": TEXTS, "n": range(len(TEXTS))}), path, row_group_size=2)
+
+
+WRITERS = {".jsonl": jsonl, ".txt": txt, ".csv": csv, ".tsv": tsv, ".parquet": parquet}
+
+
+@pytest.fixture(params=WRITERS)
+def two(request, tmp_path):
+    """Two files of one kind."""
+    for name in ("a", "b"):
+        WRITERS[request.param](tmp_path / f"{name}{request.param}")
+    return open_data(str(tmp_path))
+
+
+def test_rows_are_those_of_the_files_in_order(two):
+    found = [row for row, _ in two.rows(Place(0, 0, 0), ("text",))]
+    assert [row.values["text"] for row in found] == 2 * TEXTS
+    assert [row.number for row in found] == list(range(12)) and not any(row.wrong for row in found)
+    assert "text" in two.columns
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 7, 12, 100])
+def test_parts_hold_each_row_once_and_are_read_by_themselves(two, size):
+    parts = list(two.parts(size))
+    assert [part.number for part in parts] == list(range(-(-12 // size)))
+    assert all(part.rows == size for part in parts[:-1]) and sum(part.rows for part in parts) == 12
+    found = []
+    for part in reversed(parts):  # in any order
+        rows = two.rows(part.begin, ("text",))
+        found = [next(rows)[0] for _ in range(part.rows)] + found
+    assert [row.values["text"] for row in found] == 2 * TEXTS and [row.number for row in found] == list(range(12))
+    for part in parts:  # and cut again from any of them on
+        assert next(two.parts(size, part.begin, part.number)) == part
+    assert [two.share(part.end) for part in parts] == sorted(two.share(part.end) for part in parts)
+    assert (two.share(parts[0].begin), two.share(parts[-1].end)) == (0, 1)
+
+
+BAD = [
+    (".jsonl", b'{"text": "a"}\nnot json\n[1]\n{"text": "\xff"}\n{"text": "b"}\n', ["", "is not JSON", "is a JSON list, wanted an object", "is not UTF-8 (byte 11 of its line)", ""]),
+    (".txt", b"a\n\xff\nb\n", ["", "is not UTF-8 (byte 1 of its line)", ""]),
+    (".csv", b'text,n\na,1\nb\nc,1,2\n\xff,1\n"d\ne",2\n', ["", "has 1 columns, the first line 2", "has 3 columns, the first line 2", "is not UTF-8", ""]),
+    (".tsv", b'text\tn\n"a\t1\nb\n', ["", "has 1 columns, the first line 2"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ending", "content", "reasons"), BAD)
+def test_a_row_that_cannot_be_read_says_why_and_the_next_is_read(tmp_path, ending, content, reasons):
+    (tmp_path / f"a{ending}").write_bytes(content)
+    found = [row for row, _ in open_data(str(tmp_path)).rows(Place(0, 0, 0), ("text",))]
+    assert [row.wrong for row in found] == reasons
+
+
+def test_a_line_without_an_end_and_a_quote_that_nothing_closes(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "LINE", 1000)
+    (tmp_path / "a.txt").write_text("a\n" + "x" * 5000 + "\nb\n" + "y" * 5000)
+    found = [row for row, _ in open_data(str(tmp_path / "a.txt")).rows(Place(0, 0, 0), ())]
+    assert [row.wrong[:22] for row in found] == ["", "a line of more than 16", "", "a line of more than 16"]
+    (tmp_path / "a.csv").write_text('text\n"open\n' + "x\n" * 10)
+    found = [row for row, _ in open_data(str(tmp_path / "a.csv")).rows(Place(0, 0, 0), ())]
+    assert len(found) == 1 and found[0].values["text"].startswith("open\nx\n")  # all of it is the field: no row is lost unseen
+
+
+def test_images_of_a_folder_and_of_those_below_it(tmp_path):
+    for name in ("b/2.png", "a/1.JPG", "3.webp", "a/no.txt", ".hidden/4.png", "_tmp/5.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    data = open_data(str(tmp_path))
+    assert [row.values["path"] for row, _ in data.rows(Place(0, 0, 0), ())] == ["3.webp", "a/1.JPG", "b/2.png"]
+    assert [part.rows for part in data.parts(2)] == [2, 1]
+
+
+def test_a_pattern_and_its_order(tmp_path):
+    for name in ("b.txt", "a.txt", "c.csv"):
+        (tmp_path / name).write_text("x\n")
+    assert [path.name for path in open_data(str(tmp_path / "*.txt")).files] == ["a.txt", "b.txt"]
+    (tmp_path / "[x].txt").write_text("y\n")  # a file of that name is itself
+    assert [path.name for path in open_data(str(tmp_path / "[x].txt")).files] == ["[x].txt"]
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "said"),
+    [
+        ([], "", "holds no file; give .parquet"),
+        ([], "none.csv", "none.csv is not there; give the path of a file"),
+        ([], "*.csv", "holds no file"),
+        (["a.doc"], "a.doc", ".doc is no kind that is read"),
+        (["a"], "a", "a file without an ending is no kind that is read"),
+        (["a.csv", "b.jsonl"], "", "holds files of several kinds (.csv, .jsonl); give those of one, by a pattern as '*.csv'"),
+        (["a.png", "b.jsonl"], "", "holds files of several kinds"),
+    ],
+)
+def test_what_is_no_data(tmp_path, names, asked, said):
+    for name in names:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UsageError) as caught:
+        open_data(str(tmp_path / asked))
+    assert said in str(caught.value)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match="is a named pipe, not a file"):
+        open_data(str(tmp_path / "a.txt"))
+
+
+def test_broken_parquet_is_one_line(tmp_path):
+    parquet(tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[:100])
+    with pytest.raises(UsageError, match=r"a\.parquet cannot be read as a \.parquet file"):
+        list(open_data(str(tmp_path)).parts(5))
+
+
+def test_names_sizes_and_times_tell_whether_files_are_the_same(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("x\n")
+    before = open_data(str(tmp_path)).stamp()
+    assert open_data(str(path)).stamp() == before  # however it is named
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert open_data(str(path)).stamp() != before
