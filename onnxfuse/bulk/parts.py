@@ -21,7 +21,7 @@ import numpy as np
 from onnxfuse.bulk.data import Part, Place
 from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.use import Columns
-from onnxfuse.errors import MissingExtraError, StorageError, first_line
+from onnxfuse.errors import MissingExtraError, StorageError, UsageError, first_line
 
 NAME, BAD = "part-{:06d}.parquet", "_bad-{:06d}.jsonl"
 
@@ -136,7 +136,7 @@ class Writer:
         """Rows with their answers. ``rows``: their ids and what is kept of them, by column."""
         arrow = library()
         given = {**rows, **columns}
-        arrays = [_array(arrow, given[field.name], field.type) for field in self.schema]
+        arrays = [_array(arrow, field.name, given[field.name], field.type) for field in self.schema]
         self._table.write_table(arrow.Table.from_arrays(arrays, schema=self.schema), row_group_size=1 << 20)
         self.written, self.tokens = self.written + len(arrays[0]), self.tokens + tokens
 
@@ -176,12 +176,21 @@ class Writer:
             path.unlink(missing_ok=True)
 
 
-def _array(arrow: Any, values: Any, kind: Any) -> Any:
-    """A column as pyarrow has it: rows of an array [rows,D] as lists of one length."""
+def _array(arrow: Any, name: str, values: Any, kind: Any) -> Any:
+    """A column as pyarrow has it: rows of an array [rows,D] as lists of one length.
+
+    Raises:
+        UsageError: other files of the data have values of other types than the first.
+    """
     if isinstance(values, np.ndarray) and values.ndim == 2:
         flat = arrow.array(np.ascontiguousarray(values, np.float32).reshape(-1))
         return arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return arrow.array(values, kind)
+    try:
+        return arrow.array(values, kind)
+    except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"column {name} is {kind} in the first file, and a later one holds others: {first_line(error)}"
+        ) from error
 
 
 def _place(staged: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from onnxfuse.errors import MissingExtraError, UsageError
+from onnxfuse.errors import MissingExtraError, UsageError, first_line
 from onnxfuse.io import door
 
 TEXT = "text"
@@ -221,6 +221,8 @@ def _values(batch: Any, row: int) -> tuple[Values, str]:
         return {name: batch.column(at)[row].as_py() for at, name in enumerate(batch.schema.names)}, ""
     except UnicodeDecodeError:
         return {}, "is not UTF-8"
+    except (ValueError, OverflowError) as error:  # a nanosecond, a year 10,000
+        return {}, f"holds a value that Python has not ({first_line(error)})"
 
 
 # Images ----------------------------------------------------------------------------------------------------------

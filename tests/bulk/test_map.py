@@ -70,6 +70,19 @@ def test_the_columns_that_are_asked_for(encoder, lines, tmp_path):
     assert np.abs(vectors(tmp_path / "b") - onnxfuse.load(encoder[1]).encode(TEXTS)).max() < 1e-5
 
 
+def test_files_whose_columns_differ(encoder, tmp_path):
+    """A column that a later file lacks is a reason for its rows; one of another type ends the run."""
+    pq.write_table(pa.table({"text": TEXTS[:3], "n": [1, 2, 3]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"other": TEXTS[:2], "n": [4, 5]}), tmp_path / "b.parquet")
+    pattern = tmp_path / "?.parquet"
+    assert onnxfuse.map(encoder[1], pattern, tmp_path / "one", keep=["n"], max_bad=2).rows == 3
+    assert [row["reason"] for row in bad(tmp_path / "one")] == 2 * ["has no text"]
+    pq.write_table(pa.table({"text": TEXTS[:2], "n": ["x", "y"]}), tmp_path / "b.parquet")
+    with pytest.raises(UsageError, match=r"column n is int64 in the first file, and a later one holds others"):
+        onnxfuse.map(encoder[1], pattern, tmp_path / "two", keep=["n"])
+    assert not list((tmp_path / "two").glob("*part-*"))
+
+
 def test_labels_of_texts_and_of_pairs(made, lines, tmp_path):
     folder = made("bert", "BertForSequenceClassification", id2label={0: "good", 1: "bad", 2: "so so"})[1]
     model = onnxfuse.load(folder)
