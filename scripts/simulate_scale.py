@@ -112,8 +112,8 @@ def simulation(figures: dict[str, Any]) -> Iterator[str]:
         f"{rate:,.0f} rows a second. Parts have {PART:,} rows. One process cuts {speeds['.jsonl']:,.0f} rows a second of .jsonl "
         f"and {speeds['.parquet']:,.0f} of .parquet, whose footers tell how many there are.\n\n"
         f"Assumed: a node starts in {START:.0f} s; {SLOW_NODES:.0%} of the nodes take {SLOWNESS:.0f} times as long; a node is "
-        f"lost every {LIFE / 86_400:.0f} days, and another comes after {AWAY:.0f} s; the store takes {STORE / 1e9:.0f} GB a second "
-        f"of all nodes together; a core costs {PRICE:.2f} dollars an hour.\n\n"
+        f"lost every {LIFE / 86_400:.0f} days, and another comes after {AWAY:.0f} s; the store takes {STORE / 1e9:.0f} GB a "
+        f"second of all nodes together; a core costs {PRICE:.2f} dollars an hour.\n\n"
     )
     names = ("if all were alike", "with slow and lost nodes", "cutting .parquet / .jsonl before", "all, of .parquet")
     yield f"| nodes | {' | '.join(names)} | efficiency | dollars |\n"
