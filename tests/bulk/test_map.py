@@ -340,7 +340,7 @@ def test_a_full_disk_keeps_the_parts_that_are_done(encoder, lines, tmp_path):
         again = onnxfuse.map(encoder[1], lines, disk / "out", **SMALL)
         assert again.before == 70 * len(left[1:]) and again.rows == 300
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_a_place_that_cannot_be_written(encoder, lines, tmp_path):
@@ -352,7 +352,7 @@ def test_a_place_that_cannot_be_written(encoder, lines, tmp_path):
         with pytest.raises(StorageError, match=r"cannot write .*out: Read-only file system; make room or choose another folder"):
             onnxfuse.map(encoder[1], lines, place / "out")
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 # What does not go ------------------------------------------------------------------------------------------------
