@@ -21,7 +21,8 @@ ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 ROWS = 40 * len(TEXTS)
 OPTIONS = {"part_rows": 500, "batch_tokens": 200, "max_bad": 1}
-COMMAND = ("--part-rows", "500", "--batch-tokens", "200", "--max-bad", "1", "--engine", "ray", "--actors", "2", "--threads", "1")
+COMMAND = ("--part-rows", "500", "--batch-tokens", "200", "--max-bad", "1", "--engine", "ray", "--threads", "1")
+TWO = ("--actors", "2")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_one_machine_without_a_cluster(encoder, many, whole, tmp_path):
 
 def test_two_nodes_of_which_one_is_killed(encoder, many, whole, cluster, tmp_path):
     """The second node dies after some parts, another comes: nothing is lost."""
-    run = subprocess.Popen(command(encoder, many, tmp_path / "out", "--address", cluster.address), stderr=subprocess.PIPE)
+    run = subprocess.Popen(command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO), stderr=subprocess.PIPE)
     waiting_for(tmp_path / "out", 3)
     cluster.remove_node(cluster.nodes[1], allow_graceful=False)
     cluster.add_node(num_cpus=1)
@@ -91,7 +92,7 @@ def actors():
 
 def test_actors_and_the_driver_are_killed(encoder, many, whole, cluster, tmp_path):
     """An actor twice, then the driver; the same command goes on."""
-    line, pick = command(encoder, many, tmp_path / "out", "--address", cluster.address), random.Random(0)
+    line, pick = command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO), random.Random(0)
     run = subprocess.Popen(line, stderr=subprocess.DEVNULL)
     for count in (2, 6):
         waiting_for(tmp_path / "out", count)
