@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,13 +123,12 @@ def _keys(path: Path) -> tuple[str, ...]:
 def _table(delimiter: str, quoting: Any) -> Format:
     def records(path: Path, at: int) -> Iterator[tuple[int, list[str], str]]:
         """The fields of each record, and where the next begins. A record that cannot be split ends with its line."""
-        csv.field_size_limit(max(LINE, csv.field_size_limit()))
         with _begun(path, at) as file:
             place = [at]
             reader = csv.reader(_told(file, place), delimiter=delimiter, quoting=quoting)
             while True:
                 try:
-                    fields = next(reader)
+                    fields = _next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
@@ -157,6 +157,19 @@ def _table(delimiter: str, quoting: Any) -> Format:
             yield after, dict(zip(names, fields, strict=False)), wrong
 
     return Format(columns, rows)
+
+
+_LIMIT = threading.Lock()
+"""Held while the limit of a field is ours: csv has one for all threads."""
+
+
+def _next(reader: Iterator[list[str]]) -> list[str]:
+    with _LIMIT:
+        before = csv.field_size_limit(LINE)
+        try:
+            return next(reader)
+        finally:
+            csv.field_size_limit(before)
 
 
 def _told(file: BinaryIO, place: list[int]) -> Iterator[str]:
