@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.bulk.rows import FORMATS, PATH, PICTURES, Format, Values
+from onnxfuse.bulk.rows import FORMATS, PATH, Format, Values
 from onnxfuse.errors import UsageError
 from onnxfuse.io import door
+from onnxfuse.scoring.rows import PICTURES
 
 KINDS = ".parquet, .jsonl, .csv, .tsv or .txt"
 

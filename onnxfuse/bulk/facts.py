@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from pathlib import Path
 
 from onnxfuse.bulk.data import Data
@@ -13,6 +12,7 @@ from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import use_of
 from onnxfuse.bulk.work import ID, choice_of, serving_of
 from onnxfuse.errors import UsageError
+from onnxfuse.inference.embeddings import prompt_of
 from onnxfuse.inference.serving import Serving
 from onnxfuse.io import external, folders, onnx_file
 from onnxfuse.runtime import open_runner
@@ -27,6 +27,10 @@ def job_of(plan: MapConfig, data: Data) -> Job:
     serving = serving_of(chosen, lambda feeds: open_runner(chosen.path, chosen.settings)(feeds))
     use = use_of(serving)
     columns = _columns(plan, data, use, serving)
+    prompted = use.prompted and not serving.sees
+    if plan.prompt_name is not None and not prompted:
+        raise UsageError(f"--prompt-name {plan.prompt_name}: {serving.path} is used without prompts; leave it out")
+    front = prompt_of(serving, plan.prompt_name, None) if prompted else ""
     facts = {
         "model": _digests(chosen.path, serving.home),
         "settings": str(chosen.settings),
@@ -37,9 +41,9 @@ def job_of(plan: MapConfig, data: Data) -> Job:
         "prompt_name": plan.prompt_name,
         "batch_tokens": plan.batch_tokens,
         "part_rows": plan.part_rows,
-        "versions": _versions(),
+        "versions": folders.versions_of(VERSIONS),
     }
-    return Job(plan, data, columns, facts)
+    return Job(plan, data, columns, front, facts)
 
 
 def _columns(plan: MapConfig, data: Data, use: Use, serving: Serving) -> tuple[str, ...]:
@@ -76,13 +80,3 @@ def _digests(path: Path, home: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

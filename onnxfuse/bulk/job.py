@@ -76,12 +76,14 @@ class Job:
 
     Args:
         columns: those that hold the inputs.
+        front: what stands in front of every text.
         facts: what decides the result; equal facts make equal parts.
     """
 
     plan: MapConfig
     data: Data
     columns: tuple[str, ...]
+    front: str
     facts: Mapping[str, Any]
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from onnxfuse.errors import MissingExtraError, UsageError, first_line
 from onnxfuse.io import door
+from onnxfuse.scoring.rows import PICTURES
 
 TEXT = "text"
 """The column of files that have no names of columns."""
@@ -24,8 +25,6 @@ PATH = "path"
 
 LINE = 16 << 20
 """Bytes of a line, or of a quoted field over several, that are read: what is longer is a row that cannot be."""
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 Values = Mapping[str, Any]
 

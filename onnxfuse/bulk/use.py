@@ -30,6 +30,7 @@ class Use:
         prepare: rows (a text, an image's array, or a tuple of texts each) as ``run`` takes them.
         run: the answers to prepared rows.
         tokens: how many of them prepared rows have.
+        prompted: whether a prompt stands in front of texts.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Use:
     prepare: Callable[[Serving, Sequence[Any]], Sequence[Any]]
     run: Callable[[Serving, Sequence[Any]], Columns]
     tokens: Callable[[Sequence[Any]], int]
+    prompted: bool = False
 
 
 def prepared(serving: Serving, given: Sequence[Any]) -> Sequence[Any]:

@@ -23,7 +23,6 @@ from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import use_of
 from onnxfuse.choice import Choice, choose
 from onnxfuse.errors import OnnxfuseError, UsageError, reason
-from onnxfuse.inference.embeddings import prompt_of
 from onnxfuse.inference.serving import Serving
 from onnxfuse.runtime import Runner, asked, open_runner
 from onnxfuse.runtime.cores import cores
@@ -83,8 +82,7 @@ class Worker:
         self._pool, self._ahead = ThreadPoolExecutor(self.calls), ThreadPoolExecutor(1)
         plain = serving_of(chosen, open_runner(chosen.path, chosen.settings, self.calls))
         self.use: Use = use_of(plain)
-        front = prompt_of(plain, job.plan.prompt_name, None) if self.use.name == "embed" and not plain.sees else ""
-        self.serving = replace(plain, budget=job.plan.batch_tokens, calls=self._calls, front=front)
+        self.serving = replace(plain, budget=job.plan.batch_tokens, calls=self._calls, front=job.front)
         self.schema = self._schema()
 
     def __enter__(self) -> Worker:

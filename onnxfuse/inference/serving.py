@@ -169,24 +169,21 @@ class Serving:
 
     def of_images(self, images: Sequence[Any], batch: int) -> Iterator[tuple[list[int], Outputs]]:
         """Run on images: places of theirs, and the outputs for these. Raises as ``of_texts``."""
-        size, made = self.sizes.batch or _whole(batch), self.images
-
-        def call(start: int) -> tuple[list[int], Outputs]:
-            places = list(range(start, min(start + size, len(images))))
-            pixels = np.stack([made.pixels(images[place], place + 1) for place in places])
-            return places, self._ran(Rows({PIXELS: pixels}, None), len(places))
-
-        yield from self.calls(call, range(0, len(images), size))
+        made = self.images
+        return self._of_pixels(lambda place: made.pixels(images[place], place + 1), len(images), batch)
 
     def of_pixels(self, pixels: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], Outputs]]:
         """The same for images that are arrays already, as ``images.pixels`` makes them."""
+        return self._of_pixels(pixels.__getitem__, len(pixels), batch)
+
+    def _of_pixels(self, pixels: Callable[[int], np.ndarray], count: int, batch: int) -> Iterator[tuple[list[int], Outputs]]:
         size = self.sizes.batch or _whole(batch)
 
         def call(start: int) -> tuple[list[int], Outputs]:
-            places = list(range(start, min(start + size, len(pixels))))
-            return places, self._ran(Rows({PIXELS: np.stack([pixels[place] for place in places])}, None), len(places))
+            places = list(range(start, min(start + size, count)))
+            return places, self._ran(Rows({PIXELS: np.stack([pixels(place) for place in places])}, None), len(places))
 
-        yield from self.calls(call, range(0, len(pixels), size))
+        yield from self.calls(call, range(0, count, size))
 
     def _ran(self, rows: Rows, count: int) -> Outputs:
         """The outputs for the first ``count`` rows."""

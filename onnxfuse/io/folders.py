@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -258,8 +258,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of everything that decides what a model becomes."""
-    found = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
-    for name in RECORDED:
+    own = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
+    return own | versions_of(RECORDED)
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Those of the packages that are installed."""
+    found = {}
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -160,29 +160,36 @@ def _place(job: Job) -> Iterator[None]:
     if lock is None:
         raise UsageError(f"{out} is in use by another run of onnxfuse; wait until it has ended")
     try:
-        _require_same(job)
+        begun = _is_begun(job)
         parts.remove_unfinished(out)
-        if not (out / RECORD).exists():
+        if not begun:
             _write_record(job, None)
         yield
     finally:
         lock.release()
 
 
-def _require_same(job: Job) -> None:
-    """Raises UsageError: the folder holds something else, or was begun with something else."""
+def _is_begun(job: Job) -> bool:
+    """Whether the folder was begun with this job; not where it is new, or holds no part yet.
+
+    Raises:
+        UsageError: it holds something else, or parts of another job.
+    """
     out = job.plan.out
     if not (out / RECORD).is_file():
         if other := next((path.name for path in sorted(out.iterdir()) if not path.name.startswith(parts.UNFINISHED)), None):
             raise UsageError(f"{out} holds {other}, and no {RECORD} of map; choose a new folder with --output")
-        return
+        return False
     known = files.read_object(out / RECORD).get("facts")
     known = known if isinstance(known, dict) else {}
+    if known != job.facts and next(out.glob("part-*"), None) is None:
+        return False  # what began there came to nothing
     for name, fact in job.facts.items():
         if known.get(name) != fact:
             raise UsageError(
                 f"{out} was begun with {_told_apart(name, known.get(name), fact)}; choose a new folder with --output"
             )
+    return True
 
 
 def _told_apart(name: str, old: Any, new: Any) -> str:

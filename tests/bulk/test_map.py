@@ -17,7 +17,7 @@ from PIL import Image
 
 import onnxfuse
 from onnxfuse.bulk import parts, work
-from onnxfuse.errors import BadRowsError, InterruptedWorkError, StorageError, UsageError
+from onnxfuse.errors import BadRowsError, InterruptedWorkError, ModelError, StorageError, UsageError
 from tests.bulk.conftest import TEXTS
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
@@ -382,7 +382,24 @@ def test_wrong_options_are_one_line_and_leave_nothing(encoder, lines, tmp_path, 
     with pytest.raises(UsageError) as caught:
         onnxfuse.map(encoder[1], lines, tmp_path / "out", **given)
     assert said in str(caught.value)
-    assert not list((tmp_path / "out").glob("*part-*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_of_a_model_that_has_none(made, lines, tmp_path):
+    folder = made("bert", "BertForSequenceClassification", id2label={0: "good", 1: "bad", 2: "so so"})[1]
+    with pytest.raises(UsageError, match=r"--prompt-name query: .* is used without prompts; leave it out"):
+        onnxfuse.map(folder, lines, tmp_path / "out", prompt_name="query")
+
+
+def test_a_run_that_came_to_nothing_binds_nobody(encoder, lines, tmp_path):
+    """Its model was broken; mended, the same command begins anew."""
+    model = shutil.copytree(encoder[1], tmp_path / "model")
+    whole = (model / "tokenizer.json").read_bytes()
+    (model / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError):
+        onnxfuse.map(model, lines, tmp_path / "out", **SMALL)
+    (model / "tokenizer.json").write_bytes(whole)
+    assert onnxfuse.map(model, lines, tmp_path / "out", **SMALL).rows == 300
 
 
 def test_models_that_are_for_something_else(made, encoder, lines, tmp_path):

@@ -64,7 +64,7 @@ FIELDS = {
 TEXT, IMAGE = "a [MASK] b", np.zeros((9, 7, 3), np.uint8)
 USES = {
     "preprocessor_config.json": (lambda model: model.classify(IMAGE),),
-    "config_sentence_transformers.json": (lambda model: embeddings._prompt(model._serving, None, None),),
+    "config_sentence_transformers.json": (lambda model: embeddings.prompt_of(model._serving, None, None),),
     "config.json": (lambda model: model.fill(TEXT), lambda model: model.classify(TEXT)),
 }
 

@@ -19,6 +19,8 @@ def run(serving: Serving, made: Sequence[Any]) -> Columns:
     return {"embedding": gathered(serving, ran(serving, made, prompt), len(made))}
 
 
-USE = Use(
-    "embed", " or ".join(TASKS), lambda serving: OUTPUT in serving.outputs, ("text",), ("embedding",), 1, prepare, run, counted
-)
+def takes(serving: Serving) -> bool:
+    return OUTPUT in serving.outputs
+
+
+USE = Use("embed", " or ".join(TASKS), takes, ("text",), ("embedding",), 1, prepare, run, counted, prompted=True)
