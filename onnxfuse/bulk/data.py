@@ -14,7 +14,7 @@ from typing import Any
 from onnxfuse.bulk.rows import FORMATS, PATH, Format, Values
 from onnxfuse.errors import UsageError
 from onnxfuse.io import door
-from onnxfuse.scoring.rows import PICTURES
+from onnxfuse.io.files import PICTURES
 
 KINDS = ".parquet, .jsonl, .csv, .tsv or .txt"
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from onnxfuse.errors import MissingExtraError, UsageError, first_line
 from onnxfuse.io import door
-from onnxfuse.scoring.rows import PICTURES
+from onnxfuse.io.files import PICTURES
 
 TEXT = "text"
 """The column of files that have no names of columns."""

@@ -8,6 +8,9 @@ from typing import Any
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.io import commit, door
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""How names of images end."""
+
 
 def require_file(path: Path) -> Path:
     """``path`` itself when it is a file with content, and its folder of one run. Raises UsageError or ModelError."""

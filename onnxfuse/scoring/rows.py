@@ -17,6 +17,7 @@ from typing import Any
 from onnxfuse.errors import UsageError, one_line
 from onnxfuse.evaluation.columns import INFO, SPLITS, TAG, is_tagged
 from onnxfuse.io import door
+from onnxfuse.io.files import PICTURES
 from onnxfuse.scoring import library
 from onnxfuse.scoring.source import SAVE, Row, Source
 
@@ -33,8 +34,6 @@ IMAGE, LABEL = "image", "label"
 
 COLA = ("source", "label", "mark", "sentence")
 """The columns of CoLA's files, which have no line of names."""
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def open_source(data: str, split: str = "") -> Source:
