@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxfuse.cluster import Cluster
 from onnxfuse.config import BenchmarkConfig
 from onnxfuse.errors import UsageError
 from onnxfuse.io.progress import Progress, require_callable, silent
 from onnxfuse.pipeline import check as checking
-from onnxfuse.pipeline import compare, evaluate_rewrites
+from onnxfuse.pipeline import compare, evaluate_rewrites, evaluate_shards
 from onnxfuse.pipeline import evaluate as evaluating
 from onnxfuse.pipeline.arguments import Source, baselines_of, files_of, path_of, runtimes_of
 from onnxfuse.verify.parity import Parity
@@ -27,6 +28,9 @@ def evaluate(
     against: Sequence[str] = (),
     ablate: bool = False,
     target: str | None = None,
+    engine: str = "local",
+    address: str = "",
+    actors: int = 0,
     progress: Progress = silent,
 ) -> evaluating.Evaluation:
     """Measure on labelled samples how good models are, beside the first of them, and how fast. Raises OnnxfuseError.
@@ -36,6 +40,7 @@ def evaluate(
         split: of a folder with several, or of a data set of the hub.
         seconds, runtimes, against: as of ``benchmark``.
         ablate: of one model, in place of other models its rewrites: none, each alone, and all.
+        engine, address, actors: "local", or "ray", which spreads the rows over actors: see ``map``.
         target: with it, whose rewrites; cpu where none is given.
     """
     require_callable(progress)
@@ -45,12 +50,15 @@ def evaluate(
     if target is not None and not ablate:
         raise UsageError(f"target {target!r:.80} says whose rewrites ablate judges; add ablate=True, or leave it out")
     paths, source = files_of(models), path_of(data, "data")
+    here = {"ablate": ablate, "against": against}
+    where = Cluster(address, actors, threads)
+    tally = evaluate_shards.tally_of(engine, paths, source, split, where, runtimes=runtimes, alone=here)
     if ablate:
         if len(paths) > 1 or against or tuple(runtimes) != ("ort",):
             raise UsageError("ablate judges one model in ONNX Runtime; leave out other models, runtimes and against")
         return evaluate_rewrites.evaluate_rewrites(paths[0], source, config, target or "cpu", progress, split)
     runtimes, others = runtimes_of(runtimes), baselines_of(against)
-    return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others)
+    return evaluating.evaluate(paths, source, config, progress, split, runtimes=runtimes, against=others, tally=tally)
 
 
 def benchmark(

@@ -103,6 +103,9 @@ def evaluate(
     against: options.Against = None,
     ablate: options.Ablate = False,
     target: options.AblatedTarget = None,
+    engine: options.EngineName = "local",
+    address: options.Address = "",
+    actors: options.Actors = 0,
     as_json: options.Json = False,
 ) -> None:
     """Measure on labelled data how good models are (the published figures, closeness to the first), beside how fast."""
@@ -112,15 +115,18 @@ def evaluate(
     paths = [alone] if alone else [path for model in models for path in _models_in(model)]
 
     from onnxfuse.cli import tables
-    from onnxfuse.pipeline import baselines, evaluate_rewrites
+    from onnxfuse.cluster import Cluster
+    from onnxfuse.pipeline import baselines, evaluate_rewrites, evaluate_shards
     from onnxfuse.pipeline import evaluate as verb
 
-    others = baselines.choose(against) if against else []
+    others, runtimes = baselines.choose(against) if against else [], tuple(runtime or ("ort",))
+    where, here = Cluster(address, actors, threads), {"--ablate": ablate, "--against": against}
+    tally = evaluate_shards.tally_of(engine, paths, data, split, where, runtimes=runtimes, alone=here)
     with progress() as tell:
         if alone:
             outcome = evaluate_rewrites.evaluate_rewrites(alone, data, config, target or "cpu", tell, split)
         else:
-            outcome = verb.evaluate(paths, data, config, tell, split, runtimes=tuple(runtime or ("ort",)), against=others)
+            outcome = verb.evaluate(paths, data, config, tell, split, runtimes=runtimes, against=others, tally=tally)
     taken = next(iter(outcome.rows.values())).batch
     what = f"{alone} for target {target or 'cpu'}, " if alone else ""
     title = f"{what}{data}, batches of {taken}, {threads_text(threads)}, {pace_text(config)}"

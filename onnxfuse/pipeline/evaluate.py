@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,6 @@ ROWS = 8
 GO_ON = "interrupted; run the same command to go on where it was"
 
 READERS = ("tokenizer.json", "preprocessor_config.json")
-"""What reads texts or images, beside one of the models."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,6 @@ class Evaluated(Scored):
     batch: int
     rewrites: int | None = None
     beside: benchmark.Ratio | None = None
-
-    @classmethod
-    def of(cls, scored: Scored, timing: benchmark.Timing, size: int, batch: int) -> Evaluated:
-        return cls(**vars(scored), timing=timing, size=size, batch=batch)
 
     def speed(self, first: Evaluated) -> benchmark.Ratio:
         """How many times as fast as the first."""
@@ -118,6 +113,7 @@ def evaluate(
     *,
     runtimes: Sequence[str] = (USUAL,),
     against: Sequence[Baseline] = (),
+    tally: Callable[..., None] = tallied,
 ) -> Evaluation:
     """Measure on real samples how good models are, beside the first of them, and how fast, beside each other.
 
@@ -127,6 +123,7 @@ def evaluate(
         data: of any form that ``scoring.rows`` and ``evaluation.columns`` read.
         split: of a folder of several, or of a data set of the hub.
         runtimes, against: as of ``compare.compare_models``.
+        tally: what has the models answer, as ``tallied``: see ``evaluate_shards``.
 
     Raises:
         UsageError, ModelError, MissingExtraError: see these, and ``scoring.task``. Another tool that fails is named instead.
@@ -136,7 +133,7 @@ def evaluate(
     plan, source = plan if plan.batch else replace(plan, batch=ROWS), rows_of(data, split)
     with atomic.scratch() as folder:
         ways, failed = _ways(paths, runtimes, against, plan, folder, progress)
-        return Evaluation(Work(ways, paths, plan, progress, failed).on(data, source), failed)
+        return Evaluation(Work(ways, paths, plan, progress, failed, tally=tally).on(data, source), failed)
 
 
 def rows_of(data: Path, split: str) -> Source | None:
@@ -162,14 +159,27 @@ def _ways(
     progress: Progress,
 ) -> tuple[dict[str, Way], dict[str, str]]:
     """Every file in each runtime that takes it, and other tools' by their names; and why some of these could not be made."""
+    ways = ways_of(paths, runtimes, plan)
+    family = catalog.model_type(declared(paths[0]), folders.read_config(paths[0]), None) if against else ""
+    others, failed = compare.made(against, baselines.Context(paths[0], family, folder, plan.threads), progress)
+    return ways | {other.name: Way(other.run, None, other.stored or 0) for other in others}, failed
+
+
+def ways_of(paths: Sequence[Path], runtimes: Sequence[str], plan: BenchmarkConfig) -> dict[str, Way]:
+    """Every file in each runtime that takes it."""
     ways = {}
     for path in paths:
         for runtime in compare.takers(path, runtimes):
             run = open_runner(path, Settings(runtime.name, plan.threads))
             ways[compare.label(path, runtime.name, runtimes)] = Way(run, path, onnx_file.model_bytes(path))
-    family = catalog.model_type(declared(paths[0]), folders.read_config(paths[0]), None) if against else ""
-    others, failed = compare.made(against, baselines.Context(paths[0], family, folder, plan.threads), progress)
-    return ways | {other.name: Way(other.run, None, other.stored or 0) for other in others}, failed
+    return ways
+
+
+def models_of(ways: Mapping[str, Way], paths: Sequence[Path]) -> dict[str, Serving]:
+    """Models as they are used, held to sizes that all take. Raises ModelError."""
+    alone = {name: _serving(way, paths) for name, way in ways.items()}
+    sizes = Sizes.common([serving.collator for serving in alone.values()])
+    return {name: replace(serving, within=sizes) for name, serving in alone.items()}
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,7 @@ class Work:
         paths: the files; the first is the reference.
         failed: receives why another tool could not answer; it is then left out.
         about: what else the answers depend on, of one that an interrupted one goes on with.
+        tally: what has the models answer, as ``tallied``.
         held: receives what was kept of the answers, for whoever forgets it; None forgets it once they are judged.
     """
 
@@ -190,6 +201,7 @@ class Work:
     failed: dict[str, str]
     about: str = ""
     held: list[Begun] | None = None
+    tally: Callable[..., None] = tallied
 
     def on(self, data: Path, source: Source | None) -> dict[str, Evaluated]:
         """``source``: what ``rows_of`` gives of the data."""
@@ -197,15 +209,13 @@ class Work:
 
     def on_rows(self, source: Source) -> dict[str, Evaluated]:
         """Labelled data of a published form."""
-        alone = {name: _serving(way, self.paths) for name, way in self.ways.items()}
-        sizes = Sizes.common([serving.collator for serving in alone.values()])
-        models = {name: replace(serving, within=sizes) for name, serving in alone.items()}
+        models = models_of(self.ways, self.paths)
         first = next(iter(models.values()))
         task, begun = task_of(first), Begun([*self.ways, self.about], self.paths, source, self.plan)
         tallies = begun.tallies(list(models))
         others = {name for name, way in self.ways.items() if way.path is None}
         try:
-            tallied(models, task, source, self.plan.batch, self.progress, tallies, self.failed, others)
+            self.tally(models, task, source, self.plan.batch, self.progress, tallies, self.failed, others)
         except KeyboardInterrupt as error:
             if begun.keep(tallies):
                 raise InterruptedWorkError(GO_ON) from error
@@ -221,8 +231,10 @@ class Work:
         timings, found = self._timed(inputs), scores(models, task, tallies)
         if self.held is None:
             begun.forget()
-        rows = sizes.batch or self.plan.batch
-        return {name: Evaluated.of(found[name], timings[name], self.ways[name].size, rows) for name in models}
+        rows = first.sizes.batch or self.plan.batch
+        return {
+            name: Evaluated(**vars(found[name]), timing=timings[name], size=self.ways[name].size, batch=rows) for name in models
+        }
 
     def on_arrays(self, data: Path) -> dict[str, Evaluated]:
         """The models' own inputs, or texts, with or without classes."""
@@ -252,7 +264,8 @@ class Work:
             metrics, p_value = _figures(given, first, sets[name].labels)
             chance = None if name == reference else p_value
             scored = Scored(metrics, quality.cosine, quality.agreement, quality.count, chance, seconds[name])
-            found[name] = Evaluated.of(scored, timings[name], self.ways[name].size, sets[name].rows(self.plan.batch))
+            rows, size = sets[name].rows(self.plan.batch), self.ways[name].size
+            found[name] = Evaluated(**vars(scored), timing=timings[name], size=size, batch=rows)
         return found
 
     def _timed(self, inputs: Mapping[str, Feeds]) -> dict[str, benchmark.Timing]:

@@ -47,6 +47,13 @@ class Tally:
         for seen, wanted in zip(answers, first, strict=True):
             self.close += _closeness(seen.numbers, wanted.numbers)
 
+    def join(self, more: Tally) -> None:
+        """The same of rows that follow."""
+        self.kept += more.kept
+        self.close = self.close + more.close
+        self.alike += more.alike
+        self.seconds += more.seconds
+
     @property
     def cosine(self) -> float | None:
         """None where there is nothing to compare."""
@@ -133,7 +140,7 @@ def tallied(
     read, done = task.reader(models[first], source), tallies[first].count
     begin, before = time.monotonic(), done
     for rows in source.chunks(CHUNK, done):
-        samples = [read(row, f"{source.name}, row {number}") for number, row in enumerate(rows, done + 1)]
+        samples = [read(row, f"{source.name}, row {number}") for number, row in enumerate(rows, source.first + done + 1)]
         said: dict[str, list[Answer]] = {}
         step = _step(done, source, time.monotonic() - begin, done - before)
         for at, (name, serving) in enumerate((name, each) for name, each in models.items() if name not in failed):

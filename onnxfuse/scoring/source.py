@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -22,6 +23,7 @@ class Source:
         columns: their names.
         read: its rows from the first one on, each time anew.
         count: how many; None where only reading them all tells.
+        first: the number of its first row among those of the data set that it is a part of.
         classes: by column, the names of the classes that its whole numbers stand for, where the file tells.
     """
 
@@ -30,9 +32,19 @@ class Source:
     read: Callable[[], Iterator[Row]]
     count: int | None = None
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    first: int = 0
+
+    def part(self, start: int, count: int) -> Source:
+        """Rows from number ``start`` on."""
+        rows = partial(_some, self.read, start, count)
+        return replace(self, read=rows, count=count, first=self.first + start)
 
     def chunks(self, size: int, start: int = 0) -> Iterator[list[Row]]:
         """Rows from number ``start`` on, ``size`` at a time."""
         rows = itertools.islice(self.read(), start, None)
         while chunk := list(itertools.islice(rows, size)):
             yield chunk
+
+
+def _some(read: Callable[[], Iterator[Row]], start: int, count: int) -> Iterator[Row]:
+    return itertools.islice(read(), start, start + count)

@@ -1,0 +1,135 @@
+"""The answers of models to parts of a data set, each by an actor of a cluster that opens the models itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from onnxfuse import cluster
+from onnxfuse.cluster import Cluster
+from onnxfuse.config import BenchmarkConfig
+from onnxfuse.errors import UsageError
+from onnxfuse.inference.serving import Serving
+from onnxfuse.io.progress import Progress, silent
+from onnxfuse.pipeline import evaluate
+from onnxfuse.scoring.judge import CHUNK, Tally, opened, tallied
+from onnxfuse.scoring.source import Source
+from onnxfuse.scoring.task import Task
+from onnxfuse.scoring.tasks import task_of
+
+SHARD = 8 * CHUNK
+"""Rows of a part: whole chunks, so that batches are those of one process, and answers to the last bit."""
+
+ENGINES = ("local", "ray")
+
+Shard = tuple[int, int]
+"""The number of the first row, and how many."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What actors need: as ``evaluate`` is given it. Called as ``tallied``."""
+
+    paths: Sequence[Path]
+    data: Path
+    split: str
+    runtimes: Sequence[str]
+    where: Cluster
+    done: dict[int, list[Tally]] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        models: Mapping[str, Serving],
+        task: Task,
+        source: Source,
+        batch: int,
+        progress: Progress,
+        tallies: Mapping[str, Tally],
+        failed: dict[str, str],
+        others: Collection[str] = (),
+    ) -> None:
+        """Raises OnnxfuseError: as ``tallied`` and ``cluster.spread``."""
+        start = tallies[next(iter(models))].count
+        total = source.count if source.count is not None else sum(1 for _ in source.read())
+        shards = [(first, min(SHARD, total - first)) for first in range(start, total, SHARD)]
+        if not shards:
+            return
+        progress(f"answering {source.name}", start / total, f"row {start + 1:,} of {total:,}")
+        asked = Asked(*self._anywhere(), self.split, tuple(self.runtimes), batch)
+        try:
+            for first, found in cluster.spread(partial(maker, asked), shards, self.where):
+                self.done[first] = found
+                rows = start + sum(each[0].count for each in self.done.values())
+                progress(f"answering {source.name}", rows / total, f"{rows:,} rows of {total:,}")
+        finally:  # what an interrupted run keeps has no gaps
+            for first, _ in shards:
+                if first not in self.done:
+                    break
+                for tally, more in zip(tallies.values(), self.done[first], strict=True):
+                    tally.join(more)
+
+    def _anywhere(self) -> tuple[tuple[Path, ...], Path]:
+        """Paths that do not depend on where a process began; a data set of the hub has none."""
+        return tuple(path.absolute() for path in self.paths), self.data.absolute() if self.data.exists() else self.data
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The same, as it goes to actors."""
+
+    paths: tuple[Path, ...]
+    data: Path
+    split: str
+    runtimes: tuple[str, ...]
+    batch: int
+
+
+def maker(asked: Asked, threads: int) -> Callable[[Shard], tuple[int, list[Tally]]]:
+    """In an actor: what answers a part of the rows."""
+    plan = BenchmarkConfig(asked.batch, threads=threads)
+    models = evaluate.models_of(evaluate.ways_of(asked.paths, asked.runtimes, plan), asked.paths)
+    source = evaluate.rows_of(asked.data, asked.split)
+    assert source is not None
+    task = task_of(next(iter(models.values())))
+
+    def answer(shard: Shard) -> tuple[int, list[Tally]]:
+        tallies = opened(list(models), {})
+        tallied(models, task, source.part(*shard), asked.batch, silent, tallies, {})
+        return shard[0], list(tallies.values())
+
+    return answer
+
+
+def tally_of(
+    engine: str,
+    paths: Sequence[Path],
+    data: Path,
+    split: str,
+    where: Cluster,
+    *,
+    runtimes: Sequence[str],
+    alone: Mapping[str, object],
+) -> Callable[..., None]:
+    """What has models answer: in this process, or on a cluster.
+
+    Args:
+        engine: local or ray.
+        alone: what is asked for that this process alone does, by its option.
+
+    Raises:
+        UsageError: no such engine, or this cannot be spread. MissingExtraError: Ray is not installed.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"no engine named {engine!r}; choose one of {', '.join(ENGINES)}")
+    if engine == ENGINES[0]:
+        if where != Cluster(threads=where.threads):
+            raise UsageError("--address and --actors are of --engine ray; add that, or leave them out")
+        return tallied
+    cluster.library()
+    if given := [option for option, value in alone.items() if value]:
+        raise UsageError(f"--engine ray answers with files alone, and {' and '.join(given)} is done here; leave one of them out")
+    if evaluate.rows_of(data, split) is None:
+        raise UsageError("--engine ray is for labelled rows; leave it out for arrays and for texts without labels")
+    return Spread(paths, data, split, runtimes, where)
