@@ -13,10 +13,11 @@ import logging
 import os
 import pickle
 import socket
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from onnxfuse import errors
 from onnxfuse.errors import MissingExtraError, OnnxfuseError, StorageError, UsageError, one_line
@@ -26,11 +27,16 @@ from onnxfuse.runtime.cores import cores
 PATIENCE = 10.0
 """Seconds that a cluster has to answer a connection."""
 
+ENGINES = ("local", "ray")
+"""As ``--engine`` takes them."""
+
 BLOCKS = 10_000
 """Into so many pieces a list of work goes at most."""
 
 GIVEN, OUTCOME = "given", "outcome"
 """The columns of what goes to actors, and of what comes back."""
+
+T = TypeVar("T")
 
 Make = Callable[[int], Callable[[Any], Any]]
 """Called in an actor, once, with its threads: gives what does one piece of work. It goes there as a pickle, as all work does."""
@@ -43,11 +49,30 @@ class Cluster:
     Args:
         address: of a running cluster; without one this machine becomes one for as long as the work takes.
         actors, threads: how many, and of each; 0 takes what there is room for.
+        apart: whether no two may be on one node, as what they do is timed.
     """
 
     address: str = ""
     actors: int = 0
     threads: int = 0
+    apart: bool = False
+
+
+def chosen(engine: str, cluster: Cluster) -> Cluster | None:
+    """The cluster where one is asked for; None where this process does the work.
+
+    Raises:
+        UsageError: no such engine, or options of a cluster without one. MissingExtraError: Ray is not installed.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"no engine named {engine!r:.80}; choose one of {', '.join(ENGINES)}")
+    if engine == ENGINES[0]:
+        for name, value in (("address", cluster.address), ("actors", cluster.actors)):
+            if value:
+                raise UsageError(f"--{name} {value} is of --engine ray; add that, or leave it out")
+        return None
+    library()
+    return cluster
 
 
 def library() -> Any:
@@ -69,7 +94,7 @@ def spread(make: Make, given: Sequence[Any], cluster: Cluster) -> Iterator[Any]:
         OnnxfuseError: an actor's own. UsageError: the cluster cannot be reached, or has not such room. StorageError: it fails.
     """
     ray = library()
-    with _blamed(), _connected(ray, cluster.address):
+    with connected(cluster):
         actors, threads = _room(ray, cluster)
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -82,6 +107,18 @@ def spread(make: Make, given: Sequence[Any], cluster: Cluster) -> Iterator[Any]:
             if kind:
                 raise _raised(kind, outcome)
             yield outcome
+
+
+def on_each_node(ask: Callable[[], T]) -> list[T]:
+    """What a function gives on every node that does work; to be called while ``connected``. Raises StorageError: a node fails."""
+    ray = library()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    task = ray.remote(ask)
+    with silent():
+        on = [On(node["NodeID"], soft=False) for node in _nodes(ray)]
+        found: list[T] = ray.get([task.options(num_cpus=0, scheduling_strategy=each).remote() for each in on])
+    return found
 
 
 class Actor:
@@ -102,12 +139,14 @@ class Actor:
             return "", self.work(given)
         except OnnxfuseError as error:
             return type(error).__name__, str(error)
+        except Exception:  # noqa: BLE001 - a fault of ours, which this process raises as it is
+            return RuntimeError.__name__, f"an actor failed:\n{traceback.format_exc()}"
 
 
-def _raised(kind: str, text: str) -> OnnxfuseError:
-    """An actor's error, as this process raises it."""
-    known = getattr(errors, kind, OnnxfuseError)
-    error: OnnxfuseError = known.__new__(known)
+def _raised(kind: str, text: str) -> Exception:
+    """An actor's error, as this process raises it: one of ours, or what is a fault of ours."""
+    known = getattr(errors, kind, RuntimeError)
+    error: Exception = known.__new__(known)
     error.args = (text,)
     return error
 
@@ -123,10 +162,16 @@ def _quietly(rows: Iterator[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def _connected(ray: Any, address: str) -> Iterator[None]:
-    """A connection to a cluster; where there is none, this machine is one for as long as the block runs. Raises UsageError."""
+def connected(cluster: Cluster) -> Iterator[None]:
+    """A connection to a cluster; where there is none, this machine is one for as long as the block runs.
+
+    Raises:
+        UsageError: it cannot be reached. StorageError: Ray fails inside.
+    """
+    ray, address = library(), cluster.address
     if ray.is_initialized():
-        yield
+        with _blamed():
+            yield
         return
     _require_reachable(address)
     own = {} if address or os.environ.get("RAY_ADDRESS") else {"num_cpus": cores(), "include_dashboard": False}
@@ -135,7 +180,8 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"--address {address}: no cluster of Ray can be reached ({one_line(error, 120)})") from error
     try:
-        yield
+        with _blamed():
+            yield
     finally:
         ray.shutdown()
 
@@ -151,9 +197,17 @@ def _require_reachable(address: str) -> None:
         raise UsageError(f"--address {address}: no cluster of Ray can be reached ({one_line(error, 120)})") from error
 
 
+def _nodes(ray: Any) -> list[dict[str, Any]]:
+    """Those that are there and have cores for work."""
+    return [node for node in ray.nodes() if node["Alive"] and int(node["Resources"].get("CPU", 0))]
+
+
 def _room(ray: Any, cluster: Cluster) -> tuple[int, int]:
-    """Actors, and threads of each. Raises UsageError: there is no room for so many."""
-    sizes = [size for node in ray.nodes() if node["Alive"] and (size := int(node["Resources"].get("CPU", 0)))]
+    """Actors, and threads of each. Raises UsageError: there is no room for so many, or they would meet on a node."""
+    sizes = [int(node["Resources"]["CPU"]) for node in _nodes(ray)]
+    if cluster.apart and len(set(sizes)) > 1:
+        told = ", ".join(map(str, sizes))
+        raise UsageError(f"nodes of {told} cores are not alike, and a node of its own is needed for each; give like ones")
     threads = cluster.threads or min(sizes, default=1)
     most = sum(size // threads for size in sizes)
     if (cluster.actors or 1) > most:

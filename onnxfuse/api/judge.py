@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxfuse import cluster
 from onnxfuse.cluster import Cluster
 from onnxfuse.config import BenchmarkConfig
 from onnxfuse.errors import UsageError
@@ -50,9 +51,9 @@ def evaluate(
     if target is not None and not ablate:
         raise UsageError(f"target {target!r:.80} says whose rewrites ablate judges; add ablate=True, or leave it out")
     paths, source = files_of(models), path_of(data, "data")
-    here = {"ablate": ablate, "against": against}
-    where = Cluster(address, actors, threads)
-    tally = evaluate_shards.tally_of(engine, paths, source, split, where, runtimes=runtimes, alone=here)
+    where = cluster.chosen(engine, Cluster(address, actors, threads))
+    here = {"--ablate": ablate, "--against": against}
+    tally = evaluate_shards.tally_of(where, paths, source, split, runtimes=runtimes, alone=here)
     if ablate:
         if len(paths) > 1 or against or tuple(runtimes) != ("ort",):
             raise UsageError("ablate judges one model in ONNX Runtime; leave out other models, runtimes and against")

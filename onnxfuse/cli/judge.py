@@ -114,14 +114,15 @@ def evaluate(
     alone = _alone(models, ablate, target, [name for name, value in given.items() if value])
     paths = [alone] if alone else [path for model in models for path in _models_in(model)]
 
+    from onnxfuse import cluster
     from onnxfuse.cli import tables
     from onnxfuse.cluster import Cluster
     from onnxfuse.pipeline import baselines, evaluate_rewrites, evaluate_shards
     from onnxfuse.pipeline import evaluate as verb
 
     others, runtimes = baselines.choose(against) if against else [], tuple(runtime or ("ort",))
-    where, here = Cluster(address, actors, threads), {"--ablate": ablate, "--against": against}
-    tally = evaluate_shards.tally_of(engine, paths, data, split, where, runtimes=runtimes, alone=here)
+    where, here = cluster.chosen(engine, Cluster(address, actors, threads)), {"--ablate": ablate, "--against": against}
+    tally = evaluate_shards.tally_of(where, paths, data, split, runtimes=runtimes, alone=here)
     with progress() as tell:
         if alone:
             outcome = evaluate_rewrites.evaluate_rewrites(alone, data, config, target or "cpu", tell, split)

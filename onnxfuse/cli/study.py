@@ -128,32 +128,26 @@ def tune(
     precision: options.Precisions = None,
     runtime: options.Runtimes = None,
     overwrite: options.Overwrite = False,
+    engine: options.EngineName = "local",
+    address: options.Address = "",
+    actors: options.Actors = 0,
     as_json: options.Json = False,
 ) -> None:
     """Measure what is fastest here for a model and write it as a target file. Interrupted, it goes on where it was."""
     source = folders.source_file(model, folders.MODEL)
-    plan = TuneConfig(
-        source,
-        output or source.with_name("tuned.json"),
-        batch or 0,
-        length or 0,
-        real,
-        threads,
-        rounds,
-        target,
-        tuple(precision or ("fp32",)),
-        tuple(runtime or ("ort",)),
-        model_type,
-        overwrite=overwrite,
-    )
+    shapes = (batch or 0, length or 0, real, threads, rounds)
+    choices = (target, tuple(precision or ("fp32",)), tuple(runtime or ("ort",)), model_type)
+    plan = TuneConfig(source, output or source.with_name("tuned.json"), *shapes, *choices, overwrite=overwrite)
 
+    from onnxfuse import cluster
     from onnxfuse.cli import tables
     from onnxfuse.pipeline import trials
     from onnxfuse.pipeline import tune as verb
 
+    where = cluster.chosen(engine, cluster.Cluster(address, actors))
     try:
         with progress() as tell:
-            outcome = verb.tune(plan, tell)
+            outcome = verb.tune(plan, tell, where)
     except KeyboardInterrupt as error:
         if plan.out not in atomic.WRITTEN and trials.partial_of(plan).exists():
             raise InterruptedWorkError("interrupted; run the same command to go on where it was") from error
@@ -161,7 +155,7 @@ def tune(
     show(
         as_json,
         {"path": str(plan.out), "target": outcome.target.to_json()},
-        f"{source} on this machine, from target {target}",
+        f"{source} on {'this machine' if where is None else outcome.target.measured['machine']}, from target {target}",
         *tables.tune_lines(outcome),
         f"{plan.out}: use it with onnxfuse optimize --target {plan.out}",
     )

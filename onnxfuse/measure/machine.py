@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
+
+from onnxfuse.runtime.cores import cores
 
 DECISIVE = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """CPU flags that decide which kernels a runtime takes."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Two of these that are equal are as fast. ``cpu``: as the function of that name gives it; ``cores``: that we may use."""
+
+    cpu: str
+    cores: int
+
+    def __str__(self) -> str:
+        return f"{self.cores} cores of {self.cpu}"
+
+
+def here() -> Machine:
+    """This one."""
+    return Machine(cpu(), cores())
 
 
 def cpu() -> str:

@@ -231,10 +231,8 @@ class Work:
         timings, found = self._timed(inputs), scores(models, task, tallies)
         if self.held is None:
             begun.forget()
-        rows = first.sizes.batch or self.plan.batch
-        return {
-            name: Evaluated(**vars(found[name]), timing=timings[name], size=self.ways[name].size, batch=rows) for name in models
-        }
+        rows, sizes = first.sizes.batch or self.plan.batch, {name: way.size for name, way in self.ways.items()}
+        return {name: Evaluated(**vars(found[name]), timing=timings[name], size=sizes[name], batch=rows) for name in models}
 
     def on_arrays(self, data: Path) -> dict[str, Evaluated]:
         """The models' own inputs, or texts, with or without classes."""

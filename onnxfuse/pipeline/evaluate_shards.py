@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,6 @@ from onnxfuse.scoring.tasks import task_of
 
 SHARD = 8 * CHUNK
 """Rows of a part: whole chunks, so that batches are those of one process, and answers to the last bit."""
-
-ENGINES = ("local", "ray")
 
 Shard = tuple[int, int]
 """The number of the first row, and how many."""
@@ -92,42 +91,51 @@ def maker(asked: Asked, threads: int) -> Callable[[Shard], tuple[int, list[Tally
     models = evaluate.models_of(evaluate.ways_of(asked.paths, asked.runtimes, plan), asked.paths)
     source = evaluate.rows_of(asked.data, asked.split)
     assert source is not None
-    task = task_of(next(iter(models.values())))
+    task, reading = task_of(next(iter(models.values()))), Reading(source)
 
     def answer(shard: Shard) -> tuple[int, list[Tally]]:
         tallies = opened(list(models), {})
-        tallied(models, task, source.part(*shard), asked.batch, silent, tallies, {})
+        tallied(models, task, reading.part(*shard), asked.batch, silent, tallies, {})
         return shard[0], list(tallies.values())
 
     return answer
 
 
+class Reading:
+    """The parts of a data set one after another: where they come in order, what lies before is not read again for each."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.rows, self.at = source.read(), 0
+
+    def part(self, first: int, count: int) -> Source:
+        """``count`` rows from number ``first`` on; they are read once."""
+        if first < self.at:
+            self.rows, self.at = self.source.read(), 0
+        rows = itertools.islice(self.rows, first - self.at, first - self.at + count)
+        self.at = first + count
+        return replace(self.source, read=lambda: rows, count=count, first=first)
+
+
 def tally_of(
-    engine: str,
+    where: Cluster | None,
     paths: Sequence[Path],
     data: Path,
     split: str,
-    where: Cluster,
     *,
     runtimes: Sequence[str],
     alone: Mapping[str, object],
 ) -> Callable[..., None]:
-    """What has models answer: in this process, or on a cluster.
+    """What has models answer: in this process without a cluster.
 
     Args:
-        engine: local or ray.
         alone: what is asked for that this process alone does, by its option.
 
     Raises:
-        UsageError: no such engine, or this cannot be spread. MissingExtraError: Ray is not installed.
+        UsageError: this cannot be spread.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"no engine named {engine!r}; choose one of {', '.join(ENGINES)}")
-    if engine == ENGINES[0]:
-        if where != Cluster(threads=where.threads):
-            raise UsageError("--address and --actors are of --engine ray; add that, or leave them out")
+    if where is None:
         return tallied
-    cluster.library()
     if given := [option for option, value in alone.items() if value]:
         raise UsageError(f"--engine ray answers with files alone, and {' and '.join(given)} is done here; leave one of them out")
     if evaluate.rows_of(data, split) is None:

@@ -11,9 +11,8 @@ from typing import Any
 from onnxfuse.config import TuneConfig
 from onnxfuse.io import atomic, folders, places
 from onnxfuse.io.ours import Replaceable
-from onnxfuse.measure import machine
 from onnxfuse.measure.benchmark import Ratio
-from onnxfuse.runtime.cores import cores
+from onnxfuse.measure.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ def _is_partial(path: Path) -> bool:
 class Known:
     """What was measured already, in a file beside the result, for the same model, machine, versions and plan."""
 
-    def __init__(self, plan: TuneConfig) -> None:
-        """Raises UsageError: a file of that name is none of these."""
+    def __init__(self, plan: TuneConfig, on: Machine) -> None:
+        """``on``: what it is measured on. Raises UsageError: a file of that name is none of these."""
         self.path, self.source = partial_of(plan), plan.source
         Replaceable((plan.source,), ours=_is_partial).require(self.path)
         self.key = places.portable(
             {
-                "machine": machine.cpu(),
-                "cores": cores(),
+                "machine": on.cpu,
+                "cores": on.cores,
                 "versions": folders.versions(),
                 "model": plan.source.name,
                 "sha256": _digest(plan.source),

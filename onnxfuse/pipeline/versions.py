@@ -48,7 +48,7 @@ FOR = {
     "eval": "--data and --calibration of saved data sets",
     "text": "encode, answer, classify and fill of onnxfuse.load in Python, without torch",
     "map": "map",
-    "ray": "--engine ray of map",
+    "ray": "--engine ray of map, evaluate, tune",
     "sentences": "onnxfuse.sentence_transformer in Python",
 }
 """What each extra is for."""

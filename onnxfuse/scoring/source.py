@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -34,17 +33,8 @@ class Source:
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     first: int = 0
 
-    def part(self, start: int, count: int) -> Source:
-        """Rows from number ``start`` on."""
-        rows = partial(_some, self.read, start, count)
-        return replace(self, read=rows, count=count, first=self.first + start)
-
     def chunks(self, size: int, start: int = 0) -> Iterator[list[Row]]:
         """Rows from number ``start`` on, ``size`` at a time."""
         rows = itertools.islice(self.read(), start, None)
         while chunk := list(itertools.islice(rows, size)):
             yield chunk
-
-
-def _some(read: Callable[[], Iterator[Row]], start: int, count: int) -> Iterator[Row]:
-    return itertools.islice(read(), start, start + count)

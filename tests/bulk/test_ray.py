@@ -16,6 +16,7 @@ from onnxfuse.errors import ModelError, UsageError
 from tests.bulk.conftest import TEXTS
 from tests.bulk.test_map import bad, files
 from tests.cli.test_cli import expect_one_line
+from tests.nodes import cluster  # noqa: F401 - a fixture
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -41,18 +42,6 @@ def whole(encoder, many, tmp_path_factory):
     return files(folder)
 
 
-@pytest.fixture
-def cluster():
-    """Two nodes on this machine, of one core each, and a head of none: its address, and a way to add a node."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.nodes = [made.add_node(num_cpus=1), made.add_node(num_cpus=1)]
-    yield made
-    ray.shutdown()
-    made.shutdown()
-
-
 def command(encoder, many, out, *more):
     return [sys.executable, "-m", "onnxfuse", "map", str(encoder[1]), "--input", str(many), "-o", str(out), *COMMAND, *more]
 
@@ -73,7 +62,7 @@ def test_one_machine_without_a_cluster(encoder, many, whole, tmp_path):
     assert all(line.startswith("  ") for line in run.stderr.splitlines()), run.stderr  # progress, and nothing of Ray's
 
 
-def test_two_nodes_of_which_one_is_killed(encoder, many, whole, cluster, tmp_path):
+def test_two_nodes_of_which_one_is_killed(encoder, many, whole, cluster, tmp_path):  # noqa: F811
     """The second node dies after some parts, another comes: nothing is lost."""
     run = subprocess.Popen(command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO), stderr=subprocess.PIPE)
     waiting_for(tmp_path / "out", 3)
@@ -90,7 +79,7 @@ def actors():
     return [int(number) for number in found.split()]
 
 
-def test_actors_and_the_driver_are_killed(encoder, many, whole, cluster, tmp_path):
+def test_actors_and_the_driver_are_killed(encoder, many, whole, cluster, tmp_path):  # noqa: F811
     """An actor twice, then the driver; the same command goes on."""
     line, pick = command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO), random.Random(0)
     run = subprocess.Popen(line, stderr=subprocess.DEVNULL)

@@ -72,7 +72,7 @@ def test_every_verb_is_tried():
 
 
 def test_what_verbs_write_holds_no_path_of_this_machine(cli, odd, tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "_alternatives", lambda base, plan: [("gelu", ("Gelu", "BiasGelu"))])
+    monkeypatch.setattr(tune, "alternatives", lambda base, plan, cores: [("gelu", ("Gelu", "BiasGelu"))])
     models = [str(odd / "run" / name) for name in (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)]
     monkeypatch.setattr(compare, "compare_models", lambda *given, **named: outcomes.comparison(models))
     monkeypatch.setattr(ablation, "ablate", lambda *given: ablation.Ablation(outcomes.ablated(), "batch 1"))

@@ -14,7 +14,7 @@ from onnxfuse.errors import MissingExtraError, ModelError
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.measure import fastest, machine
 from onnxfuse.measure.benchmark import Ratio, summarize
-from onnxfuse.pipeline import card, forms, tune
+from onnxfuse.pipeline import alternatives, card, forms, tune_measure
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.run import run_all
@@ -306,7 +306,7 @@ def test_the_rule_of_the_fastest():
 
 def test_a_targets_static_form_is_made_as_openvino_reads_it(folder, tmp_path):
     """``optimize`` notes what ``tune`` chose, ``quantize`` makes it, and ``load`` opens it there."""
-    base = tune.chosen_with(targets.find("cpu"), tune.FORM, "int8-static in openvino")
+    base = alternatives.chosen_with(targets.find("cpu"), alternatives.FORM, "int8-static in openvino")
     (tmp_path / "mine.json").write_text(json.dumps(replace(base, name="mine").to_json()))
     optimized = optimize(OptimizeConfig(folder / folders.MODEL, folder / folders.OPTIMIZED, str(tmp_path / "mine.json")))
     step = quantize(QuantizeConfig(optimized.path, folder / folders.QUANTIZED))
@@ -320,12 +320,12 @@ def test_tune_calibrates_static_int8_or_says_that_it_cannot(ran, bert_export, tm
 
     def trials(source):
         wanted = {"precisions": ("fp32", "int8-static"), "runtimes": ("ort", "openvino"), "rounds": 1, "length": 8}
-        tuning = tune._Trials(TuneConfig(source, tmp_path / "t.json", batch=1, **wanted))
+        tuning = tune_measure.Measuring(TuneConfig(source, tmp_path / "t.json", batch=1, **wanted))
         base = targets.find("cpu")
         return {
             trial.option: trial
             for trial in tuning.measure(
-                tune.FORM, base, {"s": tune.chosen_with(base, tune.FORM, "int8-static in openvino")}, tmp_path
+                alternatives.FORM, base, {"s": alternatives.chosen_with(base, alternatives.FORM, "int8-static in openvino")}
             )
         }
 

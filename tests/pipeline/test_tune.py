@@ -9,10 +9,13 @@ from onnxfuse import targets
 from onnxfuse.config import OptimizeConfig, TuneConfig
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.measure.benchmark import Ratio
-from onnxfuse.pipeline import tune
+from onnxfuse.measure.machine import here
+from onnxfuse.pipeline import tune, tune_measure
+from onnxfuse.pipeline.alternatives import chosen_with, forms_of
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.trials import Known, Trial
-from onnxfuse.pipeline.tune import NOISE, best
+from onnxfuse.pipeline.tune import best
+from onnxfuse.pipeline.tune_measure import NOISE
 from onnxfuse.runtime import runtimes
 from tests.cli.test_cli import expect_one_line
 
@@ -93,18 +96,18 @@ def test_tune_from_the_command_line(cli, bert_export, tmp_path):
 
 def test_what_makes_the_same_model_is_not_measured(bert_export, tmp_path, monkeypatch):
     """A BERT of any length has no odd number of tokens to begin with."""
-    trying = tune._Trials(plan(bert_export, tmp_path))
+    trying = tune_measure.Measuring(plan(bert_export, tmp_path))
     base = targets.find("cpu")
     measured = []
-    monkeypatch.setattr(tune.benchmark, "measure", lambda *_, **__: measured.append(1))
-    (found,) = trying.measure("rows", base, {"even": tune.chosen_with(base, "rows", "even")}, tmp_path)
-    assert (found.option, found.refused, measured) == ("even", tune.SAME, [])
+    monkeypatch.setattr(tune_measure.benchmark, "measure", lambda *_, **__: measured.append(1))
+    (found,) = trying.measure("rows", base, {"even": chosen_with(base, "rows", "even")})
+    assert (found.option, found.refused, measured) == ("even", tune_measure.SAME, [])
 
 
 def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatch):
     measured = []
 
-    def until_residual(self, thing, chosen, variants, folder):
+    def until_residual(self, thing, chosen, variants, then):
         measured.append(thing)
         if measured.count("residual") == 1 and thing == "residual":
             raise KeyboardInterrupt
@@ -113,7 +116,7 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
             *(Trial(thing, name, 9.0, Ratio(0.9, 0.9, 0.9)) for name in variants),
         ]
 
-    monkeypatch.setattr(tune._Trials, "measure", until_residual)
+    monkeypatch.setattr(tune_measure.Measuring, "measure", until_residual)
     with pytest.raises(KeyboardInterrupt):
         tune.tune(plan(bert_export, tmp_path))
     assert not (tmp_path / "mine.json").exists()
@@ -128,22 +131,22 @@ def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatc
 
 def test_ctrl_c_says_that_it_goes_on(cli, bert_export, monkeypatch):
     def until(thing):
-        def measure(self, measured, chosen, variants, folder):
+        def measure(self, measured, chosen, variants, then):
             if measured == thing:
                 raise KeyboardInterrupt
             return [trial(NOISE, 1, 1, 1)]
 
         return measure
 
-    monkeypatch.setattr(tune._Trials, "measure", until("form"))
+    monkeypatch.setattr(tune_measure.Measuring, "measure", until("form"))
     command = ("tune", bert_export / "export", "-o", "t.json", "--precision", "fp32", "--precision", "int8", "--threads", 1)
     expect_one_line(cli(*command), 130, "interrupted; no file is half-written; nothing was saved")
-    monkeypatch.setattr(tune._Trials, "measure", until("qkv"))
+    monkeypatch.setattr(tune_measure.Measuring, "measure", until("qkv"))
     expect_one_line(cli(*command), 130, "run the same command to go on")
 
 
 def test_static_int8_alone_is_where_it_starts(bert_export, tmp_path, monkeypatch):
-    monkeypatch.setattr(tune._Trials, "measure", lambda self, thing, chosen, variants, folder: [trial(NOISE, 1, 1, 1)])
+    monkeypatch.setattr(tune_measure.Measuring, "measure", lambda self, thing, chosen, variants, then: [trial(NOISE, 1, 1, 1)])
     wanted = replace(plan(bert_export, tmp_path), precisions=("int8-static",), runtimes=("openvino",))
     target = tune.tune(wanted).target
     assert (target["precision"], target.session.runtime) == ("int8-static", "openvino")
@@ -153,34 +156,32 @@ def test_what_no_runtime_computes_as_it_is_meant_is_refused(bert_export, tmp_pat
     wanted = replace(plan(bert_export, tmp_path), precisions=("int8",), runtimes=("openvino",))
     with pytest.raises(UsageError, match=r"openvino computes int8 in float32, right but slow; choose another of --precision or "):
         tune.tune(wanted)
-    offered = tune._forms(replace(wanted, precisions=("fp32", "int8", "int8-static"), runtimes=("ort", "openvino")))
+    offered = forms_of(replace(wanted, precisions=("fp32", "int8", "int8-static"), runtimes=("ort", "openvino")))
     assert offered == ("fp32 in ort", "fp32 in openvino", "int8 in ort", "int8-static in ort", "int8-static in openvino")
 
 
 def test_another_plan_starts_anew(bert_export, tmp_path):
-    first = Known(plan(bert_export, tmp_path))
+    first = Known(plan(bert_export, tmp_path), here())
     first.add("gelu", [trial("a", 1, 1, 1)])
-    assert Known(plan(bert_export, tmp_path)).trials("gelu") == [trial("a", 1, 1, 1)]
-    assert not Known(plan(bert_export, tmp_path, batch=2)).trials("gelu")
+    assert Known(plan(bert_export, tmp_path), here()).trials("gelu") == [trial("a", 1, 1, 1)]
+    assert not Known(plan(bert_export, tmp_path, batch=2), here()).trials("gelu")
 
 
 def test_a_slower_result_is_not_kept(bert_export, tmp_path, monkeypatch):
-    def measure(self, thing, chosen, variants, folder):
+    def measure(self, thing, chosen, variants, then):
         speed = (0.9, 0.95, 1.0) if thing == "all" else (1.5, 1.6, 1.7)
         return [trial(NOISE, 0.99, 1, 1.01), *(trial(name, *speed) for name in variants)]
 
-    monkeypatch.setattr(tune._Trials, "measure", measure)
+    monkeypatch.setattr(tune_measure.Measuring, "measure", measure)
     outcome = tune.tune(plan(bert_export, tmp_path))
     assert outcome.target.chosen == targets.find("cpu").chosen
     assert outcome.target["precision"] == "fp32"
 
 
 def test_what_a_runtime_rejects_is_said(bert_export, tmp_path):
-    trials = tune._Trials(plan(bert_export, tmp_path))
-    base = tune.chosen_with(targets.find("cpu"), "runtime", "openvino")
-    found = trials.measure(
-        "opset", base, {"old": replace(base, opset=10, highest=10), "other": base.choosing(gelu="BiasGelu")}, tmp_path
-    )
+    trials = tune_measure.Measuring(plan(bert_export, tmp_path))
+    base = chosen_with(targets.find("cpu"), "runtime", "openvino")
+    found = trials.measure("opset", base, {"old": replace(base, opset=10, highest=10), "other": base.choosing(gelu="BiasGelu")})
     refused, taken = (next(item for item in found if item.option == name) for name in ("old", "other"))
     assert "the model has opset 17, target 'cpu' reads up to 10" in refused.refused
     assert refused.speed is None

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxfuse import targets
 from onnxfuse.cli import tables
 from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig, Thresholds, TuneConfig
 from onnxfuse.errors import ModelError, ParityError, UsageError
@@ -17,7 +18,7 @@ from onnxfuse.evaluation import calibrated, sources
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.io import onnx_file
 from onnxfuse.io.progress import silent
-from onnxfuse.pipeline import compare, tune
+from onnxfuse.pipeline import alternatives, compare, tune_measure
 from onnxfuse.pipeline.check import check, compare_all
 from onnxfuse.pipeline.export import export
 from onnxfuse.pipeline.optimize import optimize
@@ -319,13 +320,13 @@ def test_tune_judges_int8_as_quantize_does(spoken, tmp_path):
         precisions=("fp32", "int8"),
         model_type="distilbert",
     )
-    trials = tune._Trials(plan)
-    base = tune.targets.find("cpu")
+    trials = tune_measure.Measuring(plan)
+    base = targets.find("cpu")
     trials = trials.measure(
-        "precision", base, {name: tune.chosen_with(base, "precision", name) for name in ("fp32", "int8")}, tmp_path
+        "precision", base, {name: alternatives.chosen_with(base, "precision", name) for name in ("fp32", "int8")}
     )
     assert [trial.refused for trial in trials] == ["", ""]
-    assert tune._Trials(replace(plan, precisions=("fp32",))).real is None
+    assert tune_measure.Measuring(replace(plan, precisions=("fp32",))).real is None
 
 
 # Files -----------------------------------------------------------------------------------------------------------

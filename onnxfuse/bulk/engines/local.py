@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnxfuse import cluster
 from onnxfuse.bulk.data import Part
 from onnxfuse.bulk.engine import Engine
 from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.parts import Done
 from onnxfuse.bulk.work import Tell, Worker
-from onnxfuse.errors import UsageError
+from onnxfuse.cluster import Cluster
 
 
 def require(job: Job) -> None:
     """Raises UsageError for what only a cluster has."""
-    for name in ("address", "actors"):
-        if value := getattr(job.plan, name):
-            raise UsageError(f"--{name} {value} is of --engine ray; add that, or leave it out")
+    cluster.chosen(job.plan.engine, Cluster(job.plan.address, job.plan.actors))
 
 
 def run(job: Job, parts: Iterator[Part], tell: Tell) -> Iterator[Done]:
