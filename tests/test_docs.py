@@ -27,6 +27,7 @@ NOT_RUN = {
     "README.md": 3,
     "docs/checkpoints.md": 1,
     "docs/how-it-works.md": 1,
+    "docs/packages.md": 1,
     "docs/scale.md": 1,
     "docs/verbs/benchmark.md": 1,
     "docs/verbs/explain.md": 1,

@@ -23,7 +23,7 @@ VERSIONS = ("onnxfuse", "onnxruntime", "openvino", "tokenizers", "pillow", "pyar
 
 def job_of(plan: MapConfig, data: Data) -> Job:
     """A plan whose columns are known, and what decides its result. Raises UsageError, ModelError."""
-    chosen, _ = choice_of(plan)
+    chosen, _ = choice_of(plan.source, plan.threads, plan.runtime)
     serving = serving_of(chosen, lambda feeds: open_runner(chosen.path, chosen.settings)(feeds))
     use = use_of(serving)
     columns = _columns(plan, data, use, serving)

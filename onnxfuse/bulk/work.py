@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 from onnxfuse.architecture import PIXELS
 from onnxfuse.bulk import parts
 from onnxfuse.bulk.data import Part, Place, Row
-from onnxfuse.bulk.job import Job, MapConfig
+from onnxfuse.bulk.flaws import flaw
+from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.parts import Bad, Done
 from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import use_of
@@ -30,9 +32,6 @@ from onnxfuse.runtime.cores import cores
 WINDOW, LETTERS, IMAGES = 4096, 8 << 20, 128
 """Rows and characters, or images, that are held at a time, and packed by length."""
 
-LONGEST = 1 << 18
-"""Characters of a text; one that is longer is a mistake more likely than a text, and holds up all others."""
-
 ID = "id"
 """The column of rows' ids."""
 
@@ -44,15 +43,15 @@ def untold(part: Part, rows: int, tokens: int, end: Place) -> None:
     """A Tell that says nothing."""
 
 
-def choice_of(plan: MapConfig) -> tuple[Choice, int]:
+def choice_of(source: Path, threads: int, runtime: str | None) -> tuple[Choice, int]:
     """The model, and how many calls of it are made at a time.
 
     Where its runtime can, each core computes a batch of its own: none waits for others, and no answer depends on their number.
     """
-    chosen = choose(plan.source, plan.threads, plan.runtime)
+    chosen = choose(source, threads, runtime)
     if asked(chosen.settings.runtime).many is None:
         return chosen, 1
-    return replace(chosen, settings=replace(chosen.settings, threads=1)), plan.threads or cores()
+    return replace(chosen, settings=replace(chosen.settings, threads=1)), threads or cores()
 
 
 def serving_of(chosen: Choice, run: Runner) -> Serving:
@@ -78,7 +77,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        chosen, self.calls = choice_of(job.plan)
+        chosen, self.calls = choice_of(job.plan.source, job.plan.threads, job.plan.runtime)
         self._pool, self._ahead = ThreadPoolExecutor(self.calls), ThreadPoolExecutor(1)
         plain = serving_of(chosen, open_runner(chosen.path, chosen.settings, self.calls))
         self.use: Use = use_of(plain)
@@ -118,7 +117,7 @@ class Worker:
         """A part's rows, as many at a time as are held."""
         most, letters, start, window = IMAGES if self.job.data.pictures else WINDOW, 0, time.monotonic(), Window()
         for row, end in itertools.islice(self.job.data.rows(part.begin, self.job.wanted), part.rows):
-            wrong = row.wrong or self._flaw(row)
+            wrong = row.wrong or flaw(row.values, self.job.columns)
             if wrong:
                 window.bad.append(Bad(row.number, self._id(row), wrong))
             else:
@@ -158,23 +157,6 @@ class Worker:
         window.bad.sort(key=lambda bad: bad.row)
         window.rows = [row for row, ok in zip(window.rows, whole, strict=True) if ok]
         window.given = [each for each, ok in zip(found, whole, strict=True) if ok]
-
-    def _flaw(self, row: Row) -> str:
-        """Why a row has no answer; empty where it can have one."""
-        for column in self.job.columns:
-            value = row.values.get(column)
-            said = "" if len(self.job.columns) == 1 else f"{column} "
-            if value is None:
-                return f"{said}is null" if column in row.values else f"has no {column}"
-            if not isinstance(value, str):
-                return f"{said}is {type(value).__name__}, wanted a text"
-            if not value.strip():
-                return f"{said}is empty"
-            if len(value) > LONGEST:
-                return f"{said}has {len(value)} characters, at most {LONGEST} are read"
-            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-                return f"{said}holds half a character (a lone surrogate)"
-        return ""
 
     # Writing
 

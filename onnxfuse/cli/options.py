@@ -179,7 +179,7 @@ Split = Annotated[str, Option(help="Which split, of a folder with several or of 
 # Of package
 Layout = Annotated[
     str,
-    Option("--for", help="The library: optimum, sentence-transformers, transformers.js, triton or openvino.", metavar="LIBRARY"),
+    Option("--for", help="optimum, sentence-transformers, transformers.js, triton, ray-serve or openvino.", metavar="LIBRARY"),
 ]
 Package = Annotated[Path, Argument(help="A folder that package wrote, in the hub's layout.")]
 Repository = Annotated[str, Argument(help="The repository's id: OWNER/NAME. It comes to be where it is not there.")]

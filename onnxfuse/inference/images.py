@@ -5,6 +5,7 @@ Source: the image processors of ``transformers`` 5 whose names end in Pil; those
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class Images:
         """An image as an array [channels, height, width] of float32.
 
         Args:
-            image: a file's path, an image of Pillow, or bytes as an array [height, width], or with 3 channels at its end.
+            image: a file's path, its bytes, an image of Pillow, or bytes as an array [height, width], or with 3 channels at
+                its end.
             number: which image it is, for messages.
 
         Raises:
@@ -194,10 +196,11 @@ def _opened(image: Any, name: str) -> Any:
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image)
-    if not isinstance(image, str | os.PathLike):
-        raise UsageError(f"{name} is {type(image).__name__}, wanted a file's path, an image of Pillow, or an array of bytes")
-    path = door.require_regular(Path(image))
-    with door.reading(path, "an image", UsageError, "save it as PNG or JPEG"), Image.open(path, formats=FORMATS) as opened:
+    if not isinstance(image, str | os.PathLike | bytes):
+        wanted = "a file's path or bytes, an image of Pillow, or an array of bytes"
+        raise UsageError(f"{name} is {type(image).__name__}, wanted {wanted}")
+    path, file = (name, io.BytesIO(image)) if isinstance(image, bytes) else 2 * (door.require_regular(Path(image)),)
+    with door.reading(path, "an image", UsageError, "save it as PNG or JPEG"), Image.open(file, formats=FORMATS) as opened:
         opened.load()
         return ImageOps.exif_transpose(opened)
 

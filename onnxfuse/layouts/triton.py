@@ -1,6 +1,7 @@
 """NVIDIA Triton: a model repository, a folder for each model with config.pbtxt above the folder of its first version.
 
-Source: Triton's model configuration (model_config.proto; dims without the batch where max_batch_size is above 0; data types).
+Source: Triton's model configuration (model_config.proto; dims without the batch where max_batch_size is above 0; data types;
+instance groups), and its ONNX Runtime backend's parameters.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import PurePosixPath
 import onnx_ir as ir
 
 from onnxfuse.layouts.api import FLOAT, INT8, Content, Layout, above
+from onnxfuse.runtime.cores import cores
 
 TYPES = {
     ir.DataType.BOOL: "TYPE_BOOL",
@@ -56,7 +58,17 @@ def config(name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -
     lines = [f'name: "{name}"', 'backend: "onnxruntime"', f"max_batch_size: {ROWS if batched else 0}"]
     for kind, values in (("input", inputs), ("output", outputs)):
         lines += [f"{kind} [", ",\n".join(_entry(value, batched) for value in values), "]"]
-    return "\n".join([*lines, *(["dynamic_batching { }"] if batched else [])]) + "\n"
+    lines += ["dynamic_batching { }"] if batched else []
+    return "\n".join([*lines, *_sessions()]) + "\n"
+
+
+def _sessions() -> list[str]:
+    """As ``map`` has it: each core computes a batch of its own, and none waits for others."""
+    return [
+        "# A session for each core, of one thread: set count to the cores of your server.",
+        f"instance_group [ {{ count: {cores()} kind: KIND_CPU }} ]",
+        'parameters { key: "intra_op_thread_count" value: { string_value: "1" } }',
+    ]
 
 
 def _batched(inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> bool:

@@ -49,6 +49,7 @@ FOR = {
     "text": "encode, answer, classify and fill of onnxfuse.load in Python, without torch",
     "map": "map",
     "ray": "--engine ray of map, evaluate, tune",
+    "ray-serve": "serving what package --for ray-serve writes",
     "sentences": "onnxfuse.sentence_transformer in Python",
 }
 """What each extra is for."""

@@ -62,15 +62,33 @@ def test_one_machine_without_a_cluster(encoder, many, whole, tmp_path):
     assert all(line.startswith("  ") for line in run.stderr.splitlines()), run.stderr  # progress, and nothing of Ray's
 
 
-def test_two_nodes_of_which_one_is_killed(encoder, many, whole, cluster, tmp_path):  # noqa: F811
-    """The second node dies after some parts, another comes: nothing is lost."""
-    run = subprocess.Popen(command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO), stderr=subprocess.PIPE)
-    waiting_for(tmp_path / "out", 3)
-    cluster.remove_node(cluster.nodes[1], allow_graceful=False)
-    cluster.add_node(num_cpus=1)
+def moments(seed):
+    """Five: after how many parts, and how long after the last of them."""
+    pick = random.Random(seed)
+    return [(count, 0.2 * pick.random()) for count in sorted(pick.sample(range(18), 5))]
+
+
+def running(line):
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def require_whole(run, out, whole):
     _, said = run.communicate(timeout=300)
     assert run.returncode == 0, said.decode()
-    assert files(tmp_path / "out") == whole
+    assert files(out) == whole
+
+
+def test_a_node_is_killed_five_times(encoder, many, whole, cluster, tmp_path):  # noqa: F811
+    """One of two, each time; another comes."""
+    out = tmp_path / "out"
+    run = running(command(encoder, many, out, "--address", cluster.address, *TWO))
+    for count, wait in moments(1):
+        waiting_for(out, count)
+        time.sleep(wait)
+        cluster.remove_node(cluster.nodes.pop(0), allow_graceful=False)
+        cluster.nodes.append(cluster.add_node(num_cpus=1))
+    assert run.poll() is None
+    require_whole(run, out, whole)
 
 
 def actors():
@@ -79,23 +97,32 @@ def actors():
     return [int(number) for number in found.split()]
 
 
-def test_actors_and_the_driver_are_killed(encoder, many, whole, cluster, tmp_path):  # noqa: F811
-    """An actor twice, then the driver; the same command goes on."""
-    line, pick = command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO), random.Random(0)
-    run = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-    for count in (2, 6):
-        waiting_for(tmp_path / "out", count)
-        living = actors()
-        assert living
+def test_an_actor_is_killed_five_times(encoder, many, whole, cluster, tmp_path):  # noqa: F811
+    out, pick = tmp_path / "out", random.Random(2)
+    run = running(command(encoder, many, out, "--address", cluster.address, *TWO))
+    for count, wait in moments(2):
+        waiting_for(out, count)
+        time.sleep(wait)
+        while not (living := actors()):
+            time.sleep(0.1)  # those that were killed come again
         os.kill(pick.choice(living), signal.SIGKILL)
-    waiting_for(tmp_path / "out", 10)
-    run.kill()
-    run.wait()
-    there = len(list((tmp_path / "out").glob("part-*")))
-    assert 10 <= there < 25
+    assert run.poll() is None
+    require_whole(run, out, whole)
+
+
+def test_the_driver_is_killed_five_times(encoder, many, whole, cluster, tmp_path):  # noqa: F811
+    """The same command goes on each time."""
+    out = tmp_path / "out"
+    line = command(encoder, many, out, "--address", cluster.address, *TWO)
+    for count, wait in moments(3):
+        run = running(line)
+        waiting_for(out, count)
+        time.sleep(wait)
+        run.kill()
+        run.communicate()
     again = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "of them were there" in again.stdout and files(tmp_path / "out") == whole
+    assert "of them were there" in again.stdout and files(out) == whole
 
 
 def test_errors_of_actors_are_one_line(encoder, many, tmp_path):

@@ -44,7 +44,10 @@ VERBS = {
         ("export", at / "checkpoint", "-o", at / "encoder", "--task", "sentence-similarity", "--exporter", "torchscript"),
         ("map", at / "encoder", "--input", at / "rows.txt", "-o", at / "mapped"),
     ],
-    "package": lambda at: [("package", at / "run", "--for", name, "-o", at / "packages" / name) for name in layouts.layouts()],
+    "package": lambda at: [
+        ("package", at / ("encoder" if name == "ray-serve" else "run"), "--for", name, "-o", at / "packages" / name)
+        for name in layouts.layouts()
+    ],
 }
 READERS = {"explain", "evaluate", "doctor", "view", "push"}
 """They write no file; what push sends is made by package, and its card of names that package chose."""

@@ -10,6 +10,7 @@ import onnxfuse
 from onnxfuse.evaluation.text import tokenizer
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.layouts.optimum import ANY, CLASSES
+from onnxfuse.runtime.cores import cores
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import Expected
 from onnxfuse.verify.grid import Case
@@ -142,6 +143,8 @@ def test_triton_parses_its_configuration_and_finds_what_the_model_takes(packaged
     for (path, model), config in zip(models.items(), found, strict=True):
         graph = onnx_file.load(model).graph
         assert config["name"] == path.parent.name and config["backend"] == "onnxruntime" and config["max_batch_size"] == 64
+        assert config["dynamic_batching"] == {} and config["instance_group"] == [{"count": cores(), "kind": "KIND_CPU"}]
+        assert config["parameters"] == {"intra_op_thread_count": {"string_value": "1"}}
         assert model == path.parent / "1" / "model.onnx"
         for told, values in ((config["input"], graph.inputs), (config["output"], graph.outputs)):
             assert [each["name"] for each in told] == [value.name for value in values]

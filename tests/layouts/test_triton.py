@@ -3,6 +3,7 @@
 import pytest
 
 from onnxfuse.layouts.triton import config
+from onnxfuse.runtime.cores import cores
 from tests.conftest import parse
 
 IDENTITY = "g ({inputs}) => ({outputs}) {{ y = Identity (x)  z = Identity (m) }}"
@@ -27,6 +28,9 @@ def test_a_model_of_any_number_of_rows():
         '  { name: "z" data_type: TYPE_INT64 dims: [ 3 ] }\n'
         "]\n"
         "dynamic_batching { }\n"
+        "# A session for each core, of one thread: set count to the cores of your server.\n"
+        f"instance_group [ {{ count: {cores()} kind: KIND_CPU }} ]\n"
+        'parameters { key: "intra_op_thread_count" value: { string_value: "1" } }\n'
     )
 
 
