@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.bulk.rows import FORMATS, PATH, Format, Values
+from onnxfuse.bulk.rows import FORMATS, PATH, RECORD, Format, Values
 from onnxfuse.errors import UsageError
 from onnxfuse.io import door
 from onnxfuse.io.files import PICTURES
@@ -153,7 +153,7 @@ class Data:
 
 
 def open_data(given: str) -> Data:
-    """The files that a path or a pattern stands for; of a folder those in it of one kind, images in folders below too.
+    """The files that a path or a pattern stands for; of a folder those in it and below, of one kind.
 
     Raises:
         UsageError: there are none, they are of several kinds, or of one that is not read.
@@ -178,16 +178,22 @@ def open_data(given: str) -> Data:
         )
     if len({"images" if ending in PICTURES else ending for ending in endings}) > 1:
         raise UsageError(
-            f"{given} holds files of several kinds ({', '.join(endings)}); give those of one, by a pattern as '*{endings[0]}'"
+            f"{given} holds files of several kinds ({', '.join(endings)}); take the others away, or give those of one, by a "
+            f"pattern as '*{next(each for each in endings if each not in PICTURES)}'"
         )
     return Data(given, root, tuple(found))
 
 
 def _in(folder: Path) -> list[Path]:
-    """A folder's files of a kind that is read, hidden ones and those that begin with _ left out; images in folders below too."""
+    """The files of a kind that is read, of a folder and those below, in the order of their names.
+
+    Hidden ones and those that begin with _ are left out, and folders that map itself writes into.
+    """
     found = [path for path in sorted(folder.rglob("*")) if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
-    return [
-        path
-        for path in found
-        if path.suffix.lower() in FORMATS and (path.parent == folder or path.suffix.lower() in PICTURES) and not path.is_dir()
-    ]
+    return [path for path in found if path.suffix.lower() in FORMATS and not path.is_dir() and not _is_ours(path.parent, folder)]
+
+
+def _is_ours(place: Path, root: Path) -> bool:
+    """Whether a folder, or one between it and the root, is one of parts."""
+    between = (place, *(each for each in place.parents if each.is_relative_to(root)))
+    return any((each / RECORD).is_file() for each in between if each != root)

@@ -9,6 +9,7 @@ from onnxfuse.bulk.data import Part
 from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.parts import Done
 from onnxfuse.bulk.work import Tell
+from onnxfuse.io.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Engine:
 
     Args:
         name: as ``--engine`` takes it.
-        run: makes parts, in any order, and tells of those that are made. Raises OnnxfuseError.
+        run: makes parts, in any order, and tells of those that are made, and of what it waits for. Raises OnnxfuseError.
         require: raises MissingExtraError or UsageError where it cannot be used, or not so.
     """
 
     name: str
-    run: Callable[[Job, Iterator[Part], Tell], Iterator[Done]]
+    run: Callable[[Job, Iterator[Part], Tell, Progress], Iterator[Done]]
     require: Callable[[Job], object] = lambda job: None

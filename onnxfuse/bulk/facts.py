@@ -56,9 +56,8 @@ def _columns(plan: MapConfig, data: Data, use: Use, serving: Serving) -> tuple[s
         columns = there
     for option, names in (("column", columns), ("id", (plan.id,) if plan.id else ()), ("keep", plan.keep)):
         if missing := [name for name in names if name not in there]:
-            raise UsageError(
-                f"{data.name} has no column {missing[0]!r:.60}; choose with --{option} among {', '.join(there[:20])}"
-            )
+            among = f"choose with --{option} among {', '.join(there[:20])}" if there else "it names none"
+            raise UsageError(f"{data.name} has no column {missing[0]!r:.60}; {among}")
     if not len(use.columns) <= len(columns) <= use.most or len(set(columns)) < len(columns):
         wanted = " or ".join(map(str, range(len(use.columns), use.most + 1)))
         raise UsageError(f"--column {', '.join(columns)}: {use.what} takes {wanted} different ones")

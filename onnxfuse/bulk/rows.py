@@ -20,6 +20,9 @@ from onnxfuse.io.files import PICTURES
 TEXT = "text"
 """The column of files that have no names of columns."""
 
+RECORD = "_onnxfuse.json"
+"""What a folder of parts says of its job."""
+
 PATH = "path"
 """The column of images: where they lie."""
 
@@ -67,11 +70,13 @@ TOO_LONG = f"a line of more than {LINE >> 20} MiB"
 
 
 def _begun(path: Path, at: int) -> BinaryIO:
-    """A file from a place on, behind its byte order mark."""
+    """A file from a place on, behind its byte order mark. Raises UsageError: that is UTF-16's."""
     file = path.open("rb")
-    file.seek(at)
-    if at == 0 and file.read(3) != b"\xef\xbb\xbf":
-        file.seek(0)
+    mark = file.read(3)
+    if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        file.close()
+        raise UsageError(f"{path} is in UTF-16; save it as UTF-8")
+    file.seek(3 if at == 0 and mark == b"\xef\xbb\xbf" else at)
     return file
 
 

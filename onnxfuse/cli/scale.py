@@ -51,7 +51,8 @@ def map(
 
 def _lines(made: Mapped) -> list[str]:
     """What came out, for people."""
-    lines = [f"{made.path}: {made.rows:,} rows in {made.parts:,} parts"]
+    parts = "1 part" if made.parts == 1 else f"{made.parts:,} parts"
+    lines = [f"{made.path}: {made.rows:,} rows in {parts}"]
     if made.before:
         lines.append(f"  {made.before:,} of them were there")
     if made.made and made.seconds:
@@ -61,5 +62,5 @@ def _lines(made: Mapped) -> list[str]:
         lines.append(f"  {', '.join(speeds)}; reading and tokenizing beside it took {share:.0%} of the {made.seconds:,.1f} s")
     if made.bad:
         files = ", ".join(str(path) for path in made.bad_files[:3]) + (", ..." if len(made.bad_files) > 3 else "")
-        lines.append(f"  {made.bad:,} bad rows: {files}")
+        lines.append(f"  {made.bad:,} bad {'row' if made.bad == 1 else 'rows'}: {files}")
     return lines

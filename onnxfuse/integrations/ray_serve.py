@@ -46,7 +46,7 @@ class Answers:
     async def __call__(self, request: Request) -> JSONResponse:
         try:
             rows = (await request.json())["rows"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return JSONResponse({"error": f"the request is no JSON with rows, {WANTED}"}, status_code=400)
         if not isinstance(rows, list):
             return JSONResponse({"error": f"rows is {type(rows).__name__}, {WANTED}"}, status_code=400)

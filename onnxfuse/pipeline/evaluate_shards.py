@@ -58,7 +58,7 @@ class Spread:
         progress(f"answering {source.name}", start / total, f"row {start + 1:,} of {total:,}")
         asked = Asked(*self._anywhere(), self.split, tuple(self.runtimes), batch)
         try:
-            for first, found in cluster.spread(partial(maker, asked), shards, self.where):
+            for first, found in cluster.spread(partial(maker, asked), shards, self.where, progress):
                 self.done[first] = found
                 rows = start + sum(each[0].count for each in self.done.values())
                 progress(f"answering {source.name}", rows / total, f"{rows:,} rows of {total:,}")

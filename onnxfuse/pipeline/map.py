@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from onnxfuse.bulk.data import Data, Part, Place, open_data
 from onnxfuse.bulk.facts import job_of
 from onnxfuse.bulk.job import Job, MapConfig
 from onnxfuse.bulk.parts import KEPT, Done
+from onnxfuse.bulk.rows import RECORD
 from onnxfuse.errors import BadRowsError, InterruptedWorkError, UsageError
 from onnxfuse.io import files, locks
 from onnxfuse.io.progress import Progress, silent
 
-RECORD = "_onnxfuse.json"
 """Beside the parts: what decides the result, and at the end how many rows it has."""
 
 
@@ -90,6 +90,7 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
         ModelError, MissingExtraError, StorageError: the parts that are done are kept.
         InterruptedWorkError: so are they.
     """
+    plan = replace(plan, out=_followed(plan.out))
     engine, data = engines.engine(plan.engine), open_data(plan.data)
     parts.library()
     progress(f"opening {plan.source}")
@@ -102,7 +103,7 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
             told(done.part, 0, 0, done.part.end)
         told.begin()
         try:
-            made = list(engine.run(job, remaining(data, plan.part_rows, known), told))
+            made = list(engine.run(job, remaining(data, plan.part_rows, known), told, progress))
         except KeyboardInterrupt as error:
             raise InterruptedWorkError(f"interrupted; {KEPT}: {plan.out}") from error
         parts.remove_unfinished(plan.out)  # of actors that were killed meanwhile
@@ -124,6 +125,12 @@ def remaining(data: Data, size: int, known: Mapping[int, Done]) -> Iterator[Part
 
 def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) -> Mapped:
     everything = sorted((*before, *made), key=lambda done: done.part.number)
+    if odd := sorted(
+        {path.name for path in job.plan.out.glob("part-*")} - {parts.NAME.format(at) for at in range(len(everything))}
+    ):
+        raise UsageError(
+            f"{job.plan.out} holds {odd[0]}, which is no part of this; take it away, as the folder is read as one table"
+        )
     rows, bad = sum(done.written for done in everything), sum(done.bad for done in everything)
     if not rows + bad:
         raise UsageError(f"{job.data.name} holds no rows")
@@ -142,6 +149,15 @@ def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) ->
 
 
 # Where it goes ---------------------------------------------------------------------------------------------------
+
+
+def _followed(out: Path) -> Path:
+    """The folder that a link leads to. Raises UsageError: it leads to nothing."""
+    if not out.is_symlink():
+        return out
+    if not out.is_dir():
+        raise UsageError(f"{out} is a link, and {out.resolve()} is no folder; make it, or choose another with --output")
+    return out.resolve()
 
 
 @contextmanager
@@ -211,7 +227,12 @@ def _text(value: Any) -> str:
 
 def _write_record(job: Job, done: Mapping[str, Any] | None) -> None:
     text = json.dumps({"facts": job.facts, "done": done}, indent=2, ensure_ascii=False)
-    parts.save(text + "\n", job.plan.out / RECORD)
+    path = job.plan.out / RECORD
+    try:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
+            parts.save(text + "\n", path)
+    except OSError as error:
+        raise parts.unwritable(path, error) from error
 
 
 # What is said meanwhile ------------------------------------------------------------------------------------------

@@ -68,8 +68,9 @@ def tune(plan: TuneConfig, progress: Progress = silent, where: Cluster | None = 
         plan = fitted(plan, profile_of(model, folders.read_config(plan.source)))
         if where is None:
             return _tune(plan, base, here(), Measuring(plan).measure, guard, progress)
-        with tune_spread.like(where) as (on, nodes):
-            return _tune(plan, base, on, tune_spread.Spread(plan, on, nodes, where).measure, guard, progress)
+        with tune_spread.like(where) as (driver, on, nodes):
+            spread = tune_spread.Spread(plan, where, driver, on, nodes, progress)
+            return _tune(plan, base, on, spread.measure, guard, progress)
 
 
 def _require_known(plan: TuneConfig) -> None:

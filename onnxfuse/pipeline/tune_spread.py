@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from onnxfuse import cluster
-from onnxfuse.cluster import Cluster
+from onnxfuse.cluster import Cluster, Driver
 from onnxfuse.config import TuneConfig
 from onnxfuse.errors import UsageError
+from onnxfuse.io.progress import Progress
 from onnxfuse.measure.machine import Machine, here
 from onnxfuse.pipeline.alternatives import chosen_with
 from onnxfuse.pipeline.trials import Trial
@@ -24,14 +25,14 @@ from onnxfuse.targets import Target
 
 
 @contextmanager
-def like(where: Cluster) -> Iterator[tuple[Machine, int]]:
-    """What the nodes of a cluster are, all of them, and how many; it stays connected inside. Raises UsageError: they differ."""
-    with cluster.connected(where):
-        found = cluster.on_each_node(here)
+def like(where: Cluster) -> Iterator[tuple[Driver, Machine, int]]:
+    """A connection to a cluster, what its nodes are, all of them, and how many. Raises UsageError: they differ."""
+    with cluster.connected(where) as driver:
+        found = driver.on_each_node(here)
         if len(set(found)) > 1:
             kinds = "; ".join(f"{found.count(kind)} of {kind}" for kind in sorted(set(found), key=str))
             raise UsageError(f"tune holds times against each other, and nodes differ ({kinds}); give it like machines")
-        yield found[0], len(found) if not where.actors else min(where.actors, len(found))
+        yield driver, found[0], len(found) if not where.actors else min(where.actors, len(found))
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,13 @@ class Piece:
 class Spread:
     """Measures as ``Measuring`` does, on a cluster."""
 
-    def __init__(self, plan: TuneConfig, on: Machine, nodes: int, where: Cluster) -> None:
-        """``on``, ``nodes``: as ``like`` gives them."""
+    def __init__(self, plan: TuneConfig, where: Cluster, driver: Driver, on: Machine, nodes: int, progress: Progress) -> None:
+        """``driver``, ``on``, ``nodes``: as ``like`` gives them."""
         there = Path(plan.target)
         target = str(there.absolute()) if there.exists() else plan.target
         self.make = partial(maker, replace(plan, source=plan.source.absolute(), target=target), on)
         self.nodes, self.where = nodes, replace(where, threads=0, apart=True)
+        self.driver, self.progress = driver, progress
         self.beside: Target | None = None
         self.found: dict[str, list[Trial]] = {}
 
@@ -66,7 +68,7 @@ class Spread:
                 if len(pieces) < self.nodes and later not in self.found:
                     pieces += _pieces(later, chosen, {option: chosen_with(chosen, later, option) for option in options})
             measured: dict[str, list[Trial]] = {piece.thing: [] for piece in pieces}
-            for trials in cluster.spread(self.make, pieces, self.where):
+            for trials in self.driver.spread(self.make, pieces, self.where, self.progress):
                 measured[trials[0].thing] += trials
             self.found |= {name: _joined(trials, [piece.option for piece in pieces]) for name, trials in measured.items()}
         return self.found.pop(thing)

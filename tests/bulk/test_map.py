@@ -432,3 +432,43 @@ def test_progress_and_what_is_printed(encoder, lines, cli, tmp_path):
     again = cli("map", encoder[1], "--input", lines, "-o", "out", "--part-rows", "100")
     assert again.stdout == "out: 300 rows in 3 parts\n  300 of them were there\n"
     assert os.listdir(tmp_path / "out")
+
+
+def test_a_link_as_output_is_followed(encoder, lines, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert onnxfuse.map(encoder[1], lines, tmp_path / "link").path == tmp_path / "real"
+    assert onnxfuse.map(encoder[1], lines, tmp_path / "real").made == 0
+    (tmp_path / "lost").symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"lost is a link, and .*nowhere is no folder; make it, or choose another with --output"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "lost")
+
+
+def test_a_finished_folder_needs_no_writing(encoder, lines, tmp_path):
+    """A file system that is read-only by then: the folder is complete, and what is begun there says that it cannot be written."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
+    try:
+        onnxfuse.map(encoder[1], lines, place / "out")
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        again = onnxfuse.map(encoder[1], lines, place / "out")
+        assert (again.rows, again.made) == (len(TEXTS), 0)
+        with pytest.raises(StorageError, match="cannot write .*other: Read-only file system"):
+            onnxfuse.map(encoder[1], lines, place / "other")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_part_of_others_is_named(encoder, lines, tmp_path):
+    """The folder is read as one table."""
+    onnxfuse.map(encoder[1], lines, tmp_path / "out")
+    shutil.copy(tmp_path / "out" / "part-000000.parquet", tmp_path / "out" / "part-000099.parquet")
+    with pytest.raises(UsageError, match="out holds part-000099.parquet, which is no part of this; take it away"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out")
+
+
+def test_a_table_without_a_line(encoder, tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(UsageError, match="has no column 'text'; it names none"):
+        onnxfuse.map(encoder[1], tmp_path / "a.csv", tmp_path / "out")

@@ -12,7 +12,7 @@ import pytest
 
 import onnxfuse
 from onnxfuse.bulk import parts
-from onnxfuse.errors import ModelError, UsageError
+from onnxfuse.errors import ModelError, StorageError, UsageError
 from tests.bulk.conftest import TEXTS
 from tests.bulk.test_map import bad, files
 from tests.cli.test_cli import expect_one_line
@@ -123,6 +123,61 @@ def test_the_driver_is_killed_five_times(encoder, many, whole, cluster, tmp_path
     again = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert "of them were there" in again.stdout and files(out) == whole
+
+
+def drivers():
+    """The processes that are connected to Ray for us."""
+    found = subprocess.run(["pgrep", "-f", "onnxfuse.cluster.driver"], capture_output=True, text=True).stdout
+    return [int(number) for number in found.split()]
+
+
+def test_a_cluster_that_dies_is_one_line_and_keeps_what_is_done(encoder, many, whole, cluster, tmp_path):  # noqa: F811
+    """Ray ends the process that is connected to it: that is not ours, and what it was is told."""
+    out = tmp_path / "out"
+    run = running(command(encoder, many, out, "--address", cluster.address, *TWO))
+    waiting_for(out, 3)
+    for number in drivers():
+        os.kill(number, signal.SIGKILL)
+    _, said = run.communicate(timeout=60)
+    (line,) = [line for line in said.decode().splitlines() if not line.startswith("  ")]
+    assert run.returncode == StorageError.exit_code
+    assert line.startswith("onnxfuse: Ray ended its driver") and line.endswith("run the same command again")
+    onnxfuse.map(encoder[1], many, out, **OPTIONS)
+    assert files(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGTERM, 143, "terminated; "), (signal.SIGINT, 130, "interrupted; ")]
+)
+def test_signals_end_it_as_without_ray(encoder, many, tmp_path, number, code, said):
+    out = tmp_path / "out"
+    run = running(command(encoder, many, out))
+    waiting_for(out, 2)
+    run.send_signal(number)
+    _, err = run.communicate(timeout=60)
+    (line,) = [line for line in err.decode().splitlines() if not line.startswith("  ")]
+    assert (run.returncode == code and line.startswith(f"onnxfuse: {said}")) or "interrupted" in line, err
+    assert len(list(out.glob("part-*"))) >= 2 and not drivers()
+
+
+def test_a_busy_cluster_is_waited_for_and_that_is_told(encoder, many, whole, cluster, tmp_path):  # noqa: F811
+    """Somebody has both cores, and gives them back."""
+    holder = """
+import sys, time, ray
+ray.init(sys.argv[1])
+held = [ray.remote(num_cpus=1)(time.sleep).remote(12) for _ in range(2)]
+print("held", flush=True)
+ray.get(held)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, cluster.address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        run = running(command(encoder, many, tmp_path / "out", "--address", cluster.address, *TWO))
+        _, said = run.communicate(timeout=120)
+    assert run.returncode == 0, said.decode()
+    assert "  waiting for the cluster: 0 of its 2 cores are free, and an actor takes 1" in said.decode()
+    assert files(tmp_path / "out") == whole
 
 
 def test_errors_of_actors_are_one_line(encoder, many, tmp_path):

@@ -124,8 +124,16 @@ def test_a_pattern_and_its_order(tmp_path):
         ([], "*.csv", "holds no file"),
         (["a.doc"], "a.doc", ".doc is no kind that is read"),
         (["a"], "a", "a file without an ending is no kind that is read"),
-        (["a.csv", "b.jsonl"], "", "holds files of several kinds (.csv, .jsonl); give those of one, by a pattern as '*.csv'"),
-        (["a.png", "b.jsonl"], "", "holds files of several kinds"),
+        (
+            ["a.csv", "b.jsonl"],
+            "",
+            "holds files of several kinds (.csv, .jsonl); take the others away, or give those of one, by a pattern as '*.csv'",
+        ),
+        (
+            ["a.png", "b.jsonl"],
+            "",
+            "holds files of several kinds (.jsonl, .png); take the others away, or give those of one, by a pattern as '*.jsonl'",
+        ),
     ],
 )
 def test_what_is_no_data(tmp_path, names, asked, said):
@@ -157,3 +165,21 @@ def test_names_sizes_and_times_tell_whether_files_are_the_same(tmp_path):
     assert open_data(str(path)).stamp() == before  # however it is named
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert open_data(str(path)).stamp() != before
+
+
+def test_a_folder_is_read_with_those_below_but_for_what_map_wrote(tmp_path):
+    for name in ("b.txt", "in/a.txt", "in/deep/c.txt", ".hidden/d.txt", "_more/e.txt", "made/part-000000.txt", "made/more/f.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x\n")
+    (tmp_path / "made" / reading.RECORD).write_text("{}")
+    found = [path.relative_to(tmp_path).as_posix() for path in open_data(str(tmp_path)).files]
+    assert found == ["b.txt", "in/a.txt", "in/deep/c.txt"]
+
+
+@pytest.mark.parametrize("ending", [".txt", ".csv", ".jsonl"])
+def test_another_encoding_of_the_whole_file_is_named(tmp_path, ending):
+    (tmp_path / f"a{ending}").write_text("text\nx\n", encoding="utf-16")
+    data = open_data(str(tmp_path))
+    with pytest.raises(UsageError, match=rf"a\{ending} is in UTF-16; save it as UTF-8"):
+        list(data.rows(Place(0, 0, 0), data.columns))

@@ -9,6 +9,7 @@ from onnxfuse import targets
 from onnxfuse.cluster import Cluster
 from onnxfuse.config import TuneConfig
 from onnxfuse.errors import UsageError
+from onnxfuse.io.progress import silent
 from onnxfuse.measure.benchmark import Ratio
 from onnxfuse.measure.machine import Machine, here
 from onnxfuse.pipeline import tune, tune_spread
@@ -37,13 +38,13 @@ def plan(bert_export, tmp_path, **options):
 @pytest.fixture
 def calls(monkeypatch):
     """What goes to the cluster, call by call: the pieces' things and options."""
-    seen, spread = [], spreading.spread
+    seen, spread = [], spreading.Driver.spread
 
-    def counted(make, given, where):
+    def counted(self, make, given, *others):
         seen.append([(piece.thing, piece.option) for piece in given])
-        return spread(make, given, where)
+        return spread(self, make, given, *others)
 
-    monkeypatch.setattr(spreading, "spread", counted)
+    monkeypatch.setattr(spreading.Driver, "spread", counted)
     return seen
 
 
@@ -62,9 +63,9 @@ def test_two_nodes_measure_every_alternative(bert_export, tmp_path, monkeypatch,
 def test_what_is_measured_ahead_counts_while_the_choice_stays(bert_export, tmp_path, cluster, calls):  # noqa: F811
     base = targets.find("cpu")
     where = Cluster(cluster.address)
-    with tune_spread.like(where) as (on, nodes):
+    with tune_spread.like(where) as (driver, on, nodes):
         assert (on, nodes) == (here(), 2)
-        spread = tune_spread.Spread(plan(bert_export, tmp_path), on, nodes, where)
+        spread = tune_spread.Spread(plan(bert_export, tmp_path), where, driver, on, nodes, silent)
         variants = {option: chosen_with(base, "spinning", option) for option in ("True", "False")}
         first = spread.measure("spinning", base, variants, THINGS[1:2])
         assert calls == [[("spinning", "False" if base.session.spinning else "True"), ("denormals_as_zero", calls[0][1][1])]]
@@ -98,24 +99,32 @@ def test_nodes_that_differ_are_refused(monkeypatch):
         make(None, here(), 1)
 
 
-def told_by(first):
-    def told():
-        import ray
+def own_name():
+    import ray
 
-        return Machine("a kind", 1 if ray.get_runtime_context().get_node_id() == first else 2)
+    return ray.get_runtime_context().get_node_id()
 
-    return told
+
+def own_kind():
+    """As if each node had as many cores as its name has of some letter."""
+    return Machine("a kind", own_name().count("a"))
 
 
 def test_nodes_of_several_kinds_are_refused(cluster, monkeypatch):  # noqa: F811
-    """The nodes are asked; each of these tells of other cores."""
-
-    with spreading.connected(Cluster(cluster.address)):
-        first = min(spreading.on_each_node(lambda: __import__("ray").get_runtime_context().get_node_id()))
-        monkeypatch.setattr(tune_spread, "here", told_by(first))
-        likeness = tune_spread.like(Cluster(cluster.address))
+    """The nodes themselves are asked."""
+    where = Cluster(cluster.address)
+    with spreading.connected(where) as driver:
+        names = driver.on_each_node(own_name)
+    assert len(set(names)) == 2
+    monkeypatch.setattr(tune_spread, "here", own_kind)
+    counts = [name.count("a") for name in names]
+    likeness = tune_spread.like(where)
+    if len(set(counts)) == 1:
+        with likeness as (_, on, nodes):
+            assert on == Machine("a kind", counts[0]) and nodes == 2
+    else:
         with (
-            pytest.raises(UsageError, match=r"nodes differ \(1 of 1 cores of a kind; 1 of 2 cores of a kind\); give it"),
+            pytest.raises(UsageError, match=r"nodes differ \(1 of \d+ cores of a kind; 1 of \d+ cores of a kind\); give it"),
             likeness,
         ):
             pass

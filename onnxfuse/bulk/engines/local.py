@@ -11,6 +11,7 @@ from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.parts import Done
 from onnxfuse.bulk.work import Tell, Worker
 from onnxfuse.cluster import Cluster
+from onnxfuse.io.progress import Progress
 
 
 def require(job: Job) -> None:
@@ -18,7 +19,7 @@ def require(job: Job) -> None:
     cluster.chosen(job.plan.engine, Cluster(job.plan.address, job.plan.actors))
 
 
-def run(job: Job, parts: Iterator[Part], tell: Tell) -> Iterator[Done]:
+def run(job: Job, parts: Iterator[Part], tell: Tell, progress: Progress) -> Iterator[Done]:
     with Worker(job) as worker:
         for part in parts:
             yield worker.part(part, tell)

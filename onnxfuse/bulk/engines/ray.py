@@ -14,20 +14,21 @@ from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.parts import Done
 from onnxfuse.bulk.work import Tell, Worker
 from onnxfuse.cluster import Cluster
+from onnxfuse.io.progress import Progress
 
 
 def require(job: Job) -> None:
     """Raises MissingExtraError."""
-    cluster.library()
+    cluster.require()
 
 
-def run(job: Job, remaining: Iterator[Part], tell: Tell) -> Iterator[Done]:
+def run(job: Job, remaining: Iterator[Part], tell: Tell, progress: Progress) -> Iterator[Done]:
     """Raises OnnxfuseError: see ``cluster.spread``."""
     given = list(remaining)
     if not given:
         return
     where = Cluster(job.plan.address, job.plan.actors, job.plan.threads)
-    for done in cluster.spread(partial(_maker, _anywhere(job)), given, where):
+    for done in cluster.spread(partial(_maker, _anywhere(job)), given, where, progress):
         tell(done.part, done.part.rows, done.tokens, done.part.end)
         yield done
 
