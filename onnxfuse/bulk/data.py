@@ -187,10 +187,12 @@ def open_data(given: str) -> Data:
 def _in(folder: Path) -> list[Path]:
     """The files of a kind that is read, of a folder and those below, in the order of their names.
 
-    Hidden ones and those that begin with _ are left out, and folders that map itself writes into.
+    Hidden ones and those that begin with _ are left out, folders that map itself writes into, and notes in folders of images.
     """
     found = [path for path in sorted(folder.rglob("*")) if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
-    return [path for path in found if path.suffix.lower() in FORMATS and not path.is_dir() and not _is_ours(path.parent, folder)]
+    kept = [path for path in found if path.suffix.lower() in FORMATS and not path.is_dir() and not _is_ours(path.parent, folder)]
+    pictures = any(path.suffix.lower() in PICTURES for path in kept)
+    return [path for path in kept if path.parent == folder or not pictures or path.suffix.lower() in PICTURES]
 
 
 def _is_ours(place: Path, root: Path) -> bool:

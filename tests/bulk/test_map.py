@@ -454,7 +454,7 @@ def test_a_finished_folder_needs_no_writing(encoder, lines, tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
         again = onnxfuse.map(encoder[1], lines, place / "out")
         assert (again.rows, again.made) == (len(TEXTS), 0)
-        with pytest.raises(StorageError, match="cannot write .*other: Read-only file system"):
+        with pytest.raises(StorageError, match=r"cannot write .*other: Read-only file system"):
             onnxfuse.map(encoder[1], lines, place / "other")
     finally:
         subprocess.run(["umount", place], check=True)
@@ -464,7 +464,7 @@ def test_a_part_of_others_is_named(encoder, lines, tmp_path):
     """The folder is read as one table."""
     onnxfuse.map(encoder[1], lines, tmp_path / "out")
     shutil.copy(tmp_path / "out" / "part-000000.parquet", tmp_path / "out" / "part-000099.parquet")
-    with pytest.raises(UsageError, match="out holds part-000099.parquet, which is no part of this; take it away"):
+    with pytest.raises(UsageError, match=r"out holds part-000099\.parquet, which is no part of this; take it away"):
         onnxfuse.map(encoder[1], lines, tmp_path / "out")
 
 

@@ -165,7 +165,12 @@ def test_a_busy_cluster_is_waited_for_and_that_is_told(encoder, many, whole, clu
     holder = """
 import sys, time, ray
 ray.init(sys.argv[1])
-held = [ray.remote(num_cpus=1)(time.sleep).remote(12) for _ in range(2)]
+@ray.remote(num_cpus=1)
+def hold():
+    time.sleep(15)
+held = [hold.remote() for _ in range(2)]
+while ray.available_resources().get("CPU", 0):
+    time.sleep(0.1)
 print("held", flush=True)
 ray.get(held)
 """
