@@ -69,18 +69,18 @@ def main() -> None:
 
 def _questions(source: BinaryIO) -> Iterator[tuple[str, Any]]:
     """One after another. When their pipe closes, nobody waits for what is being done, and the process ends at once."""
-    waiting: queue.Queue[bytes] = queue.Queue()
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue()
 
     def read() -> None:
         try:
             while True:
-                waiting.put(pickle.dumps(pickle.load(source)))
+                waiting.put(pickle.load(source))
         except (EOFError, OSError):
             os._exit(1)
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        yield pickle.loads(waiting.get())
+        yield waiting.get()
 
 
 def _library() -> Any:
