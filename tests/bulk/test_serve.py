@@ -1,6 +1,7 @@
 """Requests are answered as files are mapped: the same model, the same answers, and rows without one say why."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -164,8 +165,8 @@ def test_the_line_that_package_prints_serves_it(encoder, cli, tmp_path):
             code, found = asked(body)
             assert code == 400 and said in found["error"] and 'wanted {"rows": ["a text", ...]}' in found["error"]
     finally:
-        os.killpg(served.pid, signal.SIGINT)
-        try:
-            served.wait(30)
-        finally:
-            subprocess.run(["pkill", "-KILL", "-g", str(served.pid)])
+        os.killpg(served.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            served.wait(20)
+        subprocess.run(["pkill", "-KILL", "-g", str(served.pid)], check=False)
+        served.wait(20)
