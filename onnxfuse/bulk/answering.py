@@ -12,10 +12,9 @@ import numpy as np
 
 from onnxfuse.bulk.flaws import flaw
 from onnxfuse.bulk.job import TOKENS
-from onnxfuse.bulk.uses import use_of
+from onnxfuse.bulk.uses import front_of, use_of
 from onnxfuse.bulk.work import choice_of, serving_of
 from onnxfuse.errors import UsageError, reason
-from onnxfuse.inference.embeddings import prompt_of
 from onnxfuse.runtime import open_runner
 
 IMAGE = "image"
@@ -34,7 +33,7 @@ class Answering:
             prompt_name: as of ``Model.encode``.
 
         Raises:
-            UsageError: the model is for nothing that is done in bulk, or the columns are too few or too many.
+            UsageError: the model is for nothing that is done in bulk, has no such prompt, or the columns are too few or too many.
             ModelError, MissingExtraError: as of ``load``.
         """
         chosen, _ = choice_of(path, 1, None)
@@ -44,9 +43,7 @@ class Answering:
         if not len(self.use.columns) <= len(self.columns) <= self.use.most:
             wanted = f"{len(self.use.columns)} to {self.use.most}"
             raise UsageError(f"{path} takes {wanted} columns, and {len(self.columns)} are given")
-        prompted = self.use.prompted and not serving.sees
-        front = prompt_of(serving, prompt_name, None) if prompted else ""
-        self.serving = replace(serving, budget=TOKENS, front=front)
+        self.serving = replace(serving, budget=TOKENS, front=front_of(self.use, serving, prompt_name))
 
     def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """An answer to each row, by the columns that ``map`` writes, or what is wrong with it as ``error``.

@@ -9,10 +9,9 @@ from onnxfuse.bulk.data import Data
 from onnxfuse.bulk.job import Job, MapConfig
 from onnxfuse.bulk.rows import PATH
 from onnxfuse.bulk.use import Use
-from onnxfuse.bulk.uses import use_of
+from onnxfuse.bulk.uses import front_of, use_of
 from onnxfuse.bulk.work import ID, choice_of, serving_of
 from onnxfuse.errors import UsageError
-from onnxfuse.inference.embeddings import prompt_of
 from onnxfuse.inference.serving import Serving
 from onnxfuse.io import external, folders, onnx_file
 from onnxfuse.runtime import open_runner
@@ -27,10 +26,7 @@ def job_of(plan: MapConfig, data: Data) -> Job:
     serving = serving_of(chosen, lambda feeds: open_runner(chosen.path, chosen.settings)(feeds))
     use = use_of(serving)
     columns = _columns(plan, data, use, serving)
-    prompted = use.prompted and not serving.sees
-    if plan.prompt_name is not None and not prompted:
-        raise UsageError(f"--prompt-name {plan.prompt_name}: {serving.path} is used without prompts; leave it out")
-    front = prompt_of(serving, plan.prompt_name, None) if prompted else ""
+    front = front_of(use, serving, plan.prompt_name)
     facts = {
         "model": _digests(chosen.path, serving.home),
         "settings": str(chosen.settings),

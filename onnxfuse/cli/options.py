@@ -210,7 +210,9 @@ PromptName = Annotated[str | None, Option(help="Of a sentence model: which promp
 MaxBad = Annotated[str, Option(help="Rows that may be bad: a number, or a share such as 1%. More end with exit code 9.")]
 EngineName = Annotated[str, Option("--engine", help="local: this process; ray: a machine or cluster.")]
 Address = Annotated[str, Option(help="Of ray: the running cluster's; a cluster of this machine when not given.")]
-Actors = Annotated[int, Option(min=0, help="Of ray: sessions, each of --threads; as many as there is room for when not given.")]
+Actors = Annotated[
+    int, Option(min=0, help="Of ray: how many sessions (of tune: nodes); as many as there is room for by default.")
+]
 
 # Of run
 DryRun = Annotated[bool, Option("--dry-run", help="Say what would be done and written; nothing is.")]

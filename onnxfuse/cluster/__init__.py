@@ -158,7 +158,7 @@ class Driver:
                     return
                 else:
                     raise _raised(kind, answer)
-        except (EOFError, BrokenPipeError) as error:
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:  # it died, perhaps in the middle of an answer
             raise StorageError(
                 "Ray ended its driver: the node below it, or the cluster, is gone; run the same command again"
             ) from error

@@ -43,7 +43,8 @@ SEEN = '{"rows": [{"image": "base64 of a file"}]}'
 
 
 def serving_of(content: Content) -> Serving:
-    return Serving(content.first.path, content.first.runner(), content.inputs, content.outputs)
+    """As the application has it; the model is not opened for what its graph tells."""
+    return Serving(content.first.path, lambda feeds: content.first.runner()(feeds), content.inputs, content.outputs)
 
 
 def refusal(content: Content) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,6 @@ class Spread:
     split: str
     runtimes: Sequence[str]
     where: Cluster
-    done: dict[int, list[Tally]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -56,38 +55,28 @@ class Spread:
         if not shards:
             return
         progress(f"answering {source.name}", start / total, f"row {start + 1:,} of {total:,}")
-        asked = Asked(*self._anywhere(), self.split, tuple(self.runtimes), batch)
+        done = dict[int, list[Tally]]()
         try:
-            for first, found in cluster.spread(partial(maker, asked), shards, self.where, progress):
-                self.done[first] = found
-                rows = start + sum(each[0].count for each in self.done.values())
+            for first, found in cluster.spread(partial(maker, self._anywhere(), batch), shards, self.where, progress):
+                done[first] = found
+                rows = start + sum(each[0].count for each in done.values())
                 progress(f"answering {source.name}", rows / total, f"{rows:,} rows of {total:,}")
         finally:  # what an interrupted run keeps has no gaps
             for first, _ in shards:
-                if first not in self.done:
+                if first not in done:
                     break
-                for tally, more in zip(tallies.values(), self.done[first], strict=True):
+                for tally, more in zip(tallies.values(), done[first], strict=True):
                     tally.join(more)
 
-    def _anywhere(self) -> tuple[tuple[Path, ...], Path]:
-        """Paths that do not depend on where a process began; a data set of the hub has none."""
-        return tuple(path.absolute() for path in self.paths), self.data.absolute() if self.data.exists() else self.data
+    def _anywhere(self) -> Spread:
+        """By paths that do not depend on where a process began; a data set of the hub has none."""
+        data = self.data.absolute() if self.data.exists() else self.data
+        return replace(self, paths=[path.absolute() for path in self.paths], data=data)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The same, as it goes to actors."""
-
-    paths: tuple[Path, ...]
-    data: Path
-    split: str
-    runtimes: tuple[str, ...]
-    batch: int
-
-
-def maker(asked: Asked, threads: int) -> Callable[[Shard], tuple[int, list[Tally]]]:
+def maker(asked: Spread, batch: int, threads: int) -> Callable[[Shard], tuple[int, list[Tally]]]:
     """In an actor: what answers a part of the rows."""
-    plan = BenchmarkConfig(asked.batch, threads=threads)
+    plan = BenchmarkConfig(batch, threads=threads)
     models = evaluate.models_of(evaluate.ways_of(asked.paths, asked.runtimes, plan), asked.paths)
     source = evaluate.rows_of(asked.data, asked.split)
     assert source is not None
@@ -95,7 +84,7 @@ def maker(asked: Asked, threads: int) -> Callable[[Shard], tuple[int, list[Tally
 
     def answer(shard: Shard) -> tuple[int, list[Tally]]:
         tallies = opened(list(models), {})
-        tallied(models, task, reading.part(*shard), asked.batch, silent, tallies, {})
+        tallied(models, task, reading.part(*shard), batch, silent, tallies, {})
         return shard[0], list(tallies.values())
 
     return answer

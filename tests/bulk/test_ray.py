@@ -2,10 +2,12 @@
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 import onnxfuse
 from onnxfuse.bulk import parts
+from onnxfuse.cluster import Driver
 from onnxfuse.errors import ModelError, StorageError, UsageError
 from tests.bulk.conftest import TEXTS
 from tests.bulk.test_map import bad, files
@@ -150,6 +153,20 @@ def test_a_cluster_that_dies_is_one_line_and_keeps_what_is_done(encoder, many, w
     assert line.startswith("onnxfuse: Ray ended its driver") and line.endswith("run the same command again")
     onnxfuse.map(encoder[1], many, out, **OPTIONS)
     assert files(out) == whole
+
+
+def test_an_answer_that_breaks_off_is_the_drivers_end():
+    """It may die while it writes one."""
+    whole = pickle.dumps(("answer", "x" * 100_000))
+    script = f"import sys; sys.stdin.buffer.read(1); sys.stdout.buffer.write(open({{!r}}, 'rb').read({len(whole) // 2}))"
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(whole)
+        file.flush()
+        command = [sys.executable, "-c", script.format(file.name)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            with pytest.raises(StorageError, match="Ray ended its driver"):
+                list(Driver(process).ask("spread", None))
+            process.kill()
 
 
 def test_sigterm_ends_it_as_without_ray(encoder, many, tmp_path):

@@ -82,6 +82,8 @@ def test_labels_of_pairs(made, tmp_path):
     found = Answering(folder, ("one", "two")).answers([*rows, {"one": "a"}])
     assert found.pop() == {"error": "has no two"}
     require_alike(found, mapped(folder, rows, tmp_path, columns=("one", "two")))
+    with pytest.raises(UsageError, match=r"--prompt-name query: .* is used without prompts; leave it out"):
+        Answering(folder, prompt_name="query")
     with pytest.raises(UsageError, match="takes 1 to 2 columns, and 3 are given"):
         Answering(folder, ("one", "two", "three"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxfuse import plugins
 from onnxfuse.bulk.use import Use
 from onnxfuse.errors import UsageError
+from onnxfuse.inference.embeddings import prompt_of
 from onnxfuse.inference.serving import Serving
 
 
@@ -24,3 +25,12 @@ def use_of(serving: Serving) -> Use:
             f"{serving.path} {gives}; map is for {', '.join(use.what for use in known.values())}: export it with --task"
         )
     return found
+
+
+def front_of(use: Use, serving: Serving, prompt_name: str | None) -> str:
+    """What stands in front of every text. Raises UsageError: no such prompt, or a model that is used without any."""
+    if use.prompted and not serving.sees:
+        return prompt_of(serving, prompt_name, None)
+    if prompt_name is not None:
+        raise UsageError(f"--prompt-name {prompt_name}: {serving.path} is used without prompts; leave it out")
+    return ""
