@@ -34,6 +34,9 @@ BLOCKS = 10_000
 GIVEN, OUTCOME = "given", "outcome"
 """The columns of what goes to actors, and of what comes back."""
 
+OWN = "local"
+"""Ray's address of a cluster that it starts for its driver alone."""
+
 TOKEN = "a cluster that asks for a token wants RAY_AUTH_MODE=token and the token here, too"
 
 Say = Callable[[str, Any], None]
@@ -96,21 +99,27 @@ def _library() -> Any:
 
 
 def _connect(cluster: Cluster) -> Iterator[tuple[str, Any]]:
-    """Raises UsageError: there is no cluster at that address."""
-    ray, address = _library(), cluster.address
-    _require_reachable(address)
-    own = {} if address or os.environ.get("RAY_ADDRESS") else {"num_cpus": cores(), "include_dashboard": False}
+    """To the cluster at that address, or RAY_ADDRESS; or to one of our own, also where others run on this machine.
+
+    Raises UsageError: there is no cluster at that address.
+    """
+    ray, address = _library(), cluster.address or os.environ.get("RAY_ADDRESS") or OWN
+    named = f"--address {address}" if cluster.address else f"the environment's RAY_ADDRESS={address}"
+    _require_reachable(address, named)
+    own = {"num_cpus": cores(), "include_dashboard": False} if address == OWN else {}
     try:
-        ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _unreachable(address, one_line(error, 120)) from error
+        if address == OWN:
+            raise StorageError(f"Ray does not start on this machine ({one_line(error, 200)})") from error
+        raise _unreachable(named, one_line(error, 120)) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield from ()
 
 
-def _require_reachable(address: str) -> None:
+def _require_reachable(address: str, named: str) -> None:
     """Raises UsageError where nobody listens: Ray would wait for minutes, and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -118,11 +127,11 @@ def _require_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise _unreachable(address, one_line(error, 120)) from error
+        raise _unreachable(named, one_line(error, 120)) from error
 
 
-def _unreachable(address: str, why: str) -> UsageError:
-    return UsageError(f"--address {address}: no cluster of Ray can be reached ({why}); {TOKEN}")
+def _unreachable(named: str, why: str) -> UsageError:
+    return UsageError(f"{named}: no cluster of Ray can be reached ({why}); {TOKEN}")
 
 
 def _leave(_: None) -> Iterator[tuple[str, Any]]:

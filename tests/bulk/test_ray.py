@@ -66,6 +66,13 @@ def test_one_machine_without_a_cluster(encoder, many, whole, tmp_path):
     assert all(line.startswith("  ") for line in run.stderr.splitlines()), run.stderr  # progress, and nothing of Ray's
 
 
+def test_one_machine_where_a_cluster_of_others_runs(encoder, many, whole, cluster, tmp_path):  # noqa: F811
+    """It is left alone: nobody named it, though Ray itself would take the one that was started last."""
+    run = subprocess.run(command(encoder, many, tmp_path / "out"), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert files(tmp_path / "out") == whole
+
+
 def moments(seed):
     """Five: after how many parts, and how long after the last of them."""
     pick = random.Random(seed)
@@ -228,6 +235,12 @@ def test_errors_of_actors_are_one_line(encoder, many, tmp_path):
 def test_a_cluster_that_is_not_there_or_too_small(encoder, many, tmp_path, given, said):
     run = subprocess.run(command(encoder, many, tmp_path / "out", *given), capture_output=True, text=True)
     expect_one_line(run, UsageError.exit_code, said)
+
+
+def test_the_environment_names_a_cluster_that_is_not_there(encoder, many, tmp_path):
+    given = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    run = subprocess.run(command(encoder, many, tmp_path / "out"), capture_output=True, text=True, env=given)
+    expect_one_line(run, UsageError.exit_code, "the environment's RAY_ADDRESS=127.0.0.1:1: no cluster of Ray can be reached")
 
 
 def test_a_finished_job_needs_no_cluster(encoder, many, tmp_path):
