@@ -16,7 +16,7 @@ from onnxfuse.measure.fastest import Fastest
 from onnxfuse.pipeline.optimize import Optimized, write_for
 from onnxfuse.pipeline.quantize import Quantized, quantize
 from onnxfuse.runtime import USUAL, Runner, Runtime, Settings, open_runner, require, runtimes
-from onnxfuse.targets import PRECISIONS, Target
+from onnxfuse.targets import PRECISIONS, Target, is_int8
 from onnxfuse.verify import tolerances, verdict
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
@@ -69,7 +69,7 @@ def here() -> tuple[dict[str, Runtime], list[str]]:
         try:
             require(runtime)
         except (MissingExtraError, ModelError) as error:
-            if not runtime.instead_of:
+            if not runtime.instead_of and not runtime.rare:
                 why[f"not tried: {first_line(error)}"] = None
         else:
             found[name] = runtime
@@ -87,7 +87,7 @@ def open_forms(files: Mapping[Path, str], settings: Settings) -> tuple[list[Form
     known, refused = here()
     for name, runtime in known.items():
         for path in _float_for(runtime, list(files), settings):
-            there = name == USUAL and path.name != folders.STATIC
+            there = name == USUAL and path.name not in (folders.STATIC, *folders.HALVED.values())
             if there or not meant(files[path], runtime):
                 continue
             opened = replace(settings, runtime=name)
@@ -128,7 +128,7 @@ class Others:
         known = expect(original, real.cases) if opened and real is not None else []
         agrees: dict[str, Parity] = {}
         for form in opened:
-            int8 = form.stored != "fp32" and real is not None
+            int8 = is_int8(form.stored) and real is not None
             name = real.name if int8 and real is not None else ""
             try:
                 found = verdict.judge(random, known if int8 else [], form.run, form.kind, name)

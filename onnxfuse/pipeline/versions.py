@@ -43,6 +43,7 @@ FOR = {
     "plot": "--plot of benchmark, quantize, profile and ablate",
     "report": "diff and report",
     "openvino": "--runtime openvino of benchmark and tune",
+    "gpu": "--runtime cuda and tensorrt, on NVIDIA's GPUs",
     "ort-openvino": "--runtime ort-openvino of benchmark and tune, on Intel's CPUs",
     "baselines": "benchmark --against",
     "eval": "--data and --calibration of saved data sets",

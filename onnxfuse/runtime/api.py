@@ -72,6 +72,7 @@ class Runtime:
         target: the target that it runs fastest, a name of ``targets.find``.
         many: a file as a runner of which so many calls are made at a time, each computed by one thread alone, so that no answer
             depends on their number; None where it has no such.
+        rare: of hardware that few machines have: where it is not there, nobody misses it.
         instead_of: the runtime that it brings in another way, as fast: unasked it is measured only where that one is missing.
     """
 
@@ -88,6 +89,7 @@ class Runtime:
     require: Callable[[], object] = anywhere
     many: Callable[[Path, Settings, int], Runner] | None = None
     instead_of: str = ""
+    rare: bool = False
 
     def precision(self, stored: str) -> str:
         """What it computes in when a file is stored in ``stored`` (fp32, fp16, bf16 or int8)."""

@@ -48,6 +48,13 @@ class Devices:
     options: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Providers:
+    """ONNX Runtime's own providers for other processors than the CPU, each with its options: the first is asked first."""
+
+    names: Mapping[str, Mapping[str, str]]
+
+
 Session: TypeAlias = ort.InferenceSession
 
 GRAPH, WEIGHTS, TRACE = "graph.onnx", "graph.data", "trace"
@@ -59,16 +66,16 @@ def open_session(
     settings: Settings = PLAIN,
     *,
     optimize: bool = True,
-    on: Devices | None = None,
+    on: Devices | Providers | None = None,
     trace: Path | None = None,
 ) -> ort.InferenceSession:
-    """Open a model on the CPU, with the operators of the libraries that others bring (``plugins.libraries``).
+    """Open a model, on the CPU where nothing else is asked for, with the operators that others bring (``plugins.libraries``).
 
     Args:
         model: a file, or a serialized model.
         settings: threads and the like.
         optimize: False runs the graph as it is written, without the loader's own rewrites.
-        on: devices of another library; what that leaves, ONNX Runtime computes.
+        on: devices of another library, or other processors; what these leave, ONNX Runtime computes on the CPU.
         trace: a folder for the graph as ONNX Runtime runs it (``GRAPH``), and for what each kernel took (``TRACE``), once the
             session's ``end_profiling`` is called.
 
@@ -88,7 +95,7 @@ def open_session(
 
 
 def _open(
-    source: str | bytes, settings: Settings, *, optimize: bool, on: Devices | None = None, trace: Path | None = None
+    source: str | bytes, settings: Settings, *, optimize: bool, on: Devices | Providers | None = None, trace: Path | None = None
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
     if trace is not None:
@@ -106,13 +113,17 @@ def _open(
     options.log_severity_level = QUIET
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if on is not None:
+    providers: list[object] | None = ["CPUExecutionProvider"]
+    if isinstance(on, Devices):
+        providers = None
         options.add_provider_for_devices(on.devices, dict(on.options))
+    elif on is not None:
+        providers = [*((name, dict(chosen)) for name, chosen in on.names.items()), "CPUExecutionProvider"]
     with refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
         for library in plugins.libraries():
             with _naming(library):
                 options.register_custom_ops_library(str(library))
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"] if on is None else None)
+        return ort.InferenceSession(source, options, providers=providers)
 
 
 @contextlib.contextmanager

@@ -457,5 +457,5 @@ def test_a_converter_that_fails_in_any_way_is_told_of(monkeypatch, converter, wh
 
 def test_a_whole_model_with_branches_is_optimized_for_every_target():
     text = branches("u = Identity(q)", "v = Add(q, k)", "m = Add(x, x)  q = Identity(m)  k = Neg(w)", constants=NUMBERS)
-    for target in ("cpu", "openvino", "standard", "ort-contrib"):
+    for target in ("cpu", "cuda", "openvino", "standard", "ort-contrib"):
         assert_kept(text, steps=(lambda model, target=target: fuse(model, find(target)),))

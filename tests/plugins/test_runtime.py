@@ -71,7 +71,10 @@ def test_it_may_be_tuned_for_and_is_named_where_none_is_meant(reference, model, 
 def test_without_its_file_there_is_none(model, cli):
     result = cli("benchmark", model, "--runtime", "reference")
     assert result.returncode == 2
-    assert "no runtime named 'reference'; choose one of openvino, " in result.stderr and ", reference" not in result.stderr
+    assert (
+        "no runtime named 'reference'; choose one of cuda, tensorrt, openvino, " in result.stderr
+        and ", reference" not in result.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,13 +146,15 @@ def test_openvino_says_what_it_does_not_know(tmp_path):
 
 
 def test_no_such_runtime(tmp_path):
-    with pytest.raises(UsageError, match="no runtime named 'tpu'; choose one of openvino, openvino-bf16, ort, ort-openvino, "):
+    with pytest.raises(
+        UsageError, match="no runtime named 'tpu'; choose one of cuda, tensorrt, openvino, openvino-bf16, ort, ort-openvino, "
+    ):
         open_runner(add(tmp_path), Settings("tpu"))
 
 
 def test_a_runtime_of_other_files_is_refused(folder, tmp_path):
     """In whose place another one would run unseen."""
-    refused = r"runtime litert takes \.tflite files, and .* is none; choose one of openvino, openvino-bf16, ort, ort-openvino, "
+    refused = r"runtime litert takes \.tflite files, and .* is none; choose one of cuda, tensorrt, openvino, openvino-bf16, ort, ort-openvino, "
     with pytest.raises(UsageError, match=refused):
         open_runner(add(tmp_path), Settings("litert"))
     for source in (folder, folder / "model.onnx"):

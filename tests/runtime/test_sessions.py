@@ -144,12 +144,12 @@ def test_a_process_held_to_some_cores_starts_a_thread_for_each_of_these():
 
 
 def test_sessions_are_opened_in_runtime_alone():
-    """But for the trial's own program, the list of operators, what loads a provider, and the baselines, which are other tools as they come."""
+    """But for the trial's own program, the list of operators, what loads a provider or binds memory, and the baselines, which are other tools as they come."""
     root = Path(onnxfuse.__file__).parent
     modules = [path for folder in (root, root.parent / "fusions", root.parent / "models") for path in folder.rglob("*.py")]
     modules = [path for path in modules if path.parent.name != "baselines"]
     using = {path.name for path in modules if re.search(r"^\s*(import|from) onnxruntime", path.read_text(), re.MULTILINE)}
-    assert using == {"sessions.py", "trial_child.py", "operators.py", "ort_openvino.py"}
+    assert using == {"sessions.py", "trial_child.py", "operators.py", "ort_openvino.py", "cuda.py", "bound.py"}
 
 
 def test_long_words_of_onnx_runtime_are_cut_between_words():

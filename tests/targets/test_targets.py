@@ -75,7 +75,9 @@ def test_a_wrong_file_is_refused(tmp_path, changes, words):
 
 
 def test_no_such_target(tmp_path):
-    with pytest.raises(UsageError, match="no target named 'gpu'; choose one of cpu, openvino, ort-contrib, standard, or a file"):
+    with pytest.raises(
+        UsageError, match="no target named 'gpu'; choose one of cpu, cuda, openvino, ort-contrib, standard, or a file"
+    ):
         targets.find("gpu")
     for content in ("{", "[]", "null", "[" * 100_000, '"cpu"'):
         (tmp_path / "t.json").write_text(content)
