@@ -12,7 +12,7 @@ QUIET := --quiet --disable-pip-version-check --no-compile
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo newcomer test test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 accuracy dropin faults frameworks scale attack clean
+.PHONY: demo newcomer test test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 accuracy dropin faults frameworks scale half attack clean
 
 # With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
@@ -133,6 +133,10 @@ accuracy: $(VENV)/.installed
 dropin: $(VENV)/.installed $(OLD)/.installed
 	$(BIN)/python scripts/make_checkpoints.py build/checkpoints
 	$(BIN)/python scripts/measure_dropin.py build/checkpoints
+
+half: $(VENV)/.installed
+	$(BIN)/python scripts/make_checkpoints.py build/checkpoints --keep --only digits-vit --only docs-bert
+	$(BIN)/python scripts/measure_half.py build/checkpoints
 
 scale: demo
 	$(BIN)/python scripts/measure_map.py onnx/all-MiniLM-L6-v2

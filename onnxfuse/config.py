@@ -183,6 +183,8 @@ class OptimizeConfig(Config):
     ``off`` does neither. ``dump``: a folder that receives the graph after every rewrite. ``unpad``: True removes padding even
     where outputs then show zeros for it, False never, None where the outputs cannot tell. ``batch``, ``length``: the only sizes
     that the result takes; None leaves them dynamic. ``overwrite``: ``out`` may replace a file that onnxfuse did not make.
+    ``precision``: fp32, or fp16 or bf16 (see ``pipeline.halve``); None takes the target's. ``half_io``: of fp16 also what the
+    model takes and gives.
     """
 
     within: ClassVar[Bounds] = {"batch": (1, BATCH), "length": (1, LENGTH)}
@@ -200,6 +202,8 @@ class OptimizeConfig(Config):
     batch: int | None = None
     length: int | None = None
     overwrite: bool = False
+    precision: str | None = None
+    half_io: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -241,13 +245,7 @@ class PackageConfig(Config):
 THREADS, SECONDS = 1024, 86_400.0
 """More than any machine that this runs on has cores (each takes memory), and the longest run time of a model: a day."""
 
-MEASURED: Bounds = {
-    "batch": (0, BATCH),
-    "length": (0, LENGTH),
-    "threads": (0, THREADS),
-    "rounds": (1, ROUNDS),
-    "real": (0.01, 1),
-}
+MEASURED: Bounds = {"batch": (0, BATCH), "length": (0, LENGTH), "threads": (0, THREADS), "rounds": (1, ROUNDS), "real": (0.01, 1)}
 """Of what is measured, and how often."""
 
 

@@ -35,6 +35,7 @@ FILES = (
     "onnxfuse/pipeline/optimize.py",
     "onnxfuse/pipeline/quantize.py",
     "onnxfuse/pipeline/run.py",
+    "onnxfuse/pipeline/run_steps.py",
 )
 
 

@@ -101,6 +101,8 @@ class OptimizeOptions(TypedDict, total=False):
     batch: int | None
     length: int | None
     overwrite: bool
+    precision: str | None
+    half_io: bool
     progress: Progress
 
 
@@ -115,7 +117,7 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
 
     Args:
         model: an .onnx file, a folder, or a model in memory, which stays as it is.
-        output: a file or folder; ``model_optimized.onnx`` beside the model when not given.
+        output: a file or folder; ``model_optimized.onnx`` (``model_fp16.onnx``) beside the model when not given.
         options: the fields of ``OptimizeConfig``, and ``progress``.
 
     Returns:
@@ -135,7 +137,8 @@ def optimize(model: Any, output: Source | None = None, **options: Unpack[Optimiz
     def run(source: Path, out: Path) -> optimizing.Optimized:
         return optimizing.optimize(OptimizeConfig(source, out, **given), progress)
 
-    return on_file_or_model(run, model, output, (folders.MODEL,), folders.OPTIMIZED)
+    made = folders.HALVED.get(str(given.get("precision")), folders.OPTIMIZED)
+    return on_file_or_model(run, model, output, (folders.MODEL,), made)
 
 
 class QuantizeOptions(TypedDict, total=False):

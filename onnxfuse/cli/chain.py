@@ -30,6 +30,7 @@ def run(
     length: options.Length = None,
     threads: options.Threads = 0,
     rounds: options.Rounds = 20,
+    precision: options.Half = None,
     dry_run: options.DryRun = False,
     junit: options.Junit = None,
     overwrite: options.Overwrite = False,
@@ -50,22 +51,31 @@ def run(
     )
 
     measure = BenchmarkConfig(batch or 0, length or 0, threads, rounds)
-    needs = tuple(require or ())
+    needs, half = tuple(require or ()), options.half(precision)
     if dry_run:
-        _plan(plan, target, measure, needs, as_json=as_json)
+        _plan(plan, target, measure, needs, half, as_json=as_json)
     else:
-        _run(plan, target, measure, needs, junit, as_json=as_json)
+        _run(plan, target, measure, needs, half, junit, as_json=as_json)
 
 
-def _plan(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], *, as_json: bool) -> None:
+def _plan(
+    plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], half: str | None, *, as_json: bool
+) -> None:
     from onnxfuse.pipeline.dry_run import dry_run
 
-    planned = dry_run(plan, target, measure, require)
+    planned = dry_run(plan, target, measure, require, half)
     show(as_json, planned.to_json(), *planned.lines())
 
 
 def _run(
-    plan: ExportConfig, target: str, measure: BenchmarkConfig, require: tuple[str, ...], junit: Path | None, *, as_json: bool
+    plan: ExportConfig,
+    target: str,
+    measure: BenchmarkConfig,
+    require: tuple[str, ...],
+    half: str | None,
+    junit: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     options.require_source(plan)
 
@@ -75,7 +85,7 @@ def _run(
 
     near = (Path(plan.source), plan.out / folders.MODEL)
     with ci.report("run", junit, overwrite=plan.overwrite, sources=near) as cases, progress() as tell:
-        outcome = run_all(plan, target, measure, tell, require=require)
+        outcome = run_all(plan, target, measure, tell, require=require, half=half)
         cases.cases += [*required(outcome.optimize, require), *((f"{name} agrees", "") for name in outcome.parity)]
     title = f"{Path(plan.source).name}, {shape_text(outcome.plan)}, {threads_text(measure.threads)}"
     show(as_json, outcome.to_json(), tables.run_table(outcome, title))

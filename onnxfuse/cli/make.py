@@ -84,6 +84,8 @@ def optimize(
     batch: options.FixedBatch = None,
     length: options.FixedLength = None,
     dump: options.DumpFolder = None,
+    precision: options.Half = None,
+    half_io: options.HalfIo = False,
     junit: options.Junit = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -92,7 +94,7 @@ def optimize(
     source = folders.source_file(model, folders.MODEL)
     plan = OptimizeConfig(
         source,
-        folders.output_file(source, output, folders.OPTIMIZED),
+        folders.output_file(source, output, folders.HALVED.get(precision or "", folders.OPTIMIZED)),
         target,
         model_type,
         frozenset(only or ()),
@@ -104,6 +106,8 @@ def optimize(
         batch,
         length,
         overwrite,
+        precision,
+        half_io,
     )
 
     from onnxfuse.pipeline import optimize as verb
@@ -131,11 +135,24 @@ def _optimized_lines(step: Optimized) -> list[str]:
         f"fused: {tables.fused_text(step.fused, step.expected)}",
         f"padding: {step.padding}",
         f"nodes: {step.nodes}",
+        *_half_lines(step),
         f"rewrites: {len(step.trace.applications)}, proven one by one: {step.trace.proven}",
         *(f"not done, wrong here: {rule} {why}" for rule, why in step.trace.rejected.items()),
         *(f"stopped, it would never end: {rule}" for rule in sorted(step.trace.endless)),
         *advice,
     )
+
+
+def _half_lines(step: Optimized) -> list[str]:
+    """What became of it in half precision."""
+    half = step.half
+    if half is None:
+        return []
+    if half.precision == "bf16":
+        return [f"bf16: {half.count} weights, computed with in float32 where a runtime has nothing else"]
+    left = f"; {len(half.kept)} stay float32, as float16 ends at 65504:" if half.kept else ""
+    shown = [f"  {each.operator} {each.name} reaches {each.peak:.3g}" for each in half.kept]
+    return [f"fp16: {half.count} of {step.nodes} nodes{left}", *shown]
 
 
 @options.examples(

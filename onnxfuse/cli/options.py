@@ -12,7 +12,7 @@ from typer import Argument, Exit, Option, echo
 
 from onnxfuse.config import BATCH, LENGTH, ROUNDS, SECONDS, THREADS, ExportConfig
 from onnxfuse.errors import UsageError
-from onnxfuse.io import hub
+from onnxfuse.io import folders, hub
 
 V = TypeVar("V", bound=Callable[..., None])
 
@@ -98,6 +98,8 @@ Verify = Annotated[str, Option(help="each: prove every rewrite; final: compare t
 Unpad = Annotated[bool | None, Option(help="Leave padding out, with zeros where outputs show it; by default where none does.")]
 FixedBatch = Annotated[int | None, Option(min=1, max=BATCH, help="Fix the number of rows; any when not given.")]
 FixedLength = Annotated[int | None, Option(min=1, max=LENGTH, help="Fix the length of a row; any when not given.")]
+Half = Annotated[str | None, Option("--precision", help="fp16 or bf16: half the size, in a file of its own; fp32 by default.")]
+HalfIo = Annotated[bool, Option("--half-io", help="Of fp16: float inputs and outputs are float16, too.")]
 DumpFolder = Annotated[Path | None, Option(help="A folder for the graph after each rewrite.")]
 
 # Of quantize
@@ -156,7 +158,9 @@ Against = Annotated[
         help="Other tools, made from the first model: all, or some with commas between (torch,ort-optimizer,quantize-dynamic)."
     ),
 ]
-Precisions = Annotated[list[str] | None, Option("--precision", help="fp32, int8 or int8-static: what may be chosen; repeatable.")]
+Precisions = Annotated[
+    list[str] | None, Option("--precision", help="fp32, fp16, bf16, int8, int8-static: what may be chosen; repeatable.")
+]
 TunedFile = Annotated[Path | None, Option("-o", "--output", help="The target file; tuned.json beside the model when not given.")]
 Beside = Annotated[Path | None, Option("--against", help="Another folder or .onnx file, profiled side by side.")]
 First = Annotated[Path, Argument(help="The reference: a folder or an .onnx file.")]
@@ -268,6 +272,13 @@ def number_or_share(text: str, option: str) -> int | float:
     if text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
     return share(text, option, "how many, or a share such as 1%")
+
+
+def half(precision: str | None) -> str | None:
+    """Which half precision is asked for; None where none is. Raises UsageError."""
+    if precision not in (None, "fp32", *folders.HALVED):
+        raise UsageError(f"--precision {precision:.40}: wanted one of fp32, {', '.join(folders.HALVED)}")
+    return precision if precision in folders.HALVED else None
 
 
 def names(text: str | None, option: str) -> tuple[str, ...]:

@@ -256,7 +256,7 @@ def fastest_text(fastest: Fastest) -> str:
 def run_table(outcome: Run, title: str) -> Grid:
     """The table at the end of ``run``: size, latency, speed-up, parity with the model's own framework, and what was fused."""
     folder = outcome.export.path.parent
-    steps = [*outcome.steps.values(), *([] if outcome.static is None else [outcome.static])]
+    steps = [*outcome.steps.values(), *(each for each in (outcome.half, outcome.static) if each is not None)]
     bytes_of = {step.path: step.size for step in steps}
     bytes_of |= {} if outcome.elsewhere is None else {folder / folders.FUSED: outcome.elsewhere}
     sizes = {name: megabytes(bytes_of[path]) for name, path in outcome.paths.items()}

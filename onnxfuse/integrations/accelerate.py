@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 FASTEST = "fastest"
 
-PRECISIONS: Mapping[str, str | None] = {"fp32": None, "bf16": "openvino-bf16", "int8": None, FASTEST: None}
+PRECISIONS: Mapping[str, str | None] = {"fp32": None, "fp16": None, "bf16": "openvino-bf16", "int8": None, FASTEST: None}
 """The precisions, and the runtime of each that only one has. ``FASTEST`` leaves precision and runtime to a measurement."""
+
+FILES = {"int8": folders.QUANTIZED, "fp16": folders.FP16}
+"""What is opened of a precision, where it is not the optimized model."""
 
 SHOWN = ("output_attentions", "output_hidden_states")
 """What a config may ask for, and only the original gives."""
@@ -55,7 +58,8 @@ def accelerate(
     Args:
         model: a model of ``transformers``, a checkpoint's folder, or a hub id. A model in memory stays as it is.
         task: of a checkpoint; what it was saved for when not given.
-        precision: ``fp32``; ``bf16``, which OpenVINO computes in on CPUs that have it; or ``int8``, which must pass its gate;
+        precision: ``fp32``; ``fp16``, half the size; ``bf16``, which OpenVINO computes in on CPUs that have it; or ``int8``,
+            which must pass its gate;
             ``fastest`` measures what ``run`` does, every precision in every runtime that is installed, and takes the fastest
             sound one.
         runtime: of ``onnxfuse.load``; another than ONNX Runtime must give what that gives.
@@ -81,8 +85,8 @@ def accelerate(
             _measured(model, place, task, threads, progress)
             path = place
         else:
-            _made(model, place, task, runtime, _meant_for(runtime) | int8 if precision == "int8" else None, progress)
-            path = place / (folders.QUANTIZED if precision == "int8" else folders.OPTIMIZED)
+            _made(model, place, task, runtime, _meant_for(runtime) | int8 if precision == "int8" else None, precision, progress)
+            path = place / FILES.get(precision, folders.OPTIMIZED)
         made = _opened(path, runtime, threads, kept.pop_all() if folder is None else None)
         made.stand_by(None if fallback is None else model)
         return made
@@ -135,12 +139,19 @@ def runtime_for(
 
 
 def _made(
-    model: Any, place: Path, task: str | None, runtime: str | None, int8: Mapping[str, Any] | None, progress: Progress
+    model: Any,
+    place: Path,
+    task: str | None,
+    runtime: str | None,
+    int8: Mapping[str, Any] | None,
+    precision: str,
+    progress: Progress,
 ) -> None:
     """The optimized model, and where ``int8`` holds options the quantized one. Raises as ``accelerate``."""
     api.export(model, place, task=task, outputs=[ALL], progress=progress)
     known = runtimes()[runtime or Settings().runtime]
-    optimized = api.optimize(place, target=known.target, progress=progress)
+    half = precision if precision == "fp16" else "fp32"
+    optimized = api.optimize(place, target=known.target, precision=half, progress=progress)
     if runtime is not None and runtime != Settings().runtime:
         check_runtime(optimized.path, runtime).require(f"the model in {runtime}")
     if int8 is not None:

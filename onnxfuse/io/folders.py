@@ -33,7 +33,11 @@ STATIC = "model_quantized_static.onnx"
 FUSED = "model_optimized_other.onnx"
 """The model fused for another runtime than ONNX Runtime, where ``run`` found that to be the fastest form."""
 
-MADE = (MODEL, OPTIMIZED, FUSED, QUANTIZED, STATIC)
+FP16, BF16 = "model_fp16.onnx", "model_bf16.onnx"
+HALVED = {"fp16": FP16, "bf16": BF16}
+"""The optimized model in half precision, by which one, as the hub calls them."""
+
+MADE = (MODEL, OPTIMIZED, FUSED, FP16, BF16, QUANTIZED, STATIC)
 """What the verbs write as ONNX files where nothing else is asked for."""
 
 LITERT = ("model.tflite", "model_fp16.tflite", "model_int8.tflite")

@@ -19,6 +19,8 @@ STEP, KEY = "benchmark", "fastest"
 FILES = {
     folders.OPTIMIZED: "optimized",
     folders.FUSED: "optimized",
+    folders.FP16: "fp16",
+    folders.BF16: "bf16",
     folders.QUANTIZED: "int8",
     folders.STATIC: "static int8",
 }

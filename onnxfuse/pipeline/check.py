@@ -11,7 +11,8 @@ from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.sources import dataset_for
 from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, counted, silent
-from onnxfuse.runtime import Runner, Settings, open_runner, runtimes
+from onnxfuse.quantization.linears import stored_in
+from onnxfuse.runtime import Runner, Settings, declared, open_runner, runtimes
 from onnxfuse.verify import parity, tolerances, verdict
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
@@ -69,11 +70,11 @@ def compare_all(
 
 
 def check_runtime(model: Path, runtime: str) -> Parity:
-    """Compare a float32 model in another runtime with itself in ONNX Runtime, in the tolerance of what that one computes in.
+    """Compare a float model in another runtime with itself in ONNX Runtime, in the tolerance of what that one computes in.
 
     Raises:
         MissingExtraError, ModelError: it is not installed, or cannot run the model.
     """
     expected = expect(open_runner(model), grid_of(model, folders.read_config(model)))
-    kind = tolerances.OF_PRECISION[runtimes()[runtime].precision("fp32")]
+    kind = tolerances.OF_PRECISION[runtimes()[runtime].precision(stored_in(declared(model)))]
     return parity.compare(expected, open_runner(model, Settings(runtime=runtime)), kind)

@@ -21,7 +21,7 @@ from onnxfuse.measure.benchmark import Timing
 from onnxfuse.pipeline import baselines, memory
 from onnxfuse.pipeline.baselines import Baseline
 from onnxfuse.pipeline.step import fitted
-from onnxfuse.quantization.linears import integer_node
+from onnxfuse.quantization.linears import stored_in
 from onnxfuse.runtime import USUAL, Feeds, Outputs, Runner, Runtime, Settings, asked, declared, open_runner, runtime_of
 from onnxfuse.runtime import runtimes as known_runtimes
 from onnxfuse.verify import tolerances, verdict
@@ -261,8 +261,8 @@ def from_file(path: Path, name: str, settings: Settings, beside: Path | None = N
     if runtime.stored is not None and runtime.declares is None:
         return Candidate(name, runtime.precision(runtime.stored(path)), open_runner(path, settings), path, runtime.name)
     model = declared(path)
-    ours = "fp32" if integer_node(model) is None else "int8"
-    kind = runtime.precision(runtime.stored(path) if runtime.stored is not None and path.suffix != ".onnx" else ours)
+    told = runtime.stored is not None and path.suffix != ".onnx"
+    kind = runtime.precision(runtime.stored(path) if told and runtime.stored is not None else stored_in(model))
     real, unjudged = None, ""
     try:
         real = calibrated.real_inputs(path, *([] if beside is None else [beside]))

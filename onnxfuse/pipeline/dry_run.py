@@ -69,7 +69,9 @@ class Planned:
         return [*steps, *files, "nothing was done or written"]
 
 
-def dry_run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: Sequence[str] = ()) -> Planned:
+def dry_run(
+    plan: ExportConfig, target: str, measure: BenchmarkConfig, require: Sequence[str] = (), half: str | None = None
+) -> Planned:
     """Plan a run; nothing is loaded, downloaded or written.
 
     Raises:
@@ -85,6 +87,7 @@ def dry_run(plan: ExportConfig, target: str, measure: BenchmarkConfig, require: 
     opset = choose_opset(exporter, plan.opset)
     model_type, task, beside = _described(plan, framework, measure)
     missing = {folders.FUSED} if gains else {folders.FUSED, folders.STATIC}  # the first one stays if it wins
+    missing |= {name for precision, name in folders.HALVED.items() if precision != half}
     models = [each for each in folders.MADE if each not in missing]
     files = {plan.out / each: _there(plan.out, each) for each in (*models, "config.json", *beside, folders.RECORD)}
     label = frameworks()[framework].label

@@ -22,18 +22,27 @@ from onnxfuse.io.ours import Replaceable, inputs_of
 from onnxfuse.io.progress import Progress, Share, silent
 from onnxfuse.optimizer import Fused, fuse, left_out
 from onnxfuse.pipeline.explain import explain_file
+from onnxfuse.pipeline.halve import KIND, PRECISIONS, Half, compare_taking_float32, halve, require_halvable
 from onnxfuse.pipeline.step import Clock, Step, unwritten
-from onnxfuse.quantization.linears import integer_node
+from onnxfuse.quantization.linears import stored_in
 from onnxfuse.quantization.retype import slow_matmuls
 from onnxfuse.rewrite import Trace
 from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor
 from onnxfuse.targets import Target
-from onnxfuse.verify import tolerances
 from onnxfuse.verify.opened import Opened, blaming
 from onnxfuse.verify.verdict import compare_files
 
 VERIFY = ("off", "final", "each")
+
+FLOAT = "fp32"
+
+KINDS = {FLOAT: "reassociate", **KIND, "int8": "int8"}
+"""The row of ``TOLERANCES`` that a rewrite is held to, by what a model is stored in. (A rounding step before int8 is a whole code
+behind it.)"""
+
+STEPS = {name: f"optimize-{precision}" for precision, name in PRECISIONS.items()}
+"""What the record calls the step that makes a file, where it lies beside the one of ``optimize``."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Optimized(Step):
         nodes: how many nodes its graph has.
         trace: every rewrite.
         slow_types: 8-bit matmuls that would run faster in other types.
+        half: what became of it in half precision; None where that was not asked for.
     """
 
     model_type: str
@@ -67,6 +77,7 @@ class Optimized(Step):
     nodes: int
     trace: Trace = field(repr=False)
     slow_types: SlowTypes | None = None
+    half: Half | None = None
 
     def details(self) -> dict[str, Any]:
         return {
@@ -78,6 +89,7 @@ class Optimized(Step):
             "nodes": self.nodes,
             "trace": self.trace.to_json(),
             **({} if self.slow_types is None else {"slow_types": asdict(self.slow_types)}),
+            **({} if self.half is None else {"half": self.half.to_json()}),
         }
 
 
@@ -92,6 +104,8 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
     """
     if plan.verify not in VERIFY:
         raise UsageError(f"--verify {plan.verify}: wanted one of {', '.join(VERIFY)}")
+    if plan.precision not in (None, FLOAT, *PRECISIONS):
+        raise UsageError(f"--precision {plan.precision:.40}: wanted one of {', '.join((FLOAT, *PRECISIONS))}")
     with targets.use(plan.target) as target, blaming(plan.source):
         require_countable(plan.require)  # of the target's fusions, too
         return _optimize(plan, target, progress, source)
@@ -126,8 +140,12 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     source.inputs.require_asked(plan.batch or 0, plan.length or 0)
-    model = source.model.clone()
+    model, half, precision = source.model.clone(), None, plan.precision or target["precision"]
     slow = slow_matmuls(model)
+    if precision in PRECISIONS:
+        require_halvable(model, precision, source)
+    if plan.half_io and precision != "fp16":
+        raise UsageError(f"--half-io is of --precision fp16, and this is {precision}; add that, or leave it out")
     family = catalog.model_type(model, source.config, plan.model_type)
     unknown = _unknown(source.config, plan, progress)
     catalog.architecture(family).name_inputs(model, plan.sizes)
@@ -138,7 +156,10 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     clock.split("fuse", "prove", fused.trace.proof_seconds)
     expected = {} if unknown else _expected(family, source.config, target)
     _require(plan, fused.counts, expected, catalog.architecture(family).layers)
-    model.metadata_props[METADATA] = _note(target, fused.counts)
+    if precision in PRECISIONS:
+        model, half = halve(source, model, precision, fused.padding.zeros, progress, io=plan.half_io)
+        clock.lap("halve")
+    model.metadata_props[METADATA] = _note(target if half is None else target.choosing(precision=precision), fused.counts)
     nodes, result = len(model.graph), None
     slow_types = SlowTypes(slow, round(slow_factor(), 2)) if slow else None
     with atomic.replacing(plan.out, guard) as staged:
@@ -146,7 +167,11 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
         clock.lap("save")
         if plan.verify != "off":
             tell = partial(progress, "comparing with the original")
-            result = compare_files(source, saved, kind_of(source.model), zeros=fused.padding.zeros, tell=tell)
+            kind = kind_of(source.model) if half is None else KIND[half.precision]
+            if plan.half_io:
+                result = compare_taking_float32(source, saved)
+            else:
+                result = compare_files(source, saved, kind, zeros=fused.padding.zeros, tell=tell)
             result.require("optimizing changed the outputs", unwritten(plan.out))
             clock.lap("verify")
         step = Optimized(
@@ -163,8 +188,9 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
             nodes,
             fused.trace,
             slow_types,
+            half,
         )
-        folders.record(plan.out.parent, "optimize", plan, step.to_json(), staged=staged)
+        folders.record(plan.out.parent, STEPS.get(plan.out.name, "optimize"), plan, step.to_json(), staged=staged)
     saved.move(plan.out)
     return step
 
@@ -203,10 +229,7 @@ def _note(target: Target, counts: Mapping[str, int]) -> str:
 
 def kind_of(model: ir.Model) -> str:
     """The row of ``TOLERANCES`` that a rewrite of the model is held to: by the coarsest numbers that it computes with."""
-    if integer_node(model) is not None:
-        return "int8"  # a rounding step before int8 is a whole code behind it
-    held = {value.dtype for value in (*model.graph.initializers.values(), *model.graph.inputs)}
-    return next((kind for dtype, kind in reversed(tolerances.OF_TYPE.items()) if dtype in held), "reassociate")
+    return KINDS[stored_in(model)]
 
 
 def _expected(family: str, config: Mapping[str, Any], target: Target) -> dict[str, int]:

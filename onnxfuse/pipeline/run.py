@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from onnxfuse import targets
-from onnxfuse.config import BenchmarkConfig, ExportConfig, OptimizeConfig, QuantizeConfig
-from onnxfuse.errors import NothingToQuantizeError, OnnxfuseError, UncalibratedError
-from onnxfuse.io import atomic, folders
+from onnxfuse.config import BenchmarkConfig, ExportConfig
+from onnxfuse.io import folders
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, fastest
 from onnxfuse.measure.fastest import Fastest
 from onnxfuse.measure.machine import cpu
 from onnxfuse.pipeline import forms
-from onnxfuse.pipeline.check import INT8, compare_all
-from onnxfuse.pipeline.export import Exported, export, guard_of
+from onnxfuse.pipeline.export import Exported
 from onnxfuse.pipeline.forms import Others
-from onnxfuse.pipeline.optimize import Optimized, optimize, require_countable
-from onnxfuse.pipeline.quantize import Quantized, quantize
-from onnxfuse.pipeline.step import Step, fitted, require_measurable
+from onnxfuse.pipeline.optimize import Optimized, require_countable
+from onnxfuse.pipeline.quantize import Quantized
+from onnxfuse.pipeline.run_steps import Made, make, steps
+from onnxfuse.pipeline.step import Step
 from onnxfuse.runtime import USUAL, Feeds, Settings, open_runner
-from onnxfuse.targets import Target
-from onnxfuse.verify.opened import Opened, afresh
+from onnxfuse.verify.opened import afresh
 from onnxfuse.verify.parity import Parity
-from onnxfuse.verify.verdict import Real
 
 if TYPE_CHECKING:
     from onnxfuse.exporters import Checkpoint
-
-S = TypeVar("S", bound=Step)
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ class Run:
     plan: BenchmarkConfig
     framework: str
     unquantized: str
+    half: Optimized | None
     static: Quantized | None
     unstatic: str
     elsewhere: int | None
@@ -62,7 +57,7 @@ class Run:
     @property
     def steps(self) -> dict[str, Step]:
         """What was made, by the names of its rows in the usual runtime."""
-        return _steps(self.export, self.optimize, self.quantize)
+        return steps(self.export, self.optimize, self.quantize)
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -84,6 +79,7 @@ class Run:
             "export": self.export.to_json(),
             "optimize": self.optimize.to_json(),
             "quantize": {"skipped": self.unquantized} if self.quantize is None else self.quantize.to_json(),
+            "half": None if self.half is None else self.half.to_json(),
             "static": {"skipped": self.unstatic} if self.static is None else self.static.to_json(),
             "results": [self._result(name) for name in self.timings],
             "refused": list(self.others.refused),
@@ -102,10 +98,6 @@ class Run:
         }
 
 
-def _steps(*steps: Step | None) -> dict[str, Step]:
-    return {name: step for name, step in zip(("ONNX", "optimized", INT8), steps, strict=True) if step is not None}
-
-
 def run_all(
     plan: ExportConfig,
     target: str,
@@ -114,6 +106,7 @@ def run_all(
     feeds: Callable[[Checkpoint], list[Feeds]] | None = None,
     require: tuple[str, ...] = (),
     source: Any = None,
+    half: str | None = None,
 ) -> Run:
     """Export, optimize, quantize, check against the model's own framework, and measure: everything lands in ``plan.out``.
 
@@ -121,6 +114,7 @@ def run_all(
         source: a model in memory, instead of ``plan.source``.
         feeds: real inputs to measure with, given the checkpoint; random ones of ``measure``'s shape when None.
         require: what must fuse, as ``OptimizeConfig`` has it.
+        half: a model in half precision is made, too: fp16 or bf16; what the target chose where it is None.
 
     Raises:
         OnnxfuseError: a step failed; what the steps before it wrote is there.
@@ -131,7 +125,8 @@ def run_all(
         require_countable(require)
         if measure.threads:
             limit_threads(measure.threads)
-        made = _made(plan, source, target, chosen, measure, progress, require)
+        half = half or (chosen["precision"] if chosen["precision"] in folders.HALVED else None)
+        made = make(plan, source, target, chosen, measure, progress, require, half)
         outcome = None
         try:
             outcome = _compared(plan, made, chosen.session, progress, feeds)
@@ -143,7 +138,7 @@ def run_all(
 
 def _compared(
     plan: ExportConfig,
-    made: _Made,
+    made: Made,
     session: Settings,
     progress: Progress,
     feeds: Callable[[Checkpoint], list[Feeds]] | None,
@@ -151,7 +146,7 @@ def _compared(
     """The models that were made, measured beside what they come from, in every form; the record keeps it."""
     from onnxfuse.exporters import checkpoint_runner, frameworks
 
-    exported, measure, models = made.export, made.measure, _steps(made.export, made.optimize, made.quantize)
+    exported, measure, models = made.export, made.measure, steps(made.export, made.optimize, made.quantize)
     framework = frameworks()[exported.framework].label
     progress("comparing in other runtimes")
     measured = replace(session, threads=measure.threads)
@@ -176,6 +171,7 @@ def _compared(
         measure,
         framework,
         made.unquantized,
+        made.half,
         made.static,
         made.unstatic,
         None if made.elsewhere is None else made.elsewhere.size,
@@ -197,100 +193,3 @@ def _measured(outcome: Run) -> dict[str, Any]:
     first = outcome.timings[outcome.framework]
     timings = {name: each.to_json() | {"speed": asdict(benchmark.ratio(first, each))} for name, each in outcome.timings.items()}
     return {"timings": timings, "rows": rows, "cpu": cpu(), fastest.KEY: outcome.fastest.to_json()}
-
-
-@dataclass
-class _Made:
-    """The steps that have been done, what came out of comparing them, and how they are measured."""
-
-    measure: BenchmarkConfig
-    export: Exported
-    optimize: Optimized
-    quantize: Quantized | None
-    unquantized: str
-    static: Quantized | None
-    unstatic: str
-    elsewhere: Opened | None
-    parity: dict[str, Parity]
-
-    @property
-    def files(self) -> dict[Path, str]:
-        """What can be used in other forms, with its precision."""
-        plain = [each.path for each in (self.optimize, self.elsewhere) if each is not None]
-        int8 = {each.path: each.precision for each in (self.quantize, self.static) if each is not None}
-        return dict.fromkeys(plain, "fp32") | int8
-
-    @property
-    def real(self) -> Real | None:
-        """What int8 was calibrated with."""
-        return None if self.quantize is None else self.quantize.real
-
-
-def _made(
-    plan: ExportConfig,
-    source: Any,
-    target: str,
-    chosen: Target,
-    measure: BenchmarkConfig,
-    progress: Progress,
-    require: tuple[str, ...],
-) -> _Made:
-    """Export, optimize, quantize and compare; all files take their places together at the end.
-
-    Raises:
-        OnnxfuseError: a step failed; what the steps before it made takes its place.
-    """
-    from onnxfuse.exporters import frameworks
-
-    done: list[Step] = []
-    failed: OnnxfuseError | None = None
-    with atomic.replacing(plan.out / folders.MODEL, guard_of(plan, *folders.MADE)) as staged:
-        try:
-            staging, accept = replace(plan, out=staged.parent), partial(require_measurable, measure)
-            exported = export(staging, progress, source, keep=True, accept=accept)
-            done, measure = [exported], fitted(measure, exported.model.inputs)
-            config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target, require=require)
-            optimized = optimize(config, progress, exported.model)
-            done.append(optimized)
-            quantized, why = _quantized(optimized, plan.out, progress)
-            done += [] if quantized is None else [quantized]
-            elsewhere = forms.fuse_elsewhere(exported.model, optimized, chosen, progress)
-            static, unstatic = forms.static_int8(elsewhere or optimized.model, quantized, chosen, progress)
-            unstatic += _earlier(plan.out / folders.STATIC) if static is None else ""
-            done += [] if static is None else [static]
-            models = {name: step.model for name, step in _steps(exported, optimized, quantized).items()}
-            real = None if quantized is None else quantized.real
-            parity = compare_all(exported.original, frameworks()[exported.framework].label, models, real, progress)
-        except OnnxfuseError as error:
-            if not done:
-                raise
-            forms.drop(staged.with_name(folders.FUSED))
-            error.args = tuple(atomic.named(str(part)) for part in error.args)
-            failed = error
-    for step in done:
-        step.model.move(plan.out / step.path.name)
-    if failed is not None:
-        raise failed
-    if elsewhere is not None:
-        elsewhere.move(plan.out / folders.FUSED)
-    exported, optimized = _placed(exported, plan.out), _placed(optimized, plan.out)
-    quantized, static = (None if step is None else _placed(step, plan.out) for step in (quantized, static))
-    return _Made(measure, exported, optimized, quantized, why, static, unstatic, elsewhere, parity)
-
-
-def _placed(step: S, folder: Path) -> S:
-    return replace(step, path=folder / step.path.name)
-
-
-def _quantized(optimized: Optimized, folder: Path, progress: Progress) -> tuple[Quantized | None, str]:
-    """The int8 model; or None, and why nothing was worth quantizing."""
-    out = folder / folders.QUANTIZED
-    try:
-        return quantize(QuantizeConfig(optimized.path, optimized.path.with_name(out.name)), progress, optimized.model), ""
-    except (NothingToQuantizeError, UncalibratedError) as error:
-        return None, str(error) + _earlier(out)
-
-
-def _earlier(path: Path) -> str:
-    """What to say of a file that was not made, and lies there."""
-    return f"; {path} is of an earlier run" if path.exists() else ""

@@ -16,6 +16,8 @@ from onnxfuse.errors import ModelError, OnnxfuseError, UncalibratedError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.dataset import Dataset
 from onnxfuse.evaluation.sources import default_calibration
+from onnxfuse.half.convert import to_bfloat16, to_float16
+from onnxfuse.half.peaks import overflowing, peaks
 from onnxfuse.io import folders, onnx_file
 from onnxfuse.io.atomic import scratch
 from onnxfuse.measure import benchmark
@@ -26,7 +28,7 @@ from onnxfuse.pipeline.trials import Trial
 from onnxfuse.quantization.prepare import prepare
 from onnxfuse.quantization.write import DYNAMIC, QDQ, write
 from onnxfuse.runtime import Feeds, open_runner, runtimes
-from onnxfuse.targets import PRECISIONS, Target
+from onnxfuse.targets import PRECISIONS, Target, is_int8
 from onnxfuse.verify import verdict
 
 NOISE = "the same again"
@@ -49,7 +51,7 @@ class Measuring:
         config = folders.read_config(plan.source)
         model = onnx_file.load(plan.source)
         self.family = catalog.architecture(catalog.model_type(model, config, plan.model_type))
-        self.calibration = _calibration(plan, model) if set(plan.precisions) - {"fp32"} else None
+        self.calibration = _calibration(plan, model) if any(map(is_int8, plan.precisions)) else None
         self.real = None if self.calibration is None else calibrated.real_of(self.calibration, calibrated.ROWS)
         profile = verdict.profile_of_file(plan.source, config, open_runner(plan.source))
         self.inputs: list[Feeds] = [
@@ -82,7 +84,7 @@ class Measuring:
                         open_runner(path, target.session),
                         path,
                         target.session.runtime,
-                        real=self.real if target["precision"] != "fp32" else None,
+                        real=self.real if is_int8(target["precision"]) else None,
                     )
                 )
             except OnnxfuseError as error:
@@ -116,10 +118,20 @@ class Measuring:
             model = onnx_file.load(self.plan.source)
             self.family.name_inputs(model)
             fuse(model, target)
-            if target["precision"] != "fp32":
+            if is_int8(target["precision"]):
                 model = self._quantized(model, target)
+            elif target["precision"] != "fp32":
+                self._halve(model, target["precision"], folder)
             onnx_file.save(model, path)
         return path
+
+    def _halve(self, model: ir.Model, precision: str, folder: Path) -> None:
+        """As ``optimize`` brings it to half precision, in place, but for what only its search would find: whether it agrees is
+        seen here, too."""
+        if precision == "bf16":
+            to_bfloat16(model)
+        else:
+            to_float16(model, overflowing(peaks(model, self.inputs, folder)))
 
     def _quantized(self, model: ir.Model, target: Target) -> ir.Model:
         """Int8 as ``quantize`` makes it, from few samples and with weights rounded to nearest: neither changes its speed.

@@ -55,6 +55,14 @@ class Linear:
         return list(self.weight.uses()) != uses or (self.swapped and len(self.node.inputs[1].uses()) > 1)  # type: ignore[union-attr]
 
 
+def stored_in(model: ir.Model) -> str:
+    """The precision of a model's coarsest numbers: a key of ``tolerances.OF_PRECISION``."""
+    if integer_node(model) is not None:
+        return "int8"
+    held = {value.dtype for value in (*model.graph.initializers.values(), *model.graph.inputs)}
+    return "bf16" if ir.DataType.BFLOAT16 in held else "fp16" if ir.DataType.FLOAT16 in held else "fp32"
+
+
 def integer_node(model: ir.Model) -> ir.Node | None:
     """The first operator that makes the model an int8 one; None for a float model."""
     return next((node for node in model.graph.all_nodes() if is_integer(node)), None)

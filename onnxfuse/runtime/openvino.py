@@ -196,7 +196,7 @@ RUNTIMES = (
         "OpenVINO in bfloat16",
         partial(open_runner, precision="bf16"),
         FILES,
-        computes={"fp32": "bf16"},
+        computes={"fp32": "bf16", "fp16": "bf16", "bf16": "bf16"},
         stored=stored,
         declares=declares,
         integers=("static",),

@@ -100,7 +100,7 @@ RUNTIMES = (
         "ort-openvino-bf16",
         "ONNX Runtime with OpenVINO in bfloat16",
         partial(open_runner, precision="bf16"),
-        computes={"fp32": "bf16"},
+        computes={"fp32": "bf16", "fp16": "bf16", "bf16": "bf16"},
         integers=("static",),
         static="qdq-source",
         target="openvino",

@@ -23,10 +23,18 @@ from onnxfuse.runtime import Settings, runtimes
 
 PRECISIONS: Mapping[str, tuple[str, str]] = {
     "fp32": ("fp32", ""),
+    "fp16": ("fp16", ""),
+    "bf16": ("bf16", ""),
     "int8": ("int8", "dynamic"),
     "int8-static": ("int8", "static"),
 }
 """What a model can be stored in: the type, and of int8 whether each run measures its activations' scales or calibration did."""
+
+
+def is_int8(precision: str) -> bool:
+    """Of a key of ``PRECISIONS``."""
+    return PRECISIONS[precision][0] == "int8"
+
 
 SWITCHES: Mapping[str, tuple[str, ...]] = {
     "qkv": ("merged", "separate"),

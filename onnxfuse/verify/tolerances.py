@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -65,9 +63,6 @@ TOLERANCES = {
         None, None, None, 0.0, "int8 that is judged on real inputs, or by the user's thresholds: on these it must only be finite"
     ),
 }
-
-OF_TYPE = {ir.DataType.FLOAT16: "half", ir.DataType.BFLOAT16: "bfloat16"}
-"""The row that two models are held to which compute in a type narrower than float32."""
 
 OF_PRECISION = {"fp32": "reassociate", "fp16": "half", "bf16": "int8", "int8": "int8"}
 """The row that a model of each precision is held to when it is compared with float32."""

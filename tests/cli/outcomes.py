@@ -88,7 +88,20 @@ def ran(folder: str) -> Run:
     fastest = Fastest(folders.OPTIMIZED, "", form.settings, ("avx2",), Ratio(12.345, 10.1, 14.2))
     why = "nothing is worth quantizing"
     return Run(
-        step["a"], step["b"], None, parities, timings, None, "TensorFlow", why, None, "nothing is int8", None, others, fastest
+        step["a"],
+        step["b"],
+        None,
+        parities,
+        timings,
+        None,
+        "TensorFlow",
+        why,
+        None,
+        None,
+        "nothing is int8",
+        None,
+        others,
+        fastest,
     )
 
 

@@ -230,7 +230,7 @@ def test_int8_in_place_of_a_model(original, tokenizer):
         wanted = original(**given).logits
     assert fast.runtime_model.path.name == "model_quantized.onnx"
     assert torch.nn.functional.cosine_similarity(fast(**given).logits, wanted).min() > 0.98
-    with pytest.raises(UsageError, match="precision 'int4': wanted one of fp32, bf16, int8"):
+    with pytest.raises(UsageError, match="precision 'int4': wanted one of fp32, fp16, bf16, int8"):
         onnxfuse.accelerate(original, precision="int4")
     with pytest.raises(UsageError, match="min_cosine is an option of int8, and precision is 'fp32'"):
         onnxfuse.accelerate(original, min_cosine=0.9)
@@ -275,9 +275,13 @@ def test_another_runtime_in_place_of_a_model(original):
     assert fast.runtime_model.settings.runtime == "openvino"
     with torch.no_grad():
         torch.testing.assert_close(fast(ids(2, 6)).logits, original(ids(2, 6)).logits, atol=1e-5, rtol=1e-5)
-    with pytest.raises(UsageError, match="no runtime named 'onyx'; choose one of openvino, openvino-bf16, ort, ort-openvino"):
+    with pytest.raises(
+        UsageError, match="no runtime named 'onyx'; choose one of cuda, tensorrt, openvino, openvino-bf16, ort, ort-openvino"
+    ):
         onnxfuse.accelerate(original, runtime="onyx")
-    with pytest.raises(UsageError, match=r"runtime litert takes \.tflite files, and model\.onnx is none; choose one of openvino"):
+    with pytest.raises(
+        UsageError, match=r"runtime litert takes \.tflite files, and model\.onnx is none; choose one of cuda, tensorrt, openvino"
+    ):
         onnxfuse.accelerate(original, runtime="litert")
 
 

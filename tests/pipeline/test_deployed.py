@@ -25,7 +25,8 @@ from onnxfuse.evaluation.sentences import docstring_sentences
 from onnxfuse.exporters import open_checkpoint
 from onnxfuse.exporters.pytorch import _disturb
 from onnxfuse.pipeline import forms
-from onnxfuse.pipeline.run import INT8, Run, run_all
+from onnxfuse.pipeline.check import INT8
+from onnxfuse.pipeline.run import Run, run_all
 from onnxfuse.runtime import Feeds, Runner, runtimes
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect

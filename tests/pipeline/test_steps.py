@@ -420,12 +420,12 @@ def stubbed(monkeypatch, product):
 
     known = runtimes(".onnx")
     monkeypatch.setattr(forms, "runtimes", lambda suffix: {name: known[name] for name in ("ort", "openvino")})
-    monkeypatch.setattr("onnxfuse.pipeline.run.export", export)
+    monkeypatch.setattr("onnxfuse.pipeline.run_steps.export", export)
     monkeypatch.setattr(
-        "onnxfuse.pipeline.run.optimize",
+        "onnxfuse.pipeline.run_steps.optimize",
         lambda plan, progress, source: Optimized(*made(plan.out), "bert", "cpu", {}, {}, Padding(), 1, Trace()),
     )
-    monkeypatch.setattr("onnxfuse.pipeline.run.quantize", quantize)
+    monkeypatch.setattr("onnxfuse.pipeline.run_steps.quantize", quantize)
     monkeypatch.setattr(exporters, "checkpoint_runner", lambda checkpoint, threads: open_runner(product))
     monkeypatch.setattr(exporters, "limit_threads", asked.threads.append)
     return asked
@@ -478,7 +478,7 @@ def test_run_keeps_what_was_made_before_a_step_failed_and_nothing_when_interrupt
     def fail(plan, progress, source):
         raise raised
 
-    monkeypatch.setattr("onnxfuse.pipeline.run.quantize", fail)
+    monkeypatch.setattr("onnxfuse.pipeline.run_steps.quantize", fail)
     raised = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)

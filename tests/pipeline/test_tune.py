@@ -90,7 +90,7 @@ def test_tune_from_the_command_line(cli, bert_export, tmp_path):
         OptimizeConfig(source, tmp_path / "o.onnx", target=str(tmp_path / "mine.json"), require=("all",))
     ).parity.passed
     expect_one_line(
-        cli("tune", source, "--precision", "fp16"), 2, "no precision named 'fp16'; choose from fp32, int8, int8-static"
+        cli("tune", source, "--precision", "fp8"), 2, "no precision named 'fp8'; choose from fp32, fp16, bf16, int8, int8-static"
     )
 
 
