@@ -31,6 +31,7 @@ from onnxfuse.rewrite.dump import Dump
 from onnxfuse.runtime.probes import slow_factor
 from onnxfuse.targets import Target
 from onnxfuse.verify.opened import Opened, blaming
+from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import compare_files
 
 VERIFY = ("off", "final", "each")
@@ -108,7 +109,7 @@ def optimize(plan: OptimizeConfig, progress: Progress = silent, source: Opened |
         raise UsageError(f"--precision {plan.precision:.40}: wanted one of {', '.join((FLOAT, *PRECISIONS))}")
     with targets.use(plan.target) as target, blaming(plan.source):
         require_countable(plan.require)  # of the target's fusions, too
-        return _optimize(plan, target, progress, source)
+        return _optimize(plan, target.choosing(padding="removed") if plan.unpad else target, progress, source)
 
 
 def write_for(target: str, source: Opened, out: Path) -> Opened:
@@ -142,15 +143,11 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     source.inputs.require_asked(plan.batch or 0, plan.length or 0)
     model, half, precision = source.model.clone(), None, plan.precision or target["precision"]
     slow = slow_matmuls(model)
-    if precision in PRECISIONS:
-        require_halvable(model, precision, source)
-    if plan.half_io and precision != "fp16":
-        raise UsageError(f"--half-io is of --precision fp16, and this is {precision}; add that, or leave it out")
+    _require_halvable(plan, precision, source)
     family = catalog.model_type(model, source.config, plan.model_type)
     unknown = _unknown(source.config, plan, progress)
     catalog.architecture(family).name_inputs(model, plan.sizes)
     clock.lap("load")
-    target = target.choosing(padding="removed") if plan.unpad else target
     fused = _fused(model, target, plan, partial(progress, f"fusing for {target.name}"))
     clock.lap("fuse")
     clock.split("fuse", "prove", fused.trace.proof_seconds)
@@ -166,12 +163,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
         saved = Opened(staged, onnx_file.save(model, staged), keep=source.keep)
         clock.lap("save")
         if plan.verify != "off":
-            tell = partial(progress, "comparing with the original")
-            kind = kind_of(source.model) if half is None else KIND[half.precision]
-            if plan.half_io:
-                result = compare_taking_float32(source, saved)
-            else:
-                result = compare_files(source, saved, kind, zeros=fused.padding.zeros, tell=tell)
+            result = _compared(plan, source, saved, half, fused.padding.zeros, progress)
             result.require("optimizing changed the outputs", unwritten(plan.out))
             clock.lap("verify")
         step = Optimized(
@@ -193,6 +185,24 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
         folders.record(plan.out.parent, STEPS.get(plan.out.name, "optimize"), plan, step.to_json(), staged=staged)
     saved.move(plan.out)
     return step
+
+
+def _require_halvable(plan: OptimizeConfig, precision: str, source: Opened) -> None:
+    """Raises UsageError, ModelError: the model cannot be brought to what was asked for, or ``--half-io`` means nothing."""
+    if precision in PRECISIONS:
+        require_halvable(source.model, precision, source)
+    if plan.half_io and precision != "fp16":
+        raise UsageError(f"--half-io is of --precision fp16, and this is {precision}; add that, or leave it out")
+
+
+def _compared(
+    plan: OptimizeConfig, source: Opened, saved: Opened, half: Half | None, zeros: Sequence[str], progress: Progress
+) -> Parity:
+    """What was saved against the original."""
+    if plan.half_io:
+        return compare_taking_float32(source, saved)
+    kind = kind_of(source.model) if half is None else KIND[half.precision]
+    return compare_files(source, saved, kind, zeros=zeros, tell=partial(progress, "comparing with the original"))
 
 
 def _unknown(config: Mapping[str, Any], plan: OptimizeConfig, progress: Progress) -> str:

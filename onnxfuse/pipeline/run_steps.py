@@ -22,7 +22,7 @@ from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.parity import Parity
 from onnxfuse.verify.verdict import Real
 
-S = TypeVar("S", bound=Step)
+S = TypeVar("S", bound=Step | None)
 
 
 def steps(*made: Step | None) -> dict[str, Step]:
@@ -84,19 +84,16 @@ def make(
             exported = export(staging, progress, source, keep=True, accept=accept)
             done, measure = [exported], fitted(measure, exported.model.inputs)
             config = OptimizeConfig(exported.path, staged.with_name(folders.OPTIMIZED), target, require=require, precision="fp32")
-            optimized = optimize(config, progress, exported.model)
-            done.append(optimized)
-            halved = _halved(config, half, exported, progress)
-            done += [] if halved is None else [halved]
+            optimized = _done(done, optimize(config, progress, exported.model))
+            halved = _done(done, _halved(config, half, exported, progress))
             quantized, why = _quantized(optimized, plan.out, progress)
-            done += [] if quantized is None else [quantized]
+            _done(done, quantized)
             elsewhere = forms.fuse_elsewhere(exported.model, optimized, chosen, progress)
             static, unstatic = forms.static_int8(elsewhere or optimized.model, quantized, chosen, progress)
-            unstatic += _earlier(plan.out / folders.STATIC) if static is None else ""
-            done += [] if static is None else [static]
+            unstatic += "" if _done(done, static) else _earlier(plan.out / folders.STATIC)
             models = {name: step.model for name, step in steps(exported, optimized, quantized).items()}
-            real = None if quantized is None else quantized.real
-            parity = compare_all(exported.original, frameworks()[exported.framework].label, models, real, progress)
+            label, real = frameworks()[exported.framework].label, None if quantized is None else quantized.real
+            parity = compare_all(exported.original, label, models, real, progress)
         except OnnxfuseError as error:
             if not done:
                 raise
@@ -109,14 +106,20 @@ def make(
         raise failed
     if elsewhere is not None:
         elsewhere.move(plan.out / folders.FUSED)
-    exported, optimized = _placed(exported, plan.out), _placed(optimized, plan.out)
-    halved = None if halved is None else _placed(halved, plan.out)
-    quantized, static = (None if step is None else _placed(step, plan.out) for step in (quantized, static))
+    exported, optimized, halved = _placed(exported, plan.out), _placed(optimized, plan.out), _placed(halved, plan.out)
+    quantized, static = _placed(quantized, plan.out), _placed(static, plan.out)
     return Made(measure, exported, optimized, quantized, why, halved, static, unstatic, elsewhere, parity)
 
 
+def _done(done: list[Step], step: S) -> S:
+    """The step, which is kept where there is one."""
+    if step is not None:
+        done.append(step)
+    return step
+
+
 def _placed(step: S, folder: Path) -> S:
-    return replace(step, path=folder / step.path.name)
+    return step if step is None else replace(step, path=folder / step.path.name)
 
 
 def _halved(config: OptimizeConfig, half: str | None, exported: Exported, progress: Progress) -> Optimized | None:
