@@ -238,8 +238,9 @@ def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, 
     counts = count(model)
     before, lowered = chosen.lowerings_at(model.opset_imports[""])
     passes = finishing(before, chosen.hoisting, lowered, chosen.normal, zeros=zeros)
+    why = f"as target {target.name} has it" if target["padding"] == "kept" else "left out"
     results = [context.apply(each, model) for each in counted(passes, tell, begin=CANONICAL)]
-    padding = next((result.padding for result in results if isinstance(result, PaddingResult)), Padding("left out"))
+    padding = next((result.padding for result in results if isinstance(result, PaddingResult)), Padding(why))
     return Fused(counts, padding, context.trace)
 
 

@@ -150,9 +150,15 @@ def _half_lines(step: Optimized) -> list[str]:
         return []
     if half.precision == "bf16":
         return [f"bf16: {half.count} weights, computed with in float32 where a runtime has nothing else"]
-    left = f"; {len(half.kept)} stay float32, as float16 ends at 65504:" if half.kept else ""
-    shown = [f"  {each.operator} {each.name} reaches {each.peak:.3g}" for each in half.kept]
-    return [f"fp16: {half.count} of {step.nodes} nodes{left}", *shown]
+    over, others = ([each for each in half.kept if each.overflows == large] for large in (True, False))
+    lines = [f"fp16: {half.count} of {step.nodes} nodes"]
+    if over:
+        lines += [f"float32 stay {len(over)}, as float16 ends at 65504:"]
+        lines += [f"  {each.operator} {each.name} reaches {each.peak:.3g}" for each in over]
+    if others:
+        lines += [f"float32 stay {len(others)}, without which the outputs are too far from the original:"]
+        lines += [f"  {each.operator} {each.name}" for each in others]
+    return lines
 
 
 @options.examples(

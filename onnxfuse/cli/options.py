@@ -86,7 +86,7 @@ TargetName = Annotated[
     str,
     Option(
         "--target",
-        help="cpu, openvino, standard (opset 17 to 20), ort-contrib (com.microsoft), a file of tune's, or a target's folder.",
+        help="cpu, openvino, cuda, standard (opset 17 to 20), ort-contrib (com.microsoft), a file of tune's, or a folder.",
     ),
 ]
 Ablate = Annotated[bool, Option("--ablate", help="Of one model: no rewrite, each alone, and all, in place of other models.")]
@@ -150,7 +150,7 @@ Seconds = Annotated[
 ]
 RealShare = Annotated[float, Option("--real", min=0.01, max=1.0, help="Share of real tokens in a batch; the rest is padding.")]
 Runtimes = Annotated[
-    list[str] | None, Option("--runtime", help="ort, or another, such as openvino or openvino-bf16; repeatable.")
+    list[str] | None, Option("--runtime", help="ort, or another, such as openvino, openvino-bf16, cuda or tensorrt; repeatable.")
 ]
 Against = Annotated[
     str | None,
@@ -165,7 +165,7 @@ TunedFile = Annotated[Path | None, Option("-o", "--output", help="The target fil
 Beside = Annotated[Path | None, Option("--against", help="Another folder or .onnx file, profiled side by side.")]
 First = Annotated[Path, Argument(help="The reference: a folder or an .onnx file.")]
 Second = Annotated[Path, Argument(help="The model in question.")]
-Kind = Annotated[str, Option(help="Tolerance: exact, reassociate (float32), half (float16) or int8.")]
+Kind = Annotated[str, Option(help="Tolerance: exact, reassociate (float32), half (float16), bfloat16, int8 or finite.")]
 RealData = Annotated[
     Path | None,
     Option("--data", help="Real inputs to compare on; for int8 those that it was calibrated with, when not given."),

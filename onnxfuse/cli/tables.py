@@ -172,7 +172,15 @@ def agreement_text(row: Row) -> str:
     """A candidate's parity in a few characters, and whether it is outside the tolerance of its precision."""
     if row.parity is None:
         return "not compared" if row.candidate.unjudged else ""
-    return parity_text(row.parity) + ("" if row.parity.passed else ", too far")
+    return near_text(row.parity)
+
+
+def near_text(parity: Parity) -> str:
+    """How near one is, and what it fails in: its type, where that is all."""
+    if parity.passed:
+        return parity_text(parity)
+    typed = all(" has type " in failure for failure in parity.failures)
+    return parity_text(parity) + (", of another type" if typed else ", too far")
 
 
 def evaluation_table(results: Mapping[str, Evaluated], title: str) -> Grid:

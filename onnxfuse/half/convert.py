@@ -114,6 +114,8 @@ class _Conversion:
                     self._feed(inner, at, ir.DataType.FLOAT)
         for at in self.results:
             self._give(at, ir.DataType.FLOAT16 if io else ir.DataType.FLOAT)
+        for value in list(self.graph.initializers.values()):
+            self._share(value)
         for name, value in list(self.graph.initializers.items()):
             if value in self.floats and not value.uses() and not value.is_graph_output():
                 del self.graph.initializers[name]
@@ -139,6 +141,17 @@ class _Conversion:
                     self.graph.insert_after(producer, cast)
                 self.made[value, wanted] = cast.outputs[0]
         return self.made[value, wanted]
+
+    def _share(self, value: ir.Value) -> None:
+        """Have graphs inside nodes read a weight that is float16 here from that, behind a cast, so that it is stored once."""
+        half, tensor = self.made.get((value, ir.DataType.FLOAT16)), value.const_value
+        inside = [use for use in value.uses() if use.node.graph is not self.graph]
+        if half is None or tensor is None or not inside or np.abs(tensor.numpy()).max(initial=0.0) > LARGEST:
+            return
+        cast = _cast(half, ir.DataType.FLOAT, f"{half.name}{SUFFIX[ir.DataType.FLOAT]}")
+        self.graph.insert_before(self.graph[0], cast)
+        for use in inside:
+            use.node.replace_input_with(use.idx, cast.outputs[0])
 
     def _give(self, at: int, wanted: ir.DataType) -> None:
         """An output of the model in the type that it has to be, by its own name."""

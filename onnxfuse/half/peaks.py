@@ -16,11 +16,19 @@ ROOM = 2.0
 """How many times as large as on the inputs that were tried numbers may be on others."""
 
 
+_MOVES = "Expand Flatten Gather GatherElements GatherND Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze"
+MOVES = frozenset(_MOVES.split())
+"""Operators that give numbers of their first input, and no others."""
+
+ADDS = frozenset(("Add", "Sub", "Sum"))
+
+
 def peaks(model: ir.Model, inputs: Iterable[Feeds], folder: Path) -> dict[str, float]:
     """The largest absolute value that each node which can be float16 reads or writes in such a type, by its key.
 
     Args:
-        model: stays as it is. Its masks count as they are in float16.
+        model: stays as it is. Its masks count as they are in float16. What is made of weights alone, as of the row that an id
+            picks, counts as the largest that it may be, as no input shows all rows.
         folder: an empty one, for a file.
     """
     chosen, seen = halvable(model), model.clone()
@@ -30,7 +38,7 @@ def peaks(model: ir.Model, inputs: Iterable[Feeds], folder: Path) -> dict[str, f
     seen.graph.outputs.extend(value for name, value in values.items() if name not in there)
     onnx_file.save(seen, folder / "peaks.onnx")
     run = open_runner(folder / "peaks.onnx")
-    largest = {name: _largest(value.const_value.numpy()) for name, value in seen.graph.initializers.items() if value.const_value}
+    largest = _bounds(seen.graph)
     for feeds in inputs:
         for name, array in {**feeds, **run(feeds)}.items():
             largest[name] = max(largest.get(name, 0.0), _largest(array))
@@ -40,6 +48,22 @@ def peaks(model: ir.Model, inputs: Iterable[Feeds], folder: Path) -> dict[str, f
             read = [value for at in places.inputs if (value := node.inputs[at]) is not None]
             names = [value.name or "" for value in (*read, *(node.outputs[at] for at in places.outputs))]
             found[key_of(node)] = max((largest.get(name, 0.0) for name in names), default=0.0)
+    return found
+
+
+def _bounds(graph: ir.Graph) -> dict[str, float]:
+    """The largest absolute value of each weight, and of each value that weights alone bound, by its name."""
+    found = {name: _largest(value.const_value.numpy()) for name, value in graph.initializers.items() if value.const_value}
+    for node in graph:
+        read = [found.get(value.name or "") for value in node.inputs if value is not None]
+        given = read[:1] if node.op_type in MOVES else read
+        known = [bound for bound in given if bound is not None]
+        if node.domain or not given or len(known) < len(given):
+            continue
+        if node.op_type in ADDS:
+            found |= {output.name or "": sum(known) for output in node.outputs}
+        elif node.op_type in MOVES or node.op_type == "Concat":
+            found |= {output.name or "": max(known) for output in node.outputs}
     return found
 
 

@@ -21,7 +21,8 @@ class Kept:
 def fewest(peaks: Mapping[str, float], judge: Callable[[Sequence[str]], Parity], progress: Progress = silent) -> Kept:
     """Those whose numbers overflow, and beside them as few others as the model needs, by how large their numbers get.
 
-    Counts are doubled until the model passes; then the smallest is found by bisection.
+    Counts are doubled until the model passes; the smallest is found by bisection. Of these, pieces that it passes without are let
+    go, halves first, single nodes last: what is lost below float16's smallest number does not go by how large numbers get.
 
     Args:
         peaks: of each node.
@@ -29,18 +30,34 @@ def fewest(peaks: Mapping[str, float], judge: Callable[[Sequence[str]], Parity],
     """
     base = overflowing(dict(peaks))
     others = sorted((key for key in peaks if key not in base), key=lambda key: -peaks[key])
-    judged = {0: judge(base)}
+    judged: dict[tuple[str, ...], Parity] = {}
 
-    def passes(count: int) -> bool:
-        if count not in judged:
-            progress("finding how few nodes must stay float32", step=f"{count} of {len(others)}")
-            judged[count] = judge([*base, *others[:count]])
-        return judged[count].passed
+    def passes(keys: Sequence[str]) -> bool:
+        if tuple(keys) not in judged:
+            if judged:
+                progress("finding how few nodes must stay float32", step=f"{len(keys)} of {len(others)}")
+            judged[tuple(keys)] = judge([*base, *keys])
+        return judged[tuple(keys)].passed
 
     fails, enough = -1, 0
-    while not passes(enough) and enough < len(others):
+    while not passes(others[:enough]) and enough < len(others):
         fails, enough = enough, min(max(1, 2 * enough), len(others))
-    while passes(enough) and enough - fails > 1:
+    while passes(others[:enough]) and enough - fails > 1:
         middle = (fails + enough) // 2
-        fails, enough = (fails, middle) if passes(middle) else (middle, enough)
-    return Kept((*base, *others[:enough]), judged[enough])
+        fails, enough = (fails, middle) if passes(others[:middle]) else (middle, enough)
+    needed = _needed(others[:enough], passes) if passes(others[:enough]) else others
+    return Kept((*base, *needed), judged[tuple(needed)])
+
+
+def _needed(keys: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Those without any one of which the model fails."""
+    left, size = list(keys), len(keys)
+    while size > 1:
+        size, at = (size + 1) // 2, 0
+        while at < len(left):
+            fewer = left[:at] + left[at + size :]
+            if passes(fewer):
+                left = fewer
+            else:
+                at += size
+    return left

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxfuse.errors import ModelError, UncalibratedError
+from onnxfuse.errors import ModelError, ParityError, UncalibratedError
 from onnxfuse.evaluation import calibrated
 from onnxfuse.evaluation.sources import default_calibration
 from onnxfuse.half import search
-from onnxfuse.half.convert import key_of, to_bfloat16, to_float16
-from onnxfuse.half.peaks import peaks
+from onnxfuse.half.convert import FEW, key_of, to_bfloat16, to_float16
+from onnxfuse.half.peaks import overflowing, peaks
 from onnxfuse.io import atomic, folders, onnx_file
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.quantization.linears import integer_node
@@ -24,7 +24,8 @@ from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
 from onnxfuse.verify.opened import Opened
 from onnxfuse.verify.parity import Parity
-from onnxfuse.verify.verdict import Real, compare_files
+from onnxfuse.verify.profile import BATCH, LENGTH
+from onnxfuse.verify.verdict import Real, compare_files, profile_of_both
 
 PRECISIONS = folders.HALVED
 """What a model can be brought to, and what its file is called where nobody says."""
@@ -35,11 +36,18 @@ KIND = {"fp16": "half", "bf16": "bfloat16"}
 
 @dataclass(frozen=True)
 class Single:
-    """A node that stays float32: its operator, and the largest number that it computes with on the inputs that were tried."""
+    """A node that stays float32.
+
+    Args:
+        name, operator: its own.
+        peak: the largest number that it computes with on the inputs that were tried, masks as they are in float16.
+        overflows: whether float16 does not hold that; else the outputs would be too far from the original.
+    """
 
     name: str
     operator: str
     peak: float
+    overflows: bool
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,19 @@ def halve(
         io: whether float32 inputs and outputs become float16, too.
 
     Raises:
-        ModelError: see ``require_halvable``. ParityError: it does not pass with any nodes in float32.
+        ModelError: see ``require_halvable``, or nothing would be smaller.
+        ParityError: it does not pass with any nodes in float32, or only with all of them.
     """
     model = fused.clone()
     if precision == "bf16":
-        return model, Half(precision, to_bfloat16(model))
-    real = _real(source)
+        if not (count := to_bfloat16(model)):
+            raise ModelError(f"{source} has no float32 weight of {FEW} numbers or more, so that bfloat16 makes nothing smaller")
+        return model, Half(precision, count)
+    profile = profile_of_both(source, fused, source.runner())
+    real = None if profile.only(LENGTH) else _real(source, profile.only(BATCH) or calibrated.ROWS)
     with atomic.scratch() as folder:
         progress("finding how large numbers get")
-        inputs = [case.feeds for case in (*grid(source.profile), *(() if real is None else real.cases))]
+        inputs = [case.feeds for case in (*grid(profile), *(() if real is None else real.cases))]
         found = peaks(model, inputs, folder)
         (folder / "peaks.onnx").unlink()
 
@@ -104,16 +116,22 @@ def halve(
         progress("comparing with the original")
         kept = search.fewest(found, judge, progress)
     kept.parity.require(f"{precision} is too far from the original, with every node in float32, too", "nothing was saved")
+    if len(kept.keys) == len(found):
+        raise ParityError(
+            f"{source}: no node can be float16 without the outputs being too far from the original; nothing "
+            "was saved; choose bf16, whose range is that of float32"
+        )
     by_key = {key_of(node): node for node in model.graph}
-    single = tuple(Single(key, by_key[key].op_type, found[key]) for key in kept.keys)
+    over = set(overflowing(found))
+    single = tuple(Single(key, by_key[key].op_type, found[key], key in over) for key in kept.keys)
     count = to_float16(model, kept.keys, io=io)
     return model, Half(precision, count, single, "" if real is None else real.name)
 
 
-def _real(source: Opened) -> Real | None:
+def _real(source: Opened, rows: int) -> Real | None:
     """Sentences, for a model with a tokenizer."""
     try:
-        return calibrated.real_of(default_calibration(source.path, source.model), calibrated.ROWS)
+        return calibrated.real_of(default_calibration(source.path, source.model), rows)
     except UncalibratedError:
         return None
 

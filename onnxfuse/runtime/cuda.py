@@ -69,7 +69,7 @@ def _is_half(path: Path) -> bool:
 def require(provider: str) -> None:
     """Raises MissingExtraError: ONNX Runtime is the one for CPUs. ModelError: this machine has no GPU that it can use."""
     if provider not in ort.get_available_providers():
-        raise MissingExtraError(f"the runtime {NAMES[provider]}", "gpu")
+        raise MissingExtraError(f"the runtime {NAMES[provider]} (the runtime ort runs its files on the CPU)", "gpu")
     if not any(device.device.type == ort.OrtHardwareDeviceType.GPU for device in ort.get_ep_devices()):
         raise ModelError("this machine has no GPU that ONNX Runtime can use; choose the runtime ort")
 

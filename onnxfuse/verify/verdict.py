@@ -90,9 +90,8 @@ def compare_files(
     """
     first, second = opened(first), opened(second)
     _require_alike(first, second)
-    fixed = profile_of(second.declared, first.config)
     run = first.runner(settings)
-    profile = understood(first.inputs.fixed(fixed.only(BATCH), fixed.only(LENGTH)), run)
+    profile = profile_of_both(first, second.declared, run)
     random = expect(run, counted(list(grid(profile)), tell, end=HALF))
     require_numbers(random, first.declared, str(first))
     for expected in random:
@@ -138,6 +137,12 @@ def _tokens(profile: Profile, case: Case) -> np.ndarray:
     masks = {value.name: value for value in profile.inputs if value.role == "mask" and len(value.shape) == 2}
     mask = masks.get(MASK) or next(iter(masks.values()))
     return np.asarray(case.feeds[mask.name] != mask.meaning[1])
+
+
+def profile_of_both(first: Opened, second: ir.Model, run: Runner) -> Profile:
+    """The first's inputs in the sizes that the second takes, too; ``run`` is the first's. Raises as ``understood``."""
+    fixed = profile_of(second, first.config)
+    return understood(first.inputs.fixed(fixed.only(BATCH), fixed.only(LENGTH)), run)
 
 
 def _require_alike(first: Opened, second: Opened) -> None:

@@ -123,6 +123,23 @@ def test_graphs_inside_nodes_read_float32(tmp_path):
         assert found["y"].tolist() == wanted
 
 
+def test_a_weight_that_inner_graphs_read_too_is_stored_once(tmp_path):
+    model = fill(
+        parse(
+            """g (float[N,4] x, bool c, float[4,4] w) => (float[N,4] y) {
+            a = MatMul (x, w)
+            b = If (c) <then_branch = t () => (float[N,4] p) { p = MatMul (a, w) }, else_branch = e () => (float[N,4] q) { q = Identity (a) }>
+            y = Neg (b)
+            }"""
+        ),
+        w=(4, 4),
+    )
+    to_float16(model)
+    assert {name: value.dtype for name, value in model.graph.initializers.items()} == {"w_float16": ir.DataType.FLOAT16}
+    for condition in (True, False):
+        assert np.isfinite(run(model, tmp_path, x=FEEDS["x"], c=np.array(condition))["y"]).all()
+
+
 @pytest.mark.parametrize(
     ("number", "wanted"),
     [

@@ -59,10 +59,14 @@ def test_without_a_gpu_one_line_says_what_is_missing(path, name, provider, cli):
         runtimes()[name].require()
     except MissingExtraError:
         assert provider not in ort.get_available_providers()
-        with pytest.raises(MissingExtraError, match=rf"the runtime {name} needs packages .* 'onnxfuse\[gpu\]'"):
+        with pytest.raises(MissingExtraError, match=rf"the runtime {name} .* needs packages .* 'onnxfuse\[gpu\]'"):
             open_runner(path, Settings(name))
         for line in (("benchmark", path, "--runtime", name), ("tune", path, "--runtime", name)):
-            expect_one_line(cli(*line), MissingExtraError.exit_code, f"the runtime {name} needs packages")
+            expect_one_line(
+                cli(*line),
+                MissingExtraError.exit_code,
+                f"the runtime {name} (the runtime ort runs its files on the CPU) needs packages",
+            )
     except ModelError as error:
         assert "no GPU" in str(error)
         with pytest.raises(ModelError, match="no GPU"):
