@@ -160,7 +160,7 @@ class Driver:
                     raise _raised(kind, answer)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:  # it died, perhaps in the middle of an answer
             raise StorageError(
-                "Ray ended its driver: the node below it, or the cluster, is gone; run the same command again"
+                "Ray's driver has ended: it, the node below it, or the cluster is gone; run the same command again"
             ) from error
 
 

@@ -37,6 +37,10 @@ GIVEN, OUTCOME = "given", "outcome"
 OWN = "local"
 """Ray's address of a cluster that it starts for its driver alone."""
 
+NOBODY = "is the cluster started, and the port the one that `ray start` printed?"
+
+FORMAT = "give HOST:PORT, as `ray start` prints it"
+
 TOKEN = "a cluster that asks for a token wants RAY_AUTH_MODE=token and the token here, too"
 
 Say = Callable[[str, Any], None]
@@ -112,7 +116,7 @@ def _connect(cluster: Cluster) -> Iterator[tuple[str, Any]]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address == OWN:
             raise StorageError(f"Ray does not start on this machine ({one_line(error, 200)})") from error
-        raise _unreachable(named, one_line(error, 120)) from error
+        raise _unreachable(named, one_line(error, 120), FORMAT if isinstance(error, ValueError) else TOKEN) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -127,11 +131,11 @@ def _require_reachable(address: str, named: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise _unreachable(named, one_line(error, 120)) from error
+        raise _unreachable(named, one_line(error, 120), NOBODY) from error
 
 
-def _unreachable(named: str, why: str) -> UsageError:
-    return UsageError(f"{named}: no cluster of Ray can be reached ({why}); {TOKEN}")
+def _unreachable(named: str, why: str, step: str) -> UsageError:
+    return UsageError(f"{named}: no cluster of Ray can be reached ({why}); {step}")
 
 
 def _leave(_: None) -> Iterator[tuple[str, Any]]:

@@ -141,7 +141,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     guard = Replaceable(inputs_of(plan.source, external.weight_files(source.model)), plan.overwrite)
     guard.require(plan.out, plan.out.with_name(folders.RECORD))
     source.inputs.require_asked(plan.batch or 0, plan.length or 0)
-    model, half, precision = source.model.clone(), None, plan.precision or _stored(source.model) or target["precision"]
+    model, half, precision = source.model.clone(), None, plan.precision or _kept(source.model) or target["precision"]
     slow = slow_matmuls(model)
     _require_halvable(plan, precision, source)
     family = catalog.model_type(model, source.config, plan.model_type)
@@ -187,9 +187,9 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     return step
 
 
-def _stored(model: ir.Model) -> str:
-    """The precision that a model's weights are stored in, where its graph would not keep it: their casts are folded."""
-    return "bf16" if any(value.dtype == ir.DataType.BFLOAT16 for value in model.graph.initializers.values()) else ""
+def _kept(model: ir.Model) -> str:
+    """The precision that a model keeps, where folding the casts of its weights would lose it."""
+    return "bf16" if stored_in(model) == "bf16" else ""
 
 
 def _require_halvable(plan: OptimizeConfig, precision: str, source: Opened) -> None:

@@ -157,7 +157,7 @@ def test_a_cluster_that_dies_is_one_line_and_keeps_what_is_done(encoder, many, w
     os.kill(driver_of(run), signal.SIGKILL)
     line = last_line(run)
     assert run.returncode == StorageError.exit_code
-    assert line.startswith("onnxfuse: Ray ended its driver") and line.endswith("run the same command again")
+    assert line.startswith("onnxfuse: Ray's driver has ended") and line.endswith("run the same command again")
     onnxfuse.map(encoder[1], many, out, **OPTIONS)
     assert files(out) == whole
 
@@ -171,7 +171,7 @@ def test_an_answer_that_breaks_off_is_the_drivers_end():
         file.flush()
         command = [sys.executable, "-c", script.format(file.name)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            with pytest.raises(StorageError, match="Ray ended its driver"):
+            with pytest.raises(StorageError, match="Ray's driver has ended"):
                 list(Driver(process).ask("spread", None))
             process.kill()
 
@@ -235,6 +235,13 @@ def test_errors_of_actors_are_one_line(encoder, many, tmp_path):
 def test_a_cluster_that_is_not_there_or_too_small(encoder, many, tmp_path, given, said):
     run = subprocess.run(command(encoder, many, tmp_path / "out", *given), capture_output=True, text=True)
     expect_one_line(run, UsageError.exit_code, said)
+
+
+@pytest.mark.parametrize(("address", "step"), [("nonsense", "give HOST:PORT"), ("127.0.0.1:1", "is the cluster started")])
+def test_what_to_do_about_an_address(encoder, many, tmp_path, address, step):
+    run = subprocess.run(command(encoder, many, tmp_path / "out", "--address", address), capture_output=True, text=True)
+    expect_one_line(run, UsageError.exit_code, f"--address {address}: no cluster of Ray can be reached")
+    assert step in run.stderr and "token" not in run.stderr
 
 
 def test_the_environment_names_a_cluster_that_is_not_there(encoder, many, tmp_path):
