@@ -16,9 +16,10 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from onnxfuse import errors
@@ -29,6 +30,12 @@ ENGINES = ("local", "ray")
 
 ENDING = 15.0
 """Seconds that the driver has to leave the cluster."""
+
+CONNECTING = 60.0
+"""Seconds that a cluster has to take a connection: a thousand nodes take some ten, and Ray itself waits on and on."""
+
+OWN = "local"
+"""Ray's address of a cluster that it starts for its driver alone."""
 
 T = TypeVar("T")
 
@@ -84,24 +91,28 @@ def spread(make: Make, given: Sequence[Any], cluster: Cluster, said: Said = lamb
     Raises:
         OnnxfuseError: an actor's own. UsageError: the cluster cannot be reached, or has not such room. StorageError: it fails.
     """
-    with connected(cluster) as driver:
+    with connected(cluster, said) as driver:
         yield from driver.spread(make, given, cluster, said)
 
 
 @contextmanager
-def connected(cluster: Cluster) -> Iterator[Driver]:
+def connected(cluster: Cluster, said: Said = lambda text: None) -> Iterator[Driver]:
     """A connection to a cluster; where there is none, this machine is one for as long as the block runs.
 
     Raises:
         UsageError: it cannot be reached. StorageError: Ray fails inside.
     """
     require()
+    address, named = _address(cluster.address)
     command = [sys.executable, "-P", "-c", "from onnxfuse.cluster.driver import main; main()"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, start_new_session=True, env=_environment(), **pipes)  # type: ignore[call-overload]
     driver = Driver(process)
     try:
-        list(driver.ask("connect", replace(cluster, address=_address(cluster.address))))
+        if named:
+            said(f"connecting to {named}")
+        with _in_time(process, named):
+            list(driver.ask("connect", (address, named)))
         yield driver
         with contextlib.suppress(StorageError):  # all work is done
             list(driver.ask("leave", None))
@@ -122,10 +133,39 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
-def _address(asked: str) -> str:
-    """Of the cluster that this very program is connected to, where none is asked for."""
+def _address(asked: str) -> tuple[str, str]:
+    """Where to connect, and how messages name it: "" of a cluster of our own, which it also is where others run here."""
+    if asked:
+        return asked, f"--address {asked}"
     ray = sys.modules.get("ray")
-    return asked if asked or ray is None or not ray.is_initialized() else str(ray.get_runtime_context().gcs_address)
+    if ray is not None and ray.is_initialized():  # this very program is connected
+        return (known := str(ray.get_runtime_context().gcs_address)), f"the cluster at {known}"
+    if known := os.environ.get("RAY_ADDRESS", ""):
+        return known, f"the environment's RAY_ADDRESS={known}"
+    return OWN, ""
+
+
+@contextmanager
+def _in_time(process: subprocess.Popen[bytes], named: str) -> Iterator[None]:
+    """Ends the driver where a named cluster takes too long, as nothing else stops Ray from waiting. Raises UsageError then."""
+    timer = threading.Timer(CONNECTING, process.kill)
+    timer.daemon = True
+    if named:
+        timer.start()
+    try:
+        yield
+    except StorageError as error:
+        if not timer.finished.is_set():
+            raise
+        why = f"something listens, and gives no answer of Ray's within {CONNECTING:.0f} s"
+        raise unreachable(named, why, "give the port that `ray start` printed, or try again if its head is busy") from error
+    finally:
+        timer.cancel()
+
+
+def unreachable(named: str, why: str, step: str) -> UsageError:
+    """What is said of an address."""
+    return UsageError(f"{named}: no cluster of Ray can be reached ({why}); {step}")
 
 
 class Driver:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from onnxfuse.cluster import Cluster, Make
+from onnxfuse.cluster import OWN, Cluster, Make, unreachable
 from onnxfuse.errors import MissingExtraError, OnnxfuseError, StorageError, UsageError, one_line
 from onnxfuse.runtime.cores import cores
 
@@ -33,9 +33,6 @@ BLOCKS = 10_000
 
 GIVEN, OUTCOME = "given", "outcome"
 """The columns of what goes to actors, and of what comes back."""
-
-OWN = "local"
-"""Ray's address of a cluster that it starts for its driver alone."""
 
 NOBODY = "is the cluster started, and the port the one that `ray start` printed?"
 
@@ -102,13 +99,9 @@ def _library() -> Any:
     return ray
 
 
-def _connect(cluster: Cluster) -> Iterator[tuple[str, Any]]:
-    """To the cluster at that address, or RAY_ADDRESS; or to one of our own, also where others run on this machine.
-
-    Raises UsageError: there is no cluster at that address.
-    """
-    ray, address = _library(), cluster.address or os.environ.get("RAY_ADDRESS") or OWN
-    named = f"--address {address}" if cluster.address else f"the environment's RAY_ADDRESS={address}"
+def _connect(given: tuple[str, str]) -> Iterator[tuple[str, Any]]:
+    """To the cluster at an address, which messages name so. Raises UsageError: there is none."""
+    ray, (address, named) = _library(), given
     _require_reachable(address, named)
     own = {"num_cpus": cores(), "include_dashboard": False} if address == OWN else {}
     try:
@@ -116,7 +109,7 @@ def _connect(cluster: Cluster) -> Iterator[tuple[str, Any]]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address == OWN:
             raise StorageError(f"Ray does not start on this machine ({one_line(error, 200)})") from error
-        raise _unreachable(named, one_line(error, 120), FORMAT if isinstance(error, ValueError) else TOKEN) from error
+        raise unreachable(named, one_line(error, 120), FORMAT if isinstance(error, ValueError) else TOKEN) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -131,11 +124,7 @@ def _require_reachable(address: str, named: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise _unreachable(named, one_line(error, 120), NOBODY) from error
-
-
-def _unreachable(named: str, why: str, step: str) -> UsageError:
-    return UsageError(f"{named}: no cluster of Ray can be reached ({why}); {step}")
+        raise unreachable(named, one_line(error, 120), NOBODY) from error
 
 
 def _leave(_: None) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,8 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
         try:
             made = list(engine.run(job, remaining(data, plan.part_rows, known), told, progress))
         except KeyboardInterrupt as error:
-            raise InterruptedWorkError(f"interrupted; {KEPT}: {plan.out}") from error
-        parts.remove_unfinished(plan.out)  # of actors that were killed meanwhile
+            kept = KEPT if next(plan.out.glob("part-*"), None) else "no part is done yet, and the same command begins again"
+            raise InterruptedWorkError(f"interrupted; {kept}: {plan.out}") from error
         return _finished(job, before, made, time.monotonic() - told.start)
 
 
@@ -182,6 +182,8 @@ def _place(job: Job) -> Iterator[None]:
             _write_record(job, None)
         yield
     finally:
+        with suppress(OSError):  # the next run removes them, too
+            parts.remove_unfinished(out)  # of actors that were killed meanwhile
         lock.release()
 
 

@@ -5,15 +5,18 @@ import os
 import pickle
 import random
 import signal
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import onnxfuse
+from onnxfuse import cluster as clusters
 from onnxfuse.bulk import parts
 from onnxfuse.cluster import Driver
 from onnxfuse.errors import ModelError, StorageError, UsageError
@@ -185,7 +188,19 @@ def test_sigterm_ends_it_as_without_ray(encoder, many, tmp_path):
     run.terminate()
     assert last_line(run).startswith("onnxfuse: interrupted; the parts that are done are kept")
     assert run.returncode == 143 and len(list(out.glob("part-*"))) >= 2
+    assert not list(out.glob(f"{parts.UNFINISHED}*"))  # of actors, which could not remove them
     assert not Path(f"/proc/{driver}").exists()
+
+
+def test_interrupted_before_a_part_is_done_nothing_is_said_to_be_kept(encoder, many, tmp_path):
+    run = running([*command(encoder, many, tmp_path / "out"), "--json"])
+    while not (tmp_path / "out" / "_onnxfuse.json").is_file():  # then Ray starts, which takes seconds
+        assert run.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)
+    run.terminate()
+    assert last_line(run).startswith("onnxfuse: interrupted; no part is done yet, and the same command begins again")
+    assert run.returncode == 143 and not list((tmp_path / "out").glob("part-*"))
 
 
 def test_a_busy_cluster_is_waited_for_and_that_is_told(encoder, many, whole, cluster, tmp_path):  # noqa: F811
@@ -248,6 +263,41 @@ def test_the_environment_names_a_cluster_that_is_not_there(encoder, many, tmp_pa
     given = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
     run = subprocess.run(command(encoder, many, tmp_path / "out"), capture_output=True, text=True, env=given)
     expect_one_line(run, UsageError.exit_code, "the environment's RAY_ADDRESS=127.0.0.1:1: no cluster of Ray can be reached")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_something_else_listens_at_an_address(encoder, many, tmp_path, monkeypatch, answer):
+    """Ray would wait for it without end."""
+    monkeypatch.setattr(clusters, "CONNECTING", 8.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
+        server.answer, server.daemon_threads = answer, True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address, said = f"127.0.0.1:{server.server_address[1]}", []
+        with pytest.raises(
+            UsageError, match=rf"--address {address}: .*something listens, and gives no answer of Ray's within 8 s"
+        ):
+            onnxfuse.map(
+                encoder[1],
+                many,
+                tmp_path / "out",
+                engine="ray",
+                address=address,
+                progress=lambda text, *_: said.append(text),
+                **OPTIONS,
+            )
+        server.shutdown()
+    assert f"connecting to --address {address}" in said
+
+
+class Answering(socketserver.BaseRequestHandler):
+    """Says one thing, then nothing more."""
+
+    def handle(self):
+        if self.server.answer:
+            self.request.recv(1 << 10)
+            self.request.sendall(self.server.answer)
+        while self.request.recv(1 << 10):
+            pass
 
 
 def test_a_finished_job_needs_no_cluster(encoder, many, tmp_path):

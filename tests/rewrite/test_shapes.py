@@ -563,4 +563,5 @@ def test_an_operator_has_one_shape_function(registered):
 def test_shape_functions_are_found_by_being_there():
     modules = {path.stem for path in Path(shapes.__file__).parent.glob("*.py")} - {"__init__", "axes"}
     shapes.find("", "Shape")
-    assert {function.__module__.rpartition(".")[2] for function in shapes._FUNCTIONS.values()} == modules
+    ours = {function.__module__ for function in shapes._FUNCTIONS.values() if function.__module__.startswith(shapes.__name__)}
+    assert {name.rpartition(".")[2] for name in ours} == modules  # plugins that other tests opened have brought more
