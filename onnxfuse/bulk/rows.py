@@ -126,17 +126,25 @@ def _keys(path: Path) -> tuple[str, ...]:
 
 def _table(delimiter: str, quoting: Any) -> Format:
     def records(path: Path, at: int) -> Iterator[tuple[int, list[str], str]]:
-        """The fields of each record, and where the next begins. A record that cannot be split ends with its line."""
+        """The fields of each record, and where the next begins. A record that cannot be split ends with its line.
+
+        Raises UsageError: a quote is never closed, which would make one field of all that follows.
+        """
         with _begun(path, at) as file:
             place = [at]
-            reader = csv.reader(_told(file, place), delimiter=delimiter, quoting=quoting)
+            reader = csv.reader(_told(file, place), delimiter=delimiter, quoting=quoting, strict=True)
             while True:
+                begin, before = place[0], reader.line_num
                 try:
                     fields = _next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield place[0], [], f"cannot be split into columns ({error})"
+                    if str(error) == UNCLOSED:
+                        raise UsageError(_unclosed(path, begin)) from error
+                    lines = reader.line_num - before
+                    over = f", over {lines} lines" if lines > 1 else ""
+                    yield place[0], [], f"cannot be split into columns ({error}{over})"
                 else:
                     yield place[0], fields, ""
 
@@ -161,6 +169,21 @@ def _table(delimiter: str, quoting: Any) -> Format:
             yield after, dict(zip(names, fields, strict=False)), wrong
 
     return Format(columns, rows)
+
+
+UNCLOSED = "unexpected end of data"
+"""In the words of Python's csv for a quote that is still open where the file ends."""
+
+
+def _unclosed(path: Path, begin: int) -> str:
+    with path.open("rb") as file:
+        line, left = 1, begin
+        while left and (some := file.read(min(left, LINE))):
+            line, left = line + some.count(b"\n"), left - len(some)
+    return (
+        f"{path}: a quote that opens in the record of line {line} is never closed, and takes in all that follows; close it, "
+        "or save the file as .tsv, where quotes are letters"
+    )
 
 
 _LIMIT = threading.Lock()

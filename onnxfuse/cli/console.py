@@ -55,7 +55,7 @@ def _columns() -> int | None:
     return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDTH
 
 
-out, err = _Printer(width=_columns()), _Printer(stderr=True)
+out, err = _Printer(width=_columns(), emoji=False), _Printer(stderr=True, emoji=False)
 
 
 @contextmanager

@@ -119,6 +119,8 @@ def _connect(given: tuple[str, str]) -> Iterator[tuple[str, Any]]:
 def _require_reachable(address: str, named: str) -> None:
     """Raises UsageError where nobody listens: Ray would wait for minutes, and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if "://" in host or (port.isdigit() and int(port) >= 1 << 16):
+        raise unreachable(named, f"{address:.80} is no such address", FORMAT)
     if not host or not port.isdigit():
         return
     try:

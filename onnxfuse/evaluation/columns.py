@@ -111,7 +111,7 @@ def _texts(path: Path, text: str) -> Columns:
 
 def _table(path: Path, text: str) -> Columns:
     with door.reading(path, "data", UsageError, AGAIN), _long_fields():
-        reader = csv.reader(io.StringIO(text))
+        reader = csv.reader(io.StringIO(text), strict=True)
         names = next(reader, [])
         if len(names) > CSV_COLUMNS:
             raise UsageError(f"{path} has {len(names)} columns, at most {CSV_COLUMNS} are read; {AGAIN}")

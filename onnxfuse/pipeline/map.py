@@ -17,7 +17,7 @@ from onnxfuse.bulk.facts import job_of
 from onnxfuse.bulk.job import Job, MapConfig
 from onnxfuse.bulk.parts import KEPT, Done
 from onnxfuse.bulk.rows import RECORD
-from onnxfuse.errors import BadRowsError, InterruptedWorkError, UsageError
+from onnxfuse.errors import BadRowsError, InterruptedWorkError, StorageError, UsageError, first_line
 from onnxfuse.io import files, locks
 from onnxfuse.io.progress import Progress, silent
 
@@ -72,8 +72,9 @@ class Mapped:
         limit = max_bad * (self.rows + self.bad) if isinstance(max_bad, float) else max_bad
         if self.bad > limit:
             first = parts.first_bad(self.bad_files[0])
+            most = f"{100 * max_bad:g}%" if isinstance(max_bad, float) else max_bad
             raise BadRowsError(
-                f"{self.bad} of {self.rows + self.bad} rows are bad, at most {max_bad} may be (row {first.row} {first.reason}); "
+                f"{self.bad} of {self.rows + self.bad} rows are bad, at most {most} may be (row {first.row} {first.reason}); "
                 f"all others are in {self.path}: see {self.bad_files[0]}, or allow them with --max-bad"
             )
         return self
@@ -172,7 +173,9 @@ def _place(job: Job) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock = locks.take(out)
     except OSError as error:
-        raise parts.unwritable(out, error) from error
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or first_line(error)}; choose another folder with --output"
+        ) from error
     if lock is None:
         raise UsageError(f"{out} is in use by another run of onnxfuse; wait until it has ended")
     try:

@@ -78,7 +78,7 @@ def _split(path: Path, split: str) -> Path:
 
 
 def _csv(path: Path) -> Source:
-    return _table(path, delimiter=",")
+    return _table(path, delimiter=",", strict=True)
 
 
 def _tsv(path: Path) -> Source:

@@ -252,7 +252,15 @@ def test_a_cluster_that_is_not_there_or_too_small(encoder, many, tmp_path, given
     expect_one_line(run, UsageError.exit_code, said)
 
 
-@pytest.mark.parametrize(("address", "step"), [("nonsense", "give HOST:PORT"), ("127.0.0.1:1", "is the cluster started")])
+@pytest.mark.parametrize(
+    ("address", "step"),
+    [
+        ("nonsense", "give HOST:PORT"),
+        ("127.0.0.1:99999", "give HOST:PORT"),
+        ("http://127.0.0.1:9", "give HOST:PORT"),
+        ("127.0.0.1:1", "is the cluster started"),
+    ],
+)
 def test_what_to_do_about_an_address(encoder, many, tmp_path, address, step):
     run = subprocess.run(command(encoder, many, tmp_path / "out", "--address", address), capture_output=True, text=True)
     expect_one_line(run, UsageError.exit_code, f"--address {address}: no cluster of Ray can be reached")

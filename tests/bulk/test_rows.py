@@ -87,16 +87,11 @@ def test_a_row_that_cannot_be_read_says_why_and_the_next_is_read(tmp_path, endin
     assert [row.wrong for row in found] == reasons
 
 
-def test_a_line_without_an_end_and_a_quote_that_nothing_closes(tmp_path, monkeypatch):
+def test_a_line_without_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "LINE", 1000)
     (tmp_path / "a.txt").write_text("a\n" + "x" * 5000 + "\nb\n" + "y" * 5000)
     found = [row for row, _ in open_data(str(tmp_path / "a.txt")).rows(Place(0, 0, 0), ())]
     assert [row.wrong[:22] for row in found] == ["", "a line of more than 16", "", "a line of more than 16"]
-    before = csv_module.field_size_limit()
-    (tmp_path / "a.csv").write_text('text\n"open\n' + "x\n" * 10)
-    found = [row for row, _ in open_data(str(tmp_path / "a.csv")).rows(Place(0, 0, 0), ())]
-    assert csv_module.field_size_limit() == before
-    assert len(found) == 1 and found[0].values["text"].startswith("open\nx\n")  # all of it is the field: no row is lost unseen
 
 
 def test_images_of_a_folder_and_of_those_below_it(tmp_path):
@@ -183,3 +178,28 @@ def test_another_encoding_of_the_whole_file_is_named(tmp_path, ending):
     data = open_data(str(tmp_path))
     with pytest.raises(UsageError, match=rf"a\{ending} is in UTF-16; save it as UTF-8"):
         list(data.rows(Place(0, 0, 0), data.columns))
+
+
+@pytest.mark.parametrize("before", [0, 3, 5000])
+def test_a_quote_that_is_never_closed_swallows_nothing(tmp_path, before):
+    """Python's csv would make one field of all that follows, and lose as many rows without a word."""
+    path = tmp_path / "a.csv"
+    path.write_text("text,n\n" + "".join(f"row {at},{at}\n" for at in range(before)) + '"open,1\n' + "after,2\n" * 50)
+    data, found = open_data(str(path)), []
+    wanted = rf"a\.csv: a quote that opens in the record of line {before + 2} is never closed.*\.tsv, where quotes are letters"
+    limit = csv_module.field_size_limit()
+    with pytest.raises(UsageError, match=wanted):
+        for row, _ in data.rows(Place(0, 0, 0), data.columns):
+            found.append(row)
+    assert csv_module.field_size_limit() == limit
+    assert len(found) == before and not any(row.wrong for row in found)
+
+
+def test_letters_behind_a_quote_make_a_bad_row_that_tells_how_far_it_reaches(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,n\n"hello" she said,0\n"open,1\nlost,2\n"closed",3\nright,4\n')
+    data = open_data(str(path))
+    found = [row for row, _ in data.rows(Place(0, 0, 0), data.columns)]
+    assert "cannot be split into columns (',' expected after '\"')" in found[0].wrong
+    assert "over 3 lines" in found[1].wrong
+    assert found[2].values == {"text": "right", "n": "4"} and not found[2].wrong and len(found) == 3

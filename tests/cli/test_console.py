@@ -14,6 +14,15 @@ SAFE = r"a\x1b[31m\x9b2J\x07\u202eb"
 TABLE = Grid(ODD, (ODD, "number"), [(ODD, "1")], (ODD,))
 
 
+def test_names_are_printed_as_they_are(capsys):
+    """Rich would make pictures of them: a path could not be copied."""
+    console.show(False, None, "logs:x:smile.txt [b]", Grid(":x:", (":smile:",), [(":x:",)], (":x:",)))
+    console.err.print("127.0.0.1:x: no", markup=False, highlight=False, soft_wrap=True)
+    shown = capsys.readouterr()
+    assert "logs:x:smile.txt [b]" in shown.out and shown.out.count(":x:") == 4 and ":smile:" in shown.out
+    assert shown.err == "127.0.0.1:x: no\n"
+
+
 @pytest.mark.parametrize("shown", [ODD, TABLE], ids=["line", "table"])
 def test_lines_and_tables(capsys, shown):
     console.show(False, None, shown)

@@ -128,6 +128,7 @@ def test_a_wrong_data_set_is_refused(tmp_path, arrays, words):
     [
         ("a.npz", "text", "cannot be read as an archive"),
         ("a.jsonl", "[1", r"a\.jsonl, line 1 is not JSON"),
+        ("a.csv", 'text,label\none,1\n"two,1\nthree,0\n', "cannot be read as data .*unexpected end of data"),
         ("a.jsonl", '{"text": "one"}\n' + "[" * 100_000, r"a\.jsonl, line 2 holds JSON nested deeper than 64"),
         ("a.jsonl", '{"text": "one"}\n[["text", "two"]]', r"a\.jsonl, line 2: a JSON list, wanted an object"),
         ("a.jsonl", '{"text": "\\ud800"}', "half a character"),

@@ -35,6 +35,7 @@ FILES = {
     "words.txt": (text(CONLL), "holds tokens, tags, and no column of texts"),
     "halved.tsv": (text("sentence\tlabel\na b\n"), "line 2: 1 fields, the first has 2"),
     "binary.csv": (lambda path: path.write_bytes(bytes(range(256)) * 4), "cannot be read as a table"),
+    "open quote.csv": (text('text,label\na,0\n"b,1\nc,0\n'), "cannot be read as a table (unexpected end of data"),
     "empty.csv": (text(""), "holds no samples"),
     "header.tsv": (text("sentence\tlabel\n"), "holds no samples"),
     "empty.json": (text("[]"), "holds no samples"),
