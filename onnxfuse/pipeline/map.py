@@ -174,7 +174,7 @@ def _place(job: Job) -> Iterator[None]:
         lock = locks.take(out)
     except OSError as error:
         raise StorageError(
-            f"cannot write {out}: {error.strerror or first_line(error)}; choose another folder with --output"
+            f"cannot write {out}: {error.strerror or first_line(error)}; make room or choose another folder with --output"
         ) from error
     if lock is None:
         raise UsageError(f"{out} is in use by another run of onnxfuse; wait until it has ended")

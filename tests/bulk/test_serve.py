@@ -123,8 +123,8 @@ def test_what_map_does_not_run_is_not_packaged(made, cli, tmp_path, head):
     assert not (tmp_path / "served").exists()
 
 
-def asked(rows, wait=60.0):
-    """The answer of the application, which has some time to start."""
+def asked(rows, wait=180.0):
+    """The answer of the application, which has some time to start: half a minute alone, and other tests run beside it."""
     body = rows if isinstance(rows, bytes) else json.dumps({"rows": rows}).encode()
     request = urllib.request.Request("http://127.0.0.1:8000", body, {"content-type": "application/json"})
     until = time.monotonic() + wait
@@ -147,7 +147,7 @@ def test_the_line_that_package_prints_serves_it(encoder, cli, tmp_path):
     told = cli("package", encoder[1] / folders.MODEL, "--for", "ray-serve", "-o", tmp_path / "served", "--json")
     assert told.returncode == 0, told.stderr
     line = json.loads(told.stdout)["models"]["float"]["use"]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"}  # not the cluster of a test beside
     place = os.path.dirname(sys.executable)
     with (tmp_path / "log").open("wb") as log:
         served = subprocess.Popen(
