@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from onnxfuse.bulk.lines import TOO_LONG, begun, lines, records
 from onnxfuse.errors import MissingExtraError, UsageError, first_line
 from onnxfuse.io import door
 from onnxfuse.io.files import PICTURES
@@ -25,9 +25,6 @@ RECORD = "_onnxfuse.json"
 
 PATH = "path"
 """The column of images: where they lie."""
-
-LINE = 16 << 20
-"""Bytes of a line, or of a quoted field over several, that are read: what is longer is a row that cannot be."""
 
 Values = Mapping[str, Any]
 
@@ -57,29 +54,6 @@ class Format:
 # Lines -----------------------------------------------------------------------------------------------------------
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Where the next line begins, and this one with its end; None for one that is longer than ``LINE``."""
-    while line := file.readline(LINE + 1):
-        whole = len(line) <= LINE or line.endswith(b"\n")
-        while not line.endswith(b"\n") and (more := file.readline(LINE)):
-            line, whole = more, False
-        yield file.tell(), line if whole else None
-
-
-TOO_LONG = f"a line of more than {LINE >> 20} MiB"
-
-
-def _begun(path: Path, at: int) -> BinaryIO:
-    """A file from a place on, behind its byte order mark. Raises UsageError: that is UTF-16's."""
-    file = path.open("rb")
-    mark = file.read(3)
-    if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        file.close()
-        raise UsageError(f"{path} is in UTF-16; save it as UTF-8")
-    file.seek(3 if at == 0 and mark == b"\xef\xbb\xbf" else at)
-    return file
-
-
 def _text(line: bytes) -> tuple[str, str]:
     """A line's text, and why it is none."""
     try:
@@ -89,15 +63,15 @@ def _text(line: bytes) -> tuple[str, str]:
 
 
 def _texts(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
-    with _begun(path, at) as file:
-        for after, line in _lines(file):
+    with begun(path, at) as file:
+        for after, line in lines(file):
             text, wrong = _text(line) if line is not None else ("", TOO_LONG)
             yield after, {TEXT: text}, wrong
 
 
 def _objects(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
-    with _begun(path, at) as file:
-        for after, line in _lines(file):
+    with begun(path, at) as file:
+        for after, line in lines(file):
             if line is not None and not line.strip():
                 continue
             yield after, *_object(line)
@@ -125,38 +99,18 @@ def _keys(path: Path) -> tuple[str, ...]:
 
 
 def _table(delimiter: str, quoting: Any) -> Format:
-    def records(path: Path, at: int) -> Iterator[tuple[int, list[str], str]]:
-        """The fields of each record, and where the next begins. A record that cannot be split ends with its line.
-
-        Raises UsageError: a quote is never closed, which would make one field of all that follows.
-        """
-        with _begun(path, at) as file:
-            place = [at]
-            reader = csv.reader(_told(file, place), delimiter=delimiter, quoting=quoting, strict=True)
-            while True:
-                begin, before = place[0], reader.line_num
-                try:
-                    fields = _next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    if str(error) == UNCLOSED:
-                        raise UsageError(_unclosed(path, begin)) from error
-                    lines = reader.line_num - before
-                    over = f", over {lines} lines" if lines > 1 else ""
-                    yield place[0], [], f"cannot be split into columns ({error}{over})"
-                else:
-                    yield place[0], fields, ""
-
     def columns(path: Path) -> tuple[str, ...]:
-        names = next((tuple(fields) for _, fields, _ in records(path, 0) if fields), ())
+        found = records(path, 0, delimiter, quoting)
+        names, wrong = next(((tuple(fields), wrong) for _, fields, wrong in found if fields or wrong), ((), ""))
+        if wrong:
+            raise UsageError(f"{path}: its first line {wrong}; {LINE_ENDS if CARRIAGE in wrong else QUOTES}")
         if len(set(names)) < len(names):
             raise UsageError(f"{path} has two columns of one name; correct its first line")
         return names
 
     def rows(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
         names, headed = columns(path), at > 0
-        for after, fields, wrong in records(path, at):
+        for after, fields, wrong in records(path, at, delimiter, quoting):
             if not wrong and not fields:
                 continue
             if not headed:  # the line of names
@@ -171,39 +125,12 @@ def _table(delimiter: str, quoting: Any) -> Format:
     return Format(columns, rows)
 
 
-UNCLOSED = "unexpected end of data"
-"""In the words of Python's csv for a quote that is still open where the file ends."""
+QUOTES = "close the quote, or save the file as .tsv, where quotes are letters"
 
+LINE_ENDS = "end its lines with line feeds"
 
-def _unclosed(path: Path, begin: int) -> str:
-    with path.open("rb") as file:
-        line, left = 1, begin
-        while left and (some := file.read(min(left, LINE))):
-            line, left = line + some.count(b"\n"), left - len(some)
-    return (
-        f"{path}: a quote that opens in the record of line {line} is never closed, and takes in all that follows; close it, "
-        "or save the file as .tsv, where quotes are letters"
-    )
-
-
-_LIMIT = threading.Lock()
-"""Held while the limit of a field is ours: csv has one for all threads."""
-
-
-def _next(reader: Iterator[list[str]]) -> list[str]:
-    with _LIMIT:
-        before = csv.field_size_limit(LINE)
-        try:
-            return next(reader)
-        finally:
-            csv.field_size_limit(before)
-
-
-def _told(file: BinaryIO, place: list[int]) -> Iterator[str]:
-    """Lines as texts; ``place`` receives where each ends. A byte that is no UTF-8 is half a character."""
-    for after, line in _lines(file):
-        place[0] = after
-        yield "" if line is None else line.decode(errors="surrogateescape")
+CARRIAGE = "new-line character"
+"""What Python's csv says of a carriage return that ends no line."""
 
 
 # Parquet ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ ENDING = 15.0
 """Seconds that the driver has to leave the cluster."""
 
 CONNECTING = 60.0
-"""Seconds that a cluster has to take a connection: a thousand nodes take some ten, and Ray itself waits on and on."""
+"""Seconds that a cluster has to take a connection: Ray itself waits on and on."""
 
 OWN = "local"
 """Ray's address of a cluster that it starts for its driver alone."""

@@ -1,13 +1,17 @@
 """Every kind of file gives the same rows, from any place on, and a row that cannot be read is one that says why."""
 
 import csv as csv_module
+import io
 import json
 import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from onnxfuse.bulk import lines
 from onnxfuse.bulk import rows as reading
 from onnxfuse.bulk.data import Place, open_data
 from onnxfuse.errors import UsageError
@@ -88,7 +92,7 @@ def test_a_row_that_cannot_be_read_says_why_and_the_next_is_read(tmp_path, endin
 
 
 def test_a_line_without_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "LINE", 1000)
+    monkeypatch.setattr(lines, "LINE", 1000)
     (tmp_path / "a.txt").write_text("a\n" + "x" * 5000 + "\nb\n" + "y" * 5000)
     found = [row for row, _ in open_data(str(tmp_path / "a.txt")).rows(Place(0, 0, 0), ())]
     assert [row.wrong[:22] for row in found] == ["", "a line of more than 16", "", "a line of more than 16"]
@@ -180,26 +184,97 @@ def test_another_encoding_of_the_whole_file_is_named(tmp_path, ending):
         list(data.rows(Place(0, 0, 0), data.columns))
 
 
+OPEN = "cannot be split into columns (a quote is never closed)"
+LETTERS = "cannot be split into columns (',' expected after '\"')"
+
+SPLIT = {
+    "a stray quote in the middle": ('a,0\n"hello" she said,1\nb,2\nc,3\n', ["a", LETTERS, "b", "c"]),
+    "two stray quotes some lines apart": ('a,0\n"open,1\nb,2\n\nc,3\n"open,4\nd,5\n', ["a", LETTERS, "b", "c", OPEN, "d"]),
+    "a stray quote that a proper one ends": ('"open,0\nb,1\n"c",2\nd,3\n', [LETTERS, "b", "c", "d"]),
+    "three quotes left open": ('"open,0\nx","y\nz","1\nlast,2\n', [OPEN, OPEN, OPEN, "last"]),
+    "one left open in the first row": ('"open,0\n' + "b,1\n" * 50, [OPEN, *50 * ["b"]]),
+    "one left open in the last row": ('a,0\nb,"open\n', ["a", OPEN]),
+    "one that is all of the last row, which has no end": ('a,0\n"', ["a", OPEN]),
+    "line breaks in quotes": ('"a\nb",0\n"c\r\n\n""d""",1\ne,"2\n"\n', ["a\nb", 'c\r\n\n"d"', "e"]),
+    "line breaks in quotes behind one left open": ('"open,0\na,"1\n2"\nb,3\n', [LETTERS, "a", "b"]),
+    "a carriage return": ("a\rb,0\nc,1\n", ["cannot be split into columns (new-line character seen in unquoted field", "c"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SPLIT)
 @pytest.mark.parametrize("before", [0, 3, 5000])
-def test_a_quote_that_is_never_closed_swallows_nothing(tmp_path, before):
-    """Python's csv would make one field of all that follows, and lose as many rows without a word."""
-    path = tmp_path / "a.csv"
-    path.write_text("text,n\n" + "".join(f"row {at},{at}\n" for at in range(before)) + '"open,1\n' + "after,2\n" * 50)
-    data, found = open_data(str(path)), []
-    wanted = rf"a\.csv: a quote that opens in the record of line {before + 2} is never closed.*\.tsv, where quotes are letters"
-    limit = csv_module.field_size_limit()
-    with pytest.raises(UsageError, match=wanted):
-        for row, _ in data.rows(Place(0, 0, 0), data.columns):
-            found.append(row)
+def test_a_record_that_cannot_be_split_costs_its_first_line_alone(tmp_path, before, case):
+    """Python's csv would take in the lines behind it, and lose good rows without a word."""
+    path, (content, wanted) = tmp_path / "a.csv", SPLIT[case]
+    path.write_bytes(("\ufefftext,n\n" + "".join(f"row {at},{at}\n" for at in range(before)) + content).encode())
+    data, limit = open_data(str(path)), csv_module.field_size_limit()
+    found = list(data.rows(Place(0, 0, 0), data.columns))
     assert csv_module.field_size_limit() == limit
-    assert len(found) == before and not any(row.wrong for row in found)
+    assert not any(row.wrong for row, _ in found[:before])
+    last = [row.wrong or row.values["text"] for row, _ in found[before:]]
+    assert [each[: len(said)] for each, said in zip(last, wanted, strict=True)] == wanted
+    for at, (_, place) in list(enumerate(found, 1))[-60:]:
+        assert list(data.rows(place, data.columns)) == found[at:]
 
 
-def test_letters_behind_a_quote_make_a_bad_row_that_tells_how_far_it_reaches(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('text,"n\na,1\n', f"(a quote is never closed); {reading.QUOTES}"),
+        ('\ntext,"n\na,"1\n', f"(',' expected after '\"'); {reading.QUOTES}"),
+        ("text,n\ra,1\rb,2\r", reading.LINE_ENDS),
+    ],
+)
+def test_a_line_of_names_that_cannot_be_split_is_refused(tmp_path, content, said):
     path = tmp_path / "a.csv"
-    path.write_text('text,n\n"hello" she said,0\n"open,1\nlost,2\n"closed",3\nright,4\n')
+    path.write_bytes(content.encode())
     data = open_data(str(path))
-    found = [row for row, _ in data.rows(Place(0, 0, 0), data.columns)]
-    assert "cannot be split into columns (',' expected after '\"')" in found[0].wrong
-    assert "over 3 lines" in found[1].wrong
-    assert found[2].values == {"text": "right", "n": "4"} and not found[2].wrong and len(found) == 3
+    for read in (lambda: data.columns, lambda: list(data.rows(Place(0, 0, 0), ()))):
+        with pytest.raises(UsageError) as caught:
+            read()
+        told = str(caught.value)
+        assert told.startswith(f"{path}: its first line cannot be split into columns (") and told.endswith(said)
+
+
+def slowly(content, limit):
+    """Rows as ``records`` reads them, each with a reader of its own and all that follows."""
+    text, place, found = content.decode(), 0, []
+    while place < len(text):
+        rest = io.StringIO(text[place:], newline="\n").readlines()
+        reader = csv_module.reader(iter(rest), strict=True)
+        try:
+            fields = next(reader)
+            size = sum(map(len, rest[: reader.line_num]))
+            split = reader.line_num == 1 or size <= limit
+        except csv_module.Error:
+            split = False
+        place += size if split else len(rest[0])
+        found.append((place, fields if split else []))
+    return found
+
+
+STRAY = ['"', '""', 'x","y', 'x"', '"z"', ',"w', "a,b", "c\rd", ""]
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(STRAY), max_size=20), st.integers(6, 30))
+def test_lines_that_are_skipped_change_no_row(tmp_path_factory, some, limit):
+    content = "\n".join(some).encode()
+    path = tmp_path_factory.getbasetemp() / "skipped.csv"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "LINE", limit)
+        found = list(lines.records(path, 0, ",", csv_module.QUOTE_MINIMAL))
+    assert [(after, fields) for after, fields, _ in found] == slowly(content, limit)
+
+
+@pytest.mark.parametrize("limit", [5000, 1 << 20])
+def test_any_number_of_stray_quotes_is_read_in_one_go(tmp_path, monkeypatch, limit):
+    path, count, read = tmp_path / "a.csv", 3000, []
+    path.write_text("text,n\n" + 'Rows whose outer quotes are lost","1\nx\ry\n' * count)
+    whole = lines.lines
+    monkeypatch.setattr(lines, "lines", lambda file: (read.append(1) or each for each in whole(file)))
+    monkeypatch.setattr(lines, "LINE", limit)
+    found = list(open_data(str(path)).rows(Place(0, 0, 0), ()))
+    assert len(found) == 2 * count and all("a quote is " in row.wrong for row, _ in found[::2])
+    assert len(read) < 8 * count
