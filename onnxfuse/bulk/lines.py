@@ -85,7 +85,7 @@ class _Told:
         return self
 
     def __next__(self) -> str:
-        """Raises csv.Error: a quote is not closed, or only far behind."""
+        """Raises csv.Error: a line is too long, or a quote is not closed, or only far behind."""
         is_open = self.first > self.begin
         if is_open and self.after < self.known:
             self.after, self.skipped = self.file.seek(self.known), True
@@ -99,7 +99,9 @@ class _Told:
             self.first = self.after
         elif self.after - self.begin > LINE:
             raise csv.Error(f"a quote is not closed within {LINE >> 20} MiB")
-        return "" if line is None else line.decode(errors="surrogateescape")
+        if line is None:
+            raise csv.Error(TOO_LONG)
+        return line.decode(errors="surrogateescape")
 
 
 _LIMIT = threading.Lock()

@@ -278,3 +278,15 @@ def test_any_number_of_stray_quotes_is_read_in_one_go(tmp_path, monkeypatch, lim
     found = list(open_data(str(path)).rows(Place(0, 0, 0), ()))
     assert len(found) == 2 * count and all("a quote is " in row.wrong for row, _ in found[::2])
     assert len(read) < 8 * count
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.txt"])
+def test_a_line_that_is_too_long_is_a_bad_row(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(lines, "LINE", 50)
+    path = tmp_path / name
+    row = '{"text": "%s"}' if name.endswith("l") else "%s"
+    head = [] if name.endswith(("l", "txt")) else ["text"]
+    path.write_text("\n".join([*head, row % "one", row % ("x" * 99), row % "two"]) + "\n")
+    read = list(reading.FORMATS[path.suffix].rows(path, 0, ["text"]))
+    assert [values.get("text") for _, values, wrong in read if not wrong] == ["one", "two"]
+    assert ["a line of more than" in wrong for _, _, wrong in read] == [False, True, False]
