@@ -12,7 +12,7 @@ QUIET := --quiet --disable-pip-version-check --no-compile
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo newcomer test test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 accuracy dropin faults frameworks scale half attack clean
+.PHONY: demo newcomer native library test test-native test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 accuracy dropin faults frameworks scale half attack clean
 
 # With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
@@ -71,7 +71,22 @@ demo: $(VENV)/.installed
 newcomer:
 	$(PYTHON) scripts/newcomer.py
 
-test: $(VENV)/.installed
+# The library of our own kernels, with the machine's compiler; where there is none, all else works without it.
+library:
+	@if command -v $(CXX) > /dev/null; then $(MAKE) --no-print-directory --silent -C native all; \
+	else echo 'our own kernels are not built: there is no C++17 compiler $(CXX); install g++, or name one with CXX=...'; fi
+
+# The library, and a wheel for machines of this platform that holds it, in dist/.
+native: $(VENV)/.installed library
+	$(BIN)/pip wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir dist . \
+		--config-settings=--build-option=--plat-name=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_platform())')
+
+# The kernels against plain C++ and by ONNX Runtime, plainly and under three sanitizers.
+test-native: $(VENV)/.installed library
+	$(MAKE) --no-print-directory --silent -C native test
+	$(BIN)/python -m pytest tests/native
+
+test: $(VENV)/.installed library
 	$(BIN)/python -m pytest -m 'not slow' -n 2
 
 test-tf: $(TF)/.installed
