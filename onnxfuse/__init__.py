@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from onnxfuse.errors import InterruptedWorkError as InterruptedWorkError
     from onnxfuse.errors import MissingExtraError as MissingExtraError
     from onnxfuse.errors import ModelError as ModelError
+    from onnxfuse.errors import NotBuiltError as NotBuiltError
     from onnxfuse.errors import NothingToQuantizeError as NothingToQuantizeError
     from onnxfuse.errors import OnnxfuseError as OnnxfuseError
     from onnxfuse.errors import ParityError as ParityError
@@ -91,6 +92,7 @@ _ERRORS = (
     "InterruptedWorkError",
     "MissingExtraError",
     "ModelError",
+    "NotBuiltError",
     "NothingToQuantizeError",
     "OnnxfuseError",
     "ParityError",

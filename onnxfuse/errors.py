@@ -91,6 +91,12 @@ class MissingExtraError(OnnxfuseError):
         super().__init__(f"{purpose} needs packages that are not installed; run: pip install 'onnxfuse[{extra}]'")
 
 
+class NotBuiltError(OnnxfuseError):
+    """A feature needs the library of our own kernels, which is built with a compiler."""
+
+    exit_code = 7
+
+
 class StorageError(OnnxfuseError):
     """Reading or writing a file failed (disk full, no permission); the old file is whole."""
 

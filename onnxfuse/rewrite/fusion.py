@@ -5,7 +5,7 @@ Both are data. Whoever counts, explains, measures or orders fusions reads it her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -117,3 +117,23 @@ def _require_rules(name: str, rules: object) -> None:
     """Raises UsageError for what is no tuple of rules, as where the comma of a tuple of one is forgotten."""
     if not isinstance(rules, tuple) or not all(isinstance(rule, Rule) for rule in rules):
         raise UsageError(f"{name} has a {type(rules).__name__} as its rules, wanted a tuple of Rule: (Rule(...),)")
+
+
+def ordered(fusions: Iterable[Fusion]) -> list[Fusion]:
+    """Fusions in the order given, but each behind those that it comes after.
+
+    Raises:
+        UsageError: one comes after itself, or after one that is not there.
+    """
+    waiting, placed = list(fusions), dict[str, Fusion]()
+    while waiting:
+        free = next((fusion for fusion in waiting if placed.keys() >= set(fusion.after)), None)
+        if free is None:
+            stuck = waiting[0]
+            missing = ", ".join(name for name in stuck.after if name not in placed)
+            raise UsageError(
+                f"fusion {stuck.name!r} comes after {missing}, which is not there or comes after it; correct ``after``"
+            )
+        placed[free.name] = free
+        waiting.remove(free)
+    return list(placed.values())

@@ -23,6 +23,7 @@ from onnxfuse.rewrite.attributes import attribute_proto
 from onnxfuse.rewrite.inference import IR_VERSION, opset_imports
 from onnxfuse.rewrite.proof_key import may_be_weight, region_key
 from onnxfuse.rewrite.rule import Op
+from onnxfuse.rewrite.shapes.native import tokens_between
 
 Compute = Callable[[onnx.ModelProto, Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 """The outputs of a model on named arrays, in order, without any rewrite of its own; ``runtime.sessions.compute`` is one.
@@ -191,6 +192,8 @@ class Prover:
             raise ValueError(f"{value.name} of fixed sizes {list(shape)} is more than a proof should take")
         dtype = info.dtype.numpy()
         implied = self._implied(info, shape)
+        if implied is None and (tokens := self._analysis.shape(tokens_between(value))) is not None:
+            implied = np.linspace(0, math.prod(self._size(dim) for dim in tokens[:-1]), math.prod(shape)).astype(np.int64)
         if implied is not None:
             return implied.astype(dtype)
         key = (at, shape, dtype)

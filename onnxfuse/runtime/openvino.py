@@ -22,6 +22,7 @@ import onnx_ir as ir
 from onnxfuse.errors import MissingExtraError, ModelError, first_line
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
+from onnxfuse.rewrite.shapes.native import DOMAIN
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.api import Feeds, Outputs, Runner, Runtime, Settings, require_inputs
 
@@ -112,7 +113,9 @@ def reason(error: RuntimeError) -> str:
     """The last of OpenVINO's lines that says something: the first ones are places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or [first_line(error)])[-1][-300:]
+    said = (telling or [first_line(error)])[-1][-300:]
+    own = "; it reads no functions that stand for our operators: fuse the export with --target openvino" if DOMAIN in said else ""
+    return f"{said}{own}"
 
 
 # Files of its own -------------------------------------------------------------------------------------------------

@@ -14,15 +14,18 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxfuse import plugins
+from onnxfuse import native, plugins
 from onnxfuse.errors import ModelError, UsageError, first_line
 from onnxfuse.io import folders
 from onnxfuse.io.atomic import shown
 from onnxfuse.io.files import require_file
+from onnxfuse.native.functions import completed
 from onnxfuse.rewrite.inference import Inferred
+from onnxfuse.rewrite.shapes.native import DOMAIN
 from onnxfuse.runtime import denormals
 from onnxfuse.runtime.api import Feeds, Outputs, Settings, require_inputs
 from onnxfuse.runtime.cores import default_threads
@@ -120,10 +123,15 @@ def _open(
     elif on is not None:
         providers = [*((name, dict(chosen)) for name, chosen in on.names.items()), "CPUExecutionProvider"]
     with refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
-        for library in plugins.libraries():
+        for library in libraries():
             with _naming(library):
                 options.register_custom_ops_library(str(library))
         return ort.InferenceSession(source, options, providers=providers)
+
+
+def libraries() -> list[Path]:
+    """The libraries that bring ONNX Runtime operators: ours where it is built, and those that others bring."""
+    return [*([native.LIBRARY] if native.is_built() else []), *plugins.libraries()]
 
 
 @contextlib.contextmanager
@@ -194,9 +202,21 @@ def compute(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.
     Raises:
         ModelError: ONNX Runtime cannot run it: its own words, and nothing else.
     """
+    given = dict(feeds)
+    if any(node.domain == DOMAIN for node in model.graph.node):  # whose weights must be constants
+        model, given = _holding(model, given), {}
     session = _open(model.SerializeToString(), ALONE, optimize=False)
     with refusals():
-        return [np.asarray(array) for array in session.run([value.name for value in model.graph.output], dict(feeds))]
+        return [np.asarray(array) for array in session.run([value.name for value in model.graph.output], given)]
+
+
+def _holding(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
+    """A copy of a model with our operators' functions, whose inputs are constants."""
+    held = onnx.ModelProto()
+    held.CopyFrom(model)
+    del held.graph.input[:]
+    held.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in feeds.items())
+    return completed(held)
 
 
 TYPES = {name.lower(): ir.DataType(kind) for name, kind in onnx.TensorProto.DataType.items() if kind}
@@ -206,7 +226,7 @@ TYPES = {name.lower(): ir.DataType(kind) for name, kind in onnx.TensorProto.Data
 def infer(model: onnx.ModelProto) -> list[Inferred]:
     """Type and sizes of each of a model's outputs, as ONNX Runtime infers them; unknown ones where it cannot open the model."""
     try:
-        session = _open(model.SerializeToString(), ALONE, optimize=False)
+        session = _open(completed(model).SerializeToString(), ALONE, optimize=False)
     except ModelError:
         return [(None, None)] * len(model.graph.output)
     return [(TYPES.get(value.type.removeprefix("tensor(").removesuffix(")")), _sizes(value)) for value in session.get_outputs()]

@@ -89,7 +89,14 @@ def test_metadata_of_others_is_refused(tmp_path, text):
         onnxfuse.load(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("target", targets.NAMES)
+def test_openvino_has_none_of_our_own_operators(bert_export, tmp_path):
+    source = bert_export / "export" / "model.onnx"
+    step = optimize(OptimizeConfig(source, tmp_path / "o.onnx", target="native", verify="off"))
+    with pytest.raises(ModelError, match=r"OpenVINO .* cannot open .*com\.onnxfuse.*fuse the export with --target openvino"):
+        open_runner(step.path, Settings("openvino", 1))
+
+
+@pytest.mark.parametrize("target", [name for name in targets.NAMES if not targets.find(name).is_own])
 def test_openvino_runs_what_every_target_writes(bert_export, tmp_path, target):
     source = bert_export / "export" / "model.onnx"
     step = optimize(OptimizeConfig(source, tmp_path / "o.onnx", target=target, verify="off"))
