@@ -12,8 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.fusions.dealing import STEP, Rows
+from onnxfuse.fusions.native import OPSET, attend
 from onnxfuse.fusions.padding_heads import Pick
 from onnxfuse.fusions.padding_region import Region
+from onnxfuse.native.bodies import SHUT
 from onnxfuse.rewrite import Analysis, Op
 from onnxfuse.rewrite.analysis import ONE
 from onnxfuse.rewrite.attributes import attribute
@@ -33,8 +35,13 @@ class Packing:
     """The indices between the layouts: [B,S] as given; [1,T] real tokens; [B,L] real tokens at the front of their rows; and
     [P,C], several short rows behind each other in one, for attention in which every token asks."""
 
-    def __init__(self, analysis: Analysis, region: Region, tokens: ir.Value, op: Op) -> None:
-        """The layouts of ``tokens``, [B,S,D]. Where the mask is given in other sizes, the graph does not run."""
+    def __init__(self, analysis: Analysis, region: Region, tokens: ir.Value, op: Op, *, bounded: bool = False) -> None:
+        """The layouts of ``tokens``, [B,S,D]. Where the mask is given in other sizes, the graph does not run.
+
+        Args:
+            bounded: whether attention is told where rows begin, which needs no layout; then no others fill T up.
+        """
+        self._bounded = bounded
         self.op = op
         self._analysis, self._mask, self._given_bias = analysis, region.mask, region.bias
         self._flat = op.constant([-1], "flat")
@@ -85,7 +92,7 @@ class Packing:
             blind = op.And(read, op.Not(self._real))
             some = op.ReduceMax(op.Cast(op.Reshape(blind, flat), to=ir.DataType.INT64), keepdims=1)  # [1]
             keep = op.Or(keep, op.Cast(some, to=ir.DataType.BOOL))
-        return self._filled_up(keep)
+        return keep if self._bounded else self._filled_up(keep)
 
     def _filled_up(self, keep: ir.Value) -> ir.Value:
         """With the first others, so that T is a multiple of ``STEP`` where there are enough: nobody reads or attends to them."""
@@ -149,6 +156,41 @@ class Packing:
         asking, asked = op.constant([1, 3], "asking"), op.constant([1, 2], "asked")
         same = op.Equal(op.Unsqueeze(shared.owner, asking), op.Unsqueeze(shared.owner, asked))  # [P,1,C,C]: tokens of one row
         return Layout(shared.index, shared.slots, self._only(same, op.Unsqueeze(bias, asked)))
+
+    @cached_property
+    def _bounds(self) -> ir.Value:
+        """Where rows begin in T, and its end, [B+1]."""
+        return self.op.Concat(self._first, self.op.Shape(self.kept, start=1, end=2), axis=0)
+
+    @cached_property
+    def _scores(self) -> ir.Value:
+        """What is added to the scores of real tokens, [T] of floats."""
+        if self._shut is not None:
+            return self._bias
+        return self.op.Where(self._bias, self.op.constant(0.0, "open"), self.op.constant(SHUT, "shut"))
+
+    def attend(self, node: ir.Node) -> bool:
+        """Put our own operator, which takes tokens as they stand, in an attention's place; whether that computes the same."""
+        q, k, v = node.inputs[:3]
+        assert q is not None
+        heads, kinds = node.attributes.get_int("q_num_heads", 0), {self._analysis[value].dtype for value in (q, k, v)}
+        plain = set(node.attributes) <= {"q_num_heads", "kv_num_heads", "scale"} and len(node.outputs) == 1
+        if (
+            self._analysis.opset < OPSET
+            or not plain
+            or not heads
+            or heads != node.attributes.get_int("kv_num_heads", 0)
+            or kinds != {ir.DataType.FLOAT}
+        ):
+            return False
+        scale = node.attributes.get_float("scale", 0.0)
+        made = attend(self.op, q, k, v, self._bounds, self._scores, heads, scale)
+        output = node.outputs[0]
+        made.name, output.name = output.name, f"{output.name}/padded"
+        ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+        return True
 
     def _only(self, condition: ir.Value, bias: ir.Value) -> ir.Value:
         """A bias that shuts out all that does not meet a condition. (ONNX Runtime has no Where of booleans.)"""

@@ -66,14 +66,16 @@ class RemovePadding:
     """Run on real tokens only (``unpad``).
 
     ``zeros``: whether outputs may show zeros at padded positions instead of what the model computes there.
+    ``bounds``: whether attention becomes our own operator, which is told where rows begin.
     """
 
     zeros: bool = False
+    bounds: bool = False
     name: str = NAME
 
     def apply(self, model: ir.Model, context: Context) -> PaddingResult:
         graph = model.graph
-        padding = unpad(model, context.analysis(model), zeros=self.zeros, context=context)
+        padding = unpad(model, context.analysis(model), zeros=self.zeros, bounds=self.bounds, context=context)
         if not padding.kept or model.graph is not graph:
             context.forget()  # what was known of values that moved is no longer so
         return PaddingResult(not padding.kept, padding)
@@ -84,11 +86,14 @@ def _is_packed(graph: ir.Graph) -> bool:
     return any(node.op_type == "NonZero" and (node.outputs[0].name or "").startswith(f"{NAME}{MARK}") for node in graph)
 
 
-def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: Context | None = None) -> Padding:
+def unpad(
+    model: ir.Model, analysis: Analysis, *, zeros: bool = False, bounds: bool = False, context: Context | None = None
+) -> Padding:
     """Remove padding in place, or leave the model untouched and say why.
 
     Args:
         zeros: whether outputs may show zeros at padded positions instead of what the model computes there.
+        bounds: whether attention becomes our own operator where it can.
         context: with proofs, the graph is run before and after, and put back as it was where that differs.
     """
     before = [Line.of(node) for node in model.graph]
@@ -101,10 +106,10 @@ def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: 
     shown = {at: value.name or "" for at, value in enumerate(model.graph.outputs) if value in region.shown}
     prover = None if context is None else context.prover(model)
     if context is None or prover is None:
-        _rewrite(model.graph, region, analysis)
+        _rewrite(model.graph, region, analysis, bounds=bounds)
     else:
         with context.trace.proving():
-            verdict = _proven(model, region, analysis, prover, shown)
+            verdict = _proven(model, region, analysis, prover, shown, bounds=bounds)
         context.trace.judge(NAME, "the whole graph", verdict)
         if verdict.proven is False:
             rows.undo(model.graph)
@@ -116,12 +121,14 @@ def unpad(model: ir.Model, analysis: Analysis, *, zeros: bool = False, context: 
     return Padding(zeros=tuple(shown.values()))
 
 
-def _proven(model: ir.Model, region: Region, analysis: Analysis, prover: Prover, shown: Collection[int]) -> Verdict:
+def _proven(
+    model: ir.Model, region: Region, analysis: Analysis, prover: Prover, shown: Collection[int], *, bounds: bool
+) -> Verdict:
     """Remove padding, and put the graph back where it is proven wrong."""
     observed = observe(model.graph, prover, region.mask.value, region.mask.token)
     model.graph.sort()  # cloning asks for it
     kept = model.graph.clone()
-    _rewrite(model.graph, region, analysis)
+    _rewrite(model.graph, region, analysis, bounds=bounds)
     if isinstance(observed, Verdict):
         return observed
     verdict = compare(model.graph, prover, observed, shown)
@@ -130,15 +137,17 @@ def _proven(model: ir.Model, region: Region, analysis: Analysis, prover: Prover,
     return verdict
 
 
-def _rewrite(graph: ir.Graph, region: Region, analysis: Analysis) -> None:
+def _rewrite(graph: ir.Graph, region: Region, analysis: Analysis, *, bounds: bool) -> None:
     node, at = region.entries[0]
     tokens = node.inputs[at]
     assert tokens is not None
-    packing = Packing(analysis, region, tokens, Op(graph, NAME))
+    packing = Packing(analysis, region, tokens, Op(graph, NAME), bounded=bounds)
     readers = {value: [(use.node, use.idx) for use in value.uses()] for value in region.values}
     for node, at in region.entries:
         node.replace_input_with(at, packing.rows(node.inputs[at], packing.kept))
     for node in region.attentions:
+        if bounds and packing.attend(node):
+            continue
         every = node.inputs[0] in region.values
         layout = packing.packed if every else packing.rows_only
         if layout.index is not None:

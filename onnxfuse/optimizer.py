@@ -13,9 +13,11 @@ import onnx_ir as ir
 
 from onnxfuse import catalog, targets
 from onnxfuse.errors import UsageError
+from onnxfuse.fusions.native_layers import BringFunctions, JoinLayers
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.fusions.unpad import Padding, PaddingResult, RemovePadding
 from onnxfuse.io.progress import Share, counted, untold
+from onnxfuse.native import functions
 from onnxfuse.normalize import (
     arithmetic,
     batch_merge,
@@ -37,25 +39,21 @@ from onnxfuse.normalize.opset import ConvertOpset
 from onnxfuse.normalize.structure import Inline, LiftConstants, NameApart, RemoveDropout, RemoveIdentities, RemoveUnused, Tidy
 from onnxfuse.rewrite import Fusion, Lowering, Rule, Trace
 from onnxfuse.rewrite.driver import Listener
-from onnxfuse.rewrite.fusion import FUSE, HOIST
+from onnxfuse.rewrite.fusion import FUSE, HOIST, ordered
 from onnxfuse.rewrite.passes import Context, Pass, Repeat, Rules, names, require_apart
 from onnxfuse.runtime.sessions import compute, infer
-from onnxfuse.targets import Target
+from onnxfuse.targets import NATIVE, Target
 
 RuleList = tuple[Rule, ...]
 
 LOWEST_OPSET = 17
 """LayerNormalization needs it; models below are raised to it."""
 
-CLEAN_UP: tuple[Pass, ...] = (
-    Inline(),
-    LiftConstants(),
-    RemoveDropout(),
-    RemoveIdentities(),
-    RemoveUnused(),
-    NameApart(),
-)
-"""What needs no pattern comes first: rules see one graph of plain nodes."""
+
+def clean_up(*, own: bool = False) -> tuple[Pass, ...]:
+    """What needs no pattern comes first: rules see one graph of plain nodes. ``own``: see ``Inline``."""
+    return (Inline(own), LiftConstants(), RemoveDropout(), RemoveIdentities(), RemoveUnused(), NameApart())
+
 
 NORMAL_RULES: tuple[Rule, ...] = (
     *shapes.RULES,
@@ -73,20 +71,21 @@ NORMAL_RULES: tuple[Rule, ...] = (
 """Rules of the normal form, in the order in which they are tried at a node."""
 
 CANONICAL = 0.6  # of the time of all passes
-NEEDED = frozenset({"inline", "name-apart", "convert-opset", "lowering", "tidy"})
+NEEDED = frozenset({"inline", "name-apart", "convert-opset", "lowering", "native-functions", "tidy"})
 """Passes that cannot be left out: the model would not be one that its target runs."""
 
 
-def normal_form(opset: int, rules: RuleList = NORMAL_RULES) -> tuple[Pass, ...]:
-    """Bring any exporter's graph to one form, so that a fusion needs one pattern."""
+def normal_form(opset: int, rules: RuleList = NORMAL_RULES, *, own: bool = False) -> tuple[Pass, ...]:
+    """Bring any exporter's graph to one form, so that a fusion needs one pattern. ``own``: see ``Inline``."""
+    clean = clean_up(own=own)
     return (
-        *CLEAN_UP,
+        *clean,
         ConvertOpset(opset),
         TakeContribApart(),
         Repeat(
             (  # some rules ask that a value be read once, which merging brings about
                 Repeat((FoldConstants(), Rules("normal-form", rules))),
-                InlineBranches((*CLEAN_UP, TakeContribApart())),  # whose conditions folding knows
+                InlineBranches((*clean, TakeContribApart())),  # whose conditions folding knows
                 MergeDuplicates(),
             )
         ),
@@ -98,17 +97,21 @@ def fusing(rules: RuleList) -> tuple[Pass, ...]:
     return (Rules("fusions", rules), MergeDuplicates())
 
 
-def finishing(before: RuleList, hoisting: RuleList, lowering: RuleList, normal: RuleList, *, zeros: bool) -> tuple[Pass, ...]:
+def finishing(
+    before: RuleList, hoisting: RuleList, lowering: RuleList, normal: RuleList, *, zeros: bool, bounds: bool = False
+) -> tuple[Pass, ...]:
     """From standard operators to what the target runs fastest. Padding goes while attention is one operator."""
     return (
         Rules("preparing", before),
         Repeat((Rules("hoisting", hoisting), MergeDuplicates())),  # merging lets the next rule fire
-        RemovePadding(zeros),
+        RemovePadding(zeros, bounds),
         MergeDuplicates(),
         Rules("normal-form", normal),  # what padding removal wrote
         MergeDuplicates(),
         Rules("lowering", lowering),
+        JoinLayers(),
         MergeDuplicates(),
+        BringFunctions(),
         Tidy(),
     )
 
@@ -237,7 +240,7 @@ def _fuse(model: ir.Model, target: Target, chosen: Selection, context: Context, 
     canonical(model, target, chosen, context, tell)
     counts = count(model)
     before, lowered = chosen.lowerings_at(model.opset_imports[""])
-    passes = finishing(before, chosen.hoisting, lowered, chosen.normal, zeros=zeros)
+    passes = finishing(before, chosen.hoisting, lowered, chosen.normal, zeros=zeros, bounds=target["attention"] == NATIVE)
     why = f"as target {target.name} has it" if target["padding"] == "kept" else "left out"
     results = [context.apply(each, model) for each in counted(passes, tell, begin=CANONICAL)]
     padding = next((result.padding for result in results if isinstance(result, PaddingResult)), Padding(why))
@@ -256,7 +259,8 @@ def canonical(model: ir.Model, target: Target, chosen: Selection, context: Conte
             f"the model has opset {source}, target {target.name!r} reads up to {target.highest}; "
             f"export it again with --opset {target.highest}"
         )
-    passes = (*normal_form(max(target.opset, LOWEST_OPSET), chosen.normal), *fusing(chosen.fusions))
+    own = target["attention"] == NATIVE
+    passes = (*normal_form(max(target.opset, LOWEST_OPSET), chosen.normal, own=own), *fusing(chosen.fusions))
     for each in counted(passes, tell, end=CANONICAL):
         context.apply(each, model)
 
@@ -266,6 +270,9 @@ def count(model: ir.Model) -> dict[str, int]:
 
     ``unfused``: operators that stand for nothing else in an encoder, and a runtime's own that could not be taken apart.
     """
+    if any(functions.is_ours(node) for node in model.graph):
+        model = model.clone()
+        functions.apart(model)
     known = [fusion for fusion in ordered(catalog.fusions().values()) if fusion.operator]
     counts = {fusion.name: sum(map(fusion.made, model.graph)) for fusion in known}
     left = sum(any(fusion.left(node) for fusion in known) for node in model.graph)
@@ -275,24 +282,7 @@ def count(model: ir.Model) -> dict[str, int]:
 
 def stands_for(node: ir.Node, known: Iterable[Fusion]) -> Fusion | None:
     """The fusion whose operator's work a runtime's own operator does, by its name: com.microsoft's BiasGelu is a Gelu."""
-    return next((fusion for fusion in known if node.domain and fusion.operator and fusion.operator in node.op_type), None)
-
-
-def ordered(fusions: Iterable[Fusion]) -> list[Fusion]:
-    """Fusions in the order given, but each behind those that it comes after.
-
-    Raises:
-        UsageError: one comes after itself, or after one that is not there.
-    """
-    waiting, placed = list(fusions), dict[str, Fusion]()
-    while waiting:
-        free = next((fusion for fusion in waiting if placed.keys() >= set(fusion.after)), None)
-        if free is None:
-            stuck = waiting[0]
-            missing = ", ".join(name for name in stuck.after if name not in placed)
-            raise UsageError(
-                f"fusion {stuck.name!r} comes after {missing}, which is not there or comes after it; correct ``after``"
-            )
-        placed[free.name] = free
-        waiting.remove(free)
-    return list(placed.values())
+    return next(
+        (fusion for fusion in known if node.domain and fusion.operator and fusion.operator in node.op_type),
+        None,
+    )

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.duplicates import merge_duplicates
-from onnxfuse.optimizer import CLEAN_UP, NORMAL_RULES, normal_form
+from onnxfuse.optimizer import NORMAL_RULES, clean_up, normal_form
 from onnxfuse.rewrite import Analysis, Rule, Trace, rewrite
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.sessions import compute, infer, open_session, run
@@ -102,7 +102,7 @@ def normalized(model: ir.Model, rules: Sequence[Rule] = NORMAL_RULES, opset: int
 def clean(model: ir.Model, *without: str) -> None:
     """What comes before everything else: functions inlined, constants lifted, and so on, less the passes named."""
     context = Context(compute, infer, without=frozenset(without))
-    for each in CLEAN_UP:
+    for each in clean_up():
         context.apply(each, model)
 
 

@@ -35,7 +35,7 @@ def test_rules_and_families_know_the_engine_alone():
         for line in path.read_text().splitlines():
             if line.startswith("from onnxfuse"):
                 assert line.split()[1].startswith(
-                    ("onnxfuse.rewrite", "onnxfuse.fusions", "onnxfuse.models", "onnxfuse.architecture")
+                    ("onnxfuse.rewrite", "onnxfuse.native", "onnxfuse.fusions", "onnxfuse.models", "onnxfuse.architecture")
                 )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxfuse.half.types import Places, infer_types, places
+from onnxfuse.native import functions
 
 LARGEST = float(np.finfo(np.float16).max)
 """65504: what is larger is infinite in float16."""
@@ -64,6 +65,8 @@ def to_float16(model: ir.Model, kept: Collection[str] = (), *, io: bool = False)
 def to_bfloat16(model: ir.Model) -> int:
     """Store a model's weights as bfloat16, in place, a cast behind each; nodes stay float32: ONNX Runtime has no others on CPUs.
 
+    Our own operators read them without a cast, and compute in bfloat16.
+
     Returns:
         How many weights there are.
     """
@@ -72,15 +75,22 @@ def to_bfloat16(model: ir.Model) -> int:
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < FEW or value.is_graph_output():
             continue
-        stored = _weight(value, ir.DataType.BFLOAT16)
-        cast = _cast(stored, ir.DataType.FLOAT, value.name or "")
         uses = list(value.uses())
+        own = [use for use in uses if functions.is_ours(use.node) and use.idx in functions.weights_of(use.node)]
+        if len(own) < sum(functions.is_ours(use.node) for use in uses):
+            continue  # what else they read is float32
+        stored = _weight(value, ir.DataType.BFLOAT16)
+        for use in own:
+            use.node.replace_input_with(use.idx, stored)
         del graph.initializers[value.name or ""]
-        graph.insert_before(graph[0], cast)
         graph.initializers.add(stored)
-        for node, at in uses:
-            node.replace_input_with(at, cast.outputs[0])
+        if rest := [use for use in uses if use not in own]:
+            cast = _cast(stored, ir.DataType.FLOAT, value.name or "")
+            graph.insert_before(graph[0], cast)
+            for use in rest:
+                use.node.replace_input_with(use.idx, cast.outputs[0])
         count += 1
+    functions.attend_in(model, ir.DataType.BFLOAT16)
     return count
 
 

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError, first_line
 from onnxfuse.io.names import name_apart
+from onnxfuse.native import functions
 from onnxfuse.operators import is_known
 from onnxfuse.rewrite.analysis import constant
 from onnxfuse.rewrite.passes import Context, Result
@@ -21,14 +22,19 @@ from onnxfuse.rewrite.passes import Context, Result
 class Inline:
     """Put the nodes of model-local functions where they are called.
 
+    ``own``: whether the target has our own operators. Then those stay that rules do not make anew: attention that is told where
+    rows begin, and what is not float32.
+
     Raises:
-        ModelError: a function cannot be inlined.
+        ModelError: a function cannot be inlined, or an operator of ours holds what only a target with these has.
     """
 
+    own: bool = False
     name: str = "inline"
 
     def apply(self, model: ir.Model, context: Context) -> Result:
         called = bool(model.functions)
+        _take_own_apart(model, keep=self.own)
         _inline(model)
         return Result(called)
 
@@ -94,6 +100,23 @@ class Tidy:
     def apply(self, model: ir.Model, context: Context) -> Result:
         tidy(model)
         return Result(True)
+
+
+def _take_own_apart(model: ir.Model, *, keep: bool) -> None:
+    other = next((node for node in model.graph if functions.is_ours(node) and _is_final(node, attention=False)), None)
+    if other is not None and not keep:
+        kind = functions.type_of(other).name.lower()
+        raise ModelError(
+            f"{other.op_type} at {other.outputs[0].name} holds {kind} weights, which target native alone takes; start from "
+            f"the float32 model that it was made of"
+        )
+    functions.apart(model, keep=_is_final if keep else lambda node: False)
+
+
+def _is_final(node: ir.Node, *, attention: bool = True) -> bool:
+    """Whether no rule makes an operator of ours anew: its weights are not float32, or (``attention``) it is told where rows
+    begin."""
+    return functions.type_of(node) != ir.DataType.FLOAT or (attention and node.op_type == "Attention" and bool(node.inputs[3:]))
 
 
 def _inline(model: ir.Model) -> None:

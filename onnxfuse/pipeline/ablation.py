@@ -21,10 +21,10 @@ from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark
 from onnxfuse.measure.benchmark import Ratio, Timing
-from onnxfuse.optimizer import NORMAL_RULES, fuse, left_out, lowerings, ordered
+from onnxfuse.optimizer import NORMAL_RULES, fuse, left_out, lowerings
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.rewrite import Alone, Fusion, Lowering
-from onnxfuse.rewrite.fusion import BY_RULE, FUSE, HOIST
+from onnxfuse.rewrite.fusion import BY_RULE, FUSE, HOIST, ordered
 from onnxfuse.runtime import Feeds, Settings, open_runner
 from onnxfuse.targets import Target
 from onnxfuse.verify import parity, verdict

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxfuse import catalog
-from onnxfuse.optimizer import ordered, stands_for
+from onnxfuse.optimizer import stands_for
 from onnxfuse.rewrite import Fusion
+from onnxfuse.rewrite.fusion import ordered
 
 NORM, ATTENTION = "layer_norm", "attention"
 """The fusions of what may stand before a layer's attention and belong to it, and of attention."""

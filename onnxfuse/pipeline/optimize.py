@@ -39,8 +39,7 @@ VERIFY = ("off", "final", "each")
 FLOAT = "fp32"
 
 KINDS = {FLOAT: "reassociate", **KIND, "int8": "int8"}
-"""The row of ``TOLERANCES`` that a rewrite is held to, by what a model is stored in. (A rounding step before int8 is a whole code
-behind it.)"""
+"""The row of ``TOLERANCES`` of a rewrite, by what a model is stored in. (A rounding step before int8 is a code behind it.)"""
 
 STEPS = {name: f"optimize-{precision}" for precision, name in PRECISIONS.items()}
 """What the record calls the step that makes a file, where it lies beside the one of ``optimize``."""
@@ -143,7 +142,7 @@ def _optimize(plan: OptimizeConfig, target: Target, progress: Progress, source: 
     source.inputs.require_asked(plan.batch or 0, plan.length or 0)
     model, half, precision = source.model.clone(), None, plan.precision or _kept(source.model) or target["precision"]
     slow = slow_matmuls(model)
-    _require_halvable(plan, precision, source)
+    _require_halvable(plan, precision, source, target)
     family = catalog.model_type(model, source.config, plan.model_type)
     unknown = _unknown(source.config, plan, progress)
     catalog.architecture(family).name_inputs(model, plan.sizes)
@@ -192,8 +191,9 @@ def _kept(model: ir.Model) -> str:
     return "bf16" if stored_in(model) == "bf16" else ""
 
 
-def _require_halvable(plan: OptimizeConfig, precision: str, source: Opened) -> None:
+def _require_halvable(plan: OptimizeConfig, precision: str, source: Opened, target: Target) -> None:
     """Raises UsageError, ModelError: the model cannot be brought to what was asked for, or ``--half-io`` means nothing."""
+    target.require_precision(precision)
     if precision in PRECISIONS:
         require_halvable(source.model, precision, source)
     if plan.half_io and precision != "fp16":

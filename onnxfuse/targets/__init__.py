@@ -43,6 +43,9 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
 }
 """What a target chooses beside lowerings; the first is what it has when its file does not say."""
 
+NATIVE = "native"
+"""The variant of a thing that is an operator of our own library."""
+
 FILE = "target.json"
 """The file that makes a folder a target."""
 
@@ -60,7 +63,7 @@ def choices() -> dict[str, tuple[str, ...]]:
     return {thing: tuple(variants) for thing, variants in lowerings().items()} | dict(SWITCHES)
 
 
-def _unsaid() -> dict[str, str]:
+def plain() -> dict[str, str]:
     """The variant of each thing for a target whose file does not say: the normal form, which no rules lead to.
 
     Raises:
@@ -105,6 +108,18 @@ class Target:
     def choosing(self, **variants: str) -> Target:
         """The target with other variants of some things."""
         return replace(self, chosen={**self.chosen, **variants})
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it has linear layers or attention as operators of our own library."""
+        return NATIVE in self.chosen.values()
+
+    def require_precision(self, precision: str) -> None:
+        """Raises UsageError: our own operators do not compute in it."""
+        if precision == "fp16" and self.is_own:
+            raise UsageError(
+                f"--precision fp16: target {self.name} computes in fp32, bf16 and int8; choose bf16, or another target"
+            )
 
     @property
     def libraries(self) -> list[str]:
@@ -202,7 +217,7 @@ def read(path: Path) -> Target:
             raise ValueError(f"it chooses {unknown[0]!r}; what can be chosen is {', '.join(known)}")
         if lacking := [name for name in NEEDED if name not in content]:
             raise ValueError(f"it does not say {', '.join(lacking)}")
-        chosen = _unsaid() | {thing: variant for thing, variant in content.items() if thing in known}
+        chosen = plain() | {thing: variant for thing, variant in content.items() if thing in known}
         target = Target(**rest | {"chosen": chosen, "session": Settings(**content.get("session", {}))})
     except (ValueError, TypeError, UsageError) as error:
         raise UsageError(

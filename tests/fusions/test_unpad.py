@@ -860,8 +860,8 @@ def test_what_is_proven_wrong_is_put_back(zeros, monkeypatch):
 
     right = module._rewrite
 
-    def wrong(graph, *others):
-        right(graph, *others)
+    def wrong(graph, *others, **options):
+        right(graph, *others, **options)
         norm = next(node for node in graph if node.op_type == "LayerNormalization")
         norm.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1.0)
 

@@ -19,12 +19,13 @@ from onnxfuse.config import OptimizeConfig, TuneConfig
 from onnxfuse.errors import ModelError, ParityError, UsageError
 from onnxfuse.half import search
 from onnxfuse.io import folders, onnx_file
+from onnxfuse.native.functions import is_ours, type_of
 from onnxfuse.pipeline.alternatives import FORM, chosen_with
 from onnxfuse.pipeline.check import check
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.tune_measure import Measuring
 from onnxfuse.runtime import Settings, open_runner
-from onnxfuse.targets import NAMES
+from onnxfuse.targets import NAMES, find
 from onnxfuse.verify import parity
 from onnxfuse.verify.expected import expect
 from onnxfuse.verify.grid import grid
@@ -57,11 +58,27 @@ def test_every_family_in_float16(family, exports, tmp_path):  # noqa: F811
     assert sides[0] == sides[1]
 
 
-@pytest.mark.parametrize("target", sorted(NAMES))
+@pytest.mark.parametrize("target", sorted(name for name in NAMES if not find(name).is_own))
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_every_target(family, target, exports, tmp_path):  # noqa: F811
     half = made(exports(family).path, tmp_path, "fp16", target)
     assert half.parity.passed and not half.half.kept and half.half.count > 30
+
+
+def test_our_own_operators_have_no_float16(exports, tmp_path):  # noqa: F811
+    with pytest.raises(UsageError, match="target native computes in fp32, bf16 and int8; choose bf16, or another target"):
+        made(exports("bert").path, tmp_path, "fp16", "native")
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+@pytest.mark.parametrize("family", ["bert", "vit"])
+def test_our_own_operators_in_bfloat16(family, exports, tmp_path):  # noqa: F811
+    """They read weights without a cast; attention multiplies in bfloat16, too."""
+    step = made(exports(family).path, tmp_path, "bf16", "native")
+    own = [node for node in step.model.model.graph if is_ours(node)]
+    assert {type_of(node) for node in own if node.op_type == "Encoder"} == {ir.DataType.BFLOAT16}
+    assert {node.attributes.get_string("precision") for node in own if "precision" in node.attributes} == {"bfloat16"}
+    assert step.parity.passed
 
 
 @pytest.mark.parametrize("runtime", ["ort", "openvino"])

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxfuse.normalize.branches import InlineBranches, inline_branches
-from onnxfuse.optimizer import CLEAN_UP, fuse
+from onnxfuse.optimizer import clean_up, fuse
 from onnxfuse.rewrite.passes import Context
 from onnxfuse.runtime.sessions import compute, infer
 from onnxfuse.targets import find
@@ -46,7 +46,7 @@ def decide(text: str, choice: bool) -> ir.Model:
 def test_the_branch_that_runs_takes_its_place(name, choice):
     before, after = decide(BRANCHES[name], choice), decide(BRANCHES[name], choice)
     context = Context(compute, infer)
-    for each in (*CLEAN_UP, InlineBranches(CLEAN_UP)):
+    for each in (*clean_up(), InlineBranches(clean_up())):
         context.apply(each, after)
     assert "If" not in every_op(after)
     assert "Constant" not in ops(after)
@@ -142,7 +142,7 @@ def test_several_outputs_of_which_two_are_the_same():
 
 def test_what_the_other_branch_alone_reads_goes():
     model = parse(branches("u = Exp(x)", "v = Neg(q)", "q = Abs(x)", constants=TRUE).replace("If (c)", "If (yes)"), opset=17)
-    Context(compute, infer).apply(InlineBranches(CLEAN_UP), model)
+    Context(compute, infer).apply(InlineBranches(clean_up()), model)
     assert ops(model) == ["Exp"]
 
 

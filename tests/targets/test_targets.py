@@ -12,6 +12,7 @@ from onnxfuse import catalog, targets
 from onnxfuse.errors import UsageError
 from onnxfuse.io import onnx_file
 from onnxfuse.optimizer import fuse
+from onnxfuse.rewrite.shapes.native import DOMAIN
 from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.targets import NAMES
 from tests.layer import FULL, Case, close
@@ -76,7 +77,7 @@ def test_a_wrong_file_is_refused(tmp_path, changes, words):
 
 def test_no_such_target(tmp_path):
     with pytest.raises(
-        UsageError, match="no target named 'gpu'; choose one of cpu, cuda, openvino, ort-contrib, standard, or a file"
+        UsageError, match="no target named 'gpu'; choose one of cpu, cuda, native, openvino, ort-contrib, standard, or a file"
     ):
         targets.find("gpu")
     for content in ("{", "[]", "null", "[" * 100_000, '"cpu"'):
@@ -100,6 +101,7 @@ def test_the_file_of_a_targets_folder_lies_in_it(tmp_path):
 
 FOUND = {
     ("attention", "Attention"): "Attention",
+    ("attention", "native"): "com.onnxfuse.Attention",
     ("attention", "decomposed"): "Softmax",
     ("attention", "MultiHeadAttention"): "MultiHeadAttention",
     ("gelu", "Gelu"): "Gelu",
@@ -129,13 +131,14 @@ def test_every_choice_reaches_the_graph(bert_export, thing, option):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_goes_whatever_attention_is_spelt_as(bert_export, name):
-    """And attention's places with it: [P,C], not [B,S]."""
+    """And attention's places with it: [P,C], not [B,S]; our own attention needs none."""
     target = targets.find(name)
     counts = _operators(bert_export, target)
-    assert counts["NonZero"] == counts["ArgMin"] == (target["padding"] == "removed")
+    assert counts["NonZero"] == (target["padding"] == "removed")
+    assert counts["ArgMin"] == (target["padding"] == "removed" and not target.is_own)
     assert counts[FOUND["attention", target["attention"]]] > 0
     counts = _operators(bert_export, target.choosing(padding="removed"))
-    assert counts["NonZero"] == counts["ArgMin"] == 1
+    assert (counts["NonZero"], counts["ArgMin"]) == (1, not target.is_own)
 
 
 NORM = "h = LayerNormalization<axis = -1, epsilon = 0.00001>(r, g1, n1)"
@@ -153,8 +156,8 @@ def test_nothing_is_written_that_the_opset_of_the_model_lacks(opset, attention, 
     before, after = case.build(), case.build()
     assert fuse(after, target).counts | {"unfused": 0} == FULL | {"unfused": 0}
     onnx.checker.check_model(ir.to_proto(after), full_check=True)
-    found = Counter(node.op_type for node in after.graph)
-    assert found[FOUND["attention", attention if attention != "Attention" or opset == 23 else "decomposed"]] == 1
+    found = Counter(f"{node.domain}." * (node.domain == DOMAIN) + node.op_type for node in after.graph)
+    assert found[FOUND["attention", attention if attention not in ("Attention", "native") or opset == 23 else "decomposed"]] == 1
     assert found[FOUND["gelu", gelu if gelu != "Gelu" or opset >= 20 else "elementwise"]] == 1
     wanted, got = (run(open_session(ir.to_proto(model).SerializeToString()), case.feeds(before)) for model in (before, after))
     assert close(wanted["y"], got["y"], case.tolerance)
@@ -164,7 +167,7 @@ def _operators(bert_export, target):
     model = onnx_file.load(bert_export / "export" / "model.onnx")
     catalog.architecture("bert").name_inputs(model)
     fuse(model, target)
-    return Counter(node.op_type for node in model.graph)
+    return Counter(f"{node.domain}." * (node.domain == DOMAIN) + node.op_type for node in model.graph)
 
 
 def test_a_target_lacks_what_it_needs(tmp_path):
