@@ -17,7 +17,7 @@ BATCH_SIZE, NUM_CHOICES, SEQUENCE_LENGTH = "batch_size", "num_choices", "sequenc
 RANGES = ("minmax", "entropy", "percentile")
 FORMATS = ("auto", "qoperator", "qdq", "qdq-source")
 ROUNDINGS = ("gptq", "nearest")
-
+ATTENTIONS = ("fp32", "bf16")
 
 WORDS: dict[type, str] = {
     bool: "True or False",
@@ -105,6 +105,7 @@ class Scheme(Config):
         rounding: of weights, one of ROUNDINGS; without calibration they are rounded to nearest.
         ranges: how static scales are read off calibration, one of RANGES.
         format: of a static model, one of FORMATS; "auto" measures both.
+        attention: what its two products are computed in, one of ATTENTIONS; bf16 is a choice of target ``native``.
 
     Raises:
         UsageError: something else.
@@ -117,17 +118,18 @@ class Scheme(Config):
     rounding: str = "gptq"
     ranges: str = "minmax"
     format: str = "auto"
+    attention: str = "fp32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("rounding", ROUNDINGS), ("ranges", RANGES), ("format", FORMATS)):
+        listed = ("rounding", ROUNDINGS), ("ranges", RANGES), ("format", FORMATS), ("attention", ATTENTIONS)
+        for name, known in listed:
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
         if not self.static and (self.format != "auto" or self.ranges != "minmax"):
             name, value = ("format", self.format) if self.format != "auto" else ("ranges", self.ranges)
             raise UsageError(f"--{name} {value} is a choice of static int8; add --static, or leave it out")
-        wrong = self.smooth not in ("auto", "off") if isinstance(self.smooth, str) else not 0 <= self.smooth <= 1
-        if wrong:
+        if self.smooth not in ("auto", "off") if isinstance(self.smooth, str) else not 0 <= self.smooth <= 1:
             raise UsageError(f"--smooth {self.smooth}: wanted auto, off, or a number from 0 to 1")
 
 

@@ -151,6 +151,7 @@ class QuantizeOptions(TypedDict, total=False):
     rounding: str
     ranges: str
     format: str
+    attention: str
     max_drop: float | None
     min_cosine: float | None
     min_agreement: float | None

@@ -174,6 +174,7 @@ def quantize(
     format: options.QuantFormat = "auto",
     smooth: options.Smooth = "auto",
     rounding: options.Rounding = "gptq",
+    attention: options.Attention = "fp32",
     max_drop: options.MaxDrop = None,
     min_cosine: options.MinCosine = None,
     min_agreement: options.MinAgreement = None,
@@ -193,7 +194,7 @@ def quantize(
     source = folders.source_file(model, folders.OPTIMIZED, folders.MODEL)
     out = folders.output_file(source, output, folders.QUANTIZED)
     alpha = smooth if smooth in ("auto", "off") else options.share(smooth, "--smooth", "auto, off, or a number from 0 to 1")
-    scheme = Scheme(static, not keep_embeddings, reduce_range, alpha, rounding, ranges, format)
+    scheme = Scheme(static, not keep_embeddings, reduce_range, alpha, rounding, ranges, format, attention)
     thresholds = Thresholds(
         None if max_drop is None else options.share(max_drop, "--max-drop"),
         min_cosine,

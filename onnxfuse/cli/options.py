@@ -123,6 +123,7 @@ QuantFormat = Annotated[
 ]
 Smooth = Annotated[str, Option(help="Move outliers into weights: auto, off, or SmoothQuant's alpha.")]
 Rounding = Annotated[str, Option(help="Of weights: gptq, or nearest.")]
+Attention = Annotated[str, Option(help="Of target native: fp32, or bf16, which computes attention's products in bfloat16.")]
 MaxDrop = Annotated[str | None, Option(help="Accuracy that may be lost on --data, such as 0.5%.")]
 MinCosine = Annotated[float | None, Option(help="Mean cosine with float that must be kept.")]
 MinAgreement = Annotated[str | None, Option(help="Share of answers that must stay, as 99%.")]

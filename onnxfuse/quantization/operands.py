@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxfuse.operators import newest_schema
+from onnxfuse.rewrite.shapes.native import DOMAIN
 
 NARROW = {"tensor(int8)", "tensor(uint8)"}
 WIDE = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)", "tensor(int64)"}
@@ -63,8 +64,9 @@ def _types(domain: str, operator: str) -> _Types:
 
 
 def is_integer(node: ir.Node) -> bool:
-    """Whether only int8 models have such an operator."""
-    return _types(node.domain, node.op_type).integer
+    """Whether only int8 models have such an operator, or an operator of ours with such a weight."""
+    own = node.domain == DOMAIN and any(value is not None and value.dtype == ir.DataType.INT8 for value in node.inputs)
+    return own or _types(node.domain, node.op_type).integer
 
 
 def operands(node: ir.Node) -> tuple[Operand, ...]:

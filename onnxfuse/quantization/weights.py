@@ -28,6 +28,11 @@ PAIR = 128
 DAMPING = 0.01
 """Added to the Hessian's diagonal, as a part of its mean: GPTQ's own choice."""
 
+EVENED = 0.7
+"""The power of a row's root mean square that its own scale is. On all-MiniLM-L6-v2, 800 sentences, rounded to nearest, mean
+cosine with float32: 0 0.99949, 0.3 0.99962, 0.5 0.99967, 0.7 0.99968, 1 0.99959: weights that are
+even make activations uneven."""
+
 PANEL, BLOCK = 256, 32
 """Channels rounded between two updates of all the rest, and of the rest of the panel: what is lost within a block is taken over
 one channel at a time, which is slow, and each update of all the rest reads the whole matrix."""
@@ -35,36 +40,57 @@ one channel at a time, which is slow, and each update of all the rest reads the 
 
 @dataclass(frozen=True, eq=False)
 class Int8Weight:
-    """``values`` [K, N] int8 and ``scale`` [N] float32: W is about values * scale."""
+    """``values`` [K, N] int8 and ``scale`` [N] float32: W is about values * scale, times ``rows`` [K, 1] where there are."""
 
     values: np.ndarray
     scale: np.ndarray
+    rows: np.ndarray | None = None
 
 
-def nearest(weight: np.ndarray, name: str, *, reduce_range: bool = False) -> Int8Weight:
+def row_scale(weight: np.ndarray) -> np.ndarray:
+    """A scale for each row of a matrix [K, N], 1 in the mean, where x is multiplied with it before it is rounded: [K]."""
+    size = np.sqrt(np.square(weight, dtype=np.float64).mean(axis=1)) ** EVENED
+    return np.where(size > 0, size / max(float(size.mean()), np.finfo(np.float32).tiny), 1).astype(np.float32)
+
+
+def nearest(weight: np.ndarray, name: str, *, reduce_range: bool = False, rows: np.ndarray | None = None) -> Int8Weight:
     """Round a matrix [K, N], each weight by itself.
 
     Args:
         reduce_range: keep neighbouring weights from clipping.
+        rows: of each row the scale [K] that it has beside those of the columns.
 
     Raises:
         ModelError: the weight ``name`` holds NaN or infinity.
     """
+    weight = weight if rows is None else weight / rows[:, None]
     scale = _scale(weight, name, reduce_range)
-    return Int8Weight(np.rint(weight / scale).astype(np.int8), scale)
+    return Int8Weight(np.rint(weight / scale).astype(np.int8), scale, rows)
 
 
-def gptq(weight: np.ndarray, hessian: np.ndarray, noise: float, name: str, *, reduce_range: bool = False) -> Int8Weight:
+def gptq(
+    weight: np.ndarray,
+    hessian: np.ndarray,
+    noise: float,
+    name: str,
+    *,
+    reduce_range: bool = False,
+    rows: np.ndarray | None = None,
+) -> Int8Weight:
     """Round a matrix [K, N] so that x @ W changes least.
 
     Args:
         hessian: of the output's squared error, up to a factor: the mean of x_i * x_j over real inputs [K, K].
         noise: the mean square of what rounding x adds to each channel.
         reduce_range: keep neighbouring weights from clipping.
+        rows: as of ``nearest``.
 
     Raises:
         ModelError: see ``nearest``.
     """
+    if rows is not None:  # the same product of another x
+        weight, hessian = weight / rows[:, None], hessian * rows[:, None] * rows
+        noise *= float(np.square(rows).mean())
     scale = _scale(weight, name, reduce_range)
     order = np.argsort(-np.diag(hessian), kind="stable")  # the loudest first, while many are left that make up for it
     place = np.argsort(order)
@@ -83,7 +109,7 @@ def gptq(weight: np.ndarray, hessian: np.ndarray, noise: float, name: str, *, re
                 left[row + 1 : stop] -= factor[row, row + 1 : stop, None] * errors[row]
             left[stop:end] -= factor[start:stop, stop:end].T @ errors[start:stop]
         left[end:] -= factor[panel:end, end:].T @ errors[panel:end]
-    return Int8Weight(values[place].astype(np.int8), scale)
+    return Int8Weight(values[place].astype(np.int8), scale, rows)
 
 
 def _inverse_factor(hessian: np.ndarray, noise: float) -> np.ndarray:
