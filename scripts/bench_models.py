@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from bench_workloads import FIRST, MINILM, TASKS, TS, TUNED, TUNED_BF16, TUNED_FP32, peers
+from bench_workloads import FIRST, MINILM, NATIVE, NATIVE_BF16, NATIVE_FP32, TASKS, TS, TUNED, TUNED_BF16, TUNED_FP32, peers
 from demo import minilm
 from rich.console import Console
 
@@ -39,23 +39,30 @@ TRIED = 5
 @dataclass(frozen=True)
 class Form:
     """One of ours: a file, made for a runtime's target and opened in that runtime; ``scheme`` None is float, ``unpad`` as of
-    ``OptimizeConfig``, and ``separate`` projections of queries, keys and values are not merged."""
+    ``OptimizeConfig``, ``separate`` projections of queries, keys and values are not merged, and ``native`` operators are our own,
+    of ``precision`` where that is not the target's."""
 
     name: str
     runtime: str = "ort"
     scheme: Scheme | None = None
     unpad: bool | None = None
     separate: bool = False
+    native: bool = False
+    precision: str | None = None
 
     @property
     def target(self) -> Target:
+        if self.native:
+            return targets.find(targets.NATIVE)
         known = targets.find(runtimes()[self.runtime].target)
         return known.choosing(qkv="separate") if self.separate else known
 
     @property
     def file(self) -> str:
         """Where it lies: forms of one file differ in the runtime alone."""
-        kind = "float" if self.scheme is None else f"{'static' if self.scheme.static else 'dynamic'}-{self.scheme.smooth}"
+        kind = self.precision or "float"
+        if self.scheme is not None:
+            kind = f"{'static' if self.scheme.static else 'dynamic'}-{self.scheme.smooth}-{self.scheme.attention}"
         return f"{self.target.name}{'-separate' * self.separate}-unpad-{self.unpad}/{kind}.onnx"
 
 
@@ -78,12 +85,25 @@ FORMS = (
         )
         for runtime, label in IN_OPENVINO
     ),
+    *(
+        Form(f"onnxfuse native{kind}{said}", scheme=scheme, unpad=unpad, native=True, precision=precision)
+        for kind, scheme, precision in (
+            ("", None, None),
+            (" bf16", None, "bf16"),
+            (" int8", Scheme(static=False), None),
+            (" bf16+int8", Scheme(static=False, attention="bf16"), None),
+        )
+        for said, unpad in (("", None), (" --no-unpad", False))
+    ),
 )
 
 PRODUCTS: dict[str, Callable[[Candidate], bool]] = {
     TUNED: lambda form: True,
     TUNED_FP32: lambda form: form.kind == "fp32",
     TUNED_BF16: lambda form: form.kind == "bf16",
+    NATIVE: lambda form: "native" in form.name and form.kind == "int8",
+    NATIVE_FP32: lambda form: "native" in form.name and form.kind == "fp32",
+    NATIVE_BF16: lambda form: "native" in form.name and form.kind == "bf16",
 }
 """Which forms each of the product's rows may be."""
 
@@ -146,7 +166,8 @@ class Model:
             if form.scheme is None:
                 target = path.with_suffix(".json")
                 atomic.save_json(form.target.to_json(), target)
-                optimize(OptimizeConfig(self.source, path, str(target), require=("all",), unpad=form.unpad))
+                asked = {} if form.precision is None else {"precision": form.precision}
+                optimize(OptimizeConfig(self.source, path, str(target), require=("all",), unpad=form.unpad, **asked))
             else:
                 plain = self.form(replace(form, scheme=None)).path
                 assert plain is not None
@@ -163,8 +184,8 @@ class Model:
 
     def candidates(self, inputs: list[Feeds], failed: dict[str, str]) -> list[Candidate]:
         """PyTorch, the peers, our forms, and the product; ``failed`` receives why one is not there."""
-        theirs = self._opened({name: (lambda name=name: self.peer(name)) for name in (FIRST, *peers())}, failed)
-        ours = self._opened({form.name: (lambda form=form: self.form(form)) for form in FORMS}, failed)
+        theirs = self.opened({name: (lambda name=name: self.peer(name)) for name in (FIRST, *peers())}, failed)
+        ours = self.opened({form.name: (lambda form=form: self.form(form)) for form in FORMS}, failed)
         self.log.print("choosing the product's form", highlight=False)
         tried = compare.measure([theirs[0], *ours], inputs, TRIED, failed)
         mine = [tried[form.name] for form in ours if form.name in tried]
@@ -172,7 +193,7 @@ class Model:
         failed |= {name: "none of its forms is near enough to PyTorch" for name, made in found.items() if made is None}
         return [*theirs, *ours, *(made for made in found.values() if made is not None)]
 
-    def _opened(self, entries: dict[str, Callable[[], Candidate]], failed: dict[str, str]) -> list[Candidate]:
+    def opened(self, entries: dict[str, Callable[[], Candidate]], failed: dict[str, str]) -> list[Candidate]:
         found = []
         for name, open_it in entries.items():
             if name not in self._kept:

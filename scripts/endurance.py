@@ -9,6 +9,8 @@
     forks      a loaded model used in so many forked children, while two threads of the parent use it: same answers, no hang
     pickle     a pickled model gives the same answers in a process of its own
 
+With --model FILE only the threads run, and call that model, of token ids.
+
 Exit code 1 when one of them does not hold.
 """
 
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +36,9 @@ import onnx  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
 import onnxfuse  # noqa: E402
+from onnxfuse.io import folders  # noqa: E402
+from onnxfuse.runtime import open_runner  # noqa: E402
+from onnxfuse.verify.verdict import profile_of_file  # noqa: E402
 from tests.layer import SPELLINGS  # noqa: E402
 
 SLACK = 1.05
@@ -52,7 +57,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, help="of calls by many threads")
     parser.add_argument("--threads", type=int, default=8, help="that call one model")
     parser.add_argument("--forks", type=int, default=50, help="children that use a loaded model")
+    parser.add_argument("--model", type=Path, help="a model of token ids to call from threads, and no more")
     arguments = parser.parse_args()
+    if arguments.model is not None:
+        return 0 if called(arguments.model, arguments.threads, arguments.minutes * 60) else 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(ir.to_proto(SPELLINGS[0].build()), path)
@@ -77,15 +85,28 @@ def cycles(path: Path, count: int) -> bool:
 
 def threads(path: Path, count: int, seconds: float) -> bool:
     """Call one model from ``count`` threads."""
-    model = onnxfuse.load(onnxfuse.optimize(path))
     given = [feeds(*SIZES[number % len(SIZES)], seed=number) for number in range(count)]
-    wanted = [model(**each)["y"] for each in given]
+    return _called(onnxfuse.load(onnxfuse.optimize(path)), given, seconds)
+
+
+def called(path: Path, count: int, seconds: float) -> bool:
+    """Call a model of token ids from ``count`` threads."""
+    profile = profile_of_file(path, folders.read_config(path), open_runner(path))
+    given = [profile.feeds(*SIZES[number % len(SIZES)], seed=number, real=0.7) for number in range(count)]
+    return _called(onnxfuse.load(path), given, seconds)
+
+
+def _called(model: onnxfuse.Model, given: Sequence[Mapping[str, np.ndarray]], seconds: float) -> bool:
+    """Call a model from a thread for each of some inputs."""
+    count = len(given)
+    wanted = [model.run(each) for each in given]
     calls, wrong, end = [0] * count, [0] * count, time.monotonic() + seconds
 
     def work(number: int) -> None:
         while time.monotonic() < end:
             calls[number] += 1
-            wrong[number] += not np.array_equal(model(**given[number])["y"], wanted[number])
+            got = model.run(given[number])
+            wrong[number] += not all(np.array_equal(got[name], array) for name, array in wanted[number].items())
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for worker in workers:

@@ -28,6 +28,7 @@ NOT_RUN = {
     "docs/checkpoints.md": 1,
     "docs/gpu.md": 1,
     "docs/how-it-works.md": 1,
+    "docs/native.md": 1,
     "docs/packages.md": 1,
     "docs/scale.md": 1,
     "docs/verbs/benchmark.md": 1,

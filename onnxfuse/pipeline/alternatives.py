@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxfuse import targets
+from onnxfuse import native, targets
 from onnxfuse.config import TuneConfig
 from onnxfuse.errors import UsageError
 from onnxfuse.pipeline import forms
-from onnxfuse.runtime import Settings, runtimes
+from onnxfuse.runtime import USUAL, Settings, runtimes
 from onnxfuse.targets import Target
 
-FORM, IN = "form", " in "
-"""What is decided first: a precision in a runtime, together, as text with ``IN`` between them."""
+FORM, IN, WITH = "form", " in ", ", "
+"""What is decided first: a precision in a runtime, together, as text with ``IN`` between them, and ``WITH`` our own operators."""
+
+
+OWN_PRECISIONS = ("fp32", "bf16", "int8")
+"""What our own operators compute in."""
 
 
 def forms_of(plan: TuneConfig) -> tuple[str, ...]:
@@ -22,6 +26,8 @@ def forms_of(plan: TuneConfig) -> tuple[str, ...]:
     found = [
         f"{precision}{IN}{name}" for precision in plan.precisions for name in plan.runtimes if forms.meant(precision, known[name])
     ]
+    if native.is_built() and USUAL in plan.runtimes:
+        found += [f"{precision}{IN}{USUAL}{WITH}{targets.NATIVE}" for precision in plan.precisions if precision in OWN_PRECISIONS]
     if not found:
         raise UsageError(
             f"{plan.runtimes[0]} computes {plan.precisions[0]} in float32, right but slow; choose another of --precision or "
@@ -45,17 +51,31 @@ def alternatives(base: Target, plan: TuneConfig, cores: int) -> Sequence[tuple[s
 def value_of(target: Target, thing: str) -> str:
     """What a target chooses for a thing, as text."""
     if thing == FORM:
-        return f"{target['precision']}{IN}{target.session.runtime}"
+        own = f"{WITH}{targets.NATIVE}" if target.is_own else ""
+        return f"{target['precision']}{IN}{target.session.runtime}{own}"
     return str(getattr(target.session, thing) if hasattr(target.session, thing) else target[thing])
 
 
 def chosen_with(target: Target, thing: str, option: str) -> Target:
     """The target with another option for one thing."""
     if thing == FORM:
-        precision, _, runtime = option.partition(IN)
-        return chosen_with(target.choosing(precision=precision), "runtime", runtime)
+        precision, _, place = option.partition(IN)
+        runtime, _, own = place.partition(WITH)
+        return chosen_with(_with_own(target, own=bool(own)).choosing(precision=precision), "runtime", runtime)
     if not hasattr(target.session, thing):
         return target.choosing(**{thing: option})
     kind = type(getattr(target.session, thing))
     value = option == "True" if kind is bool else kind(option)
     return replace(target, session=Settings(**vars(target.session) | {thing: value}))
+
+
+def _with_own(target: Target, *, own: bool) -> Target:
+    """The target with our own operators, or with the normal form's in their place."""
+    if own == target.is_own:
+        return target
+    if own:
+        return target.choosing(
+            **{thing: each for thing, each in targets.find(targets.NATIVE).chosen.items() if thing != "precision"}
+        )
+    plain = targets.plain()
+    return target.choosing(**{thing: plain[thing] for thing, each in target.chosen.items() if each == targets.NATIVE})

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxfuse import native
 from onnxfuse.config import Scheme
 from onnxfuse.errors import OnnxfuseError
 from onnxfuse.io import onnx_file
@@ -48,7 +49,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Health:
-    """What was found. ``clips``: whether products of u8 x s8 are clipped; ``telemetry``: ONNX Runtime's, for people."""
+    """What was found. ``clips``: whether products of u8 x s8 are clipped; ``kernels``: what our own use, "" where they are not
+    built; ``telemetry``: ONNX Runtime's, for people."""
 
     cpu: str
     cores: int
@@ -56,6 +58,7 @@ class Health:
     vnni: bool
     amx: bool
     clips: bool
+    kernels: str
     packages: tuple[versions.Package, ...]
     known_bad: tuple[str, ...]
     missing: tuple[versions.Missing, ...]
@@ -77,6 +80,7 @@ def examine(progress: Progress = silent) -> Health:
         vnni=bool(flags & {"avx512_vnni", "avx_vnni"}),
         amx="amx_int8" in flags,
         clips=matmul_saturates(),
+        kernels=native.kernels() if native.is_built() else "",
         packages=tuple(versions.packages()),
         known_bad=tuple(versions.bad_pairs()),
         missing=tuple(versions.missing()),

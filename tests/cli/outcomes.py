@@ -117,4 +117,6 @@ def health() -> Health:
     )
     lacking = (versions.Missing("tf", "export of TensorFlow models", ("tensorflow", "keras-hub")),)
     speeds = (Speed("int8", "ort", Ratio(4.9, 3.2, 8.3)), Speed("bf16", "openvino-bf16", None, "this CPU has no bfloat16"))
-    return Health("A CPU (avx2)", 2, 64, False, False, True, packages, ("onnxruntime 1.31: it ends",), lacking, speeds, "none")
+    return Health(
+        "A CPU (avx2)", 2, 64, False, False, True, "avx2", packages, ("onnxruntime 1.31: it ends",), lacking, speeds, "none"
+    )

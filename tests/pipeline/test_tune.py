@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfuse import targets
+from onnxfuse import native, targets
 from onnxfuse.config import OptimizeConfig, TuneConfig
 from onnxfuse.errors import MissingExtraError, UsageError
 from onnxfuse.measure.benchmark import Ratio
@@ -157,7 +157,8 @@ def test_what_no_runtime_computes_as_it_is_meant_is_refused(bert_export, tmp_pat
     with pytest.raises(UsageError, match=r"openvino computes int8 in float32, right but slow; choose another of --precision or "):
         tune.tune(wanted)
     offered = forms_of(replace(wanted, precisions=("fp32", "int8", "int8-static"), runtimes=("ort", "openvino")))
-    assert offered == ("fp32 in ort", "fp32 in openvino", "int8 in ort", "int8-static in ort", "int8-static in openvino")
+    ours = ("fp32 in ort, native", "int8 in ort, native") if native.is_built() else ()
+    assert offered == ("fp32 in ort", "fp32 in openvino", "int8 in ort", "int8-static in ort", "int8-static in openvino", *ours)
 
 
 def test_another_plan_starts_anew(bert_export, tmp_path):

@@ -1,0 +1,202 @@
+"""Target native as users meet it: every family, int8 and bfloat16, with and without the library, in plain sessions."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+import onnxfuse
+from onnxfuse import native, targets
+from onnxfuse.config import OptimizeConfig, QuantizeConfig, Scheme, TuneConfig
+from onnxfuse.errors import ModelError, NotBuiltError, UsageError
+from onnxfuse.native import functions
+from onnxfuse.pipeline import alternatives
+from onnxfuse.pipeline.optimize import optimize
+from onnxfuse.pipeline.quantize import quantize
+from onnxfuse.runtime import open_runner
+from tests.families import TINY
+from tests.pipeline.test_families import exports  # noqa: F401 - a fixture
+
+OTHERS = {"clip_text_model", "clip_vision_model", "deberta-v2", "dinov2", "modernbert", "mpnet"}
+"""Families of whose layers no one is an Encoder: QuickGELU, attention with positions in it, a scale for each channel, a gate."""
+
+
+def own(model):
+    return [node for node in model.graph if functions.is_ours(node)]
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_every_family(exports, tmp_path, family):  # noqa: F811
+    """Each rewrite proven; linear layers are operators of ours, and so are whole layers where they have the usual parts."""
+    step = optimize(OptimizeConfig(exports(family).path, tmp_path / "n.onnx", "native", require=("all",), verify="each"))
+    assert step.parity.passed
+    assert not step.trace.rejected
+    assert not {name: why for name, why in step.trace.unproven.items() if name.startswith("native")}
+    found = [node.op_type for node in own(step.model.model)]
+    assert "Linear" in found or "Encoder" in found
+    assert ("Encoder" in found) == (family not in OTHERS)
+    assert not any(node.op_type == "MatMul" and node.inputs[1].const_value is not None for node in step.model.model.graph)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, bert_export):
+    """A BERT for target native in float32, int8, and int8 with attention in bfloat16."""
+    made = tmp_path_factory.mktemp("native")
+    source = bert_export / "export" / "model.onnx"
+    optimize(OptimizeConfig(source, made / "model_optimized.onnx", "native"))
+    for name, attention in (("model_quantized.onnx", "fp32"), ("mixed.onnx", "bf16")):
+        scheme = Scheme(attention=attention)
+        quantize(QuantizeConfig(made / "model_optimized.onnx", made / name, scheme, calibration="none"))
+    return made
+
+
+FEEDS = {
+    "input_ids": np.array([[2, 5, 9, 7, 3, 0, 0], [2, 8, 3, 0, 0, 0, 0], [2, 11, 12, 13, 14, 15, 3]]),
+    "attention_mask": np.array([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0], [1] * 7]),
+    "token_type_ids": np.zeros((3, 7), np.int64),
+}
+
+FILES = ["model_optimized.onnx", "model_quantized.onnx", "mixed.onnx"]
+
+
+def alone(path):
+    """Each row by itself, without its padding."""
+    run = open_runner(path)
+    rows = []
+    for row, length in enumerate(FEEDS["attention_mask"].sum(1)):
+        rows.append(run({name: array[row : row + 1, :length] for name, array in FEEDS.items()})["logits"])
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_answer_does_not_depend_on_its_neighbours(folder, name):
+    """To the last bits of a float: the loader's own operators before and behind ours sum in another order."""
+    together = open_runner(folder / name)(FEEDS)["logits"]
+    np.testing.assert_allclose(together, alone(folder / name), rtol=0, atol=1e-6 * np.abs(together).max())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_without_the_library_the_file_runs(folder, name, monkeypatch, tmp_path):
+    with_it = onnxfuse.load(folder / name).run(FEEDS)["logits"]
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")
+    without = onnxfuse.load(folder / name).run(FEEDS)["logits"]
+    # in int8 a byte may fall to the other side of a half, attention's bfloat16 is float32 there
+    tolerance = {"model_optimized.onnx": 1e-5, "model_quantized.onnx": 2e-2, "mixed.onnx": 5e-2}[name]
+    np.testing.assert_allclose(without, with_it, rtol=0, atol=tolerance * np.abs(with_it).max())
+
+
+def test_a_plain_session_needs_one_line(folder):
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(native.path())
+    session = ort.InferenceSession(folder / "model_quantized.onnx", options, providers=["CPUExecutionProvider"])
+    got = session.run(None, {value.name: FEEDS[value.name] for value in session.get_inputs()})[0]
+    np.testing.assert_allclose(got, open_runner(folder / "model_quantized.onnx")(FEEDS)["logits"], atol=1e-5)
+
+
+def test_what_is_missing_is_said_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libonnxfuse.so")
+    assert not native.is_built()
+    with pytest.raises(
+        NotBuiltError, match=r"libonnxfuse\.so\); in a clone of onnxfuse, with a C\+\+17 compiler, run: make native$"
+    ):
+        native.path()
+
+
+def test_the_library_knows_its_instruction_sets():
+    assert native.kernels() in native.instruction_sets()
+    assert "portable" in native.instruction_sets()
+    assert native.fault() == ""
+
+
+@pytest.mark.parametrize("kernels", native.instruction_sets() if native.is_built() else ["portable"])
+def test_every_instruction_set_gives_the_same_int8(folder, kernels, tmp_path):
+    """Bytes and sums are equal; what is finished in float32 differs in the last bits, which may turn a byte in the next layer."""
+    np.savez(tmp_path / "feeds.npz", **FEEDS)
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from onnxfuse import native; from onnxfuse.runtime import open_runner;"
+        "feeds = dict(np.load(sys.argv[2])); assert native.kernels() == sys.argv[4];"
+        "np.save(sys.argv[3], open_runner(Path(sys.argv[1]))(feeds)['logits'])"
+    )
+    files = (folder / "model_quantized.onnx", tmp_path / "feeds.npz", tmp_path / "out.npy")
+    subprocess.run(
+        [sys.executable, "-c", code, *map(str, files), kernels], check=True, env=os.environ | {"ONNXFUSE_NATIVE": kernels}
+    )
+    wanted = open_runner(folder / "model_quantized.onnx")(FEEDS)["logits"]
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, rtol=0, atol=5e-3 * np.abs(wanted).max())
+
+
+def test_an_instruction_set_that_is_not_there_is_said(folder):
+    code = "import sys; from pathlib import Path; from onnxfuse.runtime import open_runner; open_runner(Path(sys.argv[1]))"
+    given = [sys.executable, "-c", code, str(folder / "model_optimized.onnx")]
+    ended = subprocess.run(given, check=False, capture_output=True, text=True, env=os.environ | {"ONNXFUSE_NATIVE": "sse2"})
+    assert ended.returncode
+    assert "ONNXFUSE_NATIVE" in ended.stderr.splitlines()[-1]
+    assert "portable" in ended.stderr.splitlines()[-1]
+
+
+def test_int8_is_of_our_operators(folder):
+    model = onnxfuse.load(folder / "model_quantized.onnx")
+    held = ir.load(model.path)
+    assert {functions.type_of(node) for node in own(held) if node.op_type == "Encoder"} == {ir.DataType.INT8}
+    precisions = {
+        name: {node.attributes.get_string("precision") for node in own(ir.load(folder / name)) if "precision" in node.attributes}
+        for name in FILES
+    }
+    assert precisions == {"model_optimized.onnx": {"float32"}, "model_quantized.onnx": {"float32"}, "mixed.onnx": {"bfloat16"}}
+
+
+def test_attention_in_bfloat16_is_of_target_native(bert_export, tmp_path):
+    plan = QuantizeConfig(
+        bert_export / "export" / "model.onnx", tmp_path / "q.onnx", Scheme(attention="bf16"), calibration="none"
+    )
+    with pytest.raises(UsageError, match="--attention bf16 is a choice of dynamic int8 of our own operators"):
+        quantize(plan)
+    with pytest.raises(UsageError, match="no attention named 'int8'; choose one of fp32, bf16"):
+        Scheme(attention="int8")
+
+
+def test_optimized_again_it_is_the_same(folder, tmp_path):
+    again = optimize(OptimizeConfig(folder / "model_optimized.onnx", tmp_path / "again.onnx", "native"))
+    assert [node.op_type for node in own(again.model.model)] == [
+        node.op_type for node in own(ir.load(folder / "model_optimized.onnx"))
+    ]
+    int8 = optimize(OptimizeConfig(folder / "model_quantized.onnx", tmp_path / "int8.onnx", "native"))
+    assert [functions.type_of(node) for node in own(int8.model.model)] == [
+        functions.type_of(node) for node in own(ir.load(folder / "model_quantized.onnx"))
+    ]
+
+
+def test_for_another_target_it_is_taken_apart(folder, tmp_path):
+    step = optimize(OptimizeConfig(folder / "model_optimized.onnx", tmp_path / "cpu.onnx"))
+    assert not own(step.model.model)
+    assert not step.model.model.functions
+    with pytest.raises(ModelError, match="holds int8 weights, which target native alone takes; start from the float32 model"):
+        optimize(OptimizeConfig(folder / "model_quantized.onnx", tmp_path / "q.onnx"))
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_tune_tries_our_own_operators(tmp_path, bert_export):
+    plan = TuneConfig(bert_export / "export" / "model.onnx", tmp_path / "t.json", runtimes=("ort",), precisions=("fp32", "int8"))
+    assert "int8 in ort, native" in alternatives.forms_of(plan)
+    cpu = targets.find("cpu")
+    chosen = alternatives.chosen_with(cpu, alternatives.FORM, "int8 in ort, native")
+    assert (chosen["linear"], chosen["layers"], chosen["attention"], chosen["precision"]) == (
+        "native",
+        "native",
+        "native",
+        "int8",
+    )
+    assert alternatives.value_of(chosen, alternatives.FORM) == "int8 in ort, native"
+    back = alternatives.chosen_with(chosen, alternatives.FORM, "fp32 in ort")
+    assert not back.is_own
+    assert alternatives.value_of(back, alternatives.FORM) == "fp32 in ort"
+
+
+def test_without_the_library_tune_does_not(tmp_path, bert_export, monkeypatch):
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")
+    plan = TuneConfig(bert_export / "export" / "model.onnx", tmp_path / "t.json", runtimes=("ort",), precisions=("fp32", "int8"))
+    assert not [form for form in alternatives.forms_of(plan) if "native" in form]
