@@ -83,17 +83,17 @@ def main() -> int:
     arguments = parser.parse_args()
     log = Console(stderr=True)
     works = [work for work in chosen(arguments.only) if any(promise.ours in OURS for promise in work.promises)]
-    lines = []
+    today, cpu = datetime.datetime.now(datetime.UTC).date(), machine.cpu()
+    told = f"{today}, {cpu}, {THREADS} threads, kernels {native.kernels()}; one interleaved run for each line's workload."
+    lines = [told, "", *HEAD]
     for name in dict.fromkeys(work.model for work in works):
         with tempfile.TemporaryDirectory() as folder:
             model = Model(name, Path(folder), log, THREADS, checkpoint(name))
             for work in (each for each in works if each.model == name):
                 lines += run(replace(work, rounds=arguments.rounds or work.rounds), model, log)
-                log.print(lines[-1], highlight=False)
+                log.print(lines[-1], highlight=False, soft_wrap=True)
+                write("\n".join(lines))
             del model
-    today, cpu = datetime.datetime.now(datetime.UTC).date(), machine.cpu()
-    told = f"{today}, {cpu}, {THREADS} threads, kernels {native.kernels()}; one interleaved run for each line's workload."
-    write("\n".join([told, "", *HEAD, *lines]))
     return 0
 
 
