@@ -14,6 +14,16 @@ from onnxfuse.rewrite.shapes.native import DOMAIN
 
 RNG = np.random.default_rng(0)
 
+FLOAT32 = 1e-5
+"""Of the largest number: sums and exponents of float32 in another order, as ``rewrite.proof`` has it."""
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same numbers in whatever order tests run."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 K, N, HEADS = 24, 16, 2
 
 
@@ -117,7 +127,7 @@ def test_attention_is_the_same(merged, bias):
     feeds = {name: RNG.standard_normal((2, 5, width if name == "q" else N)).astype(np.float32) for name in "qkv"}
     feeds |= {"bounds_": np.zeros(1, np.int64), "bias_": np.where(RNG.random(10) < 0.3, -1e4, 0).astype(np.float32)}
     with_it, without = (answers(made, library, **feeds) for library in (True, False))
-    np.testing.assert_allclose(with_it, without, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(with_it, without, rtol=0, atol=FLOAT32 * max(1, np.abs(without).max()))
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -133,7 +143,7 @@ def test_attention_of_sequences_is_the_same(bounds, single):
     feeds = {name: RNG.standard_normal((*size, N)).astype(np.float32) for name, size in sizes.items()}
     feeds |= {"bounds_": np.array(bounds, np.int64), "bias_": RNG.standard_normal(7).astype(np.float32)}
     with_it, without = (answers(made, library, **feeds) for library in (True, False))
-    np.testing.assert_allclose(with_it, without, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(with_it, without, rtol=0, atol=FLOAT32 * max(1, np.abs(without).max()))
 
 
 def encoder(order, kind=np.float32, count=2):
@@ -164,7 +174,7 @@ def test_an_encoder_is_the_same(order, kind):
     feeds = {"x": RNG.standard_normal((1, 7, N)).astype(np.float32), "bounds": np.array([0, 2, 7])}
     with_it, without = (answers(made, library, **feeds) for library in (True, False))
     # a byte or a bfloat16 that falls to the other side of a half in one layer is a step in the next
-    tolerance = 1e-5 if kind == np.float32 else 2e-2
+    tolerance = FLOAT32 if kind == np.float32 else 2e-2
     np.testing.assert_allclose(with_it, without, rtol=0, atol=tolerance)
 
 
