@@ -78,7 +78,7 @@ library:
 
 # The library, and a wheel for machines of this platform that holds it, in dist/.
 native: $(VENV)/.installed library
-	$(BIN)/pip wheel $(QUIET) --no-deps --no-build-isolation --wheel-dir dist . \
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . \
 		--config-settings=--build-option=--plat-name=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_platform())')
 
 # The kernels against plain C++ and by ONNX Runtime, plainly and under three sanitizers.
