@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 LONGEST = 1 << 18
 """Characters of a text; one that is longer is a mistake more likely than a text, and holds up all others."""
+
+DEEP = "is JSON nested too deeply"
+
+TORN = "holds half a character (a lone surrogate)"
+
+
+def is_torn(text: str) -> bool:
+    """Whether a text holds half a character: it has no UTF-8."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def written(value: Any) -> str:
+    """A value of a row as text. Raises ValueError: why it has none."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise ValueError(DEEP) from None
+    if is_torn(text):
+        raise ValueError(TORN)
+    return text
 
 
 def flaw(values: Mapping[str, Any], columns: Sequence[str]) -> str:
@@ -22,6 +43,6 @@ def flaw(values: Mapping[str, Any], columns: Sequence[str]) -> str:
             return f"{said}is empty"
         if len(value) > LONGEST:
             return f"{said}has {len(value)} characters, at most {LONGEST} are read"
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            return f"{said}holds half a character (a lone surrogate)"
+        if is_torn(value):
+            return f"{said}{TORN}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +17,20 @@ LINE = 16 << 20
 TOO_LONG = f"a line of more than {LINE >> 20} MiB"
 
 
+CARRIAGE = "a carriage return inside a line"
+
+WIDE = re.compile(rb"(?P<wider>\xff\xfe\0\0|\0\0\xfe\xff)|\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", re.DOTALL)
+"""How UTF-32 and UTF-16 begin, the latter without a byte order mark, too, where the first two letters are Latin."""
+
+
 def begun(path: Path, at: int) -> BinaryIO:
-    """A file from a place on, behind its byte order mark. Raises UsageError: that is UTF-16's."""
+    """A file from a place on, behind its byte order mark. Raises UsageError: it begins as UTF-16 or UTF-32 does."""
     file = path.open("rb")
-    mark = file.read(3)
-    if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    mark = file.read(4)
+    if wide := WIDE.match(mark):
         file.close()
-        raise UsageError(f"{path} is in UTF-16; save it as UTF-8")
-    file.seek(3 if at == 0 and mark == b"\xef\xbb\xbf" else at)
+        raise UsageError(f"{path} is in {'UTF-32' if wide['wider'] else 'UTF-16'}; save it as UTF-8")
+    file.seek(3 if at == 0 and mark[:3] == b"\xef\xbb\xbf" else at)
     return file
 
 
@@ -49,7 +56,8 @@ def records(path: Path, at: int, delimiter: str, quoting: Any) -> Iterator[tuple
             except csv.Error as error:
                 told.known = max(told.known, told.last)
                 told.begin_at(told.first)
-                yield told.begin, [], f"cannot be split into columns ({error})"
+                why = CARRIAGE if "new-line character" in str(error) else error
+                yield told.begin, [], f"cannot be split into columns ({why})"
                 continue
             if told.skipped:  # it ends, so what was skipped is its own
                 told.known = 0

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from onnxfuse.bulk.data import Part, Place
+from onnxfuse.bulk.flaws import DEEP
 from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.use import Columns
 from onnxfuse.errors import MissingExtraError, StorageError, UsageError, first_line
@@ -142,7 +143,12 @@ class Writer:
 
     def add_bad(self, rows: Sequence[Bad]) -> None:
         for row in rows:
-            self._bad.write(json.dumps(asdict(row), ensure_ascii=True, default=str) + "\n")
+            said = {"row": row.row, "id": row.id, "reason": row.reason}
+            try:
+                line = json.dumps(said, ensure_ascii=True, default=str)
+            except RecursionError:
+                line = json.dumps(said | {"id": f"its id {DEEP}"})
+            self._bad.write(f"{line}\n")
         self.bad += len(rows)
 
     def finish(self) -> None:

@@ -6,13 +6,15 @@ Read are .csv and .tsv, .jsonl, .txt (a text a line), .parquet, and images, a ro
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.bulk.lines import TOO_LONG, begun, lines, records
+from onnxfuse.bulk.flaws import DEEP, is_torn
+from onnxfuse.bulk.lines import CARRIAGE, TOO_LONG, begun, lines, records
 from onnxfuse.errors import MissingExtraError, UsageError, first_line
 from onnxfuse.io import door
 from onnxfuse.io.files import PICTURES
@@ -85,14 +87,17 @@ def _object(line: bytes | None) -> tuple[Values, str]:
         return {}, wrong
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return {}, DEEP
+    except ValueError:
         return {}, "is not JSON"
     return (value, "") if isinstance(value, dict) else ({}, f"is a JSON {type(value).__name__}, wanted an object")
 
 
 def _keys(path: Path) -> tuple[str, ...]:
-    """Those of the first line that is an object."""
-    return next((tuple(values) for _, values, wrong in _objects(path, 0, ()) if not wrong), ())
+    """Those of the first ``BATCH`` rows, in the order in which they come."""
+    found = (values for _, values, wrong in itertools.islice(_objects(path, 0, ()), BATCH) if not wrong)
+    return tuple(dict.fromkeys(key for values in found for key in values if not is_torn(key)))
 
 
 # Tables ----------------------------------------------------------------------------------------------------------
@@ -103,9 +108,12 @@ def _table(delimiter: str, quoting: Any) -> Format:
         found = records(path, 0, delimiter, quoting)
         names, wrong = next(((tuple(fields), wrong) for _, fields, wrong in found if fields or wrong), ((), ""))
         if wrong:
-            raise UsageError(f"{path}: its first line {wrong}; {LINE_ENDS if CARRIAGE in wrong else QUOTES}")
+            raise UsageError(f"{path}: its first line {wrong}; {next(way for sign, way in WAYS.items() if sign in wrong)}")
+        if any(map(is_torn, names)):
+            raise UsageError(f"{path}: its first line is not UTF-8; save the file as UTF-8")
         if len(set(names)) < len(names):
-            raise UsageError(f"{path} has two columns of one name; correct its first line")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{path} has two columns of one name ({twice or 'an empty one'}); correct its first line")
         return names
 
     def rows(path: Path, at: int, wanted: Sequence[str]) -> Iterator[Read]:
@@ -118,19 +126,19 @@ def _table(delimiter: str, quoting: Any) -> Format:
                 continue
             if not wrong and len(fields) != len(names):
                 wrong = f"has {len(fields)} columns, the first line {len(names)}"
-            elif any("\udc80" <= letter <= "\udcff" for field in fields for letter in field):
+            elif any(map(is_torn, fields)):
                 wrong = "is not UTF-8"
             yield after, dict(zip(names, fields, strict=False)), wrong
 
     return Format(columns, rows)
 
 
-QUOTES = "close the quote, or save the file as .tsv, where quotes are letters"
-
-LINE_ENDS = "end its lines with line feeds"
-
-CARRIAGE = "new-line character"
-"""What Python's csv says of a carriage return that ends no line."""
+WAYS = {
+    CARRIAGE: "end its lines with line feeds",
+    TOO_LONG: "it is to hold the names of the columns",
+    "": "close the quote, or save the file as .tsv, where quotes are letters",
+}
+"""What helps where the first line cannot be split, by a part of the reason."""
 
 
 # Parquet ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 from onnxfuse.architecture import PIXELS
 from onnxfuse.bulk import parts
 from onnxfuse.bulk.data import Part, Place, Row
-from onnxfuse.bulk.flaws import flaw
+from onnxfuse.bulk.flaws import flaw, written
 from onnxfuse.bulk.job import Job
 from onnxfuse.bulk.parts import Bad, Done
 from onnxfuse.bulk.use import Use
@@ -117,7 +116,7 @@ class Worker:
         """A part's rows, as many at a time as are held."""
         most, letters, start, window = IMAGES if self.job.data.pictures else WINDOW, 0, time.monotonic(), Window()
         for row, end in itertools.islice(self.job.data.rows(part.begin, self.job.wanted), part.rows):
-            wrong = row.wrong or flaw(row.values, self.job.columns)
+            wrong = row.wrong or flaw(row.values, self.job.columns) or self._unwritable(row)
             if wrong:
                 window.bad.append(Bad(row.number, self._id(row), wrong))
             else:
@@ -163,6 +162,17 @@ class Worker:
     def _id(self, row: Row) -> Any:
         return row.values.get(self.job.plan.id) if self.job.plan.id else row.number
 
+    def _unwritable(self, row: Row) -> str:
+        """Why a row cannot stand in a part with its answer: an id, or what is kept of it, that is no text; empty where it can."""
+        plan = self.job.plan
+        for name in (plan.id, *plan.keep):
+            try:
+                if name and name not in self.job.data.types:
+                    written(row.values.get(name))
+            except ValueError as error:
+                return f"{name} {error}"
+        return ""
+
     def _beside(self, rows: list[Row]) -> dict[str, list[Any]]:
         """The ids of rows, and what is kept of them, by the names of their columns."""
         plan, types = self.job.plan, self.job.data.types
@@ -195,7 +205,7 @@ class Worker:
 
 def _kept(value: Any, typed: bool) -> Any:
     """A value of the data as it is written: as it is where its column has a type, else as a text."""
-    return value if typed or value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if typed or value is None else written(value)
 
 
 def _kind(arrow: Any, values: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -260,8 +261,8 @@ def pace(rounds: int | None, seconds: float | None) -> dict[str, Any]:
 def share(text: str, option: str, wanted: str = "a share such as 0.5% or 0.005") -> float:
     """A share as people write it. Raises UsageError."""
     try:
-        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
+        number = float(text) if not text.endswith("%") else float(Decimal(text.removesuffix("%")) / 100)  # 0.7% is 0.007
+    except (ValueError, ArithmeticError):
         number = -1.0
     if not 0 <= number <= 1:
         raise UsageError(f"{option} {text}: wanted {wanted}")

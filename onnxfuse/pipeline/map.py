@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ class Mapped:
 
     def require(self, max_bad: int | float) -> Mapped:
         """Itself. Raises BadRowsError: more rows are bad than ``max_bad``, a number or a share of all."""
-        limit = max_bad * (self.rows + self.bad) if isinstance(max_bad, float) else max_bad
-        if self.bad > limit:
+        share = Fraction(str(max_bad))  # 29 % of 100 are 29, which floating point has not
+        if self.bad > (share * (self.rows + self.bad) if isinstance(max_bad, float) else share):
             first = parts.first_bad(self.bad_files[0])
             most = f"{100 * max_bad:g}%" if isinstance(max_bad, float) else max_bad
             raise BadRowsError(

@@ -160,6 +160,31 @@ def test_bad_rows_are_in_the_side_file_and_max_bad_decides(encoder, cli, tmp_pat
     assert table(tmp_path / "out")["id"].to_pylist() == [at for at in range(100) if at % 10]
 
 
+def test_what_is_kept_of_a_row_can_make_it_bad(encoder, tmp_path):
+    """Half a character has no UTF-8; nesting that JSON's reader takes can be too deep for its writer."""
+    deep = "[" * 900 + "]" * 900
+    kept = ["1", '"\\ud800"', '{"a": "\\ud800"}', deep, "[" * 2000 + "]" * 2000, "2"]
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "a", "k": {value}}}\n' for value in kept))
+    for name in ("id", "keep"):
+        asked = {"id": "k"} if name == "id" else {"keep": ["k"]}
+        made = onnxfuse.map(encoder[1], tmp_path / "rows.jsonl", tmp_path / name, max_bad=1.0, **asked)
+        reasons = {row["row"]: row["reason"] for row in bad(tmp_path / name)}
+        assert made.rows + made.bad == 6 and {0, 5}.isdisjoint(reasons)
+        assert reasons[1] == reasons[2] == "k holds half a character (a lone surrogate)"
+        assert reasons[4] == "is JSON nested too deeply"
+    (tmp_path / "empty.jsonl").write_text(f'{{"text": "a", "k": 1}}\n{{"text": "", "k": {deep}}}\n{{"text": "b", "k": 2}}\n')
+    made = onnxfuse.map(encoder[1], tmp_path / "empty.jsonl", tmp_path / "deep", id="k", max_bad=1.0)
+    assert (made.rows, [row["reason"] for row in bad(tmp_path / "deep")]) == (2, ["is empty"])
+
+
+@pytest.mark.parametrize("asked", ["29%", "0.29"])
+def test_a_share_of_bad_rows_is_exact(encoder, cli, tmp_path, asked):
+    """In floating point 0.29 * 100 is less than 29."""
+    (tmp_path / "rows.txt").write_text("a\n" * 71 + "\n" * 29)
+    assert cli("map", encoder[1], "--input", "rows.txt", "-o", "out", "--max-bad", asked).returncode == 0
+    assert cli("map", encoder[1], "--input", "rows.txt", "-o", "out", "--max-bad", "28%").returncode == 9
+
+
 def test_all_rows_bad_is_a_part_of_none(encoder, tmp_path):
     (tmp_path / "rows.txt").write_text("\n\n \n")
     with pytest.raises(BadRowsError, match="3 of 3 rows are bad"):

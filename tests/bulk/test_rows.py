@@ -197,7 +197,7 @@ SPLIT = {
     "one that is all of the last row, which has no end": ('a,0\n"', ["a", OPEN]),
     "line breaks in quotes": ('"a\nb",0\n"c\r\n\n""d""",1\ne,"2\n"\n', ["a\nb", 'c\r\n\n"d"', "e"]),
     "line breaks in quotes behind one left open": ('"open,0\na,"1\n2"\nb,3\n', [LETTERS, "a", "b"]),
-    "a carriage return": ("a\rb,0\nc,1\n", ["cannot be split into columns (new-line character seen in unquoted field", "c"]),
+    "a carriage return": ("a\rb,0\nc,1\n", ["cannot be split into columns (a carriage return inside a line)", "c"]),
 }  # fmt: skip
 
 
@@ -220,9 +220,10 @@ def test_a_record_that_cannot_be_split_costs_its_first_line_alone(tmp_path, befo
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('text,"n\na,1\n', f"(a quote is never closed); {reading.QUOTES}"),
-        ('\ntext,"n\na,"1\n', f"(',' expected after '\"'); {reading.QUOTES}"),
-        ("text,n\ra,1\rb,2\r", reading.LINE_ENDS),
+        ('text,"n\na,1\n', f"(a quote is never closed); {reading.WAYS['']}"),
+        ('\ntext,"n\na,"1\n', f"(',' expected after '\"'); {reading.WAYS['']}"),
+        ("text,n\ra,1\rb,2\r", f"({lines.CARRIAGE}); end its lines with line feeds"),
+        (f"text,{'x' * lines.LINE}\na,1\n", f"({lines.TOO_LONG}); it is to hold the names of the columns"),
     ],
 )
 def test_a_line_of_names_that_cannot_be_split_is_refused(tmp_path, content, said):
@@ -234,6 +235,37 @@ def test_a_line_of_names_that_cannot_be_split_is_refused(tmp_path, content, said
             read()
         told = str(caught.value)
         assert told.startswith(f"{path}: its first line cannot be split into columns (") and told.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "café,n\na,1\n".encode("latin-1"), "its first line is not UTF-8; save the file as UTF-8"),
+        ("a.tsv", "n\tcafé\n1\ta\n".encode("latin-1"), "its first line is not UTF-8; save the file as UTF-8"),
+        ("a.csv", b"text,,\na,1,2\n", "has two columns of one name (an empty one)"),
+        ("a.csv", b"text,n,n\na,1,2\n", "has two columns of one name (n)"),
+        *(("a.csv", "text\na\n".encode(f"utf-16{end}"), "is in UTF-16; save it as UTF-8") for end in ("", "-le", "-be")),
+        ("a.tsv", "text\na\n".encode("utf-32"), "is in UTF-32; save it as UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_read_are_refused(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        assert open_data(str(tmp_path / name)).columns
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_are_refused_where_nothing_is_named(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("hi there\nyou\n".encode(encoding))
+    with pytest.raises(UsageError, match=rf"is in {encoding[:6].upper()}; save it as UTF-8"):
+        list(open_data(str(tmp_path / "a.txt")).rows(Place(0, 0, 0), ()))
+
+
+def test_columns_of_objects_are_those_of_the_first_rows_together(tmp_path):
+    """The first may lack one; a key of which UTF-8 has no name is none."""
+    (tmp_path / "a.jsonl").write_text('{"k": 1}\n[]\n{"\\ud800": 1, "text": "a"}\n{"k": 2, "n": 3}\n')
+    assert open_data(str(tmp_path / "a.jsonl")).columns == ("k", "text", "n")
 
 
 def slowly(content, limit):
