@@ -207,18 +207,23 @@ def attend(
 def split(
     op: Pattern,
     merged: Var,
-    sizes: Var,
     n: Var,
     scale: Var,
     precision: Var,
+    parts: Var,
+    sizes: Var | None = None,
     bounds: Var | None = None,
     bias: Var | None = None,
 ) -> Term:
-    q, k, v = (op.Split(merged, sizes, axis=-1, _output=at) for at in range(3))
+    q, k, v = (op.Split(merged, sizes, axis=-1, num_outputs=parts, _output=at) for at in range(3))
     return op.Attention(q, k, v, bounds, bias, num_heads=n, scale=scale, precision=precision, _domain=DOMAIN)
 
 
 def guard_split(match: Match) -> None:
+    if match["sizes"] is None:
+        width = match.need_number(match.need_shape("merged")[-1], "the width of query, key and value")
+        match.need(match["parts"] == 3 and width % 3 == 0, f"{width} columns in {match['parts']} parts", match["merged"])
+        return
     sizes = match.info("sizes").data or ()
     match.need(len(sizes) == 3 and len(set(sizes)) == 1, "query, key and value differ in width", match["sizes"])
 

@@ -12,7 +12,7 @@ from onnx_ir.passes import common
 
 from onnxfuse.errors import ModelError, first_line
 from onnxfuse.io.names import name_apart
-from onnxfuse.native import functions
+from onnxfuse.native import bodies, functions
 from onnxfuse.operators import is_known
 from onnxfuse.rewrite.analysis import constant
 from onnxfuse.rewrite.passes import Context, Result
@@ -116,7 +116,8 @@ def _take_own_apart(model: ir.Model, *, keep: bool) -> None:
 def _is_final(node: ir.Node, *, attention: bool = True) -> bool:
     """Whether no rule makes an operator of ours anew: its weights are not float32, or (``attention``) it is told where rows
     begin."""
-    return functions.type_of(node) != ir.DataType.FLOAT or (attention and node.op_type == "Attention" and bool(node.inputs[3:]))
+    told = node.op_type == "Attention" and bodies.inputs_of("Attention", node.inputs)["bounds"] is not None
+    return functions.type_of(node) != ir.DataType.FLOAT or (attention and told)
 
 
 def _inline(model: ir.Model) -> None:

@@ -13,7 +13,7 @@ import onnxfuse
 from onnxfuse import native, targets
 from onnxfuse.config import OptimizeConfig, QuantizeConfig, Scheme, TuneConfig
 from onnxfuse.errors import ModelError, NotBuiltError, UsageError
-from onnxfuse.native import functions
+from onnxfuse.native import bodies, functions
 from onnxfuse.pipeline import alternatives
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
@@ -168,6 +168,15 @@ def test_optimized_again_it_is_the_same(folder, tmp_path):
     assert [functions.type_of(node) for node in own(int8.model.model)] == [
         functions.type_of(node) for node in own(ir.load(folder / "model_quantized.onnx"))
     ]
+
+
+def test_padding_that_was_kept_is_removed_later(bert_export, tmp_path):
+    """Attention with a mask is taken apart again, unlike that which is told where rows begin."""
+    optimize(OptimizeConfig(bert_export / "export" / "model.onnx", tmp_path / "kept.onnx", "native", unpad=False))
+    again = optimize(OptimizeConfig(tmp_path / "kept.onnx", tmp_path / "again.onnx", "native", unpad=True))
+    assert str(again.padding) == "removed" and again.parity.passed
+    (encoder,) = (node for node in own(again.model.model) if node.op_type == "Encoder")
+    assert bodies.inputs_of("Encoder", encoder.inputs)["bounds"] is not None
 
 
 def test_for_another_target_it_is_taken_apart(folder, tmp_path):
