@@ -1,7 +1,8 @@
-"""Measure target native beside other tools, and write the table of docs/native.md. ``python scripts/measure_native.py``
+"""Measure target native beside other tools, and write the tables of docs/native.md. ``python scripts/measure_native.py``
 
 Each workload of ``bench_workloads`` that promises something of our own kernels, in one interleaved run with all baselines of
-its precision but PyTorch's own, which BENCHMARKS.md has.
+its precision but PyTorch's own, which BENCHMARKS.md has. The page has a table for each kind of kernels; a run replaces the
+lines of its own kind's workloads that it measures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from bench import THREADS, chosen
 from bench_models import FORMS, TRIED, Model, checkpoint, product
-from bench_workloads import FIRST, NATIVE, NATIVE_BF16, NATIVE_FP32, Promise, Workload, peers
+from bench_workloads import FIRST, NATIVE, NATIVE_BF16, NATIVE_FP32, WORKLOADS, Promise, Workload, peers
 from rich.console import Console
 
 from onnxfuse import native
@@ -32,6 +33,9 @@ OURS = {NATIVE, NATIVE_FP32, NATIVE_BF16}
 
 BESIDE = tuple(name for name in peers() if not name.startswith(("torch-", "sentence-", "tensorflow", "ibert")))
 """PyTorch's forms are two to six times as slow: BENCHMARKS.md has them."""
+
+IN_ORT = tuple(name for name in BESIDE if name.startswith(("quantize-dynamic", "ort-optimizer-int8", "transformers-int8")))
+"""What quantizes for ONNX Runtime's own kernels."""
 
 
 def run(work: Workload, model: Model, log: Console) -> list[str]:
@@ -49,13 +53,30 @@ def run(work: Workload, model: Model, log: Console) -> list[str]:
     rows = compare.measure([*theirs, *products], inputs, work.rounds, failed)
     for name, why in failed.items():
         log.print(f"not there: {name}: {why}", highlight=False)
-    return [line(work, promise, rows.values()) for promise in work.promises if promise.ours in OURS]
+    return [line(work, *each, rows.values()) for each in promised(work)]
 
 
-def line(work: Workload, promise: Promise, rows: Collection[Row]) -> str:
-    """Ours beside the fastest peer of its precision."""
+def promised(work: Workload) -> list[tuple[Promise, Collection[str]]]:
+    """What this machine's kernels promise of a workload, each with the peers that it is held against.
+
+    AVX2 has no instruction for products of bytes, nor one for bfloat16: there int8 is to be no slower than ONNX Runtime's, and
+    no bfloat16 is promised.
+    """
+    of_all = [(each, BESIDE) for each in work.promises if each.ours in OURS]
+    if native.kernels() != "avx2":
+        return of_all
+    return [
+        each
+        for promise, names in of_all
+        if promise.kind != "bf16"
+        for each in [(promise, names), *([(replace(promise, wanted=1.0), IN_ORT)] if promise.kind == "int8" else [])]
+    ]
+
+
+def line(work: Workload, promise: Promise, names: Collection[str], rows: Collection[Row]) -> str:
+    """Ours beside the fastest of some peers, of those of its precision."""
     mine = next((row for row in rows if row.candidate.name.split(":")[0] == promise.ours), None)
-    theirs = [row for row in rows if row.candidate.name in BESIDE and row.candidate.kind == promise.kind]
+    theirs = [row for row in rows if row.candidate.name in names and row.candidate.kind == promise.kind]
     if mine is None or not theirs:
         return f"| {work} | {promise.kind} | not measured | | | | | |"
     best = min(theirs, key=lambda row: row.timing.p50)
@@ -63,8 +84,9 @@ def line(work: Workload, promise: Promise, rows: Collection[Row]) -> str:
     cosines = ", ".join("" if row.parity is None else f"{row.parity.cosine:.4f}" for row in (mine, best))
     kept = "yes" if ratio.value >= promise.wanted else "no"
     name = mine.candidate.name.partition(": ")[2]
+    whose = f"{best.candidate.name} (best in ONNX Runtime)" if names is IN_ORT else best.candidate.name
     return (
-        f"| {work} | {name} | {mine.timing.p50:.2f} | {best.candidate.name} | {best.timing.p50:.2f} | "
+        f"| {work} | {name} | {mine.timing.p50:.2f} | {whose} | {best.timing.p50:.2f} | "
         f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f}) | {promise.wanted:g} | {kept} | {cosines} |"
     )
 
@@ -85,24 +107,29 @@ def main() -> int:
     works = [work for work in chosen(arguments.only) if any(promise.ours in OURS for promise in work.promises)]
     today, cpu = datetime.datetime.now(datetime.UTC).date(), machine.cpu()
     told = f"{today}, {cpu}, {THREADS} threads, kernels {native.kernels()}; one interleaved run for each line's workload."
-    lines = [told, "", *HEAD]
     for name in dict.fromkeys(work.model for work in works):
         with tempfile.TemporaryDirectory() as folder:
             model = Model(name, Path(folder), log, THREADS, checkpoint(name))
             for work in (each for each in works if each.model == name):
-                lines += run(replace(work, rounds=arguments.rounds or work.rounds), model, log)
-                log.print(lines[-1], highlight=False, soft_wrap=True)
-                write("\n".join(lines))
+                lines = run(replace(work, rounds=arguments.rounds or work.rounds), model, log)
+                log.print(*lines, sep="\n", highlight=False, soft_wrap=True)
+                write(work, told, lines)
             del model
     return 0
 
 
-def write(table: str) -> None:
-    """Put a table between the page's marks."""
+def write(work: Workload, told: str, lines: list[str]) -> None:
+    """Put a workload's lines into the table of this machine's kernels, in place of those that are there."""
     text = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- written by scripts/measure_native.py -->", "<!-- end -->"
-    put = f"{begin}\n{table}\n{end}"
-    atomic.save_text(re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda found: put, text, flags=re.DOTALL), PAGE)
+    begin, end = f"<!-- kernels {native.kernels()} -->", "<!-- end -->"
+    found = re.search(f"{re.escape(begin)}\n(.*?){re.escape(end)}", text, flags=re.DOTALL)
+    if found is None:
+        raise SystemExit(f"{PAGE.name} has no table for kernels {native.kernels()}: put the lines {begin} and {end} into it")
+    old = [each for each in found[1].splitlines() if each.startswith("| ") and not each.startswith((HEAD[0], f"| {work} |"))]
+    order = [str(each) for each in WORKLOADS]
+    table = sorted([*old, *lines], key=lambda each: order.index(each.split(" | ")[0].removeprefix("| ")))
+    made = "\n".join([begin, told, "", *HEAD, *table, end])
+    atomic.save_text(text[: found.start()] + made + text[found.end() :], PAGE)
 
 
 if __name__ == "__main__":
