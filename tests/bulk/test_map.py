@@ -21,6 +21,7 @@ from onnxfuse.errors import BadRowsError, InterruptedWorkError, ModelError, Stor
 from tests.bulk.conftest import TEXTS
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
+from tests.marks import OPENVINO
 
 SMALL = {"part_rows": 70, "batch_tokens": 200}
 
@@ -42,7 +43,7 @@ def bad(folder):
 
 
 @pytest.mark.parametrize("prompt", [None, "query"])
-@pytest.mark.parametrize("runtime", [None, "openvino"])
+@pytest.mark.parametrize("runtime", [None, pytest.param("openvino", marks=OPENVINO)])
 def test_embeddings_are_those_of_encode(encoder, lines, tmp_path, prompt, runtime):
     made = onnxfuse.map(encoder[1], lines, tmp_path / "out", prompt_name=prompt, runtime=runtime, threads=2, **SMALL)
     wanted = onnxfuse.load(encoder[1], runtime=runtime).encode(TEXTS, prompt_name=prompt)

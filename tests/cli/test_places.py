@@ -15,6 +15,7 @@ from onnxfuse.io import folders
 from onnxfuse.pipeline import ablation, compare, tune
 from tests.cli import outcomes
 from tests.conftest import save_tokenizer
+from tests.marks import OPENVINO
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -74,6 +75,7 @@ def test_every_verb_is_tried():
     assert set(COMMANDS) == set(VERBS) | READERS
 
 
+@OPENVINO
 def test_what_verbs_write_holds_no_path_of_this_machine(cli, odd, tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "alternatives", lambda base, plan, cores: [("gelu", ("Gelu", "BiasGelu"))])
     models = [str(odd / "run" / name) for name in (folders.MODEL, folders.OPTIMIZED, folders.QUANTIZED)]

@@ -32,7 +32,10 @@ from onnxfuse.verify.grid import grid
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import fill, parse
 from tests.families import TINY, tiny
+from tests.marks import FLOAT16
 from tests.pipeline.test_families import exports, saved  # noqa: F401 - a fixture
+
+pytestmark = FLOAT16
 
 
 def made(source: Path, folder: Path, precision: str, target: str = "cpu"):

@@ -17,6 +17,7 @@ import onnxfuse
 from onnxfuse.errors import ExportError, UsageError
 from onnxfuse.runtime import runtimes
 from tests.families import TEXT
+from tests.marks import OTHERS
 
 WORDS = [
     "[PAD]",
@@ -258,6 +259,7 @@ def test_the_fastest_in_place_of_a_model(original, tokenizer, tmp_path):
     )
 
 
+@OTHERS
 def test_int8_in_openvino_has_scales_from_calibration(original, tmp_path):
     given = {name: np.ones((4, 6), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
     np.savez(tmp_path / "real.npz", **given | {"input_ids": np.arange(24).reshape(4, 6) % 20})

@@ -4,8 +4,10 @@ import json
 
 from onnxfuse.pipeline import ablation
 from onnxfuse.targets import find
+from tests.marks import OTHERS
 
 
+@OTHERS
 def test_every_rewrite_alone_and_left_out(cli, bert_export, tmp_path):
     result = cli("ablate", bert_export / "export", "--length", 8, "--rounds", 1, "--json", "--plot", "ablation.svg")
     assert result.returncode == 0, result.stderr

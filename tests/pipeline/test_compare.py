@@ -15,6 +15,7 @@ from onnxfuse.pipeline.compare import Candidate
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.verify.masks import row_lengths
 from tests.cli.test_cli import expect_one_line
+from tests.marks import OPENVINO
 
 PLAN = BenchmarkConfig(batch=2, length=8, threads=1, rounds=1)
 
@@ -23,6 +24,7 @@ def model(bert_export):
     return bert_export / "export" / "model.onnx"
 
 
+@OPENVINO
 def test_files_runtimes_and_peers(bert_export, tmp_path):
     step = optimize(OptimizeConfig(model(bert_export), tmp_path / "o.onnx"))
     outcome = compare.compare_models(

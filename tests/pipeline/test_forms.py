@@ -20,6 +20,7 @@ from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.pipeline.run import run_all
 from onnxfuse.runtime import Settings, openvino, runtimes
 from tests.conftest import save_tokenizer, small_model
+from tests.marks import OPENVINO
 
 IN_OPENVINO = ("optimized in OpenVINO", "static int8 in OpenVINO")
 
@@ -160,6 +161,7 @@ def test_the_form_that_the_record_names_is_opened(folder):
     assert onnxfuse.load(folder / folders.OPTIMIZED).path.name == folders.OPTIMIZED
 
 
+@OPENVINO
 def test_a_runtime_that_is_asked_for_gets_the_best_file_that_it_computes_as_it_is_meant(folder):
     assert onnxfuse.load(folder, runtime="openvino").path.name == folders.STATIC
     (folder / folders.STATIC).unlink()
@@ -169,7 +171,8 @@ def test_a_runtime_that_is_asked_for_gets_the_best_file_that_it_computes_as_it_i
 
 def test_on_another_kind_of_machine_the_usual_form_is_opened(folder, monkeypatch):
     names(folder, folders.STATIC, "openvino")
-    monkeypatch.setattr(machine, "flags", lambda: {"avx2"})
+    other = {*machine.DECISIVE} - {*machine.kind()} or {"avx2"}
+    monkeypatch.setattr(machine, "flags", lambda: other)
     model = onnxfuse.load(folder)
     assert (model.path.name, model.settings.runtime) == (folders.QUANTIZED, "ort")
     there = ", ".join(json.loads((folder / folders.RECORD).read_text())[fastest.STEP][fastest.KEY]["machine"])
@@ -228,6 +231,7 @@ def test_a_strangers_record_is_passed_over(folder, changes):
     assert model.why == "what onnxfuse.json has as the fastest is not what this onnxfuse writes; onnxfuse run here finds it"
 
 
+@OPENVINO
 def test_a_form_that_differs_takes_no_part(ran, monkeypatch):
     """A runtime whose outputs are wrong is told, and never the fastest."""
 

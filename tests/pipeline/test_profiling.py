@@ -24,6 +24,7 @@ from onnxfuse.runtime import Settings
 from tests.cli import documented
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import fill, parse, small_model
+from tests.marks import OTHERS
 
 PLAN = BenchmarkConfig(batch=2, length=8, threads=1, rounds=3)
 LAYERED = ["embeddings", "layer 0", "layer 1", "head"]
@@ -71,6 +72,7 @@ def require_whole(model: Profiled) -> None:
     assert model.call == pytest.approx(model.kernels + model.outside, abs=1e-4)
 
 
+@OTHERS
 def test_a_fused_model_by_operator_and_by_layer(folder, scratched):
     (model,) = profiling.profile(folder / "padded.onnx", None, PLAN).models
     require_whole(model)
@@ -84,6 +86,7 @@ def test_a_fused_model_by_operator_and_by_layer(folder, scratched):
     assert left(scratched) == []
 
 
+@OTHERS
 @pytest.mark.parametrize("name", ["model.onnx", folders.OPTIMIZED, folders.QUANTIZED, "fixed.onnx"])
 def test_every_form_of_a_model(folder, name):
     batch, length = (0, 0) if name == "fixed.onnx" else (2, 8)
@@ -96,6 +99,7 @@ def test_every_form_of_a_model(folder, name):
     documented.require("profile", {"schema": 1} | json.loads(json.dumps(outcome.to_json())))
 
 
+@OTHERS
 def test_images(tmp_path):
     made = export(
         ExportConfig("vit", tmp_path, exporter="torchscript"),

@@ -28,6 +28,7 @@ from onnxfuse.runtime.sessions import open_session, run
 from tests.cli.test_cli import expect_one_line
 from tests.conftest import ops, parse
 from tests.evaluation.conftest import tokenizer_files
+from tests.marks import OTHERS
 
 COUNT = 48
 
@@ -131,10 +132,12 @@ def outliers(optimized, tmp_path_factory):
     return outlier_ridden(optimized, tmp_path_factory.mktemp("outliers") / "model_optimized.onnx")
 
 
+@OTHERS
 def test_the_outlier_ridden_model_computes_the_same(optimized, outliers):
     assert check(optimized, outliers, "reassociate").passed
 
 
+@OTHERS
 def test_outliers_are_smoothed_away(outliers, data, tmp_path):
     step = quantize(
         QuantizeConfig(outliers, tmp_path / "q.onnx", calibration=str(data), thresholds=Thresholds(min_cosine=0.9998))
@@ -143,6 +146,7 @@ def test_outliers_are_smoothed_away(outliers, data, tmp_path):
     assert not step.description.kept
 
 
+@OTHERS
 def test_without_smoothing_that_product_stays_float(cli, outliers, data, tmp_path):
     result = cli(
         "quantize",

@@ -23,6 +23,7 @@ from onnxfuse.runtime.sessions import open_session
 from onnxfuse.verify import parity, verdict
 from onnxfuse.verify.expected import expect
 from tests.conftest import parse
+from tests.marks import OPENVINO
 
 IDS = np.arange(1, 9).reshape(1, 8)
 FEEDS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS), "token_type_ids": np.zeros_like(IDS)}
@@ -48,6 +49,7 @@ def add(tmp_path, scale=1.0):
 @pytest.mark.parametrize(
     ("name", "kind"), [("model.onnx", "reassociate"), ("model_optimized.onnx", "reassociate"), ("model_quantized.onnx", "int8")]
 )
+@OPENVINO
 def test_openvino_gives_what_onnx_runtime_gives(folder, name, kind):
     cases = verdict.grid_of(folder / "model.onnx", json.loads((folder / "config.json").read_text()))
     expected = expect(open_runner(folder / name), cases)
@@ -64,6 +66,7 @@ def test_load_takes_the_best_file_and_the_targets_options(folder):
     np.testing.assert_array_equal(model(**FEEDS)["logits"], model.run(FEEDS)["logits"])
 
 
+@OPENVINO
 def test_load_obeys(folder):
     model = onnxfuse.load(folder / "model_optimized.onnx", threads=1, runtime="openvino")
     assert (model.path.name, model.settings.threads, model.settings.runtime) == ("model_optimized.onnx", 1, "openvino")
@@ -134,7 +137,7 @@ def test_spinning_and_threads_reach_the_session(tmp_path):
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
-@pytest.mark.parametrize("runtime", ["ort", "openvino"])
+@pytest.mark.parametrize("runtime", ["ort", pytest.param("openvino", marks=OPENVINO)])
 def test_a_missing_input_is_an_error(folder, runtime):
     model = onnxfuse.load(folder / "model_optimized.onnx", runtime=runtime)
     model(**FEEDS)
