@@ -30,7 +30,7 @@ struct Weight {
 //   zero = round(-low * i); byte = round(v * i) + zero, both clipped to 0..255, halves to even, all in float32 without fma.
 // No sum is in it, so no order matters, and every instruction set gives the same. A row with NaN or Inf: scale = NaN, bytes 0.
 // Sums are int32: K of kInt8 is 65536 at most. Values lie as the set's products want them: padded, and wider in some sets
-// (avx2: int16 of kInt8, and float, rounded to bfloat16, of kBFloat16).
+// (avx2: int16 of kInt8; avx2 and avx_vnni: float, rounded to bfloat16, of kBFloat16).
 struct Rows {
   Type type;
   int64_t count, K, stride;  // stride: elements from row to row of values

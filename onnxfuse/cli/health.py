@@ -36,7 +36,7 @@ def health_lines(found: Health) -> list[str | Grid]:
         f"CPU: {found.cpu}",
         f"  {found.cores} of {found.all_cores} cores for this process; VNNI: {has[found.vnni]}; AMX: {has[found.amx]}",
         f"  products of u8 x s8 are clipped: {'yes, quantize holds weights small (--reduce-range)' if found.clips else 'no'}",
-        f"  our own kernels: {found.kernels or 'not built; in a clone, run: make native'}",
+        f"  our own kernels: {found.kernels or found.kernels_trouble}",
         "speed of products of bert-base's size, 128 tokens, as a multiple of float32 in ONNX Runtime:",
     ]
     for each in found.speeds:

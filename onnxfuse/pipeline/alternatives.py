@@ -26,7 +26,7 @@ def forms_of(plan: TuneConfig) -> tuple[str, ...]:
     found = [
         f"{precision}{IN}{name}" for precision in plan.precisions for name in plan.runtimes if forms.meant(precision, known[name])
     ]
-    if native.is_built() and USUAL in plan.runtimes:
+    if not native.trouble() and USUAL in plan.runtimes:
         found += [f"{precision}{IN}{USUAL}{WITH}{targets.NATIVE}" for precision in plan.precisions if precision in OWN_PRECISIONS]
     if not found:
         raise UsageError(

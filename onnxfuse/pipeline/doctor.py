@@ -59,6 +59,7 @@ class Health:
     amx: bool
     clips: bool
     kernels: str
+    kernels_trouble: str
     packages: tuple[versions.Package, ...]
     known_bad: tuple[str, ...]
     missing: tuple[versions.Missing, ...]
@@ -80,7 +81,8 @@ def examine(progress: Progress = silent) -> Health:
         vnni=bool(flags & {"avx512_vnni", "avx_vnni"}),
         amx="amx_int8" in flags,
         clips=matmul_saturates(),
-        kernels=native.kernels() if native.is_built() else "",
+        kernels="" if (trouble := native.trouble()) else native.kernels(),
+        kernels_trouble=trouble,
         packages=tuple(versions.packages()),
         known_bad=tuple(versions.bad_pairs()),
         missing=tuple(versions.missing()),

@@ -77,7 +77,7 @@ def require_float(model: ir.Model) -> None:
         )
     for value in model.graph.initializers.values():
         if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-            raise ModelError(f"weight {value.name} is {value.dtype.name}, wanted FLOAT; export the model in float32")
+            raise ModelError(f"weight {value.name} is {value.dtype.name}, wanted FLOAT; start from the model in float32")
 
 
 LAYOUT = {"Cast", "Unsqueeze", "Squeeze", "Reshape", "Expand"}

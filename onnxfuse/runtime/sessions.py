@@ -7,6 +7,7 @@ otherwise. ``compute`` and ``infer`` run a few nodes as they are written, for th
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,7 @@ def _open(
     elif on is not None:
         providers = [*((name, dict(chosen)) for name, chosen in on.names.items()), "CPUExecutionProvider"]
     with refusals(), denormals.as_zero(settings.denormals_as_zero):  # the first session of a process sets it for good otherwise
+        _require_own(source)
         for library in libraries():
             with _naming(library):
                 options.register_custom_ops_library(str(library))
@@ -130,8 +132,27 @@ def _open(
 
 
 def libraries() -> list[Path]:
-    """The libraries that bring ONNX Runtime operators: ours where it is built, and those that others bring."""
-    return [*([native.LIBRARY] if native.is_built() else []), *plugins.libraries()]
+    """The libraries that bring ONNX Runtime operators: ours where it can be used, and those that others bring."""
+    return [*([] if native.trouble() else [native.LIBRARY]), *plugins.libraries()]
+
+
+def _require_own(source: str | bytes) -> None:
+    """Raises UsageError: a model has operators of our own, and their library is there but cannot be used.
+
+    Where there is none, the functions of standard operators run that such a model holds.
+    """
+    if native.is_built() and (wrong := native.trouble()) and _names(source, DOMAIN.encode()):
+        raise UsageError(wrong)
+
+
+def _names(source: str | bytes, domain: bytes) -> bool:
+    """Whether a domain's name stands in a model."""
+    if isinstance(source, bytes):
+        return domain in source
+    if not Path(source).stat().st_size:
+        return False
+    with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(domain) >= 0
 
 
 @contextlib.contextmanager

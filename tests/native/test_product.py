@@ -1,8 +1,11 @@
 """Target native as users meet it: every family, int8 and bfloat16, with and without the library, in plain sessions."""
 
+import _ctypes
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -106,6 +109,49 @@ def test_what_is_missing_is_said_in_one_line(monkeypatch, tmp_path):
         native.path()
 
 
+OPENED = """
+import sys
+from pathlib import Path
+from onnxfuse import native
+from onnxfuse.errors import UsageError
+from onnxfuse.runtime import open_runner
+
+if sys.argv[2:]:
+    native.LIBRARY = Path(sys.argv[2])
+folder = Path(sys.argv[1])
+open_runner(folder / "model.onnx")  # has none of our operators
+try:
+    open_runner(folder / "model_optimized.onnx")
+except UsageError as error:
+    sys.exit(f"{error}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda whole: whole[:100_000], "is cut off: it has 100000 bytes, wanted "),
+        (lambda whole: whole[: len(whole) // 2], "is cut off"),
+        (lambda whole: whole[:-1], "is cut off"),
+        (lambda whole: whole[:60], "cannot be loaded: "),
+        (lambda whole: b"hello", "cannot be loaded: "),
+        (lambda whole: b"", "cannot be loaded: "),
+        (lambda whole: Path(_ctypes.__file__).read_bytes(), "cannot be loaded: "),  # of another kind
+    ],
+)
+def test_a_library_that_cannot_be_loaded_stops_nothing_else(folder, bert_export, tmp_path, content, said):
+    """What is cut off would end the process by SIGBUS."""
+    broken = tmp_path / "libonnxfuse.so"
+    broken.write_bytes(content(Path(native.LIBRARY).read_bytes()))
+    shutil.copy(bert_export / "export" / "model.onnx", tmp_path / "model.onnx")
+    shutil.copy(folder / "model_optimized.onnx", tmp_path)
+    given = [sys.executable, "-c", OPENED, str(tmp_path), str(broken)]
+    ended = subprocess.run(given, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{broken} ") and said in line and line.endswith("make native")
+
+
 def test_the_library_knows_its_instruction_sets():
     assert native.kernels() in native.instruction_sets()
     assert "portable" in native.instruction_sets()
@@ -129,13 +175,15 @@ def test_every_instruction_set_gives_the_same_int8(folder, kernels, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, rtol=0, atol=5e-3 * np.abs(wanted).max())
 
 
-def test_an_instruction_set_that_is_not_there_is_said(folder):
-    code = "import sys; from pathlib import Path; from onnxfuse.runtime import open_runner; open_runner(Path(sys.argv[1]))"
-    given = [sys.executable, "-c", code, str(folder / "model_optimized.onnx")]
+def test_an_instruction_set_that_is_not_there_is_said(folder, bert_export, tmp_path):
+    shutil.copy(bert_export / "export" / "model.onnx", tmp_path / "model.onnx")
+    shutil.copy(folder / "model_optimized.onnx", tmp_path)
+    given = [sys.executable, "-c", OPENED, str(tmp_path)]
     ended = subprocess.run(given, check=False, capture_output=True, text=True, env=os.environ | {"ONNXFUSE_NATIVE": "sse2"})
-    assert ended.returncode
-    assert "ONNXFUSE_NATIVE" in ended.stderr.splitlines()[-1]
-    assert "portable" in ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith('our own kernels cannot be used: ONNXFUSE_NATIVE is "sse2"; this CPU and this build have portable')
+    assert line.endswith("; unset it, or take one of these")
 
 
 def test_int8_is_of_our_operators(folder):
