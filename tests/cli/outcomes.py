@@ -1,8 +1,10 @@
-"""What verbs return, with names and numbers as long as real ones get."""
+"""What verbs return, with names and numbers as long as real ones get; `make check` holds their fields against the real ones."""
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+from onnxfuse.config import BenchmarkConfig
 from onnxfuse.evaluation.quality import Quality
 from onnxfuse.io import folders
 from onnxfuse.measure.benchmark import Ratio, Timing, summarize
@@ -76,7 +78,7 @@ def trade_off() -> TradeOff:
 
 def ran(folder: str) -> Run:
     """What ``run`` returns; of its steps only what a table reads."""
-    step = {name: SimpleNamespace(path=Path(folder, name), size=1112345678) for name in ("a", "b", "c")}
+    step: dict[str, Any] = {name: SimpleNamespace(path=Path(folder, name), size=1112345678) for name in ("a", "b", "c")}
     counts = {"attention": 24, "gelu": 24, "layer_norm": 49, "qkv": 24}
     step["b"].fused, step["b"].expected = counts, counts
     form = Form(Path(folder, folders.OPTIMIZED), "fp32", Settings("openvino-bf16"), "int8", lambda feeds: {})
@@ -88,20 +90,20 @@ def ran(folder: str) -> Run:
     fastest = Fastest(folders.OPTIMIZED, "", form.settings, ("avx2",), Ratio(12.345, 10.1, 14.2))
     why = "nothing is worth quantizing"
     return Run(
-        step["a"],
-        step["b"],
-        None,
-        parities,
-        timings,
-        None,
-        "TensorFlow",
-        why,
-        None,
-        None,
-        "nothing is int8",
-        None,
-        others,
-        fastest,
+        export=step["a"],
+        optimize=step["b"],
+        quantize=None,
+        parity=parities,
+        timings=timings,
+        plan=BenchmarkConfig(),
+        framework="TensorFlow",
+        unquantized=why,
+        half=None,
+        static=None,
+        unstatic="nothing is int8",
+        elsewhere=None,
+        others=others,
+        fastest=fastest,
     )
 
 
@@ -118,5 +120,17 @@ def health() -> Health:
     lacking = (versions.Missing("tf", "export of TensorFlow models", ("tensorflow", "keras-hub")),)
     speeds = (Speed("int8", "ort", Ratio(4.9, 3.2, 8.3)), Speed("bf16", "openvino-bf16", None, "this CPU has no bfloat16"))
     return Health(
-        "A CPU (avx2)", 2, 64, False, False, True, "avx2", packages, ("onnxruntime 1.31: it ends",), lacking, speeds, "none"
+        cpu="A CPU (avx2)",
+        cores=2,
+        all_cores=64,
+        vnni=False,
+        amx=False,
+        clips=True,
+        kernels="avx2",
+        kernels_trouble="",
+        packages=packages,
+        known_bad=("onnxruntime 1.31: it ends",),
+        missing=lacking,
+        speeds=speeds,
+        telemetry="none",
     )
