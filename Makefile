@@ -12,7 +12,7 @@ QUIET := --quiet --disable-pip-version-check --no-compile
 # Tests and scripts start many processes: without its compiled modules on disk, each would compile transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo newcomer native library test test-native test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 accuracy dropin faults frameworks scale half attack clean
+.PHONY: demo newcomer native library test test-native test-as-native test-tf test-compat test-full test-oldest fuzz endurance lock sbom check format graphs bench int8 accuracy dropin faults frameworks scale half attack clean
 
 # With LOCKED=1, as CI does it, the versions are those of requirements.lock; else the newest that pyproject.toml allows.
 # torch is pinned here, where the environment is made. Python compiles the modules it imports when it first does so; compiling
@@ -85,6 +85,10 @@ native: $(VENV)/.installed library
 test-native: $(VENV)/.installed library
 	$(MAKE) --no-print-directory --silent -C native test
 	$(BIN)/python -m pytest tests/native
+
+# The fast tests with our own kernels wherever target cpu is asked for, or no target.
+test-as-native: $(VENV)/.installed library
+	$(BIN)/python scripts/suite_as.py native
 
 test: $(VENV)/.installed library
 	$(BIN)/python -m pytest -m 'not slow' -n 2

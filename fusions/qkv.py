@@ -165,10 +165,15 @@ RULES = (
 
 
 def one_source(attention: ir.Node) -> bool:
-    """Whether query, key and value are parts of one value: of one Split, or rows of one projection without padding."""
-    sources = {_behind_rearranging(value) for value in attention.inputs[:3]}
+    """Whether query, key and value are parts of one value: of one Split, or rows of one projection without padding, of which
+    the query's may be taken beside a Split."""
+    operands = attention.inputs[:3]
+    sources = {_behind_rearranging(value) for value in operands}
+    split = next((node for node in sources if node is not None and node.op_type == "Split"), None)
+    if split is not None and len(sources) == 2:
+        sources = (sources - {split}) | {_behind_rearranging(split.inputs[0])}
     source = sources.pop() if len(sources) == 1 else None
-    return source is not None and (source.op_type == "Split" or len(set(attention.inputs[:3])) == 3)
+    return source is not None and (source.op_type == "Split" or len(set(operands)) == 3)
 
 
 def _behind_rearranging(value: ir.Value | None) -> ir.Node | None:

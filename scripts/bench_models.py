@@ -51,6 +51,10 @@ class Form:
     precision: str | None = None
 
     @property
+    def kind(self) -> str:
+        return "int8" if self.scheme else self.precision or "fp32"
+
+    @property
     def target(self) -> Target:
         if self.native:
             return targets.find(targets.NATIVE)

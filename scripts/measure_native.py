@@ -1,8 +1,8 @@
 """Measure target native beside other tools, and write the tables of docs/native.md. ``python scripts/measure_native.py``
 
-Each workload of ``bench_workloads`` that promises something of our own kernels, in one interleaved run with all baselines of
-its precision but PyTorch's own, which BENCHMARKS.md has. The page has a table for each kind of kernels; a run replaces the
-lines of its own kind's workloads that it measures.
+Each workload of ``bench_workloads`` that promises something of our own kernels, in one interleaved run with all baselines but
+PyTorch's own, which BENCHMARKS.md has; on AVX2 alone with those in ONNX Runtime. The page has a table for each kind of kernels;
+a run replaces the lines of its own kind's workloads that it measures.
 """
 
 from __future__ import annotations
@@ -42,35 +42,31 @@ def run(work: Workload, model: Model, log: Console) -> list[str]:
     """One line for each promise of a workload."""
     failed: dict[str, str] = {}
     inputs = work.inputs(model.profile)
-    names = (FIRST, *BESIDE)
+    held = promised(work)
+    names = tuple(dict.fromkeys([FIRST, *(name for _, against in held for name in against)]))
     theirs = model.opened({name: (lambda name=name: model.peer(name)) for name in names}, failed)
-    forms = [form for form in FORMS if form.native]
+    kinds = {promise.kind for promise, _ in held}
+    forms = [form for form in FORMS if form.native and form.kind in kinds]
     ours = model.opened({form.name: (lambda form=form: model.form(form)) for form in forms}, failed)
     tried = compare.measure([theirs[0], *ours], inputs, TRIED, failed)
     mine = [tried[form.name] for form in ours if form.name in tried]
-    products = [made for name in sorted(OURS) if (made := product(name, mine)) is not None]
+    products = [made for promise, _ in held if (made := product(promise.ours, mine)) is not None]
     log.print(f"measuring {work}", highlight=False)
     rows = compare.measure([*theirs, *products], inputs, work.rounds, failed)
     for name, why in failed.items():
         log.print(f"not there: {name}: {why}", highlight=False)
-    return [line(work, *each, rows.values()) for each in promised(work)]
+    return [line(work, *each, rows.values()) for each in held]
 
 
 def promised(work: Workload) -> list[tuple[Promise, Collection[str]]]:
     """What this machine's kernels promise of a workload, each with the peers that it is held against.
 
-    AVX2 has no instruction for products of bytes, nor one for bfloat16: there int8 is to be no slower than ONNX Runtime's, and
-    no bfloat16 is promised.
+    AVX2 has no instruction for products of bytes, nor one for bfloat16: there int8 is to be no slower than ONNX Runtime's own,
+    and no more is promised.
     """
-    of_all = [(each, BESIDE) for each in work.promises if each.ours in OURS]
-    if native.kernels() != "avx2":
-        return of_all
-    return [
-        each
-        for promise, names in of_all
-        if promise.kind != "bf16"
-        for each in [(promise, names), *([(replace(promise, wanted=1.0), IN_ORT)] if promise.kind == "int8" else [])]
-    ]
+    if native.kernels() == "avx2":
+        return [(replace(each, wanted=1.0), IN_ORT) for each in work.promises if each.ours == NATIVE]
+    return [(each, BESIDE) for each in work.promises if each.ours in OURS]
 
 
 def line(work: Workload, promise: Promise, names: Collection[str], rows: Collection[Row]) -> str:
@@ -104,7 +100,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="instead of each workload's own number")
     arguments = parser.parse_args()
     log = Console(stderr=True)
-    works = [work for work in chosen(arguments.only) if any(promise.ours in OURS for promise in work.promises)]
+    works = [work for work in chosen(arguments.only) if promised(work)]
     today, cpu = datetime.datetime.now(datetime.UTC).date(), machine.cpu()
     told = f"{today}, {cpu}, {THREADS} threads, kernels {native.kernels()}; one interleaved run for each line's workload."
     for name in dict.fromkeys(work.model for work in works):

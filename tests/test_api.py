@@ -13,6 +13,7 @@ import onnxfuse
 from onnxfuse import errors
 from onnxfuse.errors import ModelError, UsageError
 from tests.conftest import fill, parse, small_model
+from tests.marks import OTHERS
 
 TEXT = """g (float[B,S,128] x, float[128,128] w) => (float[B,S,128] y)
     <float one = {1}, float half = {0.5}, float root = {1.4142135}>
@@ -68,6 +69,7 @@ def test_a_path_gives_a_result_that_is_a_path(path):
         model(y=1)
 
 
+@OTHERS
 @pytest.mark.parametrize("kind", ["proto", "ir"])
 def test_a_model_in_memory_gives_one_of_its_kind_and_stays_as_it_is(graph, kind):
     model = ir.to_proto(graph) if kind == "proto" else graph

@@ -21,6 +21,7 @@ from onnxfuse.pipeline import doctor, view
 from tests.conftest import BERT_SPECIALS, save_tokenizer
 from tests.families import TEXT, tiny
 from tests.layouts.test_push import hub as hub
+from tests.marks import OTHERS
 from tests.pages import PAGES, ROOT, Block, blocks, difference, exit_code, indented
 
 NOT_RUN = {
@@ -146,6 +147,7 @@ def _unlike(command: str, result: subprocess.CompletedProcess[str], shown: list[
     return list(filter(None, [difference(shown, result.stdout.splitlines(), exact=False)]))
 
 
+@OTHERS
 @pytest.mark.parametrize("pages", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["fast", "slow"])
 def test_every_block_of_the_pages_runs_and_prints_what_it_shows(cli, home, hub, monkeypatch, capsys, pages):
     monkeypatch.setattr(view, "wait", view.stop)

@@ -104,7 +104,7 @@ def _kind(value: ir.Value) -> ir.DataType:
 
 def _function(node: ir.Node, attributes: dict[str, Any], overload: str, opset: int) -> ir.Function:
     """What a node computes. Its attributes are declared, and are in the body as they are."""
-    names = [*bodies.INPUTS[node.op_type], *(f"{each}.{at}" for at in range(_layers(node)) for each in bodies.LAYER)]
+    names = [*bodies.INPUTS[node.op_type], *(f"{each}.{at}" for at in range(layers(node)) for each in bodies.LAYER)]
     formal = [
         None if value is None or bodies.is_absent(value) else ir.Value(name=name, type=ir.TensorType(_kind(value)))
         for name, value in zip(names, node.inputs, strict=False)
@@ -118,8 +118,9 @@ def _function(node: ir.Node, attributes: dict[str, Any], overload: str, opset: i
     return ir.Function(DOMAIN, node.op_type, overload, graph=graph, attributes=wanted)
 
 
-def _layers(node: ir.Node) -> int:
-    return len(bodies.layers_of(node.inputs)) if node.op_type == "Encoder" else 0
+def layers(node: ir.Node) -> int:
+    """How many whole layers a node computes: those of our Encoder, and none of any other."""
+    return len(bodies.layers_of(node.inputs)) if is_ours(node) and node.op_type == "Encoder" else 0
 
 
 def _held(value: ir.Value) -> ir.Node:

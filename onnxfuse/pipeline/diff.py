@@ -21,7 +21,7 @@ from onnxfuse.errors import UsageError
 from onnxfuse.io import atomic, places
 from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.pipeline.layers import AFTER, BEFORE
+from onnxfuse.pipeline.layers import AFTER, BEFORE, last_of, within
 from onnxfuse.pipeline.sides import Side, made_by
 from onnxfuse.rewrite.lines import Line
 
@@ -175,15 +175,14 @@ def _told(first: Path, second: Path) -> tuple[str, str]:
 def _in_order(layers: Iterable[str]) -> list[str]:
     """Names of layers, once, in the model's order."""
     place = {BEFORE: -1, AFTER: math.inf}
-    return sorted(
-        set(layers), key=lambda name: place.get(name, float(name.rpartition(" ")[2]) if name[-1].isdigit() else math.inf)
-    )
+    return sorted(set(layers), key=lambda name: place.get(name, float(last_of(name)) if name[-1].isdigit() else math.inf))
 
 
 def _chosen(layer: str, layers: list[str], path: Path) -> str:
     wanted = f"layer {layer}" if layer.isdigit() else layer.casefold()
     if not wanted:
-        return next((name for name in layers if name.startswith("layer ")), layers[0] if layers else BEFORE)
-    if wanted not in layers:
+        return next((name for name in layers if name.startswith("layer")), layers[0] if layers else BEFORE)
+    found = within(wanted, layers)
+    if found not in layers:
         raise UsageError(f"{path} has no {wanted!r}; choose one of {', '.join(name.removeprefix('layer ') for name in layers)}")
-    return wanted
+    return found

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxfuse import catalog
+from onnxfuse.native import functions
 from onnxfuse.optimizer import stands_for
 from onnxfuse.rewrite import Fusion
 from onnxfuse.rewrite.fusion import ordered
@@ -32,6 +33,9 @@ SIZES = ("Shape", "Size")
 
 REACH = 4
 """How many nodes after a softmax the product with the values may be: roundings, a guard against rows without keys."""
+
+IN_ENCODER = {"post": ["linear", "linear", "linear"], "pre": ["linear", NORM, "linear", "linear"]}
+"""What follows a layer's attention, by the order of our Encoder: norms that follow a linear layer are done in it."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,11 @@ class Known:
         return stands_for(node, self.fusions.values())
 
     def attends(self, node: ir.Node) -> bool:
-        """Whether a node is attention, or the sign of one that was not fused."""
+        """Whether a node is attention, has it inside, or is the sign of one that was not fused."""
         attention = self.fusions[ATTENTION]
-        return self.stands_for(node) is attention or node.op_type == attention.operator or node.op_type in attention.anchors
+        if functions.layers(node) or node.op_type in (attention.operator, *attention.anchors):
+            return True
+        return self.stands_for(node) is attention
 
     def leads(self, norm: ir.Node) -> bool:
         """Whether a norm is there for projections alone, and no residual reads it."""
@@ -85,9 +91,22 @@ def layers(graph: ir.Graph, known: Known) -> Iterator[tuple[str, list[ir.Node]]]
         yield named(number - 1), nodes
 
 
-def named(number: int) -> str:
-    """A layer by its number; -1 is what comes before the first."""
-    return BEFORE if number < 0 else f"layer {number}"
+def named(number: int, count: int = 1) -> str:
+    """A layer by its number, or so many from there; -1 is what comes before the first."""
+    return BEFORE if number < 0 else f"layer {number}" if count < 2 else f"layers {number} to {number + count - 1}"
+
+
+def last_of(name: str) -> int:
+    """The number of a layer, of several the last one's."""
+    return int(name.rpartition(" ")[2])
+
+
+def within(name: str, names: Collection[str]) -> str:
+    """Where a layer stands among others that may be several in one: the name itself where it is not there."""
+    if name in names or not name.startswith("layer "):
+        return name
+    several = (each for each in names if each.startswith("layers ") and int(each.split()[1]) <= last_of(name) <= last_of(each))
+    return next(several, name)
 
 
 def homes(graph: ir.Graph) -> dict[ir.Node, str]:
@@ -95,7 +114,8 @@ def homes(graph: ir.Graph) -> dict[ir.Node, str]:
 
     What every way to the outputs leads through one attention is of its layer: its projections, the norm before these. What comes
     after an attention is of its layer up to the next one. The head is what follows the last layer's counterpart of the end of
-    the layer before, and what nothing else reads; of one layer alone it is not told apart.
+    the layer before, and what nothing else reads; of one layer alone it is not told apart. Whole layers that are one operator
+    stand together, as "layers 0 to 11"; what follows them is of the head.
     Without any attention, names of modules tell, in the names of nodes, values or weights; where these do not, the layer is
     "other".
     """
@@ -112,15 +132,26 @@ def homes(graph: ir.Graph) -> dict[ir.Node, str]:
         level[node] = max([level[node], *(level[source] for source in sources[node])])
     count = len(marks)
     before = [node for node in graph if level[node] == behind[node] - 1 == count - 2 and towards[node] < 0]
-    level |= dict.fromkeys(_rest(before, [node for node in graph if behind[node] == count]), count)
+    last = [node for node in graph if behind[node] == count]
+    level |= dict.fromkeys(_head(marks, before, last), count)
     read = {source for each in sources.values() for source in each}
     elsewhere = {node: any(value.is_graph_output() for value in node.outputs) for node in graph}
     for node in reversed(graph):
-        if behind[node] < count and node in read and not elsewhere[node]:
+        if behind[node] < count and node in read and not elsewhere[node] and node not in attending:
             level[node] = count
         for source in sources[node]:
             elsewhere[source] |= level[node] < count
-    return {node: AFTER if level[node] == count else named(level[node]) for node in graph}
+    names = {-1: BEFORE, count: AFTER} | dict(enumerate(_names(marks)))
+    return {node: names[level[node]] for node in graph}
+
+
+def _names(marks: Sequence[ir.Node]) -> Iterator[str]:
+    """Of each attention, its layer's; of a node that computes several layers, theirs."""
+    number = 0
+    for mark in marks:
+        count = functions.layers(mark) or 1
+        yield named(number, count)
+        number += count
 
 
 def _weighing(softmax: ir.Node) -> ir.Node | None:
@@ -136,7 +167,7 @@ def _weighing(softmax: ir.Node) -> ir.Node | None:
 
 
 def _is_linear(node: ir.Node) -> bool:
-    return any(word in node.op_type for word in ("MatMul", "Gemm", "Einsum"))
+    return node.op_type == "Linear" or any(word in node.op_type for word in ("MatMul", "Gemm", "Einsum"))
 
 
 def _sources(node: ir.Node) -> Iterator[ir.Node]:
@@ -163,8 +194,8 @@ def _behind(sources: Sources, marks: Sequence[ir.Node]) -> dict[ir.Node, int]:
 
 
 def _towards(sources: Sources, marks: Sequence[ir.Node]) -> dict[ir.Node, int]:
-    """Of each node, the number of the mark that every way from it to the outputs meets first; -1 where there is none. Who reads
-    sizes alone is on no way."""
+    """Of each node, the number of the mark that every way from it to the outputs meets first; -1 where there is none, and where
+    that mark has residuals inside, which are ways past its attention. Who reads sizes alone is on no way."""
     met: dict[ir.Node, set[int]] = {node: set() for node in sources}
     towards = {mark: at for at, mark in enumerate(marks)}
     for node in reversed([*sources]):
@@ -173,7 +204,7 @@ def _towards(sources: Sources, marks: Sequence[ir.Node]) -> dict[ir.Node, int]:
             towards[node] = met[node].pop() if len(met[node]) == 1 else -1
         if node.op_type not in SIZES:
             for source in sources[node]:
-                met[source].add(towards[node])
+                met[source].add(-1 if functions.layers(node) else towards[node])
     return towards
 
 
@@ -182,18 +213,31 @@ def _kind(node: ir.Node) -> str:
     return "linear" if _is_linear(node) else NORM if "LayerNormalization" in node.op_type else ""
 
 
-def _rest(before: Sequence[ir.Node], last: Sequence[ir.Node]) -> Sequence[ir.Node]:
-    """Of what follows the last attention, what comes behind its layer, which ends as the one before does; else none."""
-    kinds = [kind for kind in map(_kind, before) if kind]
+def _kinds(nodes: Iterable[ir.Node]) -> list[str]:
+    return [kind for kind in map(_kind, nodes) if kind]
+
+
+def _rest(kinds: Sequence[str], trailing: Iterable[ir.Node], last: Sequence[ir.Node]) -> Sequence[ir.Node]:
+    """Of what follows the last attention, what comes behind its layer, which ends as the one before does: with parts of these
+    kinds, and nodes like these behind the last of them; else none."""
     steps = [at for at, node in enumerate(last) if _kind(node)][: len(kinds)]
     if not kinds or [_kind(last[at]) for at in steps] != kinds:
         return ()
-    ends = max(at for at, node in enumerate(before) if _kind(node)) + 1
-    left, at = Counter(node.op_type for node in before[ends:]), steps[-1] + 1
+    left, at = Counter(node.op_type for node in trailing), steps[-1] + 1
     while at < len(last) and left[last[at].op_type]:
         left[last[at].op_type] -= 1
         at += 1
     return last[at:]
+
+
+def _head(marks: Sequence[ir.Node], before: Sequence[ir.Node], last: Sequence[ir.Node]) -> Sequence[ir.Node]:
+    """Of what follows the last attention, what is behind its layer; ``before`` is what follows the one before, in its layer."""
+    if functions.layers(marks[-1]):
+        return last
+    if len(marks) > 1 and functions.layers(marks[-2]):
+        return _rest(IN_ENCODER[marks[-2].attributes["order"].as_string()], (), last)
+    ends = max((at for at, node in enumerate(before) if _kind(node)), default=-1) + 1
+    return _rest(_kinds(before), before[ends:], last)
 
 
 def _by_name(node: ir.Node) -> str:

@@ -16,7 +16,7 @@ from onnxfuse.errors import OnnxfuseError
 from onnxfuse.fusions.unpad import NAME as UNPAD
 from onnxfuse.io import door, folders, onnx_file
 from onnxfuse.optimizer import fuse
-from onnxfuse.pipeline.layers import homes
+from onnxfuse.pipeline.layers import homes, within
 from onnxfuse.rewrite.analysis import Analysis, Dim
 from onnxfuse.rewrite.lines import Line, sizes
 from onnxfuse.runtime.sessions import infer
@@ -45,9 +45,10 @@ class Side:
 
     def follow(self, after: Side, found: Origins | None) -> None:
         """Put nodes into the layers of what they became."""
+        there = set(after.layers.values())
         for name in self.layers:
             became = (found.became.get(name, name) if found is not None else name) or name
-            self.layers[name] = after.layers.get(became, self.layers[name])
+            self.layers[name] = after.layers.get(became) or within(self.layers[name], there)
 
     def lines(self, layer: str) -> list[Line]:
         return [line for line in self.all if self.layers.get(line.outputs[0] if line.outputs else "") == layer]

@@ -236,10 +236,11 @@ def forget(op: Op) -> None:
 
 
 def _need_private(rule: Rule, match: Match) -> None:
-    """Refuse when a value inside the match is read elsewhere, is an output, or is captured by a subgraph."""
+    """Refuse when a value inside the match is read elsewhere, is an output, is captured by a subgraph, or is an operand, too."""
     if rule.shared:
         return
     inside = set(match.nodes)
+    given = [value for value in match.bindings.values() if isinstance(value, ir.Value)]
     for node in match.nodes:
         for value in node.outputs:
             if node is match.root:
@@ -248,6 +249,8 @@ def _need_private(rule: Rule, match: Match) -> None:
                 raise NoMatch(f"{pattern.name_of(value)} is also a graph output", value)
             if any(user not in inside for user, _ in value.uses()):
                 raise NoMatch(f"{pattern.name_of(value)} is also read elsewhere", value)
+            if value in given:  # the replacement reads what it stands for, which would stay: twice the work
+                raise NoMatch(f"{pattern.name_of(value)} is also an operand", value)
 
 
 def replace(graph: ir.Graph, root: ir.Node, op: Op, built: ir.Value, output: int = 0) -> None:

@@ -174,7 +174,8 @@ def test_an_operator_of_that_name_from_another_domain_brings_no_bias():
         (POW.replace("ReduceMean(p, axes)", "ReduceMean(p, other)"), "the axes are [1], wanted the last dimension"),
         (POW.replace("two", "three"), "saw Mul, wanted Sub"),
         (POW.replace("eps", "bad"), "epsilon is -0.1"),
-        (POW.replace("Add(v, eps)", "Add(v, v)"), "epsilon is not a constant scalar"),
+        (POW.replace("Add(v, eps)", "Add(v, x)"), "epsilon is not a constant scalar"),
+        (POW.replace("Add(v, eps)", "Add(v, v)"), "v is also an operand"),
         (POW.replace("Sub(x, m)", "Sub(m, x)"), "another value"),
     ],
 )

@@ -14,13 +14,14 @@ import pytest
 
 import onnxfuse
 from onnxfuse import native, targets
-from onnxfuse.config import OptimizeConfig, QuantizeConfig, Scheme, TuneConfig
+from onnxfuse.config import BenchmarkConfig, OptimizeConfig, QuantizeConfig, Scheme, TuneConfig
 from onnxfuse.errors import ModelError, NotBuiltError, UsageError
 from onnxfuse.native import bodies, functions
-from onnxfuse.pipeline import alternatives
+from onnxfuse.pipeline import alternatives, diff, layers, profiling
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import open_runner
+from tests import marks
 from tests.families import TINY
 from tests.pipeline.test_families import exports  # noqa: F401 - a fixture
 
@@ -197,6 +198,33 @@ def test_int8_is_of_our_operators(folder):
     assert precisions == {"model_optimized.onnx": {"float32"}, "model_quantized.onnx": {"float32"}, "mixed.onnx": {"bfloat16"}}
 
 
+def test_layers_that_are_one_operator_stand_together(exports, tmp_path):  # noqa: F811
+    """In profile beside the export's own, and in diff, where any of their numbers names them."""
+    source, made = exports("bert").path, tmp_path / "n.onnx"
+    optimize(OptimizeConfig(source, made, "native", without=frozenset({"pooled-token"})))
+    theirs, ours = profiling.profile(source, made, BenchmarkConfig(batch=1, length=8, rounds=1)).models
+    assert [part.name for part in theirs.layers] == ["embeddings", "layer 0", "layer 1", "head"]
+    assert [part.name for part in ours.layers] == ["embeddings", "layers 0 to 1", "head"]
+    for layer in ("", "0", "1"):
+        found = diff.compare(source, made, layer)
+        assert (found.layer, found.layers) == ("layers 0 to 1", ["embeddings", "layers 0 to 1", "head"])
+        before, after = ([row.op for box in side.boxes for row in box.rows] for side in (found.before, found.after))
+        assert (before.count("Softmax"), after.count("Encoder")) == (2, 1)
+    with pytest.raises(UsageError, match=r"choose one of embeddings, layers 0 to 1, head$"):
+        diff.compare(source, made, "2")
+
+
+@pytest.mark.parametrize("family", ["bert", "vit"])
+def test_a_last_layer_of_several_operators_ends_before_the_head(exports, tmp_path, family):  # noqa: F811
+    """Only one token of it is asked for; its norms are behind its linear layers, or before them."""
+    made = optimize(OptimizeConfig(exports(family).path, tmp_path / "n.onnx", "native")).model.model
+    found = layers.homes(made.graph)
+    assert {"layer 0", "layer 1", "head"} <= {*found.values()}
+    last = [node.op_type for node, home in found.items() if home == "layer 1" and functions.is_ours(node)]
+    assert last[-4:] == ["Attention", "Linear", "Linear", "Linear"]
+    assert [node.op_type for node, home in found.items() if home == "head" and functions.is_ours(node)][-1] == "Linear"
+
+
 def test_attention_in_bfloat16_is_of_target_native(bert_export, tmp_path):
     plan = QuantizeConfig(
         bert_export / "export" / "model.onnx", tmp_path / "q.onnx", Scheme(attention="bf16"), calibration="none"
@@ -208,7 +236,9 @@ def test_attention_in_bfloat16_is_of_target_native(bert_export, tmp_path):
 
 
 def test_optimized_again_it_is_the_same(folder, tmp_path):
-    again = optimize(OptimizeConfig(folder / "model_optimized.onnx", tmp_path / "again.onnx", "native"))
+    again = optimize(
+        OptimizeConfig(folder / "model_optimized.onnx", tmp_path / "again.onnx", "native", require=("attention=2", "qkv=2"))
+    )
     assert [node.op_type for node in own(again.model.model)] == [
         node.op_type for node in own(ir.load(folder / "model_optimized.onnx"))
     ]
@@ -227,6 +257,7 @@ def test_padding_that_was_kept_is_removed_later(bert_export, tmp_path):
     assert bodies.inputs_of("Encoder", encoder.inputs)["bounds"] is not None
 
 
+@marks.OTHERS
 def test_for_another_target_it_is_taken_apart(folder, tmp_path):
     step = optimize(OptimizeConfig(folder / "model_optimized.onnx", tmp_path / "cpu.onnx"))
     assert not own(step.model.model)

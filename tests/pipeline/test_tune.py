@@ -18,6 +18,7 @@ from onnxfuse.pipeline.tune import best
 from onnxfuse.pipeline.tune_measure import NOISE
 from onnxfuse.runtime import runtimes
 from tests.cli.test_cli import expect_one_line
+from tests.marks import OPENVINO, OTHERS
 
 
 def trial(option, low, value, high):
@@ -104,6 +105,7 @@ def test_what_makes_the_same_model_is_not_measured(bert_export, tmp_path, monkey
     assert (found.option, found.refused, measured) == ("even", tune_measure.SAME, [])
 
 
+@OTHERS
 def test_tune_goes_on_where_it_was_interrupted(bert_export, tmp_path, monkeypatch):
     measured = []
 
@@ -179,6 +181,7 @@ def test_a_slower_result_is_not_kept(bert_export, tmp_path, monkeypatch):
     assert outcome.target["precision"] == "fp32"
 
 
+@OPENVINO
 def test_what_a_runtime_rejects_is_said(bert_export, tmp_path):
     trials = tune_measure.Measuring(plan(bert_export, tmp_path))
     base = chosen_with(targets.find("cpu"), "runtime", "openvino")

@@ -177,6 +177,15 @@ def test_what_is_read_elsewhere_refuses_a_match_unless_it_is_shared(outputs, aft
     assert ("Relu" in ops(shared)) is (reason is not None)  # what somebody else reads stays
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_variable_that_is_a_value_of_the_match_itself_refuses_it_unless_it_is_shared(shared):
+    """The replacement would read what it stands for: that stays, and is computed twice."""
+    rule = Rule("sum", lambda op, x, r: op.Add(op.Relu(x), r), anyway, lambda op, x, r: op.Sum(x, r), shared=shared)
+    model, trace = rewritten("g (float[4] x) => (float[4] y) { a = Relu(x)  y = Add(a, a) }", rule)
+    assert ops(model) == (["Relu", "Sum"] if shared else ["Add", "Relu"])
+    assert [miss["seen"] for miss in trace.misses.values()] == ([] if shared else ["a is also an operand"])
+
+
 def test_two_operands_from_one_node_go_with_it():
     model, _ = rewritten(
         "g (float[4] x) => (float[4] y) { a = Relu(x)  b = Mul(a, a)  y = Neg(b) }",

@@ -16,6 +16,7 @@ from onnxfuse.rewrite.shapes.native import DOMAIN
 from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.targets import NAMES
 from tests.layer import FULL, Case, close
+from tests.marks import OTHERS
 
 
 def written(tmp_path, **changes):
@@ -115,6 +116,7 @@ FOUND = {
 }
 
 
+@OTHERS
 @pytest.mark.parametrize(
     ("thing", "option"),
     [(thing, option) for thing in ("attention", "gelu", "residual", "qkv", "padding") for option in targets.choices()[thing]],
@@ -144,6 +146,7 @@ def test_padding_goes_whatever_attention_is_spelt_as(bert_export, name):
 NORM = "h = LayerNormalization<axis = -1, epsilon = 0.00001>(r, g1, n1)"
 
 
+@OTHERS
 @pytest.mark.parametrize("opset", [17, 18, 20, 22, 23])
 @pytest.mark.parametrize(
     ("attention", "gelu"),
