@@ -10,6 +10,7 @@ from onnxfuse.cli import plots
 from onnxfuse.cli.console import threads_text
 from onnxfuse.cli.grid import Grid
 from onnxfuse.io import places
+from onnxfuse.pipeline.layers import in_order
 from onnxfuse.pipeline.profiling import Part, Profiled, Profiling
 
 SMALL = 0.01
@@ -52,10 +53,9 @@ def operator_rows(outcome: Profiling) -> list[Row]:
 
 
 def layer_rows(outcome: Profiling) -> list[Row]:
-    """Layers, in the order of the model that has most."""
+    """Layers of every model, in their order."""
     rows = {row.name: row for row in _beside([model.layers for model in outcome.models])}
-    most = max(outcome.models, key=lambda model: len(model.layers))
-    return [rows[name] for name in dict.fromkeys([*(part.name for part in most.layers), *rows])]
+    return [rows[name] for name in in_order(rows)]
 
 
 def _beside(lists: Sequence[Sequence[Part]]) -> list[Row]:

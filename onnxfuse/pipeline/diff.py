@@ -6,7 +6,6 @@ against each other by their operator, their attributes and the names of what the
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from onnxfuse.errors import UsageError
 from onnxfuse.io import atomic, places
 from onnxfuse.io.ours import Replaceable
 from onnxfuse.io.progress import Progress, silent
-from onnxfuse.pipeline.layers import AFTER, BEFORE, last_of, within
+from onnxfuse.pipeline.layers import BEFORE, in_order, within
 from onnxfuse.pipeline.sides import Side, made_by
 from onnxfuse.rewrite.lines import Line
 
@@ -140,7 +139,7 @@ def compare(first: Path, second: Path, layer: str = "") -> Difference:
     before, after = (Side.of(path) for path in (first, second))
     found, how = made_by(before, after, first, second)
     before.follow(after, found)
-    layers = _in_order(after.layers.values())
+    layers = in_order(after.layers.values())
     name = _chosen(layer, layers, second)
     left, right = before.lines(name), after.lines(name)
     if found is None:
@@ -170,12 +169,6 @@ def _told(first: Path, second: Path) -> tuple[str, str]:
     if first.name != second.name:
         return first.name, second.name
     return f"{first.resolve().parent.name}/{first.name}", f"{second.resolve().parent.name}/{second.name}"
-
-
-def _in_order(layers: Iterable[str]) -> list[str]:
-    """Names of layers, once, in the model's order."""
-    place = {BEFORE: -1, AFTER: math.inf}
-    return sorted(set(layers), key=lambda name: place.get(name, float(last_of(name)) if name[-1].isdigit() else math.inf))
 
 
 def _chosen(layer: str, layers: list[str], path: Path) -> str:

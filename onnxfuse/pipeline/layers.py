@@ -6,6 +6,7 @@ norm); what comes before the first layer is the embeddings.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -99,6 +100,12 @@ def named(number: int, count: int = 1) -> str:
 def last_of(name: str) -> int:
     """The number of a layer, of several the last one's."""
     return int(name.rpartition(" ")[2])
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of layers, once each, in the model's order; several in one come behind the last of them."""
+    places = {BEFORE: (-1.0, 0), AFTER: (math.inf, 0), OTHER: (math.inf, 1)}
+    return sorted(set(names), key=lambda name: places.get(name) or (last_of(name), int(name.startswith("layers"))))
 
 
 def within(name: str, names: Collection[str]) -> str:

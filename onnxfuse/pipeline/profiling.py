@@ -25,7 +25,7 @@ from onnxfuse.io import folders
 from onnxfuse.io.atomic import scratch
 from onnxfuse.io.progress import Progress, silent
 from onnxfuse.measure import benchmark, fastest
-from onnxfuse.pipeline.layers import AFTER, BEFORE, OTHER, homes, last_of
+from onnxfuse.pipeline.layers import OTHER, homes, in_order
 from onnxfuse.pipeline.step import fitted
 from onnxfuse.runtime import USUAL, Feeds, Settings, declared, open_runner
 from onnxfuse.runtime.traced import Call, Kernel, Traced
@@ -244,9 +244,8 @@ def _profiled(opening: _Opening, calls: Sequence[Call], graph: ir.Graph) -> Prof
     medians = {key: statistics.median(values) for key, values in taken.items()}
     operators = sorted(_parts(medians, operator_of), key=lambda part: -part.ms)
     found = {part.name: part for part in _parts(medians, layer_of)}
-    order = [BEFORE, *sorted(found.keys() - {BEFORE, AFTER, OTHER}, key=last_of), AFTER, OTHER]
     outside = statistics.median(call.taken - sum(kernel.taken for kernel in call.kernels) for call in calls)
-    layered = tuple(found[name] for name in order if name in found)
+    layered = tuple(found[name] for name in in_order(found))
     return Profiled(opening.path, opening.settings, tuple(operators), layered, max(0.0, outside / 1e3))
 
 

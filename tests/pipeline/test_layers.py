@@ -3,7 +3,7 @@
 import onnx_ir as ir
 import pytest
 
-from onnxfuse.pipeline.layers import homes
+from onnxfuse.pipeline.layers import homes, in_order, within
 from tests.conftest import fill, parse
 
 D = "float[2,5,8]"
@@ -122,3 +122,15 @@ def test_who_reads_sizes_alone_moves_nothing():
     )
     found = where(f"x1 = Relu(x0) {sized} {first('x2', 'x3', 1)} y = Relu(x3)")
     assert {found[name] for name in ("h0", "q0", "z0", "n0", "d0", "o0")} == {"layer 0"}
+
+
+def test_several_layers_in_one_stand_behind_their_last():
+    names = ["other", "head", "layer 2", "layers 0 to 1", "layer 10", "layer 1", "embeddings", "layer 2"]
+    assert in_order(names) == ["embeddings", "layer 1", "layers 0 to 1", "layer 2", "layer 10", "head", "other"]
+    assert [within(name, names) for name in ("layer 0", "layer 1", "layer 3", "head", "gone")] == [
+        "layers 0 to 1",
+        "layer 1",
+        "layer 3",
+        "head",
+        "gone",
+    ]
