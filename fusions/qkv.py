@@ -164,15 +164,20 @@ RULES = (
 )
 
 
+PROJECTION = ("MatMul", "Add")
+"""What a linear layer ends in."""
+
+
 def one_source(attention: ir.Node) -> bool:
     """Whether query, key and value are parts of one value: of one Split, or rows of one projection without padding, of which
     the query's may be taken beside a Split."""
     operands = attention.inputs[:3]
-    sources = {_behind_rearranging(value) for value in operands}
-    split = next((node for node in sources if node is not None and node.op_type == "Split"), None)
-    if split is not None and len(sources) == 2:
-        sources = (sources - {split}) | {_behind_rearranging(split.inputs[0])}
-    source = sources.pop() if len(sources) == 1 else None
+    sources = dict.fromkeys(_behind_rearranging(value) for value in operands)
+    splits = [node for node in sources if node is not None and node.op_type == "Split"]
+    if len(sources) == 2 and len(splits) == 1:
+        behind = _behind_rearranging(splits[0].inputs[0])
+        return behind in sources and behind is not None and behind.op_type in PROJECTION and len(set(operands)) == 3
+    source = sources.popitem()[0] if len(sources) == 1 else None
     return source is not None and (source.op_type == "Split" or len(set(operands)) == 3)
 
 

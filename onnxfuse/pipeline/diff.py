@@ -138,6 +138,9 @@ def compare(first: Path, second: Path, layer: str = "") -> Difference:
     """
     before, after = (Side.of(path) for path in (first, second))
     found, how = made_by(before, after, first, second)
+    together = {*before.layers.values(), *after.layers.values()}
+    for side in (before, after):
+        side.gather(together)
     before.follow(after, found)
     layers = in_order(after.layers.values())
     name = _chosen(layer, layers, second)
@@ -172,7 +175,7 @@ def _told(first: Path, second: Path) -> tuple[str, str]:
 
 
 def _chosen(layer: str, layers: list[str], path: Path) -> str:
-    wanted = f"layer {layer}" if layer.isdigit() else layer.casefold()
+    wanted = f"layer {layer}" if re.fullmatch("[0-9]+", layer) else layer.casefold()
     if not wanted:
         return next((name for name in layers if name.startswith("layer")), layers[0] if layers else BEFORE)
     found = within(wanted, layers)

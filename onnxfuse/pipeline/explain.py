@@ -36,6 +36,7 @@ MEANT = "nothing to do if that is meant"
 
 ADVICE = (
     (r"graph output", "export without that output"),
+    (r"also an operand", MEANT),
     (r"read elsewhere", "remove the other reader, or compute it apart"),
     (r"not a constant|can override", "make it an initializer that is no graph input"),
     (r"is not known", "export again with dynamic dimensions named, or with the other --exporter"),

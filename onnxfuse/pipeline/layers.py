@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -97,23 +97,30 @@ def named(number: int, count: int = 1) -> str:
     return BEFORE if number < 0 else f"layer {number}" if count < 2 else f"layers {number} to {number + count - 1}"
 
 
-def last_of(name: str) -> int:
-    """The number of a layer, of several the last one's."""
-    return int(name.rpartition(" ")[2])
+def _numbers(name: str) -> tuple[int, int] | None:
+    """The first and the last number of what ``named`` names; None of any other name."""
+    found = re.fullmatch(r"layers? ([0-9]+)(?: to ([0-9]+))?", name)
+    return None if found is None else (int(found[1]), int(found[2] or found[1]))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of layers, once each, in the model's order; several in one come behind the last of them."""
-    places = {BEFORE: (-1.0, 0), AFTER: (math.inf, 0), OTHER: (math.inf, 1)}
-    return sorted(set(names), key=lambda name: places.get(name) or (last_of(name), int(name.startswith("layers"))))
+
+    def place(name: str) -> tuple[float, int]:
+        if (numbers := _numbers(name)) is not None:
+            return numbers[1], numbers[1] - numbers[0]
+        return {BEFORE: (-1.0, 0), AFTER: (math.inf, 0)}.get(name, (math.inf, 1))
+
+    return sorted(set(names), key=place)
 
 
-def within(name: str, names: Collection[str]) -> str:
-    """Where a layer stands among others that may be several in one: the name itself where it is not there."""
-    if name in names or not name.startswith("layer "):
+def within(name: str, names: Iterable[str]) -> str:
+    """The one of these names that holds most layers, and a layer's or layers' own among them; the name itself where none does."""
+    if (own := _numbers(name)) is None:
         return name
-    several = (each for each in names if each.startswith("layers ") and int(each.split()[1]) <= last_of(name) <= last_of(each))
-    return next(several, name)
+    known = {each: numbers for each in in_order(names) if (numbers := _numbers(each)) is not None}
+    around = [each for each, (first, last) in known.items() if first <= own[0] and own[1] <= last]
+    return max(around, key=lambda each: known[each][1] - known[each][0], default=name)
 
 
 def homes(graph: ir.Graph) -> dict[ir.Node, str]:
@@ -121,8 +128,8 @@ def homes(graph: ir.Graph) -> dict[ir.Node, str]:
 
     What every way to the outputs leads through one attention is of its layer: its projections, the norm before these. What comes
     after an attention is of its layer up to the next one. The head is what follows the last layer's counterpart of the end of
-    the layer before, and what nothing else reads; of one layer alone it is not told apart. Whole layers that are one operator
-    stand together, as "layers 0 to 11"; what follows them is of the head.
+    the layer before, and what nothing else reads; of one layer alone it is not told apart, unless it is one operator. Whole
+    layers that are one stand together, as "layers 0 to 11".
     Without any attention, names of modules tell, in the names of nodes, values or weights; where these do not, the layer is
     "other".
     """

@@ -45,10 +45,13 @@ class Side:
 
     def follow(self, after: Side, found: Origins | None) -> None:
         """Put nodes into the layers of what they became."""
-        there = set(after.layers.values())
         for name in self.layers:
             became = (found.became.get(name, name) if found is not None else name) or name
-            self.layers[name] = after.layers.get(became) or within(self.layers[name], there)
+            self.layers[name] = after.layers.get(became, self.layers[name])
+
+    def gather(self, names: Iterable[str]) -> None:
+        """Put layers that another model has in one operator together, as there."""
+        self.layers = {value: within(layer, names) for value, layer in self.layers.items()}
 
     def lines(self, layer: str) -> list[Line]:
         return [line for line in self.all if self.layers.get(line.outputs[0] if line.outputs else "") == layer]

@@ -211,7 +211,8 @@ class Rule:
         before: the pattern, as a function of ``op`` and its variables (see ``pattern``).
         guard: reads a Match; refuses by raising NoMatch; may return a dict of what it learned, which ``after`` receives.
         after: builds the replacement from the variables; returns the new value, or one for each root output.
-        shared: the inner values may be read elsewhere (they then stay); otherwise that refuses the match.
+        shared: the inner values may be read elsewhere, or by the replacement itself (they then stay); otherwise that refuses
+            the match.
         exact: results are equal to the bit, and ``proof`` asks for that.
         measured: of the normal form, whether ``ablate`` leaves it out by itself to see what it brings.
     """

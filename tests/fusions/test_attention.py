@@ -631,3 +631,27 @@ def test_tokens_that_are_read_elsewhere_stay(body, out):
     node = next(n for n in after.graph if n.op_type == "Attention")
     assert node.inputs[0].producer().op_type == "Split"
     assert_same(before, after, SIZES)
+
+
+@pytest.mark.parametrize(
+    ("body", "counted"),
+    [
+        ("m = MatMul(x, w3)  q, k, v = Split<axis = -1>(m, thirds)", True),
+        ("m = MatMul(x, w3)  q0, k, v = Split<axis = -1>(m, thirds)  r = Reshape(m, rows)  q = Gather<axis = 1>(r, zero)", True),
+        (
+            "m = MatMul(x, w3)  s, k, v = Split<axis = -1>(m, thirds)  n = MatMul(x, w3)  q, _1, _2 = Split<axis = -1>(n, thirds)",
+            False,
+        ),
+        ("m = Relu(x3)  q0, k, v = Split<axis = -1>(m, thirds)  r = Reshape(m, rows)  q = Gather<axis = 1>(r, zero)", False),
+        ("m = MatMul(x, w3)  h, v = Split<axis = -1>(m, parts)  q, k = Split<axis = -1>(h, halves)", False),
+    ],
+)
+def test_merged_projections_are_counted_where_they_are(body, counted):
+    """Of two Splits the answer does not hang on which comes first: asked ten times."""
+    text = (
+        "g (float[B,S,16] x, float[B,S,48] x3, float[16,48] w3, int64[3] thirds, int64[3] rows, int64[1] zero, int64[2] parts, "
+        f"int64[2] halves) => (float[B,S,16] y) {{ {body} y = Attention<q_num_heads = 4, kv_num_heads = 4>(q, k, v) }}"
+    )
+    for _ in range(10):
+        merged = next(node for node in parse(text).graph if node.op_type == "Attention")
+        assert qkv.one_source(merged) is counted

@@ -124,13 +124,20 @@ def test_who_reads_sizes_alone_moves_nothing():
     assert {found[name] for name in ("h0", "q0", "z0", "n0", "d0", "o0")} == {"layer 0"}
 
 
-def test_several_layers_in_one_stand_behind_their_last():
-    names = ["other", "head", "layer 2", "layers 0 to 1", "layer 10", "layer 1", "embeddings", "layer 2"]
-    assert in_order(names) == ["embeddings", "layer 1", "layers 0 to 1", "layer 2", "layer 10", "head", "other"]
-    assert [within(name, names) for name in ("layer 0", "layer 1", "layer 3", "head", "gone")] == [
+def test_several_layers_in_one_stand_behind_their_last_and_hold_their_own():
+    names = ["other", "head", "layer 2", "layers 0 to 1", "layer 10", "layer 1", "embeddings", "layer 2", "layers 0 to 2"]
+    wanted = ["embeddings", "layer 1", "layers 0 to 1", "layer 2", "layers 0 to 2", "layer 10", "head", "other"]
+    assert in_order(names) == wanted
+    held = {"layer 0": "layers 0 to 2", "layer 2": "layers 0 to 2", "layers 0 to 1": "layers 0 to 2"}
+    for name in (
+        "layer 0",
+        "layer 2",
         "layers 0 to 1",
-        "layer 1",
+        "layer 10",
         "layer 3",
+        "layers 1 to 4",
         "head",
-        "gone",
-    ]
+        "layer x",
+        "layer \N{SUPERSCRIPT TWO}",
+    ):
+        assert within(name, names) == held.get(name, name)
