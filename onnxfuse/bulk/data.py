@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxfuse.bulk.rows import FORMATS, PATH, RECORD, Format, Values
-from onnxfuse.errors import UsageError
+from onnxfuse.bulk.rows import FORMATS, PATH, RECORD, Format, Read, Values
+from onnxfuse.errors import StorageError, UsageError, first_line
 from onnxfuse.io import door
 from onnxfuse.io.files import PICTURES
 
@@ -109,21 +109,25 @@ class Data:
         return (self._before[place.file] + place.at) / (self._before[-1] or 1)
 
     def stamp(self) -> dict[str, Any]:
-        """What tells whether these are still the files that they were: names, sizes and times."""
+        """What tells whether these are still the files that they were: names, sizes and times. Raises StorageError."""
         digest = hashlib.sha256()
         for path in self.files:
-            known = path.stat()
+            try:
+                known = path.stat()
+            except OSError as error:
+                raise StorageError(f"cannot read {path}: {error.strerror}") from error
             digest.update(
                 f"{path.relative_to(self.root)}\0{known.st_size}\0{known.st_mtime_ns}\n".encode(errors="surrogateescape")
             )
         return {"files": len(self.files), "digest": digest.hexdigest()}
 
     def rows(self, begin: Place, wanted: Sequence[str]) -> Iterator[tuple[Row, Place]]:
-        """Rows from a place on, each with the place of the next. Raises UsageError: a file is broken."""
+        """Rows from a place on, each with the place of the next. Raises UsageError, StorageError: a file is broken, or gone."""
         number = begin.row
         for file in range(begin.file, len(self.files)):
             path = self.files[file]
-            for after, values, wrong in self.format.rows(path, begin.at if file == begin.file else 0, wanted):
+            found = self.format.rows(path, begin.at if file == begin.file else 0, wanted)
+            for after, values, wrong in _readable(path, found):
                 if PATH in values and self.pictures:
                     values = {PATH: path.relative_to(self.root).as_posix()}
                 number += 1
@@ -150,6 +154,14 @@ class Data:
             for at in range(begin.at if file == begin.file else 0, self.extents[file]):
                 number += 1
                 yield Place(file, at + 1, number)
+
+
+def _readable(path: Path, rows: Iterator[Read]) -> Iterator[Read]:
+    """The rows of a file. Raises StorageError: the system cannot read it."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
 
 
 def open_data(given: str) -> Data:

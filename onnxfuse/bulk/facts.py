@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 from onnxfuse.bulk.data import Data
-from onnxfuse.bulk.job import Job, MapConfig
+from onnxfuse.bulk.job import ID, Job, MapConfig
 from onnxfuse.bulk.rows import PATH
 from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import front_of, use_of
-from onnxfuse.bulk.work import ID, choice_of, serving_of
+from onnxfuse.bulk.work import choice_of, serving_of
 from onnxfuse.errors import UsageError
 from onnxfuse.inference.serving import Serving
 from onnxfuse.io import external, folders, onnx_file

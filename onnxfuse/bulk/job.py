@@ -18,6 +18,9 @@ TOKENS, PART = 768, 32_768
 
 LARGEST = 1 << 24
 
+ID = "id"
+"""The column of rows' ids in what comes out."""
+
 
 @dataclass(frozen=True)
 class MapConfig(Config):

@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxfuse.bulk.data import Part, Place
 from onnxfuse.bulk.flaws import DEEP
-from onnxfuse.bulk.job import Job
+from onnxfuse.bulk.job import ID, Job
 from onnxfuse.bulk.use import Columns
 from onnxfuse.errors import MissingExtraError, StorageError, UsageError, first_line
 
@@ -134,12 +134,32 @@ class Writer:
         self._bad = self._files.enter_context(self._places[1].open("w", encoding="utf-8"))
 
     def add(self, columns: Columns, rows: Mapping[str, Sequence[Any]], tokens: int) -> None:
-        """Rows with their answers. ``rows``: their ids and what is kept of them, by column."""
+        """Rows with their answers. ``rows``: their ids and what is kept of them, by column.
+
+        Raises:
+            UsageError: other files of the data have values of other types than the first.
+        """
         arrow = library()
         given = {**rows, **columns}
-        arrays = [_array(arrow, field.name, given[field.name], field.type) for field in self.schema]
+        arrays = []
+        for field in self.schema:
+            try:
+                arrays.append(_array(arrow, given[field.name], field.type))
+            except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+                raise self._other_types(field, error) from error
         self._table.write_table(arrow.Table.from_arrays(arrays, schema=self.schema), row_group_size=1 << 20)
         self.written, self.tokens = self.written + len(arrays[0]), self.tokens + tokens
+
+    def _other_types(self, field: Any, error: Exception) -> UsageError:
+        """What is said of a column whose type is another than in the first file: in which file of the part it is, too."""
+        data, plan = self.job.data, self.job.plan
+        column = plan.id if field.name == ID and plan.id else field.name
+        several = data.files[self.part.begin.file : self.part.end.file + 1]
+        odd = next((path for path in several if data.format.types(path).get(column) != field.type), several[0])
+        return UsageError(
+            f"{odd}: column {column} is {data.format.types(odd).get(column)}, and {field.type} in {data.files[0]}; "
+            f"write both with one type ({first_line(error)})"
+        )
 
     def add_bad(self, rows: Sequence[Bad]) -> None:
         for row in rows:
@@ -182,21 +202,12 @@ class Writer:
             path.unlink(missing_ok=True)
 
 
-def _array(arrow: Any, name: str, values: Any, kind: Any) -> Any:
-    """A column as pyarrow has it: rows of an array [rows,D] as lists of one length.
-
-    Raises:
-        UsageError: other files of the data have values of other types than the first.
-    """
+def _array(arrow: Any, values: Any, kind: Any) -> Any:
+    """A column as pyarrow has it: rows of an array [rows,D] as lists of one length."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
         flat = arrow.array(np.ascontiguousarray(values, np.float32).reshape(-1))
         return arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    try:
-        return arrow.array(values, kind)
-    except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise UsageError(
-            f"column {name} is {kind} in the first file, and a later one holds others: {first_line(error)}"
-        ) from error
+    return arrow.array(values, kind)
 
 
 def _place(staged: Path, path: Path) -> None:

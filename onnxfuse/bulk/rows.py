@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,10 @@ def _object(line: bytes | None) -> tuple[Values, str]:
         value = json.loads(text)
     except RecursionError:
         return {}, DEEP
-    except ValueError:
+    except json.JSONDecodeError:
         return {}, "is not JSON"
+    except ValueError:  # Python's own limit
+        return {}, f"holds a number of more than {sys.get_int_max_str_digits()} digits"
     return (value, "") if isinstance(value, dict) else ({}, f"is a JSON {type(value).__name__}, wanted an object")
 
 

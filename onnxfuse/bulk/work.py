@@ -18,7 +18,7 @@ from onnxfuse.architecture import PIXELS
 from onnxfuse.bulk import parts
 from onnxfuse.bulk.data import Part, Place, Row
 from onnxfuse.bulk.flaws import flaw, written
-from onnxfuse.bulk.job import Job
+from onnxfuse.bulk.job import ID, Job
 from onnxfuse.bulk.parts import Bad, Done
 from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import use_of
@@ -30,9 +30,6 @@ from onnxfuse.runtime.cores import cores
 
 WINDOW, LETTERS, IMAGES = 4096, 8 << 20, 128
 """Rows and characters, or images, that are held at a time, and packed by length."""
-
-ID = "id"
-"""The column of rows' ids."""
 
 Tell = Callable[[Part, int, int, Place], None]
 """Told of a part how many of its rows and tokens are done, and where the next row begins."""

@@ -18,7 +18,7 @@ from onnxfuse.bulk.facts import job_of
 from onnxfuse.bulk.job import Job, MapConfig
 from onnxfuse.bulk.parts import KEPT, Done
 from onnxfuse.bulk.rows import RECORD
-from onnxfuse.errors import BadRowsError, InterruptedWorkError, StorageError, UsageError, first_line
+from onnxfuse.errors import BadRowsError, InterruptedWorkError, ModelError, StorageError, UsageError, first_line
 from onnxfuse.io import files, locks
 from onnxfuse.io.progress import Progress, silent
 
@@ -88,7 +88,7 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
     left as it is.
 
     Raises:
-        UsageError: data, columns, engine or place are wrong, or ``plan.out`` was begun with something else.
+        UsageError: data, columns, engine or place are wrong, ``plan.out`` was begun with something else, or the data change.
         ModelError, MissingExtraError, StorageError: the parts that are done are kept.
         InterruptedWorkError: so are they.
     """
@@ -105,7 +105,10 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
             told(done.part, 0, 0, done.part.end)
         told.begin()
         try:
-            made = list(engine.run(job, remaining(data, plan.part_rows, known), told, progress))
+            made = []
+            for done in engine.run(job, remaining(data, plan.part_rows, known), told, progress):
+                _require_unchanged(job)
+                made.append(done)
         except KeyboardInterrupt as error:
             kept = KEPT if next(plan.out.glob("part-*"), None) else "no part is done yet, and the same command begins again"
             raise InterruptedWorkError(f"interrupted; {kept}: {plan.out}") from error
@@ -125,6 +128,15 @@ def remaining(data: Data, size: int, known: Mapping[int, Done]) -> Iterator[Part
         place = part.end
 
 
+def _require_unchanged(job: Job) -> None:
+    """Raises UsageError: rows were read of other files than those the job began with."""
+    if job.data.stamp() != job.facts["input"]:
+        raise UsageError(
+            f"{job.data.name} changed while it was read: names, sizes or times of its files; choose a new folder with --output, "
+            "once nobody writes to them"
+        )
+
+
 def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) -> Mapped:
     everything = sorted((*before, *made), key=lambda done: done.part.number)
     if odd := sorted(
@@ -134,6 +146,7 @@ def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) ->
             f"{job.plan.out} holds {odd[0]}, which is no part of this; take it away, as the folder is read as one table"
         )
     rows, bad = sum(done.written for done in everything), sum(done.bad for done in everything)
+    _require_unchanged(job)
     if not rows + bad:
         raise UsageError(f"{job.data.name} holds no rows")
     _write_record(job, {"rows": rows, "bad": bad, "parts": len(everything)})
@@ -202,7 +215,10 @@ def _is_begun(job: Job) -> bool:
         if other := next((path.name for path in sorted(out.iterdir()) if not path.name.startswith(parts.UNFINISHED)), None):
             raise UsageError(f"{out} holds {other}, and no {RECORD} of map; choose a new folder with --output")
         return False
-    known = files.read_object(out / RECORD).get("facts")
+    try:
+        known = files.read_object(out / RECORD).get("facts")
+    except ModelError as error:
+        raise UsageError(f"{out / RECORD}, map's own record, cannot be read; choose a new folder with --output") from error
     known = known if isinstance(known, dict) else {}
     if known != job.facts and next(out.glob("part-*"), None) is None:
         return False  # what began there came to nothing

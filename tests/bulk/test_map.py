@@ -79,8 +79,14 @@ def test_files_whose_columns_differ(encoder, tmp_path):
     assert onnxfuse.map(encoder[1], pattern, tmp_path / "one", keep=["n"], max_bad=2).rows == 3
     assert [row["reason"] for row in bad(tmp_path / "one")] == 2 * ["has no text"]
     pq.write_table(pa.table({"text": TEXTS[:2], "n": ["x", "y"]}), tmp_path / "b.parquet")
-    with pytest.raises(UsageError, match=r"column n is int64 in the first file, and a later one holds others"):
+    with pytest.raises(
+        UsageError, match=r"b\.parquet: column n is string, and int64 in \S+/a\.parquet; write both with one type"
+    ):
         onnxfuse.map(encoder[1], pattern, tmp_path / "two", keep=["n"])
+    with pytest.raises(
+        UsageError, match=r"b\.parquet: column n is string, and int64 in \S+/a\.parquet; write both with one type"
+    ):
+        onnxfuse.map(encoder[1], pattern, tmp_path / "two", id="n")
     assert not list((tmp_path / "two").glob("*part-*"))
 
 
@@ -133,13 +139,13 @@ BAD = [
     ('{"text": null}', "is null"),
     ('{"other": "x"}', "has no text"),
     ('{"text": ""}', "is empty"),
-    ('{"text": " \\n"}', "is empty"),
+    ("[]", "is a JSON list, wanted an object"),
     ('{"text": 5}', "is int, wanted a text"),
-    ('{"text": ["a"]}', "is list, wanted a text"),
+    ('{"text": " \\n"}', "is empty"),
     ('{"text": "\\ud800"}', "holds half a character (a lone surrogate)"),
     (json.dumps({"text": "a " * 500_000}), "has 1000000 characters, at most 262144 are read"),
     ("{", "is not JSON"),
-    ("[]", "is a JSON list, wanted an object"),
+    ('{"text": "a", "n": ' + "1" * 5000 + "}", "holds a number of more than 4300 digits"),
 ]
 
 
@@ -315,6 +321,42 @@ def test_another_input_or_model_is_refused(encoder, lines, tmp_path, what):
         said = f"was begun with another model: {name} is not the same"
     with pytest.raises(UsageError, match=said):
         onnxfuse.map(model, tmp_path / "rows*.jsonl", tmp_path / "out", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ("append", UsageError, r"rows\.jsonl changed while it was read: names, sizes or times .* choose a new folder"),
+        ("cut", UsageError, r"rows\.jsonl changed while it was read"),
+        ("remove", StorageError, r"cannot read \S+rows\.jsonl: No such file or directory"),
+    ],
+)
+def test_an_input_that_changes_meanwhile_ends_the_run(encoder, lines, tmp_path, change, kind, said):
+    """What is there then says of no rows that they are all, and the same command does not go on with it."""
+    whole = lines.read_bytes()
+
+    def meddle(step, *told):
+        if step == "mapping" and lines.is_file():
+            if change == "remove":
+                lines.unlink()
+            else:
+                lines.write_bytes(whole + b'{"text": "more"}\n' if change == "append" else whole[: len(whole) // 2])
+
+    with pytest.raises(kind, match=said):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", progress=meddle, **SMALL)
+    assert json.loads((tmp_path / "out" / "_onnxfuse.json").read_text())["done"] is None
+    assert len(list((tmp_path / "out").glob("part-*"))) < 5
+    if change != "remove":
+        with pytest.raises(UsageError, match="was begun with other input"):
+            onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_record_that_cannot_be_read_is_told_as_maps_own(encoder, lines, tmp_path, text):
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
+    (tmp_path / "out" / "_onnxfuse.json").write_text(text)
+    with pytest.raises(UsageError, match=r"_onnxfuse\.json, map's own record, cannot be read; choose a new folder with --output"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
 
 
 # Places ----------------------------------------------------------------------------------------------------------
