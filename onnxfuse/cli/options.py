@@ -87,7 +87,8 @@ TargetName = Annotated[
     str,
     Option(
         "--target",
-        help="cpu, openvino, cuda, standard (opset 17 to 20), ort-contrib (com.microsoft), a file of tune's, or a folder.",
+        help="cpu, native (our own kernels), openvino, cuda, standard (opset 17 to 20), ort-contrib (com.microsoft), "
+        "a file of tune's, or a folder.",
     ),
 ]
 Ablate = Annotated[bool, Option("--ablate", help="Of one model: no rewrite, each alone, and all, in place of other models.")]

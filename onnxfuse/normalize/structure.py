@@ -107,8 +107,8 @@ def _take_own_apart(model: ir.Model, *, keep: bool) -> None:
     if other is not None and not keep:
         kind = functions.type_of(other).name.lower()
         raise ModelError(
-            f"{other.op_type} at {other.outputs[0].name} holds {kind} weights, which target native alone takes; start from "
-            f"the float32 model that it was made of"
+            f"{other.op_type} at {other.outputs[0].name} holds {kind} weights, which target native alone takes; choose that "
+            f"target, or start from the float32 model that it was made of"
         )
     functions.apart(model, keep=_is_final if keep else lambda node: False)
 

@@ -17,6 +17,7 @@ from onnxfuse import catalog, targets
 from onnxfuse.catalog import model_type
 from onnxfuse.fusions.unpad import Padding
 from onnxfuse.io import folders, onnx_file
+from onnxfuse.native import functions
 from onnxfuse.normalize.contrib import STAYS
 from onnxfuse.optimizer import canonical, fuse, left_out, select
 from onnxfuse.pipeline.layers import ATTENTION, Known, counted_things, layers
@@ -86,6 +87,7 @@ def explain(model: ir.Model, target: Target, things: Collection[str]) -> list[Fi
     """
     context = Context(compute, infer)
     canonical(model, target, select(target, frozenset(), frozenset()), context)
+    functions.apart(model)  # what of ours target native keeps as it is, as ``count`` does
     analysis = context.analysis(model)
     every = counted_things()
     known = Known({name: fusion for name, fusion in every.items() if not left_out(fusion, target)})

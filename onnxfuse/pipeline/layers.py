@@ -99,7 +99,7 @@ def named(number: int, count: int = 1) -> str:
 
 def _numbers(name: str) -> tuple[int, int] | None:
     """The first and the last number of what ``named`` names; None of any other name."""
-    found = re.fullmatch(r"layers? ([0-9]+)(?: to ([0-9]+))?", name)
+    found = re.fullmatch(r"layers? ([0-9]{1,9})(?: to ([0-9]{1,9}))?", name)
     return None if found is None else (int(found[1]), int(found[2] or found[1]))
 
 

@@ -93,9 +93,18 @@ def open_session(
         return _open(source, settings, optimize=optimize, on=on, trace=trace)
     except ModelError as error:
         name = "the model" if isinstance(model, bytes) else str(shown(model))
-        bring = f"; name the folder that brings it in {plugins.VARIABLE}" if UNKNOWN in str(error) else ""
+        bring = _bringing(str(error))
         save = "; save it again with its small tensors inside" if "external" in str(error).lower() else ""
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot open {name}: {error}{bring}{save}") from error
+
+
+def _bringing(error: str) -> str:
+    """What to do about an operator that ONNX Runtime has not; empty for another error."""
+    if UNKNOWN not in error:
+        return ""
+    if DOMAIN in error and (wrong := native.trouble()):
+        return f"; {wrong}"
+    return f"; name the folder that brings it in {plugins.VARIABLE}"
 
 
 def _open(

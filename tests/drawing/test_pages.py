@@ -184,6 +184,7 @@ def test_the_commands_repeat_what_was_done(folder, cli, tmp_path):
     [
         (("diff", "small/model.onnx"), 2, "is one file; give the other one too, or a folder"),
         pytest.param(("diff", "small", "--layer", "7"), 2, "'layer 7'; choose one of embeddings, 0, 1, 2, head", marks=OTHERS),
+        (("diff", "small", "--layer", "9" * 5000), 2, "choose one of embeddings, "),
         (("diff", "small", "--layer", "layer x"), 2, "has no 'layer x'; choose one of embeddings, "),
         (("diff", "small", "--layer", "\N{SUPERSCRIPT TWO}"), 2, "has no '\N{SUPERSCRIPT TWO}'; choose one of embeddings, "),
         (("diff", "small", "small/config.json"), 3, "is not a whole ONNX model"),

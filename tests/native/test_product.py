@@ -19,6 +19,7 @@ from onnxfuse.config import BenchmarkConfig, OptimizeConfig, QuantizeConfig, Sch
 from onnxfuse.errors import ModelError, NotBuiltError, UsageError
 from onnxfuse.native import bodies, functions
 from onnxfuse.pipeline import alternatives, diff, layers, profiling
+from onnxfuse.pipeline.explain import explain_file
 from onnxfuse.pipeline.optimize import optimize
 from onnxfuse.pipeline.quantize import quantize
 from onnxfuse.runtime import open_runner
@@ -136,9 +137,9 @@ except UsageError as error:
         (lambda whole: whole[:100_000], "is cut off: it has 100000 bytes, wanted "),
         (lambda whole: whole[: len(whole) // 2], "is cut off"),
         (lambda whole: whole[:-1], "is cut off"),
-        (lambda whole: whole[:60], "cannot be loaded: "),
-        (lambda whole: b"hello", "cannot be loaded: "),
-        (lambda whole: b"", "cannot be loaded: "),
+        (lambda whole: whole[:60], "is cut off: it has 60 bytes, wanted "),
+        (lambda whole: b"hello", "is cut off"),
+        (lambda whole: b"", "is cut off"),
         (lambda whole: Path(_ctypes.__file__).read_bytes(), "cannot be loaded: "),  # of another kind
     ],
 )
@@ -266,12 +267,23 @@ def test_padding_that_was_kept_is_removed_later(bert_export, tmp_path):
     assert bodies.inputs_of("Encoder", encoder.inputs)["bounds"] is not None
 
 
+@pytest.mark.parametrize("name", ["model_optimized.onnx", "model_quantized.onnx"])
+def test_explain_finds_the_layers_of_an_encoder(folder, name):
+    findings = explain_file(folder / name, "native")
+    assert all(finding.done for finding in findings), findings
+    assert Counter(finding.fusion for finding in findings if finding.layer == "layer 1") == Counter(
+        attention=1, qkv=1, gelu=1, layer_norm=2
+    )
+
+
 @marks.OTHERS
 def test_for_another_target_it_is_taken_apart(folder, tmp_path):
     step = optimize(OptimizeConfig(folder / "model_optimized.onnx", tmp_path / "cpu.onnx"))
     assert not own(step.model.model)
     assert not step.model.model.functions
-    with pytest.raises(ModelError, match="holds int8 weights, which target native alone takes; start from the float32 model"):
+    with pytest.raises(
+        ModelError, match="holds int8 weights, which target native alone takes; choose that target, or start from"
+    ):
         optimize(OptimizeConfig(folder / "model_quantized.onnx", tmp_path / "q.onnx"))
     assert not (tmp_path / "q.onnx").exists()
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 import onnxfuse
-from onnxfuse import plugins
+from onnxfuse import native, plugins
 from onnxfuse.errors import ModelError, UsageError
 from onnxfuse.runtime import Settings, sessions
 from onnxfuse.runtime.sessions import compute, infer, open_session, run
@@ -109,6 +109,16 @@ def test_a_library_that_is_broken_is_named(tmp_path, monkeypatch):
 def test_an_operator_that_nobody_brings(tmp_path):
     model = proto("g (float[B,2] x) => (float[B,2] y) { y = com.microsoft.Nothing(x) }")
     with pytest.raises(ModelError, match=r"Nothing.*; name the folder that brings it in ONNXFUSE_PLUGINS$"):
+        open_session(model.SerializeToString())
+
+
+def test_an_operator_of_ours_without_the_library(monkeypatch, tmp_path):
+    """A file that has lost its functions."""
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libonnxfuse.so")
+    model = proto("g (float[B,2] x, float[2,2] w) => (float[B,2] y) { y = com.onnxfuse.Linear(x, w) }")
+    with pytest.raises(
+        ModelError, match=r"Linear.* is not a registered .*; the library of our own kernels is not built .*make native$"
+    ):
         open_session(model.SerializeToString())
 
 

@@ -1,6 +1,7 @@
 """Target files: what is shipped is whole, what is read is checked, and every choice reaches the graph."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from onnxfuse.runtime.sessions import open_session, run
 from onnxfuse.targets import NAMES
 from tests.layer import FULL, Case, close
 from tests.marks import OTHERS
+from tests.pages import ROOT
 
 
 def written(tmp_path, **changes):
@@ -30,6 +32,12 @@ def test_shipped_targets(name):
     target = targets.find(name)
     assert target.name == name
     assert target.why
+
+
+@pytest.mark.parametrize("place", ["docs/api.md", "docs/commands.md", "docs/verbs/optimize.md", "onnxfuse optimize --help"])
+def test_shipped_targets_are_named_where_a_user_chooses(place, cli):
+    text = cli(*place.split()[1:]).stdout if place.endswith("--help") else (ROOT / place).read_text()
+    assert not [name for name in NAMES if not re.search(rf"(?<![-\w]){name}(?![-\w])", text)]
 
 
 def test_the_default_target_says_where_it_was_measured():
