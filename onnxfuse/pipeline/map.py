@@ -22,8 +22,6 @@ from onnxfuse.errors import BadRowsError, InterruptedWorkError, ModelError, Stor
 from onnxfuse.io import files, locks
 from onnxfuse.io.progress import Progress, silent
 
-"""Beside the parts: what decides the result, and at the end how many rows it has."""
-
 
 @dataclass(frozen=True)
 class Mapped:
