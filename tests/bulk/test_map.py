@@ -351,6 +351,39 @@ def test_an_input_that_changes_meanwhile_ends_the_run(encoder, lines, tmp_path, 
             onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "txt"])
+def test_so_does_that_of_a_table_or_of_text(encoder, tmp_path, ending):
+    """Another file takes its name meanwhile, with as many rows."""
+    path, other = tmp_path / f"rows.{ending}", tmp_path / f"other.{ending}"
+    for name, texts in ((path, TEXTS), (other, [f"{text} again" for text in TEXTS])):
+        if ending == "parquet":
+            pq.write_table(pa.table({"text": texts}), name)
+        else:
+            quoted = texts if ending == "txt" else ["text", *(json.dumps(text.replace('"', "")) for text in texts)]
+            name.write_text("".join(f"{line}\n" for line in quoted))
+    require_ended(encoder[1], path, lambda: other.is_file() and other.replace(path), tmp_path / "out", r"rows\.\w+")
+
+
+def test_so_does_a_folder_one_of_whose_images_changes(made, tmp_path):
+    photos, pick = tmp_path / "photos", np.random.default_rng(0)
+    photos.mkdir()
+    for at in range(9):
+        Image.fromarray(pick.integers(0, 255, (40, 50, 3), np.uint8)).save(photos / f"{at}.png")
+    folder = made("vit", "ViTForImageClassification", num_labels=5)[1]
+    require_ended(folder, photos, (photos / "8.png").touch, tmp_path / "out", r"photos", part_rows=2)
+
+
+def require_ended(model, data, change, out, name, **options):
+    """A change during the first part ends the run, and with the same command it is not gone on with."""
+    options = SMALL | options
+    with pytest.raises(UsageError, match=rf"{name} changed while it was read: names, sizes or times of its files; choose a new"):
+        onnxfuse.map(model, data, out, progress=lambda step, *told: step == "mapping" and change(), **options)
+    assert json.loads((out / "_onnxfuse.json").read_text())["done"] is None
+    assert len(list(out.glob("part-*"))) == 1
+    with pytest.raises(UsageError, match="was begun with other input"):
+        onnxfuse.map(model, data, out, **options)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_record_that_cannot_be_read_is_told_as_maps_own(encoder, lines, tmp_path, text):
     onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)

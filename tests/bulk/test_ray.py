@@ -308,6 +308,21 @@ class Answering(socketserver.BaseRequestHandler):
             pass
 
 
+def test_an_input_that_changes_meanwhile_ends_the_run(encoder, lines, tmp_path):
+    """Also where actors read it."""
+
+    def meddle(step, *told):
+        if step == "mapping":
+            lines.write_text(lines.read_text() + '{"text": "more"}\n')
+
+    options = {"part_rows": 70, "batch_tokens": 200}
+    with pytest.raises(UsageError, match=r"rows\.jsonl changed while it was read: .* choose a new folder with --output"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", engine="ray", actors=1, threads=1, progress=meddle, **options)
+    assert json.loads((tmp_path / "out" / "_onnxfuse.json").read_text())["done"] is None
+    with pytest.raises(UsageError, match="was begun with other input"):
+        onnxfuse.map(encoder[1], lines, tmp_path / "out", engine="ray", actors=1, threads=1, **options)
+
+
 def test_a_finished_job_needs_no_cluster(encoder, many, tmp_path):
     onnxfuse.map(encoder[1], many, tmp_path / "out", **OPTIONS)
     again = onnxfuse.map(encoder[1], many, tmp_path / "out", engine="ray", address="127.0.0.1:1", **OPTIONS)
