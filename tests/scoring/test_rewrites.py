@@ -21,8 +21,8 @@ from tests.cli.test_cli import expect_one_line
 PLAN = BenchmarkConfig(batch=8, rounds=1)
 
 
-@pytest.fixture
-def squad(sentences, tmp_path):
+@pytest.fixture(scope="module")
+def squad(sentences, tmp_path_factory):
     """Questions about three sentences each, a third without an answer."""
     entries = []
     for at in range(24):
@@ -31,7 +31,7 @@ def squad(sentences, tmp_path):
         answers = [] if at % 3 == 0 else [{"text": text, "answer_start": context.index(text)}]
         asked = {"id": str(at), "question": f"what {text}", "answers": answers, "is_impossible": not answers}
         entries.append({"context": context, "qas": [asked]})
-    path = tmp_path / "dev.json"
+    path = tmp_path_factory.mktemp("squad") / "dev.json"
     path.write_text(json.dumps({"version": "2.0", "data": [{"title": "t", "paragraphs": entries}]}))
     return path
 
@@ -112,15 +112,26 @@ def test_each_input_is_run_once(tmp_path):
     assert len(calls) == 4
 
 
+@pytest.fixture(scope="module")
+def whole(reader, squad):
+    """What comes of one that is not interrupted, eight samples at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        eight_at_a_time(patch)
+        return evaluate_rewrites.evaluate_rewrites(reader, squad, PLAN)
+
+
+def eight_at_a_time(patch):
+    patch.setattr(begun, "FEWEST", 8)
+    patch.setattr(judge, "CHUNK", 8)
+
+
 @pytest.mark.parametrize("stop", [2, 7])
-def test_an_interrupted_one_goes_on_where_it_was(reader, squad, tmp_path, monkeypatch, stop):
+def test_an_interrupted_one_goes_on_where_it_was(reader, squad, whole, tmp_path, monkeypatch, stop):
     """In the midst of a choice, and between two: what was answered of all is not asked again."""
     for file in reader.parent.iterdir():
         shutil.copyfile(file, tmp_path / file.name)
     path, before = tmp_path / "model.onnx", set(tmp_path.iterdir())
-    monkeypatch.setattr(begun, "FEWEST", 8)
-    monkeypatch.setattr(judge, "CHUNK", 8)
-    whole = evaluate_rewrites.evaluate_rewrites(path, squad, PLAN)
+    eight_at_a_time(monkeypatch)
     tallied, seen = judge.Tally.add, []
 
     def add(self, answers, first):
