@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,6 +91,10 @@ class Data:
         """Those of the first file that has any. Raises UsageError."""
         return next((columns for path in self.files if (columns := self.format.columns(path))), ())
 
+    def holds(self, column: str) -> bool:
+        """Whether any row has a column, where each has its own; all are read."""
+        return self.format.free and any(column in row.values for row, _ in self.rows(Place(0, 0, 0), (column,)))
+
     @cached_property
     def types(self) -> dict[str, Any]:
         """Of the columns whose type the first file tells."""
@@ -97,7 +102,7 @@ class Data:
 
     @cached_property
     def extents(self) -> list[int]:
-        return [self.format.extent(path) for path in self.files]
+        return [_extent(self.format, path) for path in self.files]
 
     @cached_property
     def _before(self) -> list[int]:
@@ -115,7 +120,7 @@ class Data:
             try:
                 known = path.stat()
             except OSError as error:
-                raise StorageError(f"cannot read {path}: {error.strerror}") from error
+                raise unreadable(path, error) from error
             digest.update(
                 f"{path.relative_to(self.root)}\0{known.st_size}\0{known.st_mtime_ns}\n".encode(errors="surrogateescape")
             )
@@ -161,7 +166,21 @@ def _readable(path: Path, rows: Iterator[Read]) -> Iterator[Read]:
     try:
         yield from rows
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
+        raise unreadable(path, error) from error
+
+
+def _extent(kind: Format, path: Path) -> int:
+    """What the last place of a file is. Raises StorageError, and as the format does."""
+    try:
+        return kind.extent(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """What is said of a file of the input that the system cannot read, or that is gone."""
+    why = os.strerror(error.errno) if error.errno else first_line(error)
+    return StorageError(f"cannot read {path}: {why}; see that it is there and can be read, and run the same command again")
 
 
 def open_data(given: str) -> Data:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 from onnxfuse.bulk.data import Data
 from onnxfuse.bulk.job import ID, Job, MapConfig
+from onnxfuse.bulk.kinds import is_cut
 from onnxfuse.bulk.rows import PATH
+from onnxfuse.bulk.unchanged import digests
 from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import front_of, use_of
 from onnxfuse.bulk.work import choice_of, serving_of
 from onnxfuse.errors import UsageError
 from onnxfuse.inference.serving import Serving
-from onnxfuse.io import external, folders, onnx_file
+from onnxfuse.io import folders
 from onnxfuse.runtime import open_runner
 
 VERSIONS = ("onnxfuse", "onnxruntime", "openvino", "tokenizers", "pillow", "pyarrow", "numpy")
@@ -28,7 +27,7 @@ def job_of(plan: MapConfig, data: Data) -> Job:
     columns = _columns(plan, data, use, serving)
     front = front_of(use, serving, plan.prompt_name)
     facts = {
-        "model": _digests(chosen.path, serving.home),
+        "model": digests(chosen.path, serving.home),
         "settings": str(chosen.settings),
         "input": data.stamp(),
         "columns": list(columns),
@@ -51,27 +50,18 @@ def _columns(plan: MapConfig, data: Data, use: Use, serving: Serving) -> tuple[s
     if not plan.columns and len(use.columns) == len(there) == 1:
         columns = there
     for option, names in (("column", columns), ("id", (plan.id,) if plan.id else ()), ("keep", plan.keep)):
-        if missing := [name for name in names if name not in there]:
-            among = f"choose with --{option} among {', '.join(there[:20])}" if there else "it names none"
+        if missing := [name for name in names if name not in there and not data.holds(name)]:
+            among = (
+                f"choose with --{option} among {', '.join(there[:20])}" if there else "it names none; see that it is not empty"
+            )
             raise UsageError(f"{data.name} has no column {missing[0]!r:.60}; {among}")
     if not len(use.columns) <= len(columns) <= use.most or len(set(columns)) < len(columns):
         wanted = " or ".join(map(str, range(len(use.columns), use.most + 1)))
         raise UsageError(f"--column {', '.join(columns)}: {use.what} takes {wanted} different ones")
+    if odd := [name for name in (plan.id, *plan.keep) if is_cut(data.types.get(name))]:
+        kind = data.types[odd[0]]
+        raise UsageError(f"{data.name}: column {odd[0]} is {kind}, whose nanoseconds Python has not; write it with microseconds")
     taken = {ID, *use.answers}
     if odd := [name for name in plan.keep if name in taken or plan.keep.count(name) > 1]:
         raise UsageError(f"--keep {odd[0]}: the result has a column of that name already; leave it out, or call it otherwise")
     return tuple(columns)
-
-
-def _digests(path: Path, home: Path) -> dict[str, str]:
-    """Digests of a model's files, and of what lies beside it and says how it is used."""
-    named = {path, *path.parent.glob(f"{path.stem}.*")}
-    if path.suffix == ".onnx":
-        named |= external.weight_files(onnx_file.load(path))
-    named |= {path for path in home.glob("*.json") if path.name != folders.RECORD}
-    return {path.name: _digest(path) for path in sorted(named, key=lambda path: path.name)}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -86,10 +86,18 @@ def found_one(job: Job, number: int) -> Done | None:
     said = _read(path) if path.is_file() else {}
     if said.get("job") != job.key or said["number"] != number:
         return None
-    if said["bad"] and not (job.plan.out / BAD.format(number)).is_file():
+    if said["bad"] and not _holds(job.plan.out / BAD.format(number), said["bad"]):
         return None
     part = Part(number, Place(**said["begin"]), said["rows"], Place(**said["end"]))
     return Done(part, said["written"], said["bad"], said["tokens"])
+
+
+def _holds(path: Path, count: int) -> bool:
+    """Whether a side file is there with so many rows."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return sum(1 for _ in file) == count
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -137,7 +145,7 @@ class Writer:
         """Rows with their answers. ``rows``: their ids and what is kept of them, by column.
 
         Raises:
-            UsageError: other files of the data have values of other types than the first.
+            UsageError: a value is none of its column's type.
         """
         arrow = library()
         given = {**rows, **columns}
@@ -146,19 +154,17 @@ class Writer:
             try:
                 arrays.append(_array(arrow, given[field.name], field.type))
             except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
-                raise self._other_types(field, error) from error
+                raise self._refused(field, error) from error
         self._table.write_table(arrow.Table.from_arrays(arrays, schema=self.schema), row_group_size=1 << 20)
         self.written, self.tokens = self.written + len(arrays[0]), self.tokens + tokens
 
-    def _other_types(self, field: Any, error: Exception) -> UsageError:
-        """What is said of a column whose type is another than in the first file: in which file of the part it is, too."""
-        data, plan = self.job.data, self.job.plan
+    def _refused(self, field: Any, error: Exception) -> UsageError:
+        """What is said of a value that a column's type has not."""
+        plan = self.job.plan
         column = plan.id if field.name == ID and plan.id else field.name
-        several = data.files[self.part.begin.file : self.part.end.file + 1]
-        odd = next((path for path in several if data.format.types(path).get(column) != field.type), several[0])
         return UsageError(
-            f"{odd}: column {column} is {data.format.types(odd).get(column)}, and {field.type} in {data.files[0]}; "
-            f"write both with one type ({first_line(error)})"
+            f"{self.job.data.name}: column {column} holds what {field.type} has not ({first_line(error)}); "
+            "write all of it with one type"
         )
 
     def add_bad(self, rows: Sequence[Bad]) -> None:
@@ -189,6 +195,8 @@ class Writer:
         out, number = self.job.plan.out, self.part.number
         if self.bad:
             _place(self._places[1], out / BAD.format(number))
+        else:
+            (out / BAD.format(number)).unlink(missing_ok=True)  # of another job, whose part was taken away
         _place(self._places[0], out / NAME.format(number))
 
     def close(self) -> None:

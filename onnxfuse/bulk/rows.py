@@ -45,6 +45,7 @@ class Format:
         extent: what the last place of a file is.
         types: of columns as pyarrow knows them, where the file tells; others are texts.
         counted: whether places are the numbers of rows.
+        free: whether each row has columns of its own, so that others than ``columns`` may come.
     """
 
     columns: Callable[[Path], tuple[str, ...]]
@@ -52,6 +53,7 @@ class Format:
     extent: Callable[[Path], int] = lambda path: path.stat().st_size
     types: Callable[[Path], Mapping[str, Any]] = lambda path: {}
     counted: bool = False
+    free: bool = False
 
 
 # Lines -----------------------------------------------------------------------------------------------------------
@@ -156,13 +158,16 @@ def _parquet(path: Path) -> Any:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingExtraError(f"reading {path}", "map") from error
-    with door.reading(path, "a .parquet file", UsageError, "write it again"):
+    with path.open("rb"), door.reading(path, "a .parquet file", UsageError, "write it again"):  # not there: OSError
         return parquet.ParquetFile(path)
 
 
 def _named(path: Path) -> tuple[str, ...]:
     with _parquet(path) as file:
-        return tuple(file.schema_arrow.names)
+        names = tuple(file.schema_arrow.names)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{path} has two columns of one name ({twice or 'an empty one'}); call one of them otherwise")
+    return names
 
 
 def _kinds(path: Path) -> Mapping[str, Any]:
@@ -216,7 +221,7 @@ IMAGE = Format(lambda path: (PATH,), _picture, lambda path: 1, counted=True)
 FORMATS: Mapping[str, Format] = {
     ".csv": _table(",", csv.QUOTE_MINIMAL),
     ".tsv": _table("\t", csv.QUOTE_NONE),
-    ".jsonl": Format(_keys, _objects),
+    ".jsonl": Format(_keys, _objects, free=True),
     ".txt": Format(lambda path: (TEXT,), _texts),
     ".parquet": Format(_named, _records, _count, _kinds, counted=True),
     **dict.fromkeys(PICTURES, IMAGE),

@@ -19,7 +19,9 @@ from onnxfuse.bulk import parts
 from onnxfuse.bulk.data import Part, Place, Row
 from onnxfuse.bulk.flaws import flaw, written
 from onnxfuse.bulk.job import ID, Job
+from onnxfuse.bulk.kinds import require_types
 from onnxfuse.bulk.parts import Bad, Done
+from onnxfuse.bulk.unchanged import require_input, require_model
 from onnxfuse.bulk.use import Use
 from onnxfuse.bulk.uses import use_of
 from onnxfuse.choice import Choice, choose
@@ -76,6 +78,7 @@ class Worker:
         chosen, self.calls = choice_of(job.plan.source, job.plan.threads, job.plan.runtime)
         self._pool, self._ahead = ThreadPoolExecutor(self.calls), ThreadPoolExecutor(1)
         plain = serving_of(chosen, open_runner(chosen.path, chosen.settings, self.calls))
+        require_model(job, plain.path, plain.home)
         self.use: Use = use_of(plain)
         self.serving = replace(plain, budget=job.plan.batch_tokens, calls=self._calls, front=job.front)
         self.schema = self._schema()
@@ -88,8 +91,10 @@ class Worker:
             pool.shutdown(cancel_futures=True)
 
     def part(self, part: Part, tell: Tell = untold) -> Done:
-        """Make one part. Raises OnnxfuseError: the model fails, or the part cannot be written; nothing of it is left."""
+        """Make one part. Raises OnnxfuseError: the model fails, rows are read of files that changed, or the part cannot be
+        written; nothing of it is left."""
         start, tokenizing = time.monotonic(), 0.0
+        require_types(self.job, part)
         with parts.writing(self.job, part, self.schema) as writer:
             for window in self._read_ahead(self._windows(part)):
                 if window.rows:
@@ -98,6 +103,7 @@ class Worker:
                 writer.add_bad(window.bad)
                 tokenizing += window.seconds
                 tell(part, writer.written + writer.bad, writer.tokens, window.end)
+            require_input(self.job, self.job.data)
         return Done(part, writer.written, writer.bad, writer.tokens, tokenizing, time.monotonic() - start)
 
     # Reading

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -100,9 +100,13 @@ def error_json(kind: str, message: str, code: int) -> dict[str, Any]:
 
 
 def show_error(kind: str, message: str, code: int) -> None:
-    """Print an error as the one JSON object of a run; one that follows a result stands in that already."""
+    """Print an error as the one JSON object of a run; one that follows a result stands in that already.
+
+    Where stdout takes nothing, as on a full disk, the line on stderr has said it.
+    """
     if not _State.shown:
-        show(True, {"error": error_json(kind, message, code)})
+        with suppress(OSError):
+            show(True, {"error": error_json(kind, message, code)})
 
 
 def step_lines(step: Step, *parts: str) -> list[str]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from onnxfuse.bulk.job import PART, TOKENS, MapConfig
 from onnxfuse.cli import options
-from onnxfuse.cli.console import progress, show
+from onnxfuse.cli.console import error_json, progress, show
+from onnxfuse.errors import BadRowsError
 
 if TYPE_CHECKING:
     from onnxfuse.pipeline.map import Mapped
@@ -45,8 +46,15 @@ def map(
     )
     with progress() as tell:
         made = map_rows(plan, tell)
-    show(as_json, made.to_json(), *_lines(made))
-    made.require(limit)
+    failed = None
+    try:
+        made.require(limit)
+    except BadRowsError as error:
+        failed = error
+    wrong = {} if failed is None else {"error": error_json("BadRowsError", str(failed), failed.exit_code)}
+    show(as_json, made.to_json() | wrong, *_lines(made))
+    if failed is not None:
+        raise failed
 
 
 def _lines(made: Mapped) -> list[str]:

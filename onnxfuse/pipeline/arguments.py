@@ -20,6 +20,9 @@ from onnxfuse.pipeline.baselines import Baseline
 
 Source = str | PathLike[str]
 
+NAME_BYTES = 255
+"""Of one name of a path, at most. Source: NAME_MAX of Linux and macOS."""
+
 
 def require_known(verb: str, options: Mapping[str, Any], known: Any, progress: Any) -> None:
     """Raises UsageError for an option that a verb does not have, and as ``require_callable``."""
@@ -41,6 +44,8 @@ def path_of(given: Any, what: str = "the model") -> Path:
         raise UsageError(f"{what} is an empty text, wanted a path")
     if "\0" in os.fspath(given):
         raise UsageError(f"{what} is {os.fspath(given)!r:.80}, and no path has a null character")
+    if too_long := next((name for name in Path(given).parts if len(os.fsencode(name)) > NAME_BYTES), ""):
+        raise UsageError(f"{what} is called {too_long:.40}..., and no file's name has more than {NAME_BYTES} bytes")
     return Path(given)
 
 

@@ -18,6 +18,7 @@ from onnxfuse.bulk.facts import job_of
 from onnxfuse.bulk.job import Job, MapConfig
 from onnxfuse.bulk.parts import KEPT, Done
 from onnxfuse.bulk.rows import RECORD
+from onnxfuse.bulk.unchanged import require_input
 from onnxfuse.errors import BadRowsError, InterruptedWorkError, ModelError, StorageError, UsageError, first_line
 from onnxfuse.io import files, locks
 from onnxfuse.io.progress import Progress, silent
@@ -105,7 +106,6 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
         try:
             made = []
             for done in engine.run(job, remaining(data, plan.part_rows, known), told, progress):
-                _require_unchanged(job)
                 made.append(done)
         except KeyboardInterrupt as error:
             kept = KEPT if next(plan.out.glob("part-*"), None) else "no part is done yet, and the same command begins again"
@@ -126,15 +126,6 @@ def remaining(data: Data, size: int, known: Mapping[int, Done]) -> Iterator[Part
         place = part.end
 
 
-def _require_unchanged(job: Job) -> None:
-    """Raises UsageError: rows were read of other files than those the job began with."""
-    if job.data.stamp() != job.facts["input"]:
-        raise UsageError(
-            f"{job.data.name} changed while it was read: names, sizes or times of its files; choose a new folder with --output, "
-            "once nobody writes to them"
-        )
-
-
 def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) -> Mapped:
     everything = sorted((*before, *made), key=lambda done: done.part.number)
     if odd := sorted(
@@ -144,7 +135,7 @@ def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) ->
             f"{job.plan.out} holds {odd[0]}, which is no part of this; take it away, as the folder is read as one table"
         )
     rows, bad = sum(done.written for done in everything), sum(done.bad for done in everything)
-    _require_unchanged(job)
+    require_input(job, open_data(job.plan.data))  # files that came meanwhile, too
     if not rows + bad:
         raise UsageError(f"{job.data.name} holds no rows")
     _write_record(job, {"rows": rows, "bad": bad, "parts": len(everything)})
@@ -269,6 +260,7 @@ class _Told:
     seen: dict[int, tuple[int, int, float]] = field(default_factory=dict)
 
     def begin(self) -> None:
+        self.data.share(Place(0, 0, 0))  # how large the files are, while all are there
         self.start, self.first = time.monotonic(), sum(share for _, _, share in self.seen.values())
 
     def __call__(self, part: Part, rows: int, tokens: int, end: Place) -> None:

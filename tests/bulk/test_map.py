@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import onnxfuse
-from onnxfuse.bulk import parts, work
+from onnxfuse.bulk import facts, parts, unchanged, work
 from onnxfuse.errors import BadRowsError, InterruptedWorkError, ModelError, StorageError, UsageError
 from tests.bulk.conftest import TEXTS
 from tests.cli import documented
@@ -90,6 +90,84 @@ def test_files_whose_columns_differ(encoder, tmp_path):
     assert not list((tmp_path / "two").glob("*part-*"))
 
 
+@pytest.mark.parametrize(
+    ("first", "later", "refused"),
+    [
+        (pa.int32(), pa.float64(), True),
+        (pa.float32(), pa.float64(), True),
+        (pa.timestamp("us"), pa.timestamp("ns"), True),
+        (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), True),
+        (pa.list_(pa.int64()), pa.list_(pa.float64()), True),
+        (pa.struct([("a", pa.int8())]), pa.struct([("a", pa.int8()), ("b", pa.int8())]), True),
+        (pa.string(), pa.large_string(), False),
+        (pa.string(), pa.dictionary(pa.int8(), pa.string()), False),
+        (pa.list_(pa.int64()), pa.list_(pa.field("element", pa.int64())), False),
+    ],
+)
+def test_what_is_kept_is_never_cut_to_another_files_type(encoder, tmp_path, first, later, refused):
+    for name, kind in (("a", first), ("b", later)):
+        pq.write_table(pa.table({"text": TEXTS[:2], "k": pa.array([None, None], kind)}), tmp_path / f"{name}.parquet")
+    pattern, out = tmp_path / "?.parquet", tmp_path / "out"
+    if refused:
+        with pytest.raises(UsageError, match=r"b\.parquet: column k is .*, and .* in \S+/a\.parquet; write both with one type"):
+            onnxfuse.map(encoder[1], pattern, out, keep=["k"])
+        assert not list(out.glob("*part-*"))
+    else:
+        assert onnxfuse.map(encoder[1], pattern, out, keep=["k"]).rows == 4
+
+
+@pytest.mark.parametrize("kind", [pa.time64("ns"), pa.list_(pa.time64("ns")), pa.struct([("a", pa.time64("ns"))])])
+def test_nanoseconds_that_python_would_drop_are_refused(encoder, tmp_path, kind):
+    pq.write_table(pa.table({"text": TEXTS[:2], "k": pa.array([None, None], kind)}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"column k is .*time64\[ns\].*, whose nanoseconds Python has not; write it with micro"):
+        onnxfuse.map(encoder[1], tmp_path / "a.parquet", tmp_path / "out", keep=["k"])
+    assert onnxfuse.map(encoder[1], tmp_path / "a.parquet", tmp_path / "out").rows == 2
+
+
+def test_two_columns_of_one_name_are_refused(encoder, tmp_path):
+    pq.write_table(pa.table([TEXTS[:2], TEXTS[2:4]], names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"a\.parquet has two columns of one name \(text\); call one of them otherwise"):
+        onnxfuse.map(encoder[1], tmp_path / "a.parquet", tmp_path / "out")
+
+
+def test_a_column_may_come_late_in_jsonl(encoder, tmp_path):
+    rows = [{"text": text} for text in (TEXTS * 4)[:1100]] + [{"text": "the last", "note": "x"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = table(onnxfuse.map(encoder[1], tmp_path / "a.jsonl", tmp_path / "out", keep=["note"]))
+    assert found["note"].to_pylist() == 1100 * [None] + ["x"]
+    with pytest.raises(UsageError, match="has no column 'nowhere'; choose with --keep among text"):
+        onnxfuse.map(encoder[1], tmp_path / "a.jsonl", tmp_path / "more", keep=["nowhere"])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"row": 1, "id": 1, "reason": "cut off in the'])
+def test_a_side_file_that_lacks_rows_is_made_again(encoder, lines, tmp_path, content):
+    lines.write_text('{"text": 1}\n{"text": 2}\n' + lines.read_text())
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=2, **SMALL)
+    whole = files(tmp_path / "out")
+    (tmp_path / "out" / parts.BAD.format(0)).write_bytes(content)
+    assert onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=2, **SMALL).made == 70
+    assert files(tmp_path / "out") == whole
+
+
+def test_no_side_file_of_another_job_stays(encoder, lines, tmp_path):
+    good = lines.read_text()
+    lines.write_text('{"text": 1}\n' + good)
+    onnxfuse.map(encoder[1], lines, tmp_path / "out", max_bad=1, **SMALL)
+    for part in (tmp_path / "out").glob("part-*"):
+        part.unlink()
+    lines.write_text(good)
+    assert onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL).bad == 0
+    assert not list((tmp_path / "out").glob("_bad-*"))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "out"), [("m" * 300, "rows.jsonl", "out"), ("m", "r" * 300, "out"), ("m", "r", "o" * 300)]
+)
+def test_names_that_no_file_has(model, data, out):
+    with pytest.raises(UsageError, match=r" is called \w{40}\.\.\., and no file's name has more than 255 bytes"):
+        onnxfuse.map(model, data, out)
+
+
 def test_labels_of_texts_and_of_pairs(made, lines, tmp_path):
     folder = made("bert", "BertForSequenceClassification", id2label={0: "good", 1: "bad", 2: "so so"})[1]
     model = onnxfuse.load(folder)
@@ -160,6 +238,7 @@ def test_bad_rows_are_in_the_side_file_and_max_bad_decides(encoder, cli, tmp_pat
     assert result.returncode == code, result.stderr
     answer = json.loads(result.stdout)
     documented.require("map", answer)
+    assert answer.get("error", {}).get("code", 0) == code
     assert (answer["rows"], answer["bad"], answer["parts"], len(answer["bad_files"])) == (90, 10, 4, 3)
     if code:
         expect_one_line(result, 9, "10 of 100 rows are bad, at most", "(row 0 is null)", "_bad-000000.jsonl")
@@ -323,65 +402,108 @@ def test_another_input_or_model_is_refused(encoder, lines, tmp_path, what):
         onnxfuse.map(model, tmp_path / "rows*.jsonl", tmp_path / "out", **SMALL)
 
 
+CHANGED = r" changed while it was read: names, sizes or times of its files; choose a new folder with --output"
+
+
 @pytest.mark.parametrize(
-    ("change", "kind", "said"),
+    ("ending", "change", "after"),
     [
-        ("append", UsageError, r"rows\.jsonl changed while it was read: names, sizes or times .* choose a new folder"),
-        ("cut", UsageError, r"rows\.jsonl changed while it was read"),
-        ("remove", StorageError, r"cannot read \S+rows\.jsonl: No such file or directory"),
+        *((ending, *each) for ending in ("jsonl", "parquet", "csv", "tsv", "txt") for each in (("other", 0), ("append", 1))),
+        *((ending, *each) for ending in ("jsonl", "parquet") for each in (("cut", 1), ("remove", 0), ("remove", 1))),
     ],
 )
-def test_an_input_that_changes_meanwhile_ends_the_run(encoder, lines, tmp_path, change, kind, said):
-    """What is there then says of no rows that they are all, and the same command does not go on with it."""
-    whole = lines.read_bytes()
+def test_an_input_that_changes_meanwhile_ends_the_run(encoder, tmp_path, ending, change, after):
+    """Of what was read then nothing is there; where a part is, the same command does not go on with another input."""
+    path, other, out, kept = (tmp_path / name for name in (f"rows.{ending}", f"other.{ending}", "out", f"kept.{ending}"))
+    for name, texts in ((path, TEXTS), (other, [f"{text} again" for text in TEXTS])):
+        write_rows(name, [text.replace('"', "") for text in texts])
+    whole = onnxfuse.map(encoder[1], path, tmp_path / "whole", **SMALL)
+    shutil.copy2(path, kept)
 
     def meddle(step, *told):
-        if step == "mapping" and lines.is_file():
-            if change == "remove":
-                lines.unlink()
+        if step == "mapping" and len(list(out.glob("part-*"))) == after and path.is_file() and other.is_file():
+            if change == "append":
+                path.write_bytes(path.read_bytes() + other.read_bytes())
+            elif change == "cut":
+                os.truncate(path, path.stat().st_size // 2)
             else:
-                lines.write_bytes(whole + b'{"text": "more"}\n' if change == "append" else whole[: len(whole) // 2])
+                path.unlink()
+            if change == "other":
+                shutil.copyfile(other, path)
+            other.unlink()
 
-    with pytest.raises(kind, match=said):
-        onnxfuse.map(encoder[1], lines, tmp_path / "out", progress=meddle, **SMALL)
-    assert json.loads((tmp_path / "out" / "_onnxfuse.json").read_text())["done"] is None
-    assert len(list((tmp_path / "out").glob("part-*"))) < 5
-    if change != "remove":
-        with pytest.raises(UsageError, match="was begun with other input"):
-            onnxfuse.map(encoder[1], lines, tmp_path / "out", **SMALL)
-
-
-@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "txt"])
-def test_so_does_that_of_a_table_or_of_text(encoder, tmp_path, ending):
-    """Another file takes its name meanwhile, with as many rows."""
-    path, other = tmp_path / f"rows.{ending}", tmp_path / f"other.{ending}"
-    for name, texts in ((path, TEXTS), (other, [f"{text} again" for text in TEXTS])):
-        if ending == "parquet":
-            pq.write_table(pa.table({"text": texts}), name)
-        else:
-            quoted = texts if ending == "txt" else ["text", *(json.dumps(text.replace('"', "")) for text in texts)]
-            name.write_text("".join(f"{line}\n" for line in quoted))
-    require_ended(encoder[1], path, lambda: other.is_file() and other.replace(path), tmp_path / "out", r"rows\.\w+")
+    kind, said = (
+        (StorageError, "cannot read .*: No such file or directory; see that") if change == "remove" else (UsageError, CHANGED)
+    )
+    with pytest.raises(kind, match=rf"rows\.{ending}{said}" if change != "remove" else said):
+        onnxfuse.map(encoder[1], path, out, progress=meddle, **SMALL)
+    assert json.loads((out / "_onnxfuse.json").read_text())["done"] is None
+    assert [each.name for each in out.glob("part-*")] == [parts.NAME.format(at) for at in range(after)]
+    if after and change != "remove":
+        with pytest.raises(UsageError, match=r"was begun with other input|rows\.parquet cannot be read"):
+            onnxfuse.map(encoder[1], path, out, **SMALL)
+    kept.replace(path)  # as it was, and so are size and time
+    again = onnxfuse.map(encoder[1], path, out, **SMALL)
+    assert again.before == 70 * after and files(out) == files(whole.path)
 
 
-def test_so_does_a_folder_one_of_whose_images_changes(made, tmp_path):
-    photos, pick = tmp_path / "photos", np.random.default_rng(0)
+def write_rows(path, texts):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts}), path)
+    elif path.suffix == ".txt":
+        path.write_text("".join(f"{text}\n" for text in texts))
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        path.write_text("text\n" + "".join(f'"{text}"\n' for text in texts))
+
+
+@pytest.mark.parametrize("change", ["touch", "remove", "add"])
+def test_a_folder_of_images_that_changes_meanwhile_ends_the_run(made, tmp_path, change):
+    photos, pick, out = tmp_path / "photos", np.random.default_rng(0), tmp_path / "out"
     photos.mkdir()
     for at in range(9):
         Image.fromarray(pick.integers(0, 255, (40, 50, 3), np.uint8)).save(photos / f"{at}.png")
-    folder = made("vit", "ViTForImageClassification", num_labels=5)[1]
-    require_ended(folder, photos, (photos / "8.png").touch, tmp_path / "out", r"photos", part_rows=2)
+    folder, last = made("vit", "ViTForImageClassification", num_labels=5)[1], photos / "8.png"
 
+    def meddle(step, *told):
+        if step == "mapping" and not (photos / "9.png").exists() and last.exists():
+            if change == "add":
+                shutil.copyfile(last, photos / "9.png")
+            else:
+                last.touch() if change == "touch" else last.unlink()
 
-def require_ended(model, data, change, out, name, **options):
-    """A change during the first part ends the run, and with the same command it is not gone on with."""
-    options = SMALL | options
-    with pytest.raises(UsageError, match=rf"{name} changed while it was read: names, sizes or times of its files; choose a new"):
-        onnxfuse.map(model, data, out, progress=lambda step, *told: step == "mapping" and change(), **options)
+    kind, said = (StorageError, r"cannot read \S+8\.png: No such") if change == "remove" else (UsageError, f"photos{CHANGED}")
+    with pytest.raises(kind, match=said):
+        onnxfuse.map(folder, photos, out, progress=meddle, part_rows=2)
     assert json.loads((out / "_onnxfuse.json").read_text())["done"] is None
-    assert len(list(out.glob("part-*"))) == 1
-    with pytest.raises(UsageError, match="was begun with other input"):
-        onnxfuse.map(model, data, out, **options)
+    assert len(list(out.glob("part-*"))) == (5 if change == "add" else 0)  # which were there at the begin, and are as they were
+
+
+def test_a_model_that_changes_before_it_is_opened_ends_the_run(encoder, lines, tmp_path):
+    model = shutil.copytree(encoder[1], tmp_path / "model")
+    other = (model / "model.onnx").read_bytes()
+
+    def meddle(step, *told):
+        if step == f"opening {model}":
+            real = unchanged.digests
+
+            def once(*given):  # what the run begins with is read; then somebody writes
+                monkeypatch.undo()
+                found = real(*given)
+                (model / "model_optimized.onnx").write_bytes(other)
+                return found
+
+            monkeypatch.setattr(facts, "digests", once)
+
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        pytest.raises(
+            UsageError, match=r"model changed since the run began: model_optimized\.onnx is not the same; put that back and run"
+        ),
+    ):
+        onnxfuse.map(model, lines, tmp_path / "out", progress=meddle, **SMALL)
+    assert not list((tmp_path / "out").glob("part-*"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])

@@ -1,6 +1,8 @@
 """--json: one object on stdout, as docs/json.md has it, of results and of errors alike."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -118,3 +120,11 @@ def test_one_object_a_run(capsys):
     console.begin(quiet=False)
     console.show_error("ParityError", "no: a; b; then", ParityError.exit_code)
     assert json.loads(capsys.readouterr().out)["error"]["next"] == "then"
+
+
+def test_an_error_where_stdout_takes_nothing_is_still_one_line(cli):
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "onnxfuse", "check", "--json", "nowhere.onnx", "b.onnx"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and b"nowhere.onnx is not there" in run.stderr
