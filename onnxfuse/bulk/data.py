@@ -183,8 +183,11 @@ def unreadable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"cannot read {path}: {why}; see that it is there and can be read, and run the same command again")
 
 
-def open_data(given: str) -> Data:
+def open_data(given: str, out: Path | None = None) -> Data:
     """The files that a path or a pattern stands for; of a folder those in it and below, of one kind.
+
+    Args:
+        out: a folder of parts, none of which a pattern stands for.
 
     Raises:
         UsageError: there are none, they are of several kinds, or of one that is not read.
@@ -193,7 +196,9 @@ def open_data(given: str) -> Data:
     if path.is_dir():
         root, found = path, _in(path)
     elif any(sign in given for sign in SIGNS) and not path.exists():
-        found = sorted(Path(name) for name in glob.glob(given, recursive=True) if Path(name).is_file())
+        ours = out.resolve() if out is not None and (out / RECORD).is_file() else None
+        named = (Path(name) for name in glob.glob(given, recursive=True))
+        found = sorted(each for each in named if each.is_file() and ours not in each.resolve().parents)
         root = Path(*path.parts[: next(at for at, part in enumerate(path.parts) if any(sign in part for sign in SIGNS))])
     else:
         root, found = path.parent, [door.require_regular(path)]

@@ -92,7 +92,7 @@ def map_rows(plan: MapConfig, progress: Progress = silent) -> Mapped:
         InterruptedWorkError: so are they.
     """
     plan = replace(plan, out=_followed(plan.out))
-    engine, data = engines.engine(plan.engine), open_data(plan.data)
+    engine, data = engines.engine(plan.engine), open_data(plan.data, plan.out)
     parts.library()
     progress(f"opening {plan.source}")
     job = job_of(plan, data)
@@ -135,7 +135,7 @@ def _finished(job: Job, before: list[Done], made: list[Done], seconds: float) ->
             f"{job.plan.out} holds {odd[0]}, which is no part of this; take it away, as the folder is read as one table"
         )
     rows, bad = sum(done.written for done in everything), sum(done.bad for done in everything)
-    require_input(job, open_data(job.plan.data))  # files that came meanwhile, too
+    require_input(job, open_data(job.plan.data, job.plan.out))  # files that came meanwhile, too
     if not rows + bad:
         raise UsageError(f"{job.data.name} holds no rows")
     _write_record(job, {"rows": rows, "bad": bad, "parts": len(everything)})

@@ -480,6 +480,19 @@ def test_a_folder_of_images_that_changes_meanwhile_ends_the_run(made, tmp_path, 
     assert len(list(out.glob("part-*"))) == (5 if change == "add" else 0)  # which were there at the begin, and are as they were
 
 
+@pytest.mark.parametrize("bad_rows", [0, 1])
+def test_parts_are_no_input_of_their_own_pattern(encoder, tmp_path, bad_rows):
+    """They come while the run lasts, and are there when it is taken up again."""
+    write_rows(tmp_path / "rows.jsonl", TEXTS + bad_rows * [""])
+    write_rows(tmp_path / "rows.parquet", TEXTS)
+    for ending in ("jsonl", "parquet"):
+        pattern, out = str(tmp_path / f"**/*.{ending}"), tmp_path / f"out-{ending}"
+        assert onnxfuse.map(encoder[1], pattern, out, max_bad=bad_rows, **SMALL).rows == 300
+        (out / parts.NAME.format(0)).unlink()
+        assert onnxfuse.map(encoder[1], pattern, out, max_bad=bad_rows, **SMALL).rows == 300
+        shutil.rmtree(out)
+
+
 def test_a_model_that_changes_before_it_is_opened_ends_the_run(encoder, lines, tmp_path):
     model = shutil.copytree(encoder[1], tmp_path / "model")
     other = (model / "model.onnx").read_bytes()
